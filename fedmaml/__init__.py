@@ -1,0 +1,12 @@
+"""Federated meta-learning on Flower and PyTorch.
+
+    strategies     the algorithms, one file each           fedmaml.strategies
+    simulations    scenarios, data and back ends           fedmaml.simulations
+    client         what a site computes                    fedmaml.client
+    server         what the coordinator does               fedmaml.server
+    core           the mathematics, in pure PyTorch        fedmaml.core
+
+Start with ``fedmaml list`` on the command line, or with ``docs/architecture.md``.
+"""
+
+__version__ = "0.1.0"

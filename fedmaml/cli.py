@@ -1,0 +1,180 @@
+"""The command line: ``fedmaml list | run | check-gradients | show``.
+
+Help must come at once, so whatever imports torch or Flower is imported inside the commands.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Federated meta-learning on Flower and PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, no table.")]
+
+BACKENDS = {
+    "in-process": "all clients in this process, vectorised (default)",
+    "flower-simulation": "Flower's simulation engine on Ray; needs fedmaml[ray]",
+    "flower-deployment": "a SuperLink and SuperNodes as processes on this machine",
+}
+
+
+def main() -> None:
+    """Run the command line; errors that fedmaml raises on purpose end as one clear line."""
+    from fedmaml.core.errors import FedmamlError
+
+    try:
+        app(standalone_mode=False)
+    except FedmamlError as error:
+        _fail(f"{type(error).__name__}: {error}", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was finished is in the run directory", 130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)  # click's errors about arguments
+        if usage is None:
+            raise
+        _fail(f"{usage()} (see --help)", 2)
+
+
+@app.command("list")
+def list_command(
+    what: Annotated[str, typer.Argument(help="scenarios, strategies, backends or all")] = "all",
+    as_json: Json = False,
+) -> None:
+    """List what there is to choose from."""
+    from fedmaml.core.errors import ConfigurationError
+    from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+    from fedmaml.strategies import CATALOGUE as STRATEGIES
+
+    everything = {
+        "scenarios": {name: scenario.about for name, scenario in SCENARIOS.items()},
+        "strategies": {name: _first_line(cls.__module__) for name, cls in STRATEGIES.items()},
+        "backends": BACKENDS,
+    }
+    if what not in (*everything, "all"):
+        raise ConfigurationError(
+            f"cannot list {what!r}; known: {', '.join(everything)}, all"
+        )
+    chosen = everything if what == "all" else {what: everything[what]}
+    if as_json:
+        print(json.dumps(chosen if what == "all" else chosen[what], indent=2))
+        return
+    from fedmaml.tables import list_table
+
+    list_table(chosen)
+
+
+@app.command()
+def run(
+    scenario: Annotated[
+        str | None, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help="Which algorithm. [default: maml]")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of training.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Determines everything random.")] = None,
+    backend: Annotated[str | None, typer.Option(help=", ".join(BACKENDS))] = None,
+    nodes: Annotated[int | None, typer.Option(help="Flower nodes that share the clients.")] = None,
+    clients: Annotated[int | None, typer.Option(help="Clients per round; 0: all.")] = None,
+    client_batch: Annotated[
+        int | None, typer.Option(help="Clients per vectorised computation; 1: one by one.")
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Folder that holds one folder per data set.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, e.g. inner.lr=0.01; repeatable.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory. [default: runs/...]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the run in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a scenario and judge it on unseen clients."""
+    from fedmaml.config import load_toml, parse_assignment, resolve
+
+    given = {
+        "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
+        "backend": backend, "nodes": nodes, "clients": clients, "client_batch": client_batch,
+        "data_dir": str(Path(data_dir).absolute()) if data_dir else None,
+    }  # fmt: skip
+    layers: list[dict[str, Any]] = [load_toml(config)] if config else []
+    layers += [parse_assignment(text) for text in settings or []]
+    layers.append({key: value for key, value in given.items() if value is not None})
+    resolved = resolve(*layers)
+
+    from fedmaml.running import execute
+    from fedmaml.tables import run_table
+
+    summary = execute(resolved, out, force=force, progress=not as_json)
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        run_table([summary])
+
+
+@app.command("check-gradients")
+def check_gradients(
+    strategy: Annotated[str | None, typer.Option(help="Only this one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold what clients send against finite differences, defining formulas and closed forms."""
+    from fedmaml.verification import TOLERANCE, check_all
+
+    results = check_all(strategy)
+    if as_json:
+        print(json.dumps([result.to_json() for result in results], indent=2))
+    else:
+        from fedmaml.tables import check_table
+
+        check_table(results, TOLERANCE)
+    if any(not result.relative_error <= TOLERANCE for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    directories: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    as_json: Json = False,
+) -> None:
+    """Show finished runs."""
+    from fedmaml.core.errors import RunDirectoryError
+    from fedmaml.server.run_directory import RunDirectory
+
+    summaries = []
+    for path in directories:
+        directory = RunDirectory(path)
+        table, summary = directory.config_table(), directory.summary()
+        if summary is None:
+            reason = directory.failure()
+            raise RunDirectoryError(
+                f"{path} is not complete: {len(directory.rounds())} of {table.get('rounds')} rounds "
+                "are finished and there is no summary.json"
+                + (f"; it failed: {reason}" if reason else "; it was interrupted, or still runs")
+            )
+        summaries.append(summary)
+    if as_json:
+        print(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=2))
+    else:
+        from fedmaml.tables import run_table
+
+        run_table(summaries)
+
+
+def _first_line(module: str) -> str:
+    text = sys.modules[module].__doc__ or ""
+    return text.splitlines()[0].rstrip(".") if text else ""
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"fedmaml: {message}", file=sys.stderr)
+    sys.exit(code)

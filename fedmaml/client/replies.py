@@ -1,0 +1,96 @@
+"""A Flower message in, a Flower message out: the client's side for anyone's ClientApp."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from flwr.app import Context, Error, Message
+
+from fedmaml.client import work
+from fedmaml.client.memory import load_memories, save_memories
+from fedmaml.core import seeding
+from fedmaml.core.errors import FedmamlError
+from fedmaml.core.learner import Learner, Problem
+from fedmaml.core.params import Params
+from fedmaml.core.tasks import Task, TaskGroup, stack
+from fedmaml.flower_internals import CLIENT_APP_RAISED
+from fedmaml.messages import evaluate as evaluate_messages
+from fedmaml.messages import train as train_messages
+from fedmaml.strategies.base import MetaStrategy
+
+logger = logging.getLogger("fedmaml")
+
+Tasks = Callable[[Sequence[int]], list[TaskGroup]]
+
+
+def train_reply(
+    message: Message, context: Context, strategy: MetaStrategy, problem: Problem, task: Task
+) -> Message:
+    """Answer a train message of a `FlowerStrategy`, for a node that is one client.
+
+    Args:
+        message: From the server.
+        context: The node's; keeps the client's memory.
+        strategy: The same as the server's.
+        problem: The same as the server's.
+        task: The client's support and query examples of this round.
+    """
+    start = strategy.build(problem, seeding.generator(0, "init"))
+    return answer_train(message, context, strategy, start.learner, start.memory, _only(task))
+
+
+def evaluate_reply(
+    message: Message, context: Context, strategy: MetaStrategy, problem: Problem, task: Task
+) -> Message:
+    """Answer an evaluate message of a `FlowerStrategy`; arguments as in `train_reply`."""
+    start = strategy.build(problem, seeding.generator(0, "init"))
+    return answer_evaluate(message, context, strategy, start.learner, start.memory, _only(task))
+
+
+def answer_train(
+    message: Message,
+    context: Context,
+    strategy: MetaStrategy,
+    learner: Learner,
+    blank: Params,
+    tasks: Tasks,
+    client_batch: int = 1,
+) -> Message:
+    """Answer a train message for all clients that it names."""
+    request = train_messages.read_train_request(message.content)
+    memories = load_memories(context, request.clients, blank)
+    reply, kept = work.train(strategy, learner, request, tasks, memories, client_batch)
+    save_memories(context, kept)
+    return Message(train_messages.write_train_reply(reply), reply_to=message)
+
+
+def answer_evaluate(
+    message: Message,
+    context: Context,
+    strategy: MetaStrategy,
+    learner: Learner,
+    blank: Params,
+    tasks: Tasks,
+    client_batch: int = 1,
+) -> Message:
+    """Answer an evaluate message for all clients that it names."""
+    request = evaluate_messages.read_evaluate_request(message.content)
+    memories = load_memories(context, request.clients, blank)
+    reply = work.evaluate(strategy, learner, request, tasks, memories, client_batch)
+    return Message(evaluate_messages.write_evaluate_reply(reply), reply_to=message)
+
+
+def error_reply(message: Message, error: Exception, stage: str) -> Message:
+    """Tell the server what failed, without texts that could quote a client's data."""
+    logger.exception("%s failed", stage, exc_info=error)
+    text = str(error) if isinstance(error, FedmamlError) else "its text stays in the node's log"
+    reason = f"{type(error).__name__} in {stage}: {text}"
+    return Message(Error(CLIENT_APP_RAISED, reason), reply_to=message)
+
+
+def _only(task: Task) -> Tasks:
+    def tasks(clients: Sequence[int]) -> list[TaskGroup]:
+        return [TaskGroup(tuple(clients), stack([task]))]
+
+    torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
+    return tasks

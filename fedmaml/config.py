@@ -1,0 +1,370 @@
+"""What a run is: settings by dotted key, checked before anything starts.
+
+Settings come from four places, later ones winning: the defaults of strategy and scenario, the
+scenario's recipe for the strategy, a TOML file, the command line. The keys are
+
+    scenario, strategy, rounds, seed, ...      fields of `RunConfig`
+    evaluation.*, aggregation.*                of `Evaluation` and `Aggregation`
+    task.*                                     fields of the scenario, e.g. task.cross
+    inner.*, outer.*, mu, ...                  fields of the strategy
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt, Le
+from pydantic import TypeAdapter, ValidationError
+
+from fedmaml.core.errors import ConfigurationError
+from fedmaml.core.learner import Problem
+from fedmaml.core.settings import settings
+from fedmaml.simulations.scenario import Scenario
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+from fedmaml.strategies import CATALOGUE as STRATEGIES
+from fedmaml.strategies import MetaStrategy
+
+Flat = dict[str, Any]
+"""Dotted key -> scalar or list."""
+
+Backend = Literal["in-process", "flower-simulation", "flower-deployment"]
+
+
+@settings
+class Evaluation:
+    """When and how adaptation is judged.
+
+    Attributes:
+        every: Judge the validation clients every so many rounds; 0: never.
+        steps: Further numbers of adaptation steps at which the test clients are judged.
+        largest: At most so many validation clients, the first ones.
+    """
+
+    every: Annotated[int, Ge(0)] = 0
+    steps: tuple[Annotated[int, Ge(0), Le(10_000)], ...] = ()
+    largest: Annotated[int, Gt(0)] = 100
+
+
+@settings
+class Aggregation:
+    """How updates become one.
+
+    Attributes:
+        rule: "mean" (weighted), or one of Flower's robust rules.
+        malicious: Bad clients that "krum", "multi-krum" and "bulyan" must withstand.
+        trim: Fraction that "trimmed-mean" cuts off at either end.
+        selected: Updates that "multi-krum" averages.
+    """
+
+    rule: Literal["mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan"] = "mean"
+    malicious: Annotated[int, Ge(0)] = 1
+    trim: Annotated[float, Ge(0), Le(0.49)] = 0.2
+    selected: Annotated[int, Gt(0)] = 5
+
+
+@settings
+class RunConfig:
+    """Everything needed to repeat a run.
+
+    Attributes:
+        scenario: Name in the catalogue.
+        strategy: Name in the catalogue.
+        rounds: Rounds of training, >= 0.
+        seed: Determines initial parameters, cohorts, data and splits.
+        backend: How messages travel.
+        nodes: Flower nodes that share the clients.
+        clients: Clients per round; 0: all.
+        client_batch: Clients per vectorised computation; 0: chosen by size; 1: one by one.
+        dtype: Type of parameters and data.
+        timeout: Seconds to wait for the replies of a round.
+        data_dir: Folder that holds one folder per data set.
+        evaluation: When adaptation is judged.
+        aggregation: How updates become one.
+        task: Settings of the scenario.
+        options: Settings of the strategy.
+    """
+
+    scenario: str
+    strategy: str
+    rounds: Annotated[int, Ge(0)] = 100
+    seed: Annotated[int, Ge(0)] = 0
+    backend: Backend = "in-process"
+    nodes: Annotated[int, Gt(0)] = 1
+    clients: Annotated[int, Ge(0)] = 0
+    client_batch: Annotated[int, Ge(0)] = 0
+    dtype: Literal["float32", "float64"] = "float32"
+    timeout: Annotated[float, Gt(0)] = 3600.0
+    data_dir: str = ""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    aggregation: Aggregation = field(default_factory=Aggregation)
+    task: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def make_scenario(self) -> Scenario:
+        """Return the scenario that the settings describe."""
+        fields = {"seed": self.seed} | self.task
+        if self.data_dir and "data_dir" in _fields(SCENARIOS[self.scenario]):
+            fields = {"data_dir": self.data_dir} | fields
+        return SCENARIOS[self.scenario](**fields)
+
+    def make_strategy(self) -> MetaStrategy:
+        """Return the strategy that the settings describe."""
+        strategy: MetaStrategy = TypeAdapter(STRATEGIES[self.strategy]).validate_python(self.options)
+        return strategy
+
+    def make_problem(self) -> Problem:
+        """Return the scenario's problem in this run's dtype."""
+        problem = self.make_scenario().problem()
+        return dataclasses.replace(problem, dtype=getattr(torch, self.dtype))
+
+    def to_table(self) -> dict[str, Any]:
+        """Return nested plain values, as in a TOML file; `resolve` of them gives this config."""
+        table = dataclasses.asdict(self)
+        table["evaluation"]["steps"] = list(self.evaluation.steps)
+        return table | table.pop("options")
+
+
+_RUN_KEYS = tuple(
+    item.name for item in dataclasses.fields(RunConfig)  # type: ignore[arg-type]
+    if item.name not in ("evaluation", "aggregation", "task", "options")
+)  # fmt: skip
+
+
+def resolve(*layers: Mapping[str, Any]) -> RunConfig:
+    """Put layers of settings together, later ones winning, and check every one.
+
+    Args:
+        *layers: Nested or dotted settings; one of them names the scenario. The strategy is "maml"
+            unless one says otherwise.
+
+    Raises:
+        ConfigurationError: Names the key, the value, what is allowed and the nearest right key.
+    """
+    given: Flat = {"strategy": "maml"}
+    for layer in layers:
+        given |= flatten_table(layer)
+    scenario = _known(given.get("scenario"), SCENARIOS, "scenario")
+    strategy = _known(given["strategy"], STRATEGIES, "strategy")
+    allowed = known_keys(scenario, strategy)
+    for key in given:
+        if key not in allowed:
+            raise ConfigurationError(_unknown_key(key, allowed, scenario, strategy))
+    recipes = SCENARIOS[scenario].recipes
+    merged: Flat = {
+        key: value
+        for key, value in {**recipes.get("*", {}), **recipes.get(strategy, {})}.items()
+        if key in allowed  # a recipe for all strategies may name keys that one of them lacks
+    } | given
+    if merged.get("outer.schedule", "constant") != "constant":
+        merged.setdefault("outer.horizon", merged.get("rounds", 100))
+    table = nest(merged)
+    top = {key: table.pop(key) for key in (*_RUN_KEYS, "evaluation", "aggregation") if key in table}
+    task = table.pop("task", {})
+    run: RunConfig = _checked(RunConfig, top, "")
+    task |= {
+        name: value
+        for name, value in dataclasses.asdict(_checked(SCENARIOS[scenario], task, "task.")).items()
+        if name not in ("seed", "data_dir")  # the run's own, unless they were given
+    }
+    options = dataclasses.asdict(_checked(STRATEGIES[strategy], table, ""))
+    config = dataclasses.replace(run, task=task, options=options)
+    _check_together(config)
+    return config
+
+
+def _check_together(config: RunConfig) -> None:
+    training = len(config.make_scenario().clients()["train"])
+    if config.clients > training:
+        raise ConfigurationError(
+            f"clients = {config.clients}, but scenario {config.scenario!r} has {training} training "
+            f"clients; allowed: 0 (all) to {training}"
+        )
+    if config.nodes > training and config.backend != "in-process":
+        raise ConfigurationError(
+            f"nodes = {config.nodes}, but scenario {config.scenario!r} has {training} training "
+            f"clients, and a node without clients does nothing; allowed: 1 to {training}"
+        )
+    rule, cohort = config.aggregation.rule, config.clients or training
+    least = {
+        "krum": 2 * config.aggregation.malicious + 3,
+        "multi-krum": 2 * config.aggregation.malicious + 3,
+        "bulyan": 4 * config.aggregation.malicious + 3,
+    }.get(rule, 1)
+    if cohort < least:
+        raise ConfigurationError(
+            f"aggregation.malicious = {config.aggregation.malicious}: rule {rule!r} needs at least "
+            f"{least} clients a round to withstand that many, there are {cohort}; lower "
+            "aggregation.malicious or raise clients"
+        )
+
+
+def load_toml(path: Path) -> Flat:
+    """Read a configuration file.
+
+    Raises:
+        ConfigurationError: If it is missing or is not TOML.
+    """
+    try:
+        return flatten_table(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read configuration {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
+
+
+def parse_assignment(text: str) -> Flat:
+    """Read ``key=value``; values are TOML, and words that are not TOML are strings.
+
+    Raises:
+        ConfigurationError: If there is no "=".
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigurationError(
+            f"cannot read setting {text!r}: write key=value, e.g. --set inner.lr=0.01"
+        )
+    try:
+        return {key.strip(): tomllib.loads(f"value = {value.strip()}")["value"]}
+    except tomllib.TOMLDecodeError:
+        return {key.strip(): value.strip()}
+
+
+def flatten_table(table: Mapping[str, Any], prefix: str = "") -> Flat:
+    """Return dotted keys of a nested table."""
+    flat: Flat = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= flatten_table(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def nest(flat: Flat) -> dict[str, Any]:
+    """Undo `flatten_table`."""
+    table: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, last = key.split(".")
+        place = table
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return table
+
+
+def known_keys(scenario: str, strategy: str) -> list[str]:
+    """Return every key that a run of this scenario and strategy understands."""
+    return [
+        *_RUN_KEYS,
+        *_keys(Evaluation, "evaluation."),
+        *_keys(Aggregation, "aggregation."),
+        *_keys(SCENARIOS[scenario], "task."),
+        *_keys(STRATEGIES[strategy], ""),
+    ]
+
+
+def _keys(cls: type, prefix: str) -> list[str]:
+    keys = []
+    for name, kind in _fields(cls).items():
+        nested = dataclasses.is_dataclass(kind)
+        keys += _keys(kind, f"{prefix}{name}.") if nested else [prefix + name]  # type: ignore[arg-type]
+    return keys
+
+
+def _fields(cls: type) -> dict[str, Any]:
+    return {item.name: item.type for item in dataclasses.fields(cls)}
+
+
+def _known(name: Any, catalogue: Mapping[str, Any], kind: str) -> str:
+    if name in catalogue:
+        return str(name)
+    if name is None:
+        raise ConfigurationError(f"no {kind} given; known: {', '.join(catalogue)}")
+    raise ConfigurationError(
+        f"{kind} = {name!r}: there is no such {kind}{_nearest(str(name), catalogue)}; "
+        f"known: {', '.join(catalogue)} (fedmaml list)"
+    )
+
+
+def _unknown_key(key: str, allowed: Iterable[str], scenario: str, strategy: str) -> str:
+    """Say what is wrong with a key, and whether it belongs to another strategy or scenario."""
+    elsewhere = [name for name in STRATEGIES if key in _keys(STRATEGIES[name], "")]
+    elsewhere += [name for name in SCENARIOS if key in _keys(SCENARIOS[name], "task.")]
+    hint = f" (it belongs to {', '.join(elsewhere)})" if elsewhere else ""
+    return (
+        f"unknown key {key!r} for scenario {scenario!r} and strategy {strategy!r}{hint}"
+        f"{_nearest(key, allowed)}; known: {', '.join(allowed)}"
+    )
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _checked(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    """Validate with pydantic and say what is wrong in our own words."""
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"] if part not in ("task", "options") or prefix]
+        key = prefix + ".".join(part for part in path if not part.isdigit())
+        value = first["input"]
+        raise ConfigurationError(
+            f"{key} = {value!r}: {_lower(first['msg'])}{_default(cls, path)}"
+        ) from error
+
+
+def _default(cls: type, path: list[str]) -> str:
+    place: Any = cls
+    for part in path:
+        if not dataclasses.is_dataclass(place):
+            return ""
+        match = next((f for f in dataclasses.fields(place) if f.name == part), None)
+        if match is None:
+            return ""
+        if match.default is not dataclasses.MISSING:
+            return f" (default: {match.default!r})"
+        place = match.type
+    return ""
+
+
+def _lower(message: str) -> str:
+    return (message[:1].lower() + message[1:]).replace("a valid tuple", "a list, e.g. [1, 5]")
+
+
+# --- as a Flower run config -------------------------------------------------------------------
+
+FLOWER_KEYS = ("scenario", "strategy", "rounds", "seed", "settings", "out")
+"""Keys of ``[tool.flwr.app.config]``: Flower allows only declared keys with scalar values."""
+
+
+def to_run_config(config: RunConfig, out: Path) -> dict[str, str | int | float | bool]:
+    """Return a Flower run config that holds all of a configuration, and where to write."""
+    import tomli_w
+
+    table = config.to_table()
+    main = {key: table.pop(key) for key in ("scenario", "strategy", "rounds", "seed")}
+    return {**main, "settings": tomli_w.dumps(table), "out": str(out)}
+
+
+def from_run_config(run_config: Mapping[str, Any]) -> RunConfig:
+    """Undo `to_run_config`.
+
+    Raises:
+        ConfigurationError: If a setting is wrong.
+    """
+    text = str(run_config.get("settings", ""))
+    try:
+        more = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"settings = {text!r} is not valid TOML: {error}") from error
+    main = {key: run_config[key] for key in ("scenario", "strategy", "rounds", "seed")
+            if key in run_config}  # fmt: skip
+    return resolve(more, main)

@@ -1,0 +1,83 @@
+"""Weighted sums that do not depend on order or grouping, to the last bit.
+
+Floating-point addition is not associative, so a mean over clients changes with the order of
+arrival and with which node summed which clients. Here each number x is cut, before any addition,
+into three limbs on fixed grids of spacing 2^5, 2^-27 and 2^-59,
+
+    x = limb_0 + limb_1 + limb_2 + rest,    |rest| <= 2^-60,
+
+each limb an integer multiple of its grid below 2^31 multiples. float64 holds integers up to 2^53
+exactly, so up to 2^21 limbs can be added without any rounding, in any order and any grouping. The
+cut is deterministic for each number by itself. It is the pre-rounding of Demmel and Nguyen
+(Fast reproducible floating-point summation, ARITH 2013) with a grid fixed in advance, so that
+no party needs to know the largest number of another.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SPACINGS = (2.0**5, 2.0**-27, 2.0**-59)
+LIMIT = 2.0**35
+"""Numbers must be smaller than this in magnitude."""
+MOST_TERMS = 2**21
+
+
+@dataclass(frozen=True)
+class ExactSum:
+    """A weighted sum in three limbs.
+
+    Attributes:
+        limbs: float64, shape ``(3, entries)``.
+        weight: Sum of the weights, exact while they are integers below 2^53 in sum.
+        terms: How many vectors were added.
+    """
+
+    limbs: Tensor
+    weight: float
+    terms: int
+
+    def __add__(self, other: "ExactSum") -> "ExactSum":
+        """Add two sums, exactly."""
+        if self.terms + other.terms > MOST_TERMS:
+            raise OverflowError(
+                f"a sum over {self.terms + other.terms} clients is past the {MOST_TERMS} that stay "
+                "exact; use a smaller cohort"
+            )
+        return ExactSum(
+            self.limbs + other.limbs, self.weight + other.weight, self.terms + other.terms
+        )
+
+    def mean(self) -> Tensor:
+        """Return sum / weight, float64, shape ``(entries,)``."""
+        return (self.limbs[2] + self.limbs[1] + self.limbs[0]) / self.weight
+
+
+def empty_sum(entries: int) -> ExactSum:
+    """Return the sum of nothing."""
+    return ExactSum(torch.zeros(3, entries, dtype=torch.float64), 0.0, 0)
+
+
+def exact_sum(vectors: Tensor, weights: Tensor) -> ExactSum:
+    """Add ``weights[i] * vectors[i]`` over i.
+
+    Args:
+        vectors: Shape ``(clients, entries)``, floating point; every product below `LIMIT`.
+        weights: Shape ``(clients,)``, float64, whole numbers.
+    """
+    rest = vectors.to(torch.float64) * weights[:, None]
+    limbs = []
+    for spacing in SPACINGS:
+        # Adding and subtracting 1.5 * 2^52 grid steps rounds to the grid.
+        shift = 1.5 * 2.0**52 * spacing
+        limb = (rest + shift).sub_(shift)
+        limbs.append(limb.sum(0))
+        rest.sub_(limb)
+    return ExactSum(torch.stack(limbs), float(weights.sum()), len(vectors))
+
+
+def in_range(vectors: Tensor, weights: Tensor) -> Tensor:
+    """Tell for each client whether `exact_sum` can take it: finite and below `LIMIT`."""
+    largest = vectors.abs().amax(dim=-1).to(torch.float64) * weights
+    return largest < LIMIT  # False for NaN

@@ -1,0 +1,116 @@
+"""A problem (network, loss, metrics) and the learner: network and loss as pure functions."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fedmaml.core import seeding
+from fedmaml.core.errors import UnsupportedProblemError
+from fedmaml.core.metrics import Metric
+from fedmaml.core.params import Params, squared_norm
+from fedmaml.core.tasks import Batch
+
+Predictor = Callable[[Tensor], Tensor]
+"""What adaptation yields: inputs ``(examples, *features)`` -> predictions."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be learned, without any data.
+
+    Attributes:
+        network: Makes the network, e.g. the class of an ``nn.Module``; called under a seeded
+            generator, so its own initialisation is used and is reproducible.
+        loss: (predictions, targets) -> loss of each example, shape ``(examples,)``.
+        metrics: Figures of merit, the headline one first.
+        head: Name of the sub-module that is the last layer ("" if there is none): strategies that
+            share a body or an embedding cut there.
+        classes: Number of classes; None for regression and binary logits.
+        l2: Weight of ``l2 * ||params||^2`` in the training loss.
+        dtype: Floating-point type of parameters and data.
+    """
+
+    network: Callable[[], nn.Module]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    metrics: tuple[Metric, ...]
+    head: str = "head"
+    classes: int | None = None
+    l2: float = 0.0
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Network and loss as functions of the parameters; holds no state.
+
+    Attributes:
+        network: Skeleton that supplies the computation; its own parameter values are never used.
+        problem: Where it comes from.
+    """
+
+    network: nn.Module
+    problem: Problem
+
+    def apply(self, params: Params, x: Tensor) -> Tensor:
+        """Return the network's output for inputs ``(examples, *features)``."""
+        output: Tensor = functional_call(self.network, params, (x,))
+        return output
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """Return the mean loss over the batch plus ``l2 * ||params||^2``, a scalar."""
+        data_loss = self.problem.loss(self.apply(params, batch.x), batch.y).mean()
+        return data_loss + self.problem.l2 * squared_norm(params) if self.problem.l2 else data_loss
+
+    def query_loss(self, predictor: Predictor, batch: Batch) -> Tensor:
+        """Return an adapted predictor's mean loss over the batch, without any penalty."""
+        return self.problem.loss(predictor(batch.x), batch.y).mean()
+
+
+def make_learner(problem: Problem, rng: torch.Generator) -> tuple[Learner, Params]:
+    """Build the network and take its freshly drawn parameters.
+
+    Raises:
+        UnsupportedProblemError: If a module keeps running statistics, or has no parameters.
+    """
+    with seeding.isolated(rng):
+        network = problem.network().to(problem.dtype)
+    for name, module in network.named_modules():
+        if getattr(module, "running_mean", None) is not None:
+            raise UnsupportedProblemError(
+                f"module {name!r} ({type(module).__name__}) keeps running statistics, which differ "
+                "between clients and break the inner loop; use GroupNorm, or pass "
+                "track_running_stats=False to normalise by the statistics of each batch"
+            )
+    params = {name: value.detach().clone() for name, value in network.named_parameters()}
+    if not params:
+        raise UnsupportedProblemError(
+            f"network {type(network).__name__} has no parameters, so there is nothing to learn"
+        )
+    return Learner(network.requires_grad_(False), problem), params
+
+
+def without_head(learner: Learner) -> Learner:
+    """Return a learner whose network stops before the head: inputs -> embedding.
+
+    Raises:
+        UnsupportedProblemError: If the problem names no head, or the network is all head.
+    """
+    names = [name for name, _ in learner.network.named_parameters()]
+    if not learner.problem.head or all(in_head(learner.problem, name) for name in names):
+        raise UnsupportedProblemError(
+            f"network {type(learner.network).__name__} has no layers before its head "
+            f"{learner.problem.head!r}, and this strategy needs some: choose a deeper network, or "
+            "name the last layer in Problem(head=...)"
+        )
+    network = copy.deepcopy(learner.network)
+    network.set_submodule(learner.problem.head, nn.Identity())
+    return Learner(network, learner.problem)
+
+
+def in_head(problem: Problem, name: str) -> bool:
+    """Tell whether a parameter belongs to the head."""
+    return bool(problem.head) and name.startswith(problem.head + ".")

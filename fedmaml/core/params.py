@@ -1,0 +1,95 @@
+"""Trees of parameters: the values that strategies compute with and that messages carry.
+
+`Params` maps a parameter's name (as in ``state_dict``) to its tensor; `MetaParams` maps a group
+("theta", and "alpha" for learned inner rates) to its `Params`. Both are plain dictionaries, so
+``torch.func`` transforms take them as they are. Functions here return new trees.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+MetaParams = dict[str, Params]
+Layout = tuple[tuple[str, tuple[int, ...]], ...]
+"""Names and shapes of one group, in the order in which `flatten` lays them out."""
+
+
+def map_params(function: Callable[..., Tensor], *trees: Params) -> Params:
+    """Apply a function to the tensors of the same name in each tree."""
+    first, *rest = trees
+    return {name: function(value, *(tree[name] for tree in rest)) for name, value in first.items()}
+
+
+def subtract(left: Params, right: Params) -> Params:
+    """Return left - right, name by name."""
+    return map_params(torch.sub, left, right)
+
+
+def squared_norm(params: Params) -> Tensor:
+    """Return the sum of squares over all entries, a scalar (0 for an empty tree)."""
+    return sum((value.square().sum() for value in params.values()), start=torch.zeros(()))
+
+
+def squared_distance(left: Params, right: Params) -> Tensor:
+    """Return the squared Euclidean distance between two trees, a scalar."""
+    return squared_norm(subtract(left, right))
+
+
+def zeros_like(meta: MetaParams) -> MetaParams:
+    """Return a tree of the same groups, names and shapes that is zero everywhere."""
+    return {group: map_params(torch.zeros_like, params) for group, params in meta.items()}
+
+
+def layout_of(params: Params) -> Layout:
+    """Return the names and shapes of a tree, in its own order."""
+    return tuple((name, tuple(value.shape)) for name, value in params.items())
+
+
+def flatten(params: Params, batch_axes: int = 0) -> Tensor:
+    """Lay a tree out as one array.
+
+    Args:
+        params: Tensors of shape ``(*batch, *shape)``, all of one dtype.
+        batch_axes: How many leading axes every tensor shares.
+
+    Returns:
+        Tensor of shape ``(*batch, entries)``.
+    """
+    return torch.cat([value.flatten(batch_axes) if value.dim() > batch_axes else
+                      value.unsqueeze(-1) for value in params.values()], dim=-1)
+
+
+def unflatten(flat: Tensor, layout: Layout) -> Params:
+    """Undo `flatten`: cut the last axis into tensors of the layout's shapes."""
+    sizes = [torch.Size(shape).numel() for _, shape in layout]
+    parts = flat.split(sizes, dim=-1)
+    batch = flat.shape[:-1]
+    return {
+        name: part.reshape(*batch, *shape)
+        for (name, shape), part in zip(layout, parts, strict=True)
+    }
+
+
+def count_entries(meta: MetaParams) -> int:
+    """Return how many numbers a tree holds."""
+    return sum(value.numel() for params in meta.values() for value in params.values())
+
+
+def sha256(groups: Mapping[str, Params]) -> str:
+    """Fingerprint meta-parameters, the same on every machine.
+
+    Covers, in order of the full name ``group/parameter``: name, dtype, shape and the
+    little-endian bytes of the values.
+    """
+    digest = hashlib.sha256()
+    named = {
+        f"{group}/{name}": value for group, params in groups.items() for name, value in params.items()
+    }
+    for name in sorted(named):
+        array = named[name].detach().cpu().contiguous().numpy()
+        digest.update(f"{name}|{array.dtype.name}|{array.shape}|".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""What a run leaves behind, as data: one record per round, one per evaluated client, one summary."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+REASONS = {
+    "RAISED": "the client's code raised an error",
+    "NO_REPLY": "no answer arrived before the deadline, or the node went away",
+    "NONFINITE": "the update holds NaN or infinity",
+    "RANGE": "the update is too large to be a step (a diverged inner loop)",
+    "KEYS": "a record or an array is missing, unknown or twice there",
+    "SHAPE": "an array has another shape than the meta-parameters",
+    "DTYPE": "an array has another type than the meta-parameters",
+    "WEIGHT": "num-examples is not a whole number from 1 to 10^9",
+    "CLIENTS": "the reply speaks for other clients than were asked",
+    "STALE": "the reply belongs to another round",
+    "VERSION": "the reply was computed from other meta-parameters",
+    "RULE": "the aggregation rule could not be applied to the replies that were left",
+}
+"""Why an update was not used; the word stands in rounds.jsonl."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An update that was left out of a round.
+
+    Attributes:
+        reason: A key of `REASONS`.
+        detail: What exactly was wrong; never contains data values.
+        node: Flower node id as text, "" if unknown.
+        clients: Numbers of the clients whose updates are left out.
+    """
+
+    reason: str
+    detail: str
+    node: str = ""
+    clients: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One finished round.
+
+    Attributes:
+        round: From 1.
+        cohort: Number of clients asked.
+        clients: Number of clients whose updates were used.
+        weight: Sum of their num-examples.
+        metrics: Weighted means over the clients used, e.g. loss_before, loss_after.
+        rejected: What was left out, and why.
+        seconds: Wall time of the round; ``seconds_clients`` of it was spent waiting for replies.
+        evaluation: Mean metrics on validation clients, in rounds that evaluate.
+    """
+
+    round: int
+    cohort: int
+    clients: int
+    weight: float
+    metrics: dict[str, float]
+    rejected: tuple[Rejection, ...]
+    seconds: float
+    seconds_clients: float
+    evaluation: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; empty parts are left out."""
+        record = asdict(self)
+        if not self.evaluation:
+            del record["evaluation"]
+        return record

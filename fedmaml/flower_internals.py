@@ -1,0 +1,43 @@
+"""Everything private of Flower that fedmaml touches, in one place; held by a contract test.
+
+Checked against flwr 1.41. Everything else in fedmaml uses ``flwr.app``, ``flwr.serverapp`` and
+``flwr.clientapp`` only.
+"""
+
+import os
+
+# Before flwr is imported: nothing leaves this machine unless the user asked for it.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+from flwr.app import Message  # noqa: E402
+from flwr.proto.node_pb2 import NodeInfo  # noqa: E402
+from flwr.supercore.run import Run  # noqa: E402
+from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
+
+__all__ = [
+    "CLIENT_APP_RAISED",
+    "SERVER_NODE_ID",
+    "UNAVAILABLE",
+    "NodeInfo",
+    "Run",
+    "become_server",
+    "set_message_id",
+]
+
+SERVER_NODE_ID = 1
+CLIENT_APP_RAISED = 2
+"""Flower's error code for a ClientApp that raised."""
+UNAVAILABLE = (3, 4, 5)
+"""Flower's error codes for a node that went away."""
+
+
+def become_server(run_id: int) -> None:
+    """Let this process construct messages, as Flower does for a ServerApp's process."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, SERVER_NODE_ID, 1
+
+
+def set_message_id(message: Message, message_id: str) -> None:
+    """Name a message, as Flower's own grids do when they push it."""
+    message.metadata.__dict__["_message_id"] = message_id
+

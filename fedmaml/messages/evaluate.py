@@ -1,0 +1,102 @@
+"""An evaluation as messages: how well clients do before and after they adapt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+
+from fedmaml.core.errors import MessageError
+from fedmaml.core.params import MetaParams, Params
+from fedmaml.core.records import Rejection
+from fedmaml.messages.arrays import pack, unpack
+from fedmaml.messages.records import (
+    per_client,
+    read_common,
+    read_rejection,
+    rejection_text,
+    required,
+    with_common,
+)
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What a node is asked for in an evaluation; attributes as in `TrainRequest`.
+
+    Attributes:
+        steps: Numbers of gradient steps at which adaptation is judged, besides 0 and the
+            strategy's own.
+    """
+
+    round: int
+    split: str
+    clients: tuple[int, ...]
+    meta: MetaParams
+    steps: tuple[int, ...] = ()
+    common: Params = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluateReply:
+    """Per client, ``values["<metric>:<stage>"]``; stages are before, after and after@N."""
+
+    clients: tuple[int, ...]
+    values: dict[str, list[float]]
+    rejected: tuple[Rejection, ...]
+
+
+def write_evaluate_request(request: EvaluateRequest) -> RecordDict:
+    """Return the records of an evaluation request."""
+    meta, layout = pack(request.meta)
+    config = ConfigRecord(
+        {
+            "round": request.round,
+            "split": request.split,
+            "clients": list(request.clients),
+            "steps": list(request.steps),
+        }
+    )
+    common = pack({"common": request.common}) if request.common else None
+    return with_common({"meta": meta, "layout": layout, "request": config}, common)
+
+
+def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
+    """Read what `write_evaluate_request` wrote."""
+    request = content.config_records["request"]
+    return EvaluateRequest(
+        round=int(request["round"]),  # type: ignore[arg-type]
+        split=str(request["split"]),
+        clients=tuple(request["clients"]),  # type: ignore[arg-type]
+        meta=unpack(content.array_records["meta"], content.config_records["layout"]),
+        steps=tuple(request["steps"]),  # type: ignore[arg-type]
+        common=read_common(content),
+    )
+
+
+def write_evaluate_reply(reply: EvaluateReply) -> RecordDict:
+    """Return the records of an evaluation reply."""
+    rejected = [rejection_text(rejection) for rejection in reply.rejected]
+    return RecordDict(
+        {
+            "metrics": MetricRecord({"num-clients": len(reply.clients), **reply.values}),
+            "reply": ConfigRecord({"clients": list(reply.clients), "rejected": rejected}),
+        }
+    )
+
+
+def read_evaluate_reply(content: RecordDict, asked: Sequence[int]) -> EvaluateReply:
+    """Read and check a node's evaluation.
+
+    Raises:
+        MessageError: With the reason, if it does not fit the clients that were asked.
+    """
+    reply = required(content.config_records, "reply", ("clients", "rejected"))
+    clients = tuple(int(client) for client in reply["clients"])
+    rejected = tuple(read_rejection(text) for text in reply["rejected"])
+    spoken_for = [*clients, *(client for item in rejected for client in item.clients)]
+    if sorted(spoken_for) != sorted(asked):
+        raise MessageError("CLIENTS", "the evaluation speaks for other clients than were asked")
+    metrics = dict(required(content.metric_records, "metrics", ("num-clients",)))
+    del metrics["num-clients"]
+    values = {name: per_client(name, values, clients) for name, values in metrics.items()}
+    return EvaluateReply(clients, values, rejected)

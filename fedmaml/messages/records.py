@@ -1,0 +1,53 @@
+"""Parts that requests and replies share."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+from fedmaml.core.errors import MessageError
+from fedmaml.core.params import Params
+from fedmaml.core.records import Rejection
+from fedmaml.messages.arrays import unpack
+
+
+def with_common(
+    records: dict[str, Any], common: tuple[ArrayRecord, ConfigRecord] | None
+) -> RecordDict:
+    if common is not None:
+        records["common"], records["common-layout"] = common
+    return RecordDict(records)
+
+
+def read_common(content: RecordDict) -> Params:
+    if "common" not in content.array_records:
+        return {}
+    arrays, layout = content.array_records["common"], content.config_records["common-layout"]
+    return unpack(arrays, layout)["common"]
+
+
+def required(records: Mapping[str, Any], name: str, keys: Any) -> Any:
+    if name not in records:
+        raise MessageError("KEYS", f"record {name!r} is missing")
+    if missing := sorted(set(keys) - set(records[name])):
+        raise MessageError("KEYS", f"record {name!r} lacks {missing}")
+    return records[name]
+
+
+def per_client(name: str, values: Any, clients: Sequence[int]) -> list[float]:
+    if not isinstance(values, list) or len(values) != len(clients):
+        raise MessageError("KEYS", f"metric {name!r} has not one value for each of the clients")
+    return [float(value) for value in values]
+
+
+def rejection_text(rejection: Rejection) -> str:
+    return json.dumps([rejection.reason, rejection.detail, list(rejection.clients)])
+
+
+def read_rejection(text: str) -> Rejection:
+    try:
+        reason, detail, clients = json.loads(text)
+        return Rejection(str(reason), str(detail), "", tuple(int(client) for client in clients))
+    except (ValueError, TypeError) as error:
+        raise MessageError("KEYS", "a rejection in the reply cannot be read") from error

@@ -1,0 +1,237 @@
+"""One round of training as messages: what a node is asked, what it answers, and what is refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum, in_range
+from fedmaml.core.errors import MessageError
+from fedmaml.core.params import MetaParams, Params, count_entries, sha256
+from fedmaml.core.records import Rejection
+from fedmaml.messages.arrays import pack, to_array, unpack
+from fedmaml.messages.records import (
+    per_client,
+    read_common,
+    read_rejection,
+    rejection_text,
+    required,
+    with_common,
+)
+
+MOST_EXAMPLES = 1e9
+"""A client that claims more examples than this is not believed."""
+
+Form = Literal["sum", "stack"]
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What a node is asked for in one round.
+
+    Attributes:
+        round: From 1.
+        clients: Numbers of the node's clients that take part.
+        meta: Meta-parameters.
+        form: "stack" if the server needs every client's update, "sum" if their sum will do.
+        common: Totals of the scenario's statistics over all training clients.
+        base: Fingerprint of ``meta``; the reply repeats it.
+    """
+
+    round: int
+    clients: tuple[int, ...]
+    meta: MetaParams
+    form: Form = "sum"
+    common: Params = field(default_factory=dict)
+    base: str = ""
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """What a node answers.
+
+    Attributes:
+        clients: Clients whose updates are in, in the order of all lists below.
+        weights: Their num-examples.
+        metrics: name -> one value per client.
+        update: group -> stacked updates ``(clients, entries)``, or their weighted `ExactSum`.
+        rejected: Clients that are not in, and why.
+        round: Of the request.
+        base: Of the request.
+    """
+
+    clients: tuple[int, ...]
+    weights: tuple[float, ...]
+    metrics: dict[str, list[float]]
+    update: dict[str, Tensor] | dict[str, ExactSum]
+    rejected: tuple[Rejection, ...]
+    round: int
+    base: str
+
+
+class TrainRequestWriter:
+    """Writes the requests of one round; the meta-parameters are packed once for all nodes."""
+
+    def __init__(self, round: int, meta: MetaParams, form: Form, common: Params) -> None:
+        self._meta, self._layout = pack(meta)
+        self._common = pack({"common": common}) if common else None
+        self._round, self._form = round, form
+        self.base = sha256(meta)[:16]
+
+    def write(self, clients: Sequence[int]) -> RecordDict:
+        """Return the request to the node that hosts these clients."""
+        request = ConfigRecord(
+            {"round": self._round, "clients": list(clients), "form": self._form, "base": self.base}
+        )
+        return with_common({"meta": self._meta, "layout": self._layout, "request": request}, self._common)
+
+
+def read_train_request(content: RecordDict) -> TrainRequest:
+    """Read what `TrainRequestWriter` wrote."""
+    request = content.config_records["request"]
+    return TrainRequest(
+        round=int(request["round"]),  # type: ignore[arg-type]
+        clients=tuple(request["clients"]),  # type: ignore[arg-type]
+        meta=unpack(content.array_records["meta"], content.config_records["layout"]),
+        form=request["form"],  # type: ignore[arg-type]
+        common=read_common(content),
+        base=str(request["base"]),
+    )
+
+
+def write_train_reply(reply: TrainReply) -> RecordDict:
+    """Return the records of a reply."""
+    arrays, form = {}, "stack"
+    for group, value in reply.update.items():
+        if isinstance(value, ExactSum):
+            form = "sum"
+        arrays[group] = to_array(value.limbs if isinstance(value, ExactSum) else value)
+    metrics: dict[str, list[float]] = {"num-examples": list(reply.weights), **reply.metrics}
+    return RecordDict(
+        {
+            "update": ArrayRecord(arrays),
+            "metrics": MetricRecord({name: list(values) for name, values in metrics.items()}),
+            "reply": ConfigRecord(
+                {
+                    "round": reply.round,
+                    "base": reply.base,
+                    "form": form,
+                    "clients": list(reply.clients),
+                    "rejected": [rejection_text(rejection) for rejection in reply.rejected],
+                }
+            ),
+        }
+    )
+
+
+def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
+    """Read and check a node's answer.
+
+    Args:
+        content: As it came.
+        request: What the node was asked; the answer must fit it.
+
+    Raises:
+        MessageError: With the reason, if anything does not fit.
+    """
+    reply = required(content.config_records, "reply", ("round", "base", "form", "clients", "rejected"))
+    if reply["round"] != request.round:
+        raise MessageError("STALE", f"reply of round {reply['round']} in round {request.round}")
+    if reply["base"] != request.base:
+        raise MessageError(
+            "VERSION", f"computed from meta-parameters {reply['base']}, current are {request.base}"
+        )
+    clients = tuple(int(client) for client in reply["clients"])
+    rejected = tuple(read_rejection(text) for text in reply["rejected"])
+    spoken_for = [*clients, *(client for item in rejected for client in item.clients)]
+    if sorted(spoken_for) != sorted(request.clients):
+        raise MessageError(
+            "CLIENTS", f"speaks for {len(spoken_for)} clients, asked were {len(request.clients)} "
+            "(or others than these)"
+        )
+    metrics = dict(required(content.metric_records, "metrics", ("num-examples",)))
+    weights = _read_weights(metrics.pop("num-examples"), len(clients))
+    return TrainReply(
+        clients=clients,
+        weights=weights,
+        metrics={name: per_client(name, values, clients) for name, values in metrics.items()},
+        update=_read_update(content, str(reply["form"]), weights, request),
+        rejected=rejected,
+        round=request.round,
+        base=request.base,
+    )
+
+
+def _read_weights(values: Any, count: int) -> tuple[float, ...]:
+    weights = values if isinstance(values, list) else [values]
+    for weight in weights:
+        if not 1 <= weight <= MOST_EXAMPLES or weight != int(weight):
+            raise MessageError(
+                "WEIGHT", f"num-examples is {weight!r}, allowed are whole numbers from 1 to 10^9"
+            )
+    if len(weights) != count:
+        raise MessageError("WEIGHT", f"{len(weights)} values of num-examples for {count} clients")
+    return tuple(float(weight) for weight in weights)
+
+
+def _read_update(
+    content: RecordDict, form: str, weights: tuple[float, ...], request: TrainRequest
+) -> dict[str, Tensor] | dict[str, ExactSum]:
+    arrays = required(content.array_records, "update", request.meta)
+    if extra := sorted(set(arrays) - set(request.meta)):
+        raise MessageError("KEYS", f"unknown arrays {extra} in the update")
+    if form not in ("sum", "stack") or (form == "sum" and request.form == "stack"):
+        raise MessageError("KEYS", f"the update is a {form!r}, asked was a {request.form!r}")
+    stacks: dict[str, Tensor] = {}
+    sums: dict[str, ExactSum] = {}
+    for group, params in request.meta.items():
+        entries = count_entries({group: params})
+        value = _tensor(group, arrays[group])
+        if form == "sum":
+            _check(group, value, (len(SPACINGS), entries), torch.float64)
+            sums[group] = ExactSum(value, sum(weights), len(weights))
+            sound = _sound_sum(sums[group])
+        else:
+            dtype = next(iter(params.values())).dtype
+            _check(group, value, (len(weights), entries), dtype)
+            stacks[group] = value
+            sound = bool(in_range(value, torch.tensor(weights, dtype=torch.float64)).all())
+        if not bool(value.isfinite().all()):
+            raise MessageError("NONFINITE", f"the update of group {group!r} holds NaN or infinity")
+        if not sound:
+            raise MessageError(
+                "RANGE", f"the update of group {group!r} has entries too large to be a step "
+                f"(num-examples times entry must stay below {LIMIT:.1e})"
+            )
+    return sums if form == "sum" else stacks
+
+
+def _sound_sum(value: ExactSum) -> bool:
+    """Tell whether limbs are whole multiples of their grids, and not larger than possible."""
+    most = value.terms * 2.0**31
+    return all(
+        bool(((limb / spacing).abs() <= most).all() and (limb % spacing == 0).all())
+        for limb, spacing in zip(value.limbs, SPACINGS, strict=True)
+    )
+
+
+def _tensor(group: str, array: Array) -> Tensor:
+    try:
+        return torch.from_numpy(array.numpy())
+    except (TypeError, ValueError, EOFError, OSError) as error:
+        raise MessageError(
+            "DTYPE", f"the array of group {group!r} cannot be read ({type(error).__name__})"
+        ) from error
+
+
+def _check(group: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if tuple(value.shape) != shape:
+        raise MessageError(
+            "SHAPE", f"the array of group {group!r} is {tuple(value.shape)}, expected {shape}"
+        )
+    if value.dtype != dtype:
+        raise MessageError("DTYPE", f"the array of group {group!r} is {value.dtype}, expected {dtype}")

@@ -1,0 +1,103 @@
+"""The progress bar: reads the run directory, so it is the same on every back end."""
+
+import json
+import threading
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from fedmaml.config import RunConfig
+from fedmaml.server.run_directory import RunDirectory
+
+
+class RunProgress:
+    """Shows round, query loss before and after adaptation, and time left, while a run goes on.
+
+    Args:
+        directory: Where the run writes its rounds.
+        config: How many rounds there are, and what runs.
+        enabled: Whether to show anything.
+    """
+
+    def __init__(self, directory: RunDirectory, config: RunConfig, *, enabled: bool) -> None:
+        self._path = directory.path / "rounds.jsonl"
+        self._rounds = config.rounds
+        self._enabled = enabled
+        self._stop = threading.Event()
+        self._position = 0
+        self._finished = 0
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not enabled,
+        )
+        label = f"{config.scenario} · {config.strategy}"
+        self._task = self._progress.add_task(f"{label} · starting", total=self._rounds, loss="")
+        self._label = label
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "RunProgress":
+        """Start watching."""
+        if self._enabled:
+            self._progress.start()
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Show the last state and stop."""
+        if self._enabled:
+            self._stop.set()
+            self._thread.join()
+            self._update()
+            self._progress.stop()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.2):
+            self._update()
+
+    def _update(self) -> None:
+        if not self._path.exists():
+            return
+        with self._path.open() as file:
+            file.seek(self._position)
+            text = file.read()
+        complete, newline, _ = text.rpartition("\n")
+        if not newline:
+            return
+        lines = complete.splitlines()
+        self._position += len((complete + newline).encode())
+        self._finished += len(lines)
+        record: dict[str, Any] = json.loads(lines[-1])
+        last = self._finished >= self._rounds
+        self._progress.update(
+            self._task,
+            completed=self._finished,
+            description=f"{self._label} · {'judging test clients' if last else 'training'}",
+            loss=_losses(record["metrics"]),
+        )
+
+
+def _losses(metrics: dict[str, float]) -> str:
+    before, after = metrics.get("loss_before"), metrics.get("loss_after")
+    if after is None:
+        return ""
+    return f"loss {after:.4f}" if before is None else f"loss {before:.4f} → {after:.4f}"

@@ -1,0 +1,145 @@
+"""Who takes part: the roll call of which node hosts whom, and the seeded choice of a cohort."""
+
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedmaml.core import seeding
+from fedmaml.core.errors import BackendError, MessageError
+from fedmaml.core.params import Params
+from fedmaml.messages.roll_call import read_roll_call_reply
+
+ROLL_CALL = "query.roll_call"
+
+
+@dataclass(frozen=True)
+class RollCall:
+    """Which node hosts whom.
+
+    Attributes:
+        hosts: Node id -> split -> client numbers.
+        common: Totals of the training clients' statistics, summed in client order in float64.
+    """
+
+    hosts: Mapping[int, Mapping[str, range]]
+    common: Params = field(default_factory=dict)
+
+    def population(self, split: str) -> Sequence[int]:
+        """Return all client numbers of a split in ascending order.
+
+        Raises:
+            BackendError: If two nodes claim the same client.
+        """
+        parts = [hosted[split] for hosted in self.hosts.values() if len(hosted.get(split, ()))]
+        if not parts:
+            return range(0)
+        count, first = sum(map(len, parts)), min(part[0] for part in parts)
+        last = max(part[-1] for part in parts)
+        if _are_residues(parts) and count == last - first + 1:
+            return range(first, last + 1)
+        numbers = sorted(number for part in parts for number in part)
+        for left, right in zip(numbers, numbers[1:], strict=False):
+            if left == right:
+                claimed = [n for n, hosted in self.hosts.items() if left in hosted.get(split, ())]
+                raise BackendError(
+                    f"client {left} is hosted by {len(claimed)} nodes ({claimed}); give every node "
+                    "a partition-id of its own"
+                )
+        return numbers
+
+    def place(self, split: str, clients: Iterable[int]) -> dict[int, list[int]]:
+        """Return node id -> its clients among these, ascending."""
+        placed: dict[int, list[int]] = {}
+        hosts = [(node, hosted[split]) for node, hosted in self.hosts.items() if split in hosted]
+        for client in sorted(clients):
+            node = next(node for node, numbers in hosts if client in numbers)
+            placed.setdefault(node, []).append(client)
+        return placed
+
+
+def _are_residues(parts: Sequence[range]) -> bool:
+    """Tell whether ranges share one step and differ in their remainder, so cannot overlap."""
+    steps = {part.step for part in parts}
+    return len(steps) == 1 and len({part.start % part.step for part in parts}) == len(parts)
+
+
+def one_client_per_node(nodes: Iterable[int]) -> RollCall:
+    """Return the roll call of an app whose nodes are clients: numbered by node id, in all splits."""
+    return RollCall(
+        {node: dict.fromkeys(("train", "test"), range(number, number + 1))
+         for number, node in enumerate(sorted(nodes))}
+    )
+
+
+def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
+    """Wait for the nodes, and ask each whom it hosts.
+
+    Args:
+        grid: The way to the nodes.
+        nodes: How many to wait for.
+        timeout: Seconds to wait for them to connect, and again for their answers.
+
+    Raises:
+        BackendError: If nodes are missing, do not answer, or answer nonsense.
+    """
+    ids = wait_for_nodes(grid, nodes, timeout)
+    messages = [Message(RecordDict(), node, ROLL_CALL) for node in ids]
+    hosts: dict[int, Mapping[str, range]] = {}
+    statistics: dict[int, Params] = {}
+    for reply in grid.send_and_receive(messages, timeout=timeout):
+        node = reply.metadata.src_node_id
+        if reply.has_error():
+            raise BackendError(f"node {node} failed the roll call: {reply.error.reason}")
+        try:
+            answer = read_roll_call_reply(reply.content)
+        except MessageError as error:
+            raise BackendError(
+                f"node {node} answered the roll call with something else ({error}); it probably "
+                "runs another app or another version of fedmaml"
+            ) from error
+        hosts[node] = {split: range(*numbers) for split, numbers in answer.hosted.items()}
+        statistics |= answer.statistics
+    if missing := sorted(set(ids) - set(hosts)):
+        raise BackendError(f"nodes {missing} did not answer the roll call within {timeout:g} s")
+    return RollCall(hosts, _totals([statistics[client] for client in sorted(statistics)]))
+
+
+def wait_for_nodes(grid: Grid, nodes: int, timeout: float) -> list[int]:
+    """Wait until at least so many nodes are connected; return their ids, ascending.
+
+    Raises:
+        BackendError: If they do not come in time.
+    """
+    deadline = time.monotonic() + timeout
+    while len(ids := sorted(grid.get_node_ids())) < nodes:
+        if time.monotonic() > deadline:
+            raise BackendError(
+                f"{len(ids)} of {nodes} nodes are connected after {timeout:g} s; start the others, "
+                "or ask for fewer nodes"
+            )
+        time.sleep(0.2)
+    return ids
+
+
+def choose(seed: int, round: int, population: Sequence[int], size: int) -> list[int]:
+    """Draw a round's cohort without repeats, ascending; size 0 means everyone.
+
+    Depends on seed, round and the population only, not on how nodes host it.
+    """
+    if size == 0 or size >= len(population):
+        return list(population)
+    return sorted(random.Random(seeding.key(seed, "cohort", round)).sample(population, size))
+
+
+def _totals(statistics: Sequence[Params]) -> Params:
+    if not statistics:
+        return {}
+    zero = {name: torch.zeros_like(value) for name, value in statistics[0].items()}
+    for params in statistics:
+        zero = {name: total + params[name] for name, total in zero.items()}
+    return zero

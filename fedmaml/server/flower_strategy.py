@@ -1,0 +1,303 @@
+"""Any `MetaStrategy` as a Flower strategy: for fedmaml's own ServerApp and for anyone else's."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from fedmaml import flower_internals  # noqa: F401  (sets Flower's environment before flwr)
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedmaml.core import seeding
+from fedmaml.core.errors import MessageError
+from fedmaml.core.learner import Problem
+from fedmaml.core.metrics import mean_metrics
+from fedmaml.core.params import MetaParams
+from fedmaml.core.records import Rejection
+from fedmaml.messages.arrays import arrays_from_meta, meta_from_arrays
+from fedmaml.messages.evaluate import (
+    EvaluateReply,
+    EvaluateRequest,
+    read_evaluate_reply,
+    write_evaluate_request,
+)
+from fedmaml.messages.train import (
+    Form,
+    TrainReply,
+    TrainRequest,
+    TrainRequestWriter,
+    read_train_reply,
+)
+from fedmaml.server.aggregate import apply_rule, weighted_mean
+from fedmaml.server.cohort import RollCall, choose, one_client_per_node, wait_for_nodes
+from fedmaml.strategies.base import MetaStrategy, ServerState
+
+Q = TypeVar("Q")
+
+logger = logging.getLogger("fedmaml")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the last round of training.
+
+    Attributes:
+        cohort: Clients asked.
+        clients: Clients whose updates were used, ascending.
+        weight: Sum of their num-examples.
+        metrics: Weighted means.
+        rejected: What was left out, and why.
+    """
+
+    cohort: int
+    clients: tuple[int, ...]
+    weight: float
+    metrics: dict[str, float]
+    rejected: tuple[Rejection, ...]
+
+
+class FlowerStrategy(Strategy):
+    """Runs a `MetaStrategy` on Flower's Message API.
+
+        strategy = FlowerStrategy(FOMAML(), problem)
+        result = strategy.start(grid, strategy.initial_arrays, num_rounds=100)
+
+    Clients answer with `fedmaml.client.train_reply`. A reply that does not fit is left out of its
+    round, with a reason in `outcome` and in the log, and never ends the run.
+
+    Args:
+        strategy: The algorithm.
+        problem: Network, loss and metrics.
+        seed: Determines initial parameters and cohorts.
+        clients: Clients per round; 0: all.
+        roll_call: Which node hosts whom; None: every connected node is one client.
+        aggregator: A Flower strategy (FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan) whose
+            ``aggregate_train`` replaces the weighted mean of the updates.
+        evaluation_steps: Further numbers of adaptation steps to judge in evaluations.
+        min_nodes: Without a roll call: how many nodes to wait for.
+        patience: Seconds to wait for them.
+    """
+
+    def __init__(
+        self,
+        strategy: MetaStrategy,
+        problem: Problem,
+        *,
+        seed: int = 0,
+        clients: int = 0,
+        roll_call: RollCall | None = None,
+        aggregator: Strategy | None = None,
+        evaluation_steps: Sequence[int] = (),
+        min_nodes: int = 1,
+        patience: float = 300.0,
+    ) -> None:
+        self.strategy = strategy
+        self.state: ServerState = strategy.build(problem, seeding.generator(seed, "init")).state
+        self.outcome = Outcome(0, (), 0.0, {}, ())
+        self.evaluated = EvaluateReply((), {}, ())
+        self._seed, self._clients = seed, clients
+        self._roll_call = roll_call
+        self._aggregator = aggregator
+        self._evaluation_steps = tuple(evaluation_steps)
+        self._min_nodes, self._patience = min_nodes, patience
+        self._train_sent: list[tuple[Message, TrainRequest]] = []
+        self._evaluate_sent: list[tuple[Message, tuple[int, ...]]] = []
+
+    @property
+    def initial_arrays(self) -> ArrayRecord:
+        """Current meta-parameters, theta under its ``state_dict`` names."""
+        return arrays_from_meta(self.state.meta)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Choose the cohort; one message per node that hosts some of it."""
+        self._take_arrays(arrays)
+        roll_call = self._hosts(grid)
+        cohort = choose(self._seed, server_round, roll_call.population("train"), self._clients)
+        return self.train_messages(server_round, roll_call, cohort)
+
+    def train_messages(
+        self, server_round: int, roll_call: RollCall, cohort: Sequence[int]
+    ) -> list[Message]:
+        """Return the requests of one round to the nodes of a cohort."""
+        form: Form = "stack" if self._aggregator else "sum"
+        meta, common = self.state.meta, roll_call.common
+        writer = TrainRequestWriter(server_round, meta, form, common)
+        self._train_sent = []
+        for node, clients in roll_call.place("train", cohort).items():
+            message = Message(writer.write(clients), node, "train")
+            request = TrainRequest(server_round, tuple(clients), meta, form, common, writer.base)
+            self._train_sent.append((message, request))
+        return [message for message, _ in self._train_sent]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check the replies, aggregate the sound ones and step."""
+        self.step(server_round, replies)
+        if not self.outcome.clients:
+            return None, None
+        metrics = MetricRecord({"num-examples": self.outcome.weight, **self.outcome.metrics})
+        return self.initial_arrays, metrics
+
+    def step(self, server_round: int, replies: Iterable[Message]) -> Outcome:
+        """Do what `aggregate_train` does, without turning the result into arrays."""
+        sound, rejected = self._read_train(replies)
+        if sound:
+            try:
+                self.state = self.strategy.server_update(
+                    self.state, self._aggregate(sound, server_round)
+                )
+            except MessageError as error:
+                lost = tuple(sorted(client for reply in sound for client in reply.clients))
+                rejected.append(Rejection(error.reason, error.detail, "", lost))
+                sound = []
+        for rejection in rejected:
+            logger.warning(
+                "round %d: left out clients %s of node %s: %s: %s", server_round,
+                _short(rejection.clients), rejection.node, rejection.reason, rejection.detail,
+            )  # fmt: skip
+        cohort = sum(len(request.clients) for _, request in self._train_sent)
+        self.outcome = _outcome(cohort, sound, rejected)
+        return self.outcome
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask all clients of the split ``config["split"]`` ("test" by default)."""
+        self._take_arrays(arrays)
+        split = str(config.get("split", "test"))
+        roll_call = self._hosts(grid)
+        return self.evaluate_messages(server_round, split, roll_call, roll_call.population(split))
+
+    def evaluate_messages(
+        self, server_round: int, split: str, roll_call: RollCall, clients: Sequence[int]
+    ) -> list[Message]:
+        """Return the requests that judge adaptation at some clients."""
+        request = EvaluateRequest(
+            server_round, split, (), self.state.meta, self._evaluation_steps, roll_call.common
+        )
+        self._evaluate_sent = []
+        for node, placed in roll_call.place(split, clients).items():
+            content = write_evaluate_request(replace(request, clients=tuple(placed)))
+            self._evaluate_sent.append((Message(content, node, "evaluate"), tuple(placed)))
+        return [message for message, _ in self._evaluate_sent]
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Check the replies and average the metrics, every client counting once."""
+        self.judge(replies)
+        if not self.evaluated.clients:
+            return None
+        ones = [1.0] * len(self.evaluated.clients)
+        return MetricRecord(dict(mean_metrics(self.evaluated.values, ones)))
+
+    def judge(self, replies: Iterable[Message]) -> EvaluateReply:
+        """Merge the evaluations of all nodes, ordered by client."""
+        rows: dict[int, dict[str, float]] = {}
+        rejected: list[Rejection] = []
+        for message, clients, reply in _matched(self._evaluate_sent, replies):
+            node = str(message.metadata.dst_node_id)
+            try:
+                answer = read_evaluate_reply(_content(reply), clients)
+            except MessageError as error:
+                rejected.append(Rejection(error.reason, error.detail, node, clients))
+                continue
+            rejected += [replace(rejection, node=node) for rejection in answer.rejected]
+            for position, client in enumerate(answer.clients):
+                rows[client] = {name: column[position] for name, column in answer.values.items()}
+        for rejection in rejected:
+            logger.warning("evaluation: left out clients %s of node %s: %s: %s",
+                           _short(rejection.clients), rejection.node, rejection.reason,
+                           rejection.detail)  # fmt: skip
+        ordered = tuple(sorted(rows))
+        names = list(rows[ordered[0]]) if ordered else []
+        values = {name: [rows[client].get(name, float("nan")) for client in ordered] for name in names}
+        self.evaluated = EvaluateReply(ordered, values, tuple(rejected))
+        return self.evaluated
+
+    def summary(self) -> None:
+        """Log what runs."""
+        logger.info("FlowerStrategy: %s", self.strategy)
+
+    def _hosts(self, grid: Grid) -> RollCall:
+        if self._roll_call is not None:
+            return self._roll_call
+        return one_client_per_node(wait_for_nodes(grid, self._min_nodes, self._patience))
+
+    def _take_arrays(self, arrays: ArrayRecord) -> None:
+        """Believe the arrays that the caller hands in: it may have changed or replaced them."""
+        self.state = replace(self.state, meta=meta_from_arrays(arrays, self.state.meta))
+
+    def _aggregate(self, sound: Sequence[TrainReply], server_round: int) -> MetaParams:
+        if self._aggregator is None:
+            return weighted_mean(sound, self.state.meta)
+        return apply_rule(self._aggregator, sound, self.state.meta, server_round)
+
+    def _read_train(
+        self, replies: Iterable[Message]
+    ) -> tuple[list[TrainReply], list[Rejection]]:
+        sound: list[TrainReply] = []
+        rejected: list[Rejection] = []
+        for message, request, reply in _matched(self._train_sent, replies):
+            node = str(message.metadata.dst_node_id)
+            try:
+                answer = read_train_reply(_content(reply), request)
+            except MessageError as error:
+                rejected.append(Rejection(error.reason, error.detail, node, request.clients))
+                continue
+            rejected += [replace(rejection, node=node) for rejection in answer.rejected]
+            if answer.clients:
+                sound.append(answer)
+        return sound, rejected
+
+
+def _matched(
+    sent: Sequence[tuple[Message, Q]], replies: Iterable[Message]
+) -> list[tuple[Message, Q, Message | None]]:
+    """Pair each request with its reply, or None; a second reply to the same request is ignored.
+
+    Paired by the id of the request: error replies do not carry the id of the node they speak of.
+    """
+    answers: dict[str, Message] = {}
+    for reply in replies:
+        if answers.setdefault(reply.metadata.reply_to_message_id, reply) is not reply:
+            logger.warning("ignored a second reply to the same request")
+    return [(message, request, answers.get(message.metadata.message_id)) for message, request in sent]
+
+
+def _content(reply: Message | None) -> RecordDict:
+    """Return a reply's records, or raise what there is instead."""
+    if reply is None:
+        raise MessageError("NO_REPLY", "no answer before the deadline")
+    if reply.has_error():
+        gone = reply.error.code in flower_internals.UNAVAILABLE
+        raise MessageError("NO_REPLY" if gone else "RAISED", reply.error.reason or "no reason given")
+    return reply.content
+
+
+def _outcome(
+    cohort: int, sound: Sequence[TrainReply], rejected: Sequence[Rejection]
+) -> Outcome:
+    rows = sorted(
+        (
+            (client, reply.weights[i], {name: column[i] for name, column in reply.metrics.items()})
+            for reply in sound
+            for i, client in enumerate(reply.clients)
+        ),
+        key=lambda row: row[0],
+    )
+    names = dict.fromkeys(name for _, _, row in rows for name in row)
+    columns = {name: [row.get(name, float("nan")) for _, _, row in rows] for name in names}
+    weights = [weight for _, weight, _ in rows]
+    clients = tuple(client for client, _, _ in rows)
+    return Outcome(cohort, clients, sum(weights), mean_metrics(columns, weights), tuple(rejected))
+
+
+def _short(clients: Sequence[int]) -> str:
+    shown = ", ".join(map(str, clients[:5]))
+    return f"{shown} and {len(clients) - 5} more" if len(clients) > 5 else shown

@@ -1,0 +1,60 @@
+"""The round loop: the only one."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from flwr.serverapp import Grid
+
+from fedmaml.config import RunConfig
+from fedmaml.core.metrics import mean_metrics
+from fedmaml.core.records import RoundRecord
+from fedmaml.messages.evaluate import EvaluateReply
+from fedmaml.server.cohort import RollCall, choose
+from fedmaml.server.flower_strategy import FlowerStrategy
+
+
+def run_rounds(
+    strategy: FlowerStrategy, grid: Grid, roll_call: RollCall, config: RunConfig
+) -> Iterator[RoundRecord]:
+    """Train; yields a record after each round, when the strategy's state includes it."""
+    population = roll_call.population("train")
+    validation = roll_call.population("validation")[: config.evaluation.largest]
+    for number in range(1, config.rounds + 1):
+        started = time.perf_counter()
+        cohort = choose(config.seed, number, population, config.clients)
+        messages = strategy.train_messages(number, roll_call, cohort)
+        asked = time.perf_counter()
+        replies = list(grid.send_and_receive(messages, timeout=config.timeout))
+        answered = time.perf_counter()
+        outcome = strategy.step(number, replies)
+        record = RoundRecord(
+            round=number,
+            cohort=outcome.cohort,
+            clients=len(outcome.clients),
+            weight=outcome.weight,
+            metrics=outcome.metrics,
+            rejected=outcome.rejected,
+            seconds=time.perf_counter() - started,
+            seconds_clients=answered - asked,
+        )
+        every = config.evaluation.every
+        if every and number % every == 0 and validation:
+            judged = judge(strategy, grid, roll_call, config, number, "validation", validation)
+            means = mean_metrics(judged.values, [1.0] * len(judged.clients))
+            record = replace(record, evaluation=means)
+        yield record
+
+
+def judge(
+    strategy: FlowerStrategy,
+    grid: Grid,
+    roll_call: RollCall,
+    config: RunConfig,
+    round: int,
+    split: str,
+    clients: Sequence[int],
+) -> EvaluateReply:
+    """Judge adaptation at some clients of a split."""
+    messages = strategy.evaluate_messages(round, split, roll_call, clients)
+    return strategy.judge(grid.send_and_receive(messages, timeout=config.timeout))

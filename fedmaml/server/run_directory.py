@@ -1,0 +1,151 @@
+"""What a run leaves on disk. No file is ever half written.
+
+    config.toml         everything needed to repeat the run
+    rounds.jsonl        one line per finished round, written as it finishes
+    theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>")
+    clients.jsonl       one line per test client: its metrics before and after adaptation
+    summary.json        written last, so its presence says that the run is complete
+    error.txt           why a run failed, if it did
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import tomllib
+from safetensors.torch import load_file, save
+
+from fedmaml.config import RunConfig
+from fedmaml.core.errors import RunDirectoryError
+from fedmaml.core.params import MetaParams
+from fedmaml.core.records import RoundRecord
+
+_FILES = ("config.toml", "rounds.jsonl", "theta.safetensors", "clients.jsonl", "summary.json", "error.txt")
+
+
+class RunDirectory:
+    """A folder that holds one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._saved_at = 0.0
+
+    def create(self, config: RunConfig, force: bool = False) -> None:
+        """Make the folder and write the configuration.
+
+        Raises:
+            RunDirectoryError: If it holds a run already (and not ``force``), or cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            existing = [name for name in _FILES if (self.path / name).exists()]
+            if existing and not force:
+                raise RunDirectoryError(
+                    f"{self.path} holds a run already ({', '.join(existing)}): choose another "
+                    "folder with --out, or overwrite it with --force"
+                )
+            for name in existing:
+                (self.path / name).unlink()
+            self._write("config.toml", tomli_w.dumps(config.to_table()).encode())
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot write to {self.path}: {error.strerror}; choose another folder with --out"
+            ) from error
+
+    def append(self, record: RoundRecord) -> None:
+        """Add a finished round."""
+        with (self.path / "rounds.jsonl").open("a") as file:
+            file.write(json.dumps(record.to_json()) + "\n")
+
+    def save_meta(self, meta: MetaParams, at_most_every: float = 0.0) -> None:
+        """Write the meta-parameters, unless they were written less than so many seconds ago."""
+        if time.monotonic() - self._saved_at < at_most_every:
+            return
+        named = {
+            f"{group}/{name}": value.contiguous()
+            for group, params in meta.items() for name, value in params.items()
+        }  # fmt: skip
+        self._write("theta.safetensors", save(named))
+        self._saved_at = time.monotonic()
+
+    def load_meta(self) -> MetaParams:
+        """Read the meta-parameters."""
+        meta: MetaParams = {}
+        for full_name, value in load_file(self.path / "theta.safetensors").items():
+            group, _, name = full_name.partition("/")
+            meta.setdefault(group, {})[name] = value
+        return meta
+
+    def save_clients(self, rows: list[dict[str, Any]]) -> None:
+        """Write one line per test client."""
+        self._write("clients.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary; the run is complete."""
+        self._write("summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+
+    def fail(self, error: Exception) -> None:
+        """Leave word why the run failed."""
+        self._write("error.txt", f"{error}\n".encode())
+
+    def failure(self) -> str:
+        """Return why the run failed; "" if nothing is known."""
+        path = self.path / "error.txt"
+        return path.read_text().strip() if path.exists() else ""
+
+    def config_table(self) -> dict[str, Any]:
+        """Return the configuration as nested plain values.
+
+        Raises:
+            RunDirectoryError: If there is none.
+        """
+        path = self.path / "config.toml"
+        if not self.path.is_dir() or not path.exists():
+            raise RunDirectoryError(
+                f"{self.path} holds no run (no config.toml); runs are made by "
+                "`fedmaml run SCENARIO --out DIR`"
+            )
+        try:
+            return tomllib.loads(path.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise RunDirectoryError(f"{path} is damaged: {error}") from error
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return the summary; None if the run is not complete.
+
+        Raises:
+            RunDirectoryError: If it is damaged.
+        """
+        path = self.path / "summary.json"
+        if not path.exists():
+            return None
+        try:
+            summary: dict[str, Any] = json.loads(path.read_text())
+            return summary
+        except ValueError as error:
+            raise RunDirectoryError(f"{path} is damaged ({error}); run it again") from error
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the finished rounds; a last line that was cut short is left out."""
+        path = self.path / "rounds.jsonl"
+        if not path.exists():
+            return []
+        records = []
+        for line in path.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def _write(self, name: str, data: bytes) -> None:
+        temporary = self.path / f".{name}.tmp"
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path / name)

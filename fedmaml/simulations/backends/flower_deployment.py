@@ -1,0 +1,56 @@
+"""Back end: a real Flower deployment on this machine, a SuperLink and one SuperNode per node.
+
+For checking that what works in simulation works deployed: every message crosses a socket, and
+every one starts a new Python process, so that a round takes seconds. A SuperNode needs about
+0.3 GB of memory, hence a handful of nodes. Without TLS and node keys: it is loopback, not a model
+of how to deploy.
+"""
+
+from fedmaml.simulations.backends.apps import Apps
+from fedmaml.simulations.backends.flower_processes import (
+    CONNECTION,
+    START_SECONDS,
+    RunConfig,
+    answers,
+    free_ports,
+    run_app,
+    start_superlink,
+    wait_until,
+    workspace,
+    write_app,
+)
+
+
+def run(apps: Apps, run_config: RunConfig, nodes: int) -> None:
+    """Run the apps on real SuperNodes; return when the run has finished.
+
+    Args:
+        apps: The server app and the client app.
+        run_config: What both find as ``context.run_config``.
+        nodes: How many SuperNodes are started, numbered by ``partition-id`` in their
+            ``node_config``. All are registered before the run begins.
+
+    Raises:
+        BackendError: A process did not start, or the run failed.
+    """
+    with workspace() as space:
+        write_app(space.folder / "app", apps, run_config)
+        superlink, address = start_superlink(space)
+        ports = free_ports(nodes)
+        supernodes = []
+        for number, port in enumerate(ports):
+            command = ["flower-supernode", "--insecure", "--superlink", address]
+            command += ["--port", str(port)]
+            command += ["--node-config", f"partition-id={number} num-partitions={nodes}"]
+            name = f"supernode-{number}"
+            supernodes.append(space.start(name, command, space.environment(name)))
+
+        def online() -> bool:
+            if not all(answers(port) for port in ports):  # cheap; the question below is not
+                return False
+            listed = space.ask("supernode", "list", CONNECTION).get("nodes", [])
+            return sum(node["status"] == "online" for node in listed) == nodes
+
+        patience = START_SECONDS + 5.0 * nodes
+        wait_until(online, [superlink, *supernodes], patience, f"{nodes} SuperNodes to register")
+        run_app(space, space.folder / "app", superlink, supernodes)

@@ -1,0 +1,114 @@
+"""UCI Heart Disease: 303 + 294 + 123 + 200 patients of four hospitals.
+
+Janosi, Steinbrunn, Pfisterer, Detrano. Heart Disease. UCI, 1988. doi:10.24432/C52P4X. CC BY 4.0.
+Federated use: Ogier du Terrail et al. FLamby. NeurIPS 2022.
+
+Read from a local copy if there is one, else downloaded once and cached; both are held against the
+SHA-256 sums below. In the files ``?`` is missing; cholesterol 0 and blood pressure 0 mean missing,
+too (all patients of Switzerland, a quarter of Long Beach).
+"""
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmaml.core.errors import DataError
+
+FOLDER = "heart_disease"
+ADDRESS = "https://archive.ics.uci.edu/ml/machine-learning-databases/heart-disease/"
+HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
+SHA256 = {
+    "cleveland": "a74b7efa387bc9d108d7d0115d831fe9b414b29ae7124f331b622b4efa0427c8",
+    "hungarian": "d1ad108f785768cd3d7e82dc522e6f5a61eea93cccfb3a46ee8076f73fc3d796",
+    "switzerland": "834a405ccf5b66ab4056bb77794adc8df0b7125186454c0a1d002d33c6c3b314",
+    "va": "e7c93d8d0d2acdadfa4c5e8de768e2191e7f618b952e29623f1f0d5949ff6b8f",
+}
+COLUMNS = (
+    "age sex cp trestbps chol fbs restecg thalach exang oldpeak slope ca thal num"
+).split()  # fmt: skip
+FEATURES = (
+    "age", "trestbps", "thalach", "oldpeak", "chol", "sex", "exang", "fbs",
+    "cp=1", "cp=2", "cp=3", "restecg=1", "restecg=2",
+    "chol missing", "exang missing", "oldpeak missing",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
+    """Return (x, y) of each hospital, in the order of `HOSPITALS`.
+
+    x: float64 ``(patients, 16)``, columns `FEATURES`, NaN where missing; y: float64 ``(patients,)``,
+    1 for disease (``num > 0``). The columns slope, ca and thal are left out: hardly anyone but
+    Cleveland recorded them.
+
+    Args:
+        data_dir: Folder that holds a folder ``heart_disease``; "" means the environment variable
+            FEDMAML_DATA, and a download where that is not set either.
+
+    Raises:
+        DataError: If the files are missing and cannot be downloaded, or are not the originals.
+    """
+    folder = data_dir or os.environ.get("FEDMAML_DATA", "")
+    return tuple(_features(_table(_file(name, folder))) for name in HOSPITALS)
+
+
+def _file(hospital: str, folder: str) -> Path:
+    name = f"processed.{hospital}.data"
+    if folder:
+        path = Path(folder) / FOLDER / name
+        if not path.is_file():
+            raise DataError(
+                f"no file {path}: a data folder must hold one folder per data set; give --data-dir "
+                f"or FEDMAML_DATA a folder with {FOLDER}/{name}, or neither, to download it from UCI"
+            )
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != SHA256[hospital]:
+            raise DataError(
+                f"{path} is not UCI's original file: its SHA-256 is {found}, expected "
+                f"{SHA256[hospital]}; replace it, or give no data folder to download it from UCI"
+            )
+        return path
+    import pooch
+
+    try:
+        return Path(
+            pooch.retrieve(
+                ADDRESS + name,
+                known_hash=SHA256[hospital],
+                fname=name,
+                path=pooch.os_cache("fedmaml") / FOLDER,
+                downloader=pooch.HTTPDownloader(timeout=10),
+            )
+        )
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError: wrong hash
+        raise DataError(
+            f"cannot download {ADDRESS}{name} ({type(error).__name__}): either connect this machine "
+            f"to the internet, or copy the four files processed.*.data into a folder {FOLDER} and "
+            "name the folder above it with --data-dir or FEDMAML_DATA"
+        ) from error
+
+
+def _table(path: Path) -> dict[str, np.ndarray]:
+    rows = [line.split(",") for line in path.read_text().split()]
+    values = np.array([[np.nan if cell == "?" else float(cell) for cell in row] for row in rows])
+    return dict(zip(COLUMNS, values.T, strict=True))
+
+
+def _features(table: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
+    for column in ("chol", "trestbps"):
+        table[column] = np.where(table[column] == 0, np.nan, table[column])
+    columns = [table[name] for name in FEATURES[:8]]
+    columns += [_equals(table["cp"], value) for value in (1, 2, 3)]
+    columns += [_equals(table["restecg"], value) for value in (1, 2)]
+    columns += [np.isnan(table[name]).astype(float) for name in ("chol", "exang", "oldpeak")]
+    disease = (table["num"] > 0).astype(float)
+    return torch.from_numpy(np.stack(columns, axis=1)), torch.from_numpy(disease)
+
+
+def _equals(column: np.ndarray, value: int) -> np.ndarray:
+    return np.where(np.isnan(column), np.nan, column == value)

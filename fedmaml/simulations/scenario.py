@@ -1,0 +1,74 @@
+"""What a scenario is: a family of tasks, the clients that hold them, a network and a metric.
+
+A scenario is a frozen value of settings; all data follow from them and the seed. Clients have
+numbers; one client is one task. In training a client draws a fresh split of its data into support
+and query every round (it matters more than the choice of algorithm: see docs/results.md); for
+evaluation its split is fixed.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from fedmaml.core.learner import Problem
+from fedmaml.core.params import Params
+from fedmaml.core.tasks import TaskGroup
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+Recipes = Mapping[str, Mapping[str, Any]]
+"""Strategy name (or "*" for all) -> settings that suit the scenario, by dotted key."""
+
+
+class Scenario(ABC):
+    """A family of learning problems spread over clients.
+
+    Attributes:
+        seed: Determines all data; a field of every scenario.
+        about: One line for ``fedmaml list``.
+        recipes: Settings that were tuned for the scenario; a user's own settings go before them.
+    """
+
+    seed: int
+    about: ClassVar[str]
+    recipes: ClassVar[Recipes]
+
+    @abstractmethod
+    def problem(self) -> Problem:
+        """Return network, loss and metrics."""
+
+    @abstractmethod
+    def clients(self) -> dict[Split, range]:
+        """Return the client numbers of each split; a split may be empty."""
+
+    @abstractmethod
+    def statistics(self, client: int) -> Params:
+        """Return sums over a training client's data that it sends once, with the roll call.
+
+        float64 vectors; their totals over all training clients come back as ``common`` in `tasks`.
+        Most scenarios need none and return ``{}``.
+        """
+
+    @abstractmethod
+    def tasks(
+        self, split: Split, clients: Sequence[int], round: int, common: Params
+    ) -> list[TaskGroup]:
+        """Return the clients' tasks, stacked in groups of equal shape.
+
+        Args:
+            split: What the clients are asked for; "train" draws a split of its own for each round.
+            clients: Client numbers from `clients`.
+            round: From 1; ignored unless the split is "train".
+            common: Totals of `statistics`.
+        """
+
+
+@runtime_checkable
+class HasClosedForm(Protocol):
+    """A scenario that knows where a strategy must converge to."""
+
+    def closed_form(self, strategy: str, lr: float, steps: int) -> Tensor | None:
+        """Return the fixed point of a strategy, ``(entries,)``; None if there is no formula."""

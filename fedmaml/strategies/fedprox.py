@@ -1,0 +1,74 @@
+"""FedProx: federated averaging whose local training is held near the global parameters.
+
+    client         phi_0 = theta
+                   phi_{t+1} = phi_t - inner.lr * grad [L_local(phi) + mu/2 ||phi - theta||^2](phi_t)
+    client sends   theta - phi_k                       L_local: support and query together
+    server         theta <- outer(theta, mean of theta - phi)
+    adapt          fine-tuning: gradient steps on the support set, ``adaptation``; no proximal term
+
+Li et al. Federated Optimization in Heterogeneous Networks. MLSys 2020, eq. 2. arXiv:1812.06127.
+Deviation: a fixed number of full-batch steps, where the paper solves to a chosen inexactness.
+"""
+
+from dataclasses import field
+from functools import partial
+from typing import Annotated
+
+from annotated_types import Ge
+from torch import Generator, Tensor
+
+from fedmaml.core.inner_loop import GradientSteps
+from fedmaml.core.learner import Learner, Predictor, Problem
+from fedmaml.core.outer_optimizer import OuterOptimizer
+from fedmaml.core.params import MetaParams, Params, squared_distance, subtract
+from fedmaml.core.settings import settings
+from fedmaml.core.tasks import Batch, Task, example_count, joined
+from fedmaml.strategies.base import (
+    ClientUpdate,
+    MetaStrategy,
+    ServerState,
+    Start,
+    outer_step,
+    start_with,
+)
+
+
+@settings
+class FedProx(MetaStrategy):
+    """FedProx; equations in the module docstring.
+
+    Attributes:
+        inner: Local steps in training.
+        outer: Optimiser of the outer loop; the default replaces theta by the mean of phi.
+        adaptation: Gradient steps of fine-tuning.
+        mu: Strength of the proximal term, >= 0; 0 is FedAvg.
+    """
+
+    inner: GradientSteps = field(default_factory=GradientSteps)
+    outer: OuterOptimizer = field(default_factory=lambda: OuterOptimizer(optimizer="sgd", lr=1.0))
+    adaptation: GradientSteps = field(default_factory=GradientSteps)
+    mu: Annotated[float, Ge(0)] = 0.1
+
+    def build(self, problem: Problem, rng: Generator) -> Start:
+        return start_with(problem, rng)
+
+    def adapt(
+        self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
+    ) -> Predictor:
+        fast = self.adaptation.run(learner.loss, meta["theta"], support)
+        return partial(learner.apply, fast)
+
+    def client_update(
+        self, learner: Learner, meta: MetaParams, memory: Params, task: Task
+    ) -> ClientUpdate:
+        theta, local = meta["theta"], joined(task)
+
+        def proximal_loss(phi: Params, batch: Batch) -> Tensor:
+            return learner.loss(phi, batch) + self.mu / 2 * squared_distance(phi, theta)
+
+        phi = self.inner.run(proximal_loss, theta, local)
+        metrics = {"loss_before": learner.loss(theta, local), "loss_after": learner.loss(phi, local)}
+        return ClientUpdate({"theta": subtract(theta, phi)}, example_count(local), metrics, memory)
+
+    def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
+        return outer_step(self.outer, state, update)

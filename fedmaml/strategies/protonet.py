@@ -1,0 +1,88 @@
+"""Prototypical networks: learn an embedding in which classes are told apart by their means.
+
+    adapt          c_m = mean of f(x) over the support examples of class m       (no inner loop)
+                   predictor: logits_m(x) = - ||f(x) - c_m||^2
+    client sends   g = grad_theta L_query(logits)          through query and prototypes alike
+    server         theta <- outer(theta, mean of g over the cohort)
+
+f is the network without its head; the head neither exists nor travels. A class without support
+examples is never predicted: its logit is -10^6.
+Snell, Swersky, Zemel. Prototypical Networks for Few-shot Learning. NeurIPS 2017, eq. 1-2.
+arXiv:1703.05175.
+Deviation: clients are weighted by their number of query examples.
+"""
+
+from dataclasses import field
+
+import torch
+from torch import Generator, Tensor
+
+from fedmaml.core.errors import UnsupportedProblemError
+from fedmaml.core.learner import Learner, Predictor, Problem, in_head, without_head
+from fedmaml.core.meta_gradient import meta_gradient
+from fedmaml.core.outer_optimizer import OuterOptimizer
+from fedmaml.core.params import MetaParams, Params
+from fedmaml.core.settings import settings
+from fedmaml.core.tasks import Batch, Task, example_count
+from fedmaml.strategies.base import (
+    ClientUpdate,
+    MetaStrategy,
+    ServerState,
+    Start,
+    outer_step,
+    start_with,
+)
+
+
+_NEVER = -1e6
+
+
+@settings
+class ProtoNet(MetaStrategy):
+    """Federated prototypical networks; equations in the module docstring.
+
+    Attributes:
+        outer: Optimiser of the outer loop.
+    """
+
+    outer: OuterOptimizer = field(default_factory=OuterOptimizer)
+
+    def build(self, problem: Problem, rng: Generator) -> Start:
+        if problem.classes is None:
+            raise UnsupportedProblemError(
+                "protonet adapts by class means and needs a problem with classes "
+                "(Problem(classes=...)); this one is a regression or has one binary logit"
+            )
+        learner, state, memory = start_with(problem, rng)
+        theta = {
+            name: value
+            for name, value in state.meta["theta"].items()
+            if not in_head(problem, name)
+        }
+        return Start(without_head(learner), ServerState({"theta": theta}), memory)
+
+    def adapt(
+        self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
+    ) -> Predictor:
+        theta = meta["theta"]
+        embedded = learner.apply(theta, support.x).flatten(1)
+        classes = torch.arange(learner.problem.classes or 0, device=support.y.device)
+        member = (support.y[:, None] == classes).to(embedded.dtype)  # (examples, classes)
+        count = member.sum(0)
+        prototypes = (member.T @ embedded) / count.clamp(min=1)[:, None]  # eq. 1
+        absent = _NEVER * (count == 0)
+
+        def predict(x: Tensor) -> Tensor:
+            difference = learner.apply(theta, x).flatten(1)[:, None] - prototypes
+            return absent - difference.square().sum(-1)  # eq. 2
+
+        return predict
+
+    def client_update(
+        self, learner: Learner, meta: MetaParams, memory: Params, task: Task
+    ) -> ClientUpdate:
+        gradient, after = meta_gradient(self.adapt, learner, meta, memory, task)
+        return ClientUpdate(gradient, example_count(task.query), {"loss_after": after}, memory)
+
+    def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
+        return outer_step(self.outer, state, update)

@@ -1,0 +1,101 @@
+"""Tables on the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fedmaml.verification import CheckResult
+
+_console = Console()
+
+
+def list_table(chosen: Mapping[str, Mapping[str, str]]) -> None:
+    """Print what there is to choose from."""
+    for kind, entries in chosen.items():
+        table = Table(title=kind, title_justify="left", show_header=False, box=None, padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        for name, about in entries.items():
+            table.add_row(name, about)
+        _console.print(table)
+        _console.print()
+
+
+def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Print one row per run: the metric on unseen clients before and after adaptation."""
+    table = Table(title=_title(summaries), title_justify="left")
+    for column in ("strategy", "metric", "before", "after", "95 % interval", "clients", "seconds"):
+        right = column in ("before", "after", "clients", "seconds")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    for summary in summaries:
+        headline, others = summary["metric"], summary["metrics"]
+        for position, metric in enumerate([headline, *others]):
+            first = position == 0
+            _add_metric(table, summary, metric, first)
+    _console.print(table)
+    _console.print(
+        "before/after: mean over the test clients, before and after adapting on their support "
+        "examples; interval: of the mean after adaptation, bootstrap over clients.",
+        style="dim",
+    )
+    for summary in summaries:
+        if "distance_to_closed_form" in summary:
+            distance = summary["distance_to_closed_form"]
+            _console.print(f"{summary['strategy']}: relative distance to closed form {distance:.1e}")
+        if summary["rejected_replies"]:
+            _console.print(
+                f"{summary['strategy']}: {summary['rejected_replies']} updates were left out; "
+                "the reasons are in rounds.jsonl",
+                style="yellow",
+            )
+
+
+def _add_metric(
+    table: Table, summary: Mapping[str, Any], metric: Mapping[str, Any], first: bool
+) -> None:
+    name = metric["name"] + (f" [{metric['unit']}]" if metric["unit"] != "1" else "")
+    table.add_row(
+        summary["strategy"] if first else "",
+        name,
+        _number(metric["before"]),
+        _number(metric["after"]),
+        _interval(metric["ci95"]),
+        str(summary["clients_test"]) if first else "",
+        f"{summary['seconds']:.1f}" if first else "",
+    )
+    for steps, values in metric.get("at_steps", {}).items():
+        row = ("", f"  after {steps} steps", "", _number(values["mean"]), _interval(values["ci95"]))
+        table.add_row(*row, "", "")
+
+
+def check_table(results: Sequence[CheckResult], tolerance: float) -> None:
+    """Print one row per check."""
+    table = Table(title="What clients send, against references", title_justify="left")
+    table.add_column("strategy", no_wrap=True)
+    table.add_column("reference")
+    table.add_column("relative error", justify="right", no_wrap=True)
+    table.add_column("")
+    for result in results:
+        good = result.relative_error <= tolerance
+        verdict = "[green]ok[/]" if good else "[red]WRONG[/]"
+        table.add_row(result.strategy, result.reference, f"{result.relative_error:.1e}", verdict)
+    _console.print(table)
+    _console.print(f"float64; a relative error above {tolerance:g} is wrong.", style="dim")
+
+
+def _title(summaries: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    for key in ("scenario", "backend", "rounds", "seed"):
+        values = list(dict.fromkeys(str(summary[key]) for summary in summaries))
+        parts.append(f"{key} {', '.join(values)}")
+    return " · ".join(parts)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}" if abs(value) < 0.01 else f"{value:.3f}"
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "–" if bounds is None else f"{_number(bounds[0])} .. {_number(bounds[1])}"

@@ -1,0 +1,223 @@
+"""Is what clients send right? Held against finite differences, defining formulas, closed forms.
+
+For each strategy, in float64, through the very code that a node runs (`client.work.train`):
+
+- a strategy that sends the gradient of its own objective (query loss after adaptation) is held
+  against central finite differences of that objective over every meta-parameter;
+- a first-order or local-training strategy, whose update is not the gradient of its objective, is
+  held against its defining formula, written a second time in plain loops (`formulas`);
+- every strategy whose update on a quadratic is known is held against it (`closed_forms`).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from fedmaml.client import work
+from fedmaml.core import seeding
+from fedmaml.core.errors import ConfigurationError
+from fedmaml.core.inner_loop import GradientSteps
+from fedmaml.core.learner import Problem
+from fedmaml.core.metrics import ACCURACY
+from fedmaml.core.networks import MLP
+from fedmaml.core.params import MetaParams, flatten, unflatten
+from fedmaml.core.tasks import Batch, Task, TaskGroup, stack
+from fedmaml.messages.train import TrainRequest
+from fedmaml.simulations.scenarios.quadratic import Quadratic
+from fedmaml.strategies import CATALOGUE
+from fedmaml.strategies.base import MetaStrategy, Start
+from fedmaml.verification.closed_forms import CLOSED_FORMS
+from fedmaml.verification.formulas import FORMULAS
+
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One comparison.
+
+    Attributes:
+        strategy: Name in the catalogue.
+        reference: What it was held against.
+        relative_error: ||sent - reference|| / ||reference||, float64.
+    """
+
+    strategy: str
+    reference: str
+    relative_error: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def check_all(only: str | None = None) -> list[CheckResult]:
+    """Check all strategies of the catalogue, or one.
+
+    Raises:
+        ConfigurationError: If there is no such strategy.
+    """
+    if only is not None and only not in CATALOGUE:
+        raise ConfigurationError(f"no strategy {only!r}; known: {', '.join(CATALOGUE)}")
+    results = []
+    for name in [only] if only else CATALOGUE:
+        strategy = _with_short_steps(CATALOGUE[name]())
+        results.append(_check_on_classification(name, strategy))
+        if name in CLOSED_FORMS:
+            results.append(_check_on_quadratic(name, strategy))
+    return results
+
+
+def sent_update(
+    strategy: MetaStrategy, start: Start, meta: MetaParams, task: Task
+) -> MetaParams:
+    """Return what one client sends, from the code that a node runs."""
+    request = TrainRequest(round=1, clients=(0,), meta=meta, form="stack")
+    reply, _ = work.train(
+        strategy, start.learner, request, lambda clients: [TaskGroup((0,), stack([task]))],
+        {0: start.memory}, client_batch=1,
+    )  # fmt: skip
+    if reply.rejected:
+        raise ArithmeticError(f"the client left itself out: {reply.rejected[0].detail}")
+    sent: MetaParams = {}
+    for group, rows in reply.update.items():
+        assert isinstance(rows, Tensor)
+        layout = tuple((name, tuple(value.shape)) for name, value in meta[group].items())
+        sent[group] = unflatten(rows[0], layout)
+    return sent
+
+
+def _check_on_classification(name: str, strategy: MetaStrategy) -> CheckResult:
+    task = _classification_task()
+    start = strategy.build(_classification_problem(), seeding.generator(7, "verification"))
+    meta = _perturbed(start.state.meta)
+    if name in FORMULAS:
+        text, formula = FORMULAS[name]
+        expected = formula(strategy, start, meta, task)
+        # A strategy that sends nothing is held to what its adaptation yields.
+        sent = (
+            sent_update(strategy, start, meta, task)
+            if name != "local"
+            else {"theta": _adapted_parameters(strategy, start, meta, task)}
+        )
+        return CheckResult(name, text, _relative_error(sent, expected))
+    sent = sent_update(strategy, start, meta, task)
+    expected = finite_differences(strategy, start, meta, task)
+    return CheckResult(
+        name, "central finite differences of its objective", _relative_error(sent, expected)
+    )
+
+
+def _check_on_quadratic(name: str, strategy: MetaStrategy) -> CheckResult:
+    scenario = Quadratic(seed=3)
+    task = scenario.tasks("train", [1], 1, {})[0].tasks
+    task = Task(*(Batch(*(tensor[0] for tensor in batch)) for batch in task))
+    problem = scenario.problem()
+    problem = Problem(problem.network, problem.loss, problem.metrics, dtype=torch.float64)
+    start = strategy.build(problem, seeding.generator(7, "verification"))
+    meta = _perturbed(start.state.meta)
+    curvature, centre = scenario.parameters_of(1)
+    points = {group: flatten(params) for group, params in meta.items()}
+    expected = CLOSED_FORMS[name](strategy, points, curvature, centre)
+    if name == "local":
+        sent = {"theta": flatten(_adapted_parameters(strategy, start, meta, task))}
+    else:
+        update = sent_update(strategy, start, meta, task)
+        sent = {group: flatten(params) for group, params in update.items()}
+    error = _norm(list(sent.values()), list(expected.values())) / _norm(list(expected.values()))
+    return CheckResult(name, "closed form on a quadratic", error)
+
+
+def finite_differences(
+    strategy: MetaStrategy, start: Start, meta: MetaParams, task: Task, step: float = 1e-5
+) -> MetaParams:
+    """Differentiate the query loss after adaptation by moving every meta-parameter.
+
+    Central differences: (f(x + h) - f(x - h)) / 2h, error O(h^2) + O(1e-16 / h).
+    """
+
+    def objective(point: MetaParams) -> float:
+        predictor = strategy.adapt(start.learner, point, start.memory, task.support)
+        return float(start.learner.query_loss(predictor, task.query))
+
+    gradient: MetaParams = {}
+    for group, params in meta.items():
+        gradient[group] = {}
+        for name, value in params.items():
+            slope = torch.zeros_like(value)
+            for index in range(value.numel()):
+                ends = []
+                for sign in (1, -1):
+                    moved = value.clone()
+                    moved.view(-1)[index] += sign * step
+                    ends.append(objective(meta | {group: params | {name: moved}}))
+                slope.view(-1)[index] = (ends[0] - ends[1]) / (2 * step)
+            gradient[group][name] = slope
+    return gradient
+
+
+def _adapted_parameters(
+    strategy: MetaStrategy, start: Start, meta: MetaParams, task: Task
+) -> dict[str, Tensor]:
+    """Return the fast weights behind a predictor made by ``partial(learner.apply, fast)``."""
+    predictor = strategy.adapt(start.learner, meta, start.memory, task.support)
+    fast: dict[str, Tensor] = predictor.args[0]  # type: ignore[attr-defined]
+    return fast
+
+
+def _with_short_steps(strategy: MetaStrategy) -> MetaStrategy:
+    """Return the strategy with 3 steps of 0.1, large enough for second derivatives to matter."""
+    import dataclasses
+
+    steps = GradientSteps(lr=0.1, steps=3)
+    names = {field.name for field in dataclasses.fields(strategy)}  # type: ignore[arg-type]
+    changed = {name: steps for name in ("inner", "adaptation", "head") if name in names}
+    return dataclasses.replace(strategy, **changed)  # type: ignore[type-var]
+
+
+def _classification_problem() -> Problem:
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(logits, y, reduction="none")
+
+    return Problem(
+        lambda: MLP((4, 6, 3), torch.tanh), loss, (ACCURACY,), classes=3, l2=0.01,
+        dtype=torch.float64,
+    )  # fmt: skip
+
+
+def _classification_task() -> Task:
+    x = seeding.normal(seeding.key(11, "verification"), [0], 15, 4)[0]
+    y = torch.arange(15) % 3
+    return Task(Batch(x[:6], y[:6]), Batch(x[6:], y[6:]))
+
+
+def _perturbed(meta: MetaParams) -> MetaParams:
+    """Move every entry by a tenth of a normal draw, so that none of them is special."""
+    return {
+        group: {
+            name: value * (1 + 0.1 * noise) + (0.1 * noise if group == "theta" else 0.0)
+            for (name, value), noise in (
+                ((name, value), _noise(group, name, value)) for name, value in params.items()
+            )
+        }
+        for group, params in meta.items()
+    }
+
+
+def _noise(group: str, name: str, value: Tensor) -> Tensor:
+    key = seeding.key(5, "verification", group, name)
+    return seeding.normal(key, [0], *value.shape)[0].to(value.dtype)
+
+
+def _relative_error(sent: MetaParams, expected: MetaParams) -> float:
+    left = [sent[group][name] for group in expected for name in expected[group]]
+    right = [expected[group][name] for group in expected for name in expected[group]]
+    return _norm(left, right) / _norm(right)
+
+
+def _norm(left: list[Tensor], right: list[Tensor] | None = None) -> float:
+    pairs = zip(left, right or [torch.zeros_like(value) for value in left], strict=True)
+    return float(sum((a - b).square().sum() for a, b in pairs) ** 0.5)
