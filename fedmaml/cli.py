@@ -62,9 +62,7 @@ def list_command(
         "backends": BACKENDS,
     }
     if what not in (*everything, "all"):
-        raise ConfigurationError(
-            f"cannot list {what!r}; known: {', '.join(everything)}, all"
-        )
+        raise ConfigurationError(f"cannot list {what!r}; known: {', '.join(everything)}, all")
     chosen = everything if what == "all" else {what: everything[what]}
     if as_json:
         print(json.dumps(chosen if what == "all" else chosen[what], indent=2))
@@ -157,8 +155,8 @@ def show(
         if summary is None:
             reason = directory.failure()
             raise RunDirectoryError(
-                f"{path} is not complete: {len(directory.rounds())} of {table.get('rounds')} rounds "
-                "are finished and there is no summary.json"
+                f"{path} is not complete: {len(directory.rounds())} of {table.get('rounds')} "
+                "rounds are finished and there is no summary.json"
                 + (f"; it failed: {reason}" if reason else "; it was interrupted, or still runs")
             )
         summaries.append(summary)

@@ -114,7 +114,9 @@ class RunConfig:
 
     def make_strategy(self) -> MetaStrategy:
         """Return the strategy that the settings describe."""
-        strategy: MetaStrategy = TypeAdapter(STRATEGIES[self.strategy]).validate_python(self.options)
+        strategy: MetaStrategy = TypeAdapter(STRATEGIES[self.strategy]).validate_python(
+            self.options
+        )
         return strategy
 
     def make_problem(self) -> Problem:
@@ -126,11 +128,12 @@ class RunConfig:
         """Return nested plain values, as in a TOML file; `resolve` of them gives this config."""
         table = dataclasses.asdict(self)
         table["evaluation"]["steps"] = list(self.evaluation.steps)
-        return table | table.pop("options")
+        options: dict[str, Any] = table.pop("options")
+        return table | options
 
 
 _RUN_KEYS = tuple(
-    item.name for item in dataclasses.fields(RunConfig)  # type: ignore[arg-type]
+    item.name for item in dataclasses.fields(RunConfig)
     if item.name not in ("evaluation", "aggregation", "task", "options")
 )  # fmt: skip
 
@@ -272,7 +275,7 @@ def _keys(cls: type, prefix: str) -> list[str]:
     keys = []
     for name, kind in _fields(cls).items():
         nested = dataclasses.is_dataclass(kind)
-        keys += _keys(kind, f"{prefix}{name}.") if nested else [prefix + name]  # type: ignore[arg-type]
+        keys += _keys(kind, f"{prefix}{name}.") if nested else [prefix + name]
     return keys
 
 

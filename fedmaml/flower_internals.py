@@ -10,10 +10,10 @@ import os
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
-from flwr.app import Message  # noqa: E402
-from flwr.proto.node_pb2 import NodeInfo  # noqa: E402
-from flwr.supercore.run import Run  # noqa: E402
-from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
+from flwr.app import Message
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
 
 __all__ = [
     "CLIENT_APP_RAISED",
@@ -40,4 +40,3 @@ def become_server(run_id: int) -> None:
 def set_message_id(message: Message, message_id: str) -> None:
     """Name a message, as Flower's own grids do when they push it."""
     message.metadata.__dict__["_message_id"] = message_id
-

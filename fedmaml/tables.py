@@ -43,7 +43,9 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
     for summary in summaries:
         if "distance_to_closed_form" in summary:
             distance = summary["distance_to_closed_form"]
-            _console.print(f"{summary['strategy']}: relative distance to closed form {distance:.1e}")
+            _console.print(
+                f"{summary['strategy']}: relative distance to closed form {distance:.1e}"
+            )
         if summary["rejected_replies"]:
             _console.print(
                 f"{summary['strategy']}: {summary['rejected_replies']} updates were left out; "

@@ -6,10 +6,10 @@ line) hosts the clients whose number leaves the rest p when divided by n.
 
 from collections.abc import Callable, Sequence
 
-from fedmaml import flower_internals  # noqa: F401  (sets Flower's environment before flwr)
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedmaml import flower_internals  # noqa: F401  (sets Flower's environment before flwr)
 from fedmaml.client.replies import answer_evaluate, answer_train, error_reply
 from fedmaml.client.workbench import Workbench, workbench
 from fedmaml.core.params import Params
@@ -28,7 +28,7 @@ def roll_call(message: Message, context: Context) -> Message:
 
     def answer(bench: Workbench) -> Message:
         part, parts = _partition(context)
-        hosted = {}
+        hosted: dict[str, tuple[int, int, int]] = {}
         for split, numbers in bench.scenario.clients().items():
             first = numbers.start + (part - numbers.start) % parts
             hosted[split] = (min(first, numbers.stop), numbers.stop, parts)

@@ -10,9 +10,11 @@ from fedmaml.messages.arrays import pack, unpack
 
 def load_memories(context: Context, clients: Sequence[int], blank: Params) -> dict[int, Params]:
     """Return each client's memory; ``blank`` for those that have none yet."""
-    return {client: _load(context, client) or blank for client in clients} if blank else {
-        client: {} for client in clients
-    }
+    return (
+        {client: _load(context, client) or blank for client in clients}
+        if blank
+        else {client: {} for client in clients}
+    )
 
 
 def save_memories(context: Context, memories: Mapping[int, Params]) -> None:
@@ -28,7 +30,10 @@ def _load(context: Context, client: int) -> Params:
     if _key(client) not in context.state:
         return {}
     state = context.state
-    arrays, layout = state.array_records[_key(client)], state.config_records[_key(client) + "-layout"]
+    arrays, layout = (
+        state.array_records[_key(client)],
+        state.config_records[_key(client) + "-layout"],
+    )
     return unpack(arrays, layout)["memory"]
 
 

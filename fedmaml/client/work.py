@@ -69,7 +69,7 @@ def train(
         for clients, results in _compute(update, group, memories, collected.rejected):
             sound = collected.add(clients, results)
             for position in sound:
-                memory = map_params(lambda value, i=position: value[i], results.memory)  # type: ignore[misc]
+                memory = map_params(lambda value, i=position: value[i], results.memory)
                 kept[clients[position]] = memory
     return collected.reply(), kept
 
@@ -107,9 +107,7 @@ def evaluate(
     return EvaluateReply(clients, values, tuple(rejected))
 
 
-def evaluation_stages(
-    strategy: MetaStrategy, steps: Sequence[int]
-) -> dict[str, MetaStrategy]:
+def evaluation_stages(strategy: MetaStrategy, steps: Sequence[int]) -> dict[str, MetaStrategy]:
     """Return the strategies to judge: as it is ("after"), unadapted ("before"), and at N steps."""
     stages = {"after": strategy}
     if adaptation_steps(strategy) is not None:
@@ -182,9 +180,9 @@ def _apply(function: Callable[[Task, Params], R], group: TaskGroup, memories: Me
     """Compute a whole group; results have a leading client axis."""
     memory = _stacked_memory([memories[client] for client in group.clients])
     if len(group.clients) > 1:
-        return torch.func.vmap(function)(group.tasks, memory)  # type: ignore[no-any-return]
+        return torch.func.vmap(function)(group.tasks, memory)
     first = tree_map(lambda value: value[0], (group.tasks, memory))
-    return tree_map(lambda value: value[None], function(*first))  # type: ignore[no-any-return]
+    return tree_map(lambda value: value[None], function(*first))
 
 
 def _select(group: TaskGroup, positions: list[int]) -> TaskGroup:
@@ -199,7 +197,9 @@ def _stacked_memory(memories: Sequence[Params]) -> Params:
 def _raised(error: Exception, clients: Sequence[int], stage: str) -> Rejection:
     """Name an error without its text, which may quote data; fedmaml's own texts never do."""
     logger.exception("client %s raised in %s", clients, stage, exc_info=error)
-    text = f": {error}" if isinstance(error, FedmamlError) else " (its text stays in the node's log)"
+    text = (
+        f": {error}" if isinstance(error, FedmamlError) else " (its text stays in the node's log)"
+    )
     return Rejection("RAISED", f"{type(error).__name__} in {stage}{text}", "", tuple(clients))
 
 
@@ -225,10 +225,16 @@ class _Collected:
             ranged = aggregation.in_range(vectors, results.weight)
             for position in (usable & ~(finite & ranged)).nonzero()[:, 0].tolist():
                 reason = "RANGE" if bool(finite[position]) else "NONFINITE"
-                self.rejected.append(Rejection(
-                    reason, f"the update of group {group!r} is "
-                    + ("too large to be a step" if reason == "RANGE" else "not finite")
-                    + ": the inner loop diverged; lower inner.lr", "", (clients[position],)))
+                self.rejected.append(
+                    Rejection(
+                        reason,
+                        f"the update of group {group!r} is "
+                        + ("too large to be a step" if reason == "RANGE" else "not finite")
+                        + ": the inner loop diverged; lower inner.lr",
+                        "",
+                        (clients[position],),
+                    )
+                )
             usable &= finite & ranged
         sound = usable.nonzero()[:, 0].tolist()
         everyone = len(sound) == len(clients)

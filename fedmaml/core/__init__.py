@@ -1,0 +1,1 @@
+"""The mathematics, in pure PyTorch: neither Flower nor any strategy or scenario is known here."""

@@ -1,12 +1,12 @@
 """Every exception of fedmaml; a message says what was wrong, what is allowed and what to do.
 
-    FedmamlError
-    |- ConfigurationError      a key, a value or a combination of them; raised before anything starts
-    |- UnsupportedProblemError a strategy and a problem that cannot go together
-    |- DataError               data missing, damaged or unreachable
-    |- MessageError            a message between server and client that cannot be used; has a reason
-    |- BackendError            processes that could not be started, or that failed
-    `- RunDirectoryError       a run directory that is missing, incomplete or already in use
+FedmamlError
+|- ConfigurationError      a key, a value or a combination of them; raised before anything starts
+|- UnsupportedProblemError a strategy and a problem that cannot go together
+|- DataError               data missing, damaged or unreachable
+|- MessageError            a message between server and client that cannot be used; has a reason
+|- BackendError            processes that could not be started, or that failed
+`- RunDirectoryError       a run directory that is missing, incomplete or already in use
 """
 
 

@@ -45,7 +45,9 @@ def balanced_accuracy(logit: Tensor, y: Tensor) -> Tensor:
     right = ((logit > 0) == (y > 0.5)).to(logit.dtype)
     positive = (y > 0.5).to(logit.dtype)
     negative = 1 - positive
-    return ((right * positive).sum() / positive.sum() + (right * negative).sum() / negative.sum()) / 2
+    return (
+        (right * positive).sum() / positive.sum() + (right * negative).sum() / negative.sum()
+    ) / 2
 
 
 def roc_auc(logit: Tensor, y: Tensor) -> Tensor:
@@ -65,7 +67,9 @@ ACCURACY = Metric("accuracy", "1", "higher", accuracy)
 MEAN_SQUARED_ERROR = Metric("mse", "1", "lower", mean_squared_error)
 
 
-def mean_metrics(values: Mapping[str, Sequence[float]], weights: Sequence[float]) -> dict[str, float]:
+def mean_metrics(
+    values: Mapping[str, Sequence[float]], weights: Sequence[float]
+) -> dict[str, float]:
     """Return weighted means over clients; a NaN counts as absent."""
     means = {}
     for name, column in values.items():

@@ -1,4 +1,4 @@
-"""Networks that are safe under ``torch.func.vmap``: no running statistics, no data-dependent branch.
+"""Networks that are safe under ``torch.func.vmap``: no running statistics, no branch on data.
 
 Each has its last layer under the name ``head``, which strategies that share only the body
 (FedRep) or only the embedding (ProtoNet) cut off.
@@ -6,6 +6,7 @@ Each has its last layer under the name ``head``, which strategies that share onl
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -31,12 +32,14 @@ class MLP(nn.Module):
         super().__init__()
         self.activation = activation
         self.body = nn.ModuleList(
-            nn.Linear(fan_in, fan_out) for fan_in, fan_out in zip(sizes[:-2], sizes[1:-1], strict=True)
+            nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes[:-1])
         )
         self.head = nn.Linear(sizes[-2], sizes[-1])
-        for layer in self.body:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+        for name, parameter in self.body.named_parameters():
+            if name.endswith("weight"):
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+            else:
+                nn.init.zeros_(parameter)
         nn.init.normal_(self.head.weight, std=head_gain / math.sqrt(sizes[-2]))
         nn.init.zeros_(self.head.bias)
 

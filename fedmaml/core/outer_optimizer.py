@@ -65,12 +65,13 @@ class OuterOptimizer:
         point.grad = torch.cat([flatten(gradient[group]) for group in meta]).to(point.dtype)
         optimizer.step()
         kept = {
-            name: torch.as_tensor(value) for name, value in optimizer.state[point].items()
+            name: torch.as_tensor(value)
+            for name, value in optimizer.state[point].items()
             if value is not None
         }
         layouts = {group: layout_of(params) for group, params in meta.items()}
         sizes = [sum(value.numel() for value in params.values()) for params in meta.values()]
-        parts = point.detach().split(sizes)
+        parts = torch.split(point.detach(), sizes)
         return {
             group: unflatten(part, layout)
             for (group, layout), part in zip(layouts.items(), parts, strict=True)

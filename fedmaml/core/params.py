@@ -58,14 +58,19 @@ def flatten(params: Params, batch_axes: int = 0) -> Tensor:
     Returns:
         Tensor of shape ``(*batch, entries)``.
     """
-    return torch.cat([value.flatten(batch_axes) if value.dim() > batch_axes else
-                      value.unsqueeze(-1) for value in params.values()], dim=-1)
+    return torch.cat(
+        [
+            value.flatten(batch_axes) if value.dim() > batch_axes else value.unsqueeze(-1)
+            for value in params.values()
+        ],
+        dim=-1,
+    )
 
 
 def unflatten(flat: Tensor, layout: Layout) -> Params:
     """Undo `flatten`: cut the last axis into tensors of the layout's shapes."""
     sizes = [torch.Size(shape).numel() for _, shape in layout]
-    parts = flat.split(sizes, dim=-1)
+    parts = torch.split(flat, sizes, dim=-1)
     batch = flat.shape[:-1]
     return {
         name: part.reshape(*batch, *shape)
@@ -86,7 +91,9 @@ def sha256(groups: Mapping[str, Params]) -> str:
     """
     digest = hashlib.sha256()
     named = {
-        f"{group}/{name}": value for group, params in groups.items() for name, value in params.items()
+        f"{group}/{name}": value
+        for group, params in groups.items()
+        for name, value in params.items()
     }
     for name in sorted(named):
         array = named[name].detach().cpu().contiguous().numpy()

@@ -1,4 +1,4 @@
-"""What a run leaves behind, as data: one record per round, one per evaluated client, one summary."""
+"""What happens in a round, as data: what was used, what was left out and why."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any

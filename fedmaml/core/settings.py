@@ -12,4 +12,5 @@ T = TypeVar("T")
 def settings(cls: type[T]) -> type[T]:
     """Make a frozen dataclass whose fields are validated and may not be misspelled."""
     config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=False)
-    return dataclass(frozen=True, config=config)(cls)
+    made: type = dataclass(frozen=True, config=config)(cls)
+    return made

@@ -60,8 +60,10 @@ def group_by_shape(tasks: Mapping[int, Task]) -> list[TaskGroup]:
     for client, task in tasks.items():
         shape = tuple(tensor.shape for batch in task for tensor in batch)
         groups.setdefault(shape, []).append(client)
-    return [TaskGroup(tuple(members), stack([tasks[client] for client in members]))
-            for members in groups.values()]
+    return [
+        TaskGroup(tuple(members), stack([tasks[client] for client in members]))
+        for members in groups.values()
+    ]
 
 
 def stack(tasks: Iterable[Task]) -> Task:
@@ -77,5 +79,9 @@ def _stack_batches(batches: Iterable[Batch]) -> Batch:
 
 def cast(task: Task, dtype: torch.dtype) -> Task:
     """Give all floating-point tensors of a task one dtype; class indices stay as they are."""
-    return Task(*(Batch(*(tensor.to(dtype) if tensor.is_floating_point() else tensor
-                          for tensor in batch)) for batch in task))
+    return Task(
+        *(
+            Batch(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in batch))
+            for batch in task
+        )
+    )

@@ -12,4 +12,3 @@ The only codec. Tensors travel as one flat array per parameter group, with the l
 
 Readers raise `MessageError` with a reason; they never let a damaged record through.
 """
-

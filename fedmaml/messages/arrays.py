@@ -8,9 +8,8 @@ import json
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
-
 from flwr.app import Array, ArrayRecord, ConfigRecord
+from torch import Tensor
 
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import Layout, MetaParams, Params, flatten, layout_of, unflatten
@@ -19,8 +18,10 @@ from fedmaml.core.params import Layout, MetaParams, Params, flatten, layout_of, 
 def pack(meta: Mapping[str, Params]) -> tuple[ArrayRecord, ConfigRecord]:
     """Return one flat array per group, and the layouts that `unpack` needs."""
     arrays = ArrayRecord({group: to_array(flatten(params)) for group, params in meta.items()})
-    layouts = {group: json.dumps(layout_of(params)) for group, params in meta.items()}
-    return arrays, ConfigRecord(layouts)
+    layouts = ConfigRecord()
+    for group, params in meta.items():
+        layouts[group] = json.dumps(layout_of(params))
+    return arrays, layouts
 
 
 def unpack(arrays: ArrayRecord, layouts: ConfigRecord) -> MetaParams:
@@ -33,11 +34,14 @@ def unpack(arrays: ArrayRecord, layouts: ConfigRecord) -> MetaParams:
 
 
 def to_array(tensor: Tensor) -> Array:
+    """Return a tensor as Flower's array."""
     return Array(tensor.detach().cpu().numpy())
 
 
 def _layout(text: str) -> Layout:
-    return tuple((str(name), tuple(int(size) for size in shape)) for name, shape in json.loads(text))
+    return tuple(
+        (str(name), tuple(int(size) for size in shape)) for name, shape in json.loads(text)
+    )
 
 
 def arrays_from_meta(meta: MetaParams) -> ArrayRecord:
@@ -45,7 +49,7 @@ def arrays_from_meta(meta: MetaParams) -> ArrayRecord:
 
     The form in which a `FlowerStrategy` hands the model to Flower's own round loop.
     """
-    named = {name: value for name, value in meta["theta"].items()}
+    named = dict(meta["theta"])
     for group, params in meta.items():
         if group != "theta":
             named |= {f"{group}/{name}": value for name, value in params.items()}
@@ -71,8 +75,9 @@ def meta_from_arrays(arrays: ArrayRecord, template: MetaParams) -> MetaParams:
             value = torch.from_numpy(arrays[full_name].numpy()).to(default.dtype)
             if value.shape != default.shape:
                 raise MessageError(
-                    "SHAPE", f"array {full_name!r} is {tuple(value.shape)}, the network's parameter "
-                    f"is {tuple(default.shape)}"
+                    "SHAPE",
+                    f"array {full_name!r} is {tuple(value.shape)}, the network's parameter "
+                    f"is {tuple(default.shape)}",
                 )
             meta[group][name] = value
     return meta

@@ -15,12 +15,14 @@ from fedmaml.messages.arrays import unpack
 def with_common(
     records: dict[str, Any], common: tuple[ArrayRecord, ConfigRecord] | None
 ) -> RecordDict:
+    """Return the records of a request, with the scenario's totals where there are any."""
     if common is not None:
         records["common"], records["common-layout"] = common
     return RecordDict(records)
 
 
 def read_common(content: RecordDict) -> Params:
+    """Return the scenario's totals; {} where there are none."""
     if "common" not in content.array_records:
         return {}
     arrays, layout = content.array_records["common"], content.config_records["common-layout"]
@@ -28,6 +30,7 @@ def read_common(content: RecordDict) -> Params:
 
 
 def required(records: Mapping[str, Any], name: str, keys: Any) -> Any:
+    """Return a record that must be there, with keys that must be in it."""
     if name not in records:
         raise MessageError("KEYS", f"record {name!r} is missing")
     if missing := sorted(set(keys) - set(records[name])):
@@ -36,16 +39,19 @@ def required(records: Mapping[str, Any], name: str, keys: Any) -> Any:
 
 
 def per_client(name: str, values: Any, clients: Sequence[int]) -> list[float]:
+    """Return a metric that must have one value per client."""
     if not isinstance(values, list) or len(values) != len(clients):
         raise MessageError("KEYS", f"metric {name!r} has not one value for each of the clients")
     return [float(value) for value in values]
 
 
 def rejection_text(rejection: Rejection) -> str:
+    """Return a rejection as one string."""
     return json.dumps([rejection.reason, rejection.detail, list(rejection.clients)])
 
 
 def read_rejection(text: str) -> Rejection:
+    """Undo `rejection_text`."""
     try:
         reason, detail, clients = json.loads(text)
         return Rejection(str(reason), str(detail), "", tuple(int(client) for client in clients))

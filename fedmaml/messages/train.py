@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
-
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
 
 from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum, in_range
 from fedmaml.core.errors import MessageError
@@ -87,7 +86,9 @@ class TrainRequestWriter:
         request = ConfigRecord(
             {"round": self._round, "clients": list(clients), "form": self._form, "base": self.base}
         )
-        return with_common({"meta": self._meta, "layout": self._layout, "request": request}, self._common)
+        return with_common(
+            {"meta": self._meta, "layout": self._layout, "request": request}, self._common
+        )
 
 
 def read_train_request(content: RecordDict) -> TrainRequest:
@@ -138,7 +139,9 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
     Raises:
         MessageError: With the reason, if anything does not fit.
     """
-    reply = required(content.config_records, "reply", ("round", "base", "form", "clients", "rejected"))
+    reply = required(
+        content.config_records, "reply", ("round", "base", "form", "clients", "rejected")
+    )
     if reply["round"] != request.round:
         raise MessageError("STALE", f"reply of round {reply['round']} in round {request.round}")
     if reply["base"] != request.base:
@@ -150,8 +153,9 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
     spoken_for = [*clients, *(client for item in rejected for client in item.clients)]
     if sorted(spoken_for) != sorted(request.clients):
         raise MessageError(
-            "CLIENTS", f"speaks for {len(spoken_for)} clients, asked were {len(request.clients)} "
-            "(or others than these)"
+            "CLIENTS",
+            f"speaks for {len(spoken_for)} clients, asked were {len(request.clients)} "
+            "(or others than these)",
         )
     metrics = dict(required(content.metric_records, "metrics", ("num-examples",)))
     weights = _read_weights(metrics.pop("num-examples"), len(clients))
@@ -204,8 +208,9 @@ def _read_update(
             raise MessageError("NONFINITE", f"the update of group {group!r} holds NaN or infinity")
         if not sound:
             raise MessageError(
-                "RANGE", f"the update of group {group!r} has entries too large to be a step "
-                f"(num-examples times entry must stay below {LIMIT:.1e})"
+                "RANGE",
+                f"the update of group {group!r} has entries too large to be a step "
+                f"(num-examples times entry must stay below {LIMIT:.1e})",
             )
     return sums if form == "sum" else stacks
 
@@ -234,4 +239,6 @@ def _check(group: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype
             "SHAPE", f"the array of group {group!r} is {tuple(value.shape)}, expected {shape}"
         )
     if value.dtype != dtype:
-        raise MessageError("DTYPE", f"the array of group {group!r} is {value.dtype}, expected {dtype}")
+        raise MessageError(
+            "DTYPE", f"the array of group {group!r} is {value.dtype}, expected {dtype}"
+        )

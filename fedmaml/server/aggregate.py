@@ -68,8 +68,9 @@ def apply_rule(
         ) from error
     if not arrays:
         raise MessageError(
-            "RULE", f"{type(rule).__name__} gave no result for {len(messages)} updates; it needs "
-            "more clients for the number of malicious ones it is to withstand"
+            "RULE",
+            f"{type(rule).__name__} gave no result for {len(messages)} updates; it needs "
+            "more clients for the number of malicious ones it is to withstand",
         )
     return {
         group: unflatten(torch.from_numpy(arrays[group].numpy()), layout_of(params))

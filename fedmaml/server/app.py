@@ -5,11 +5,10 @@ import time
 from pathlib import Path
 
 import torch
-
-from fedmaml import flower_internals  # noqa: F401  (sets Flower's environment before flwr)
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedmaml import flower_internals  # noqa: F401  (sets Flower's environment before flwr)
 from fedmaml.config import from_run_config
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.cohort import call_roll

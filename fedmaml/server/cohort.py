@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from flwr.app import Message, RecordDict
@@ -43,7 +44,7 @@ class RollCall:
         if _are_residues(parts) and count == last - first + 1:
             return range(first, last + 1)
         numbers = sorted(number for part in parts for number in part)
-        for left, right in zip(numbers, numbers[1:], strict=False):
+        for left, right in pairwise(numbers):
             if left == right:
                 claimed = [n for n, hosted in self.hosts.items() if left in hosted.get(split, ())]
                 raise BackendError(
@@ -69,10 +70,12 @@ def _are_residues(parts: Sequence[range]) -> bool:
 
 
 def one_client_per_node(nodes: Iterable[int]) -> RollCall:
-    """Return the roll call of an app whose nodes are clients: numbered by node id, in all splits."""
+    """Return the roll call of an app whose nodes are clients, numbered in order of node id."""
     return RollCall(
-        {node: dict.fromkeys(("train", "test"), range(number, number + 1))
-         for number, node in enumerate(sorted(nodes))}
+        {
+            node: dict.fromkeys(("train", "test"), range(number, number + 1))
+            for number, node in enumerate(sorted(nodes))
+        }
     )
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from fedmaml import flower_internals  # noqa: F401  (sets Flower's environment before flwr)
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedmaml import flower_internals
 from fedmaml.core import seeding
 from fedmaml.core.errors import MessageError
 from fedmaml.core.learner import Problem
@@ -216,7 +216,9 @@ class FlowerStrategy(Strategy):
                            rejection.detail)  # fmt: skip
         ordered = tuple(sorted(rows))
         names = list(rows[ordered[0]]) if ordered else []
-        values = {name: [rows[client].get(name, float("nan")) for client in ordered] for name in names}
+        values = {
+            name: [rows[client].get(name, float("nan")) for client in ordered] for name in names
+        }
         self.evaluated = EvaluateReply(ordered, values, tuple(rejected))
         return self.evaluated
 
@@ -238,9 +240,7 @@ class FlowerStrategy(Strategy):
             return weighted_mean(sound, self.state.meta)
         return apply_rule(self._aggregator, sound, self.state.meta, server_round)
 
-    def _read_train(
-        self, replies: Iterable[Message]
-    ) -> tuple[list[TrainReply], list[Rejection]]:
+    def _read_train(self, replies: Iterable[Message]) -> tuple[list[TrainReply], list[Rejection]]:
         sound: list[TrainReply] = []
         rejected: list[Rejection] = []
         for message, request, reply in _matched(self._train_sent, replies):
@@ -267,7 +267,9 @@ def _matched(
     for reply in replies:
         if answers.setdefault(reply.metadata.reply_to_message_id, reply) is not reply:
             logger.warning("ignored a second reply to the same request")
-    return [(message, request, answers.get(message.metadata.message_id)) for message, request in sent]
+    return [
+        (message, request, answers.get(message.metadata.message_id)) for message, request in sent
+    ]
 
 
 def _content(reply: Message | None) -> RecordDict:
@@ -276,13 +278,13 @@ def _content(reply: Message | None) -> RecordDict:
         raise MessageError("NO_REPLY", "no answer before the deadline")
     if reply.has_error():
         gone = reply.error.code in flower_internals.UNAVAILABLE
-        raise MessageError("NO_REPLY" if gone else "RAISED", reply.error.reason or "no reason given")
+        raise MessageError(
+            "NO_REPLY" if gone else "RAISED", reply.error.reason or "no reason given"
+        )
     return reply.content
 
 
-def _outcome(
-    cohort: int, sound: Sequence[TrainReply], rejected: Sequence[Rejection]
-) -> Outcome:
+def _outcome(cohort: int, sound: Sequence[TrainReply], rejected: Sequence[Rejection]) -> Outcome:
     rows = sorted(
         (
             (client, reply.weights[i], {name: column[i] for name, column in reply.metrics.items()})

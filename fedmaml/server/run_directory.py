@@ -1,22 +1,22 @@
 """What a run leaves on disk. No file is ever half written.
 
-    config.toml         everything needed to repeat the run
-    rounds.jsonl        one line per finished round, written as it finishes
-    theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>")
-    clients.jsonl       one line per test client: its metrics before and after adaptation
-    summary.json        written last, so its presence says that the run is complete
-    error.txt           why a run failed, if it did
+config.toml         everything needed to repeat the run
+rounds.jsonl        one line per finished round, written as it finishes
+theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>")
+clients.jsonl       one line per test client: its metrics before and after adaptation
+summary.json        written last, so its presence says that the run is complete
+error.txt           why a run failed, if it did
 """
 
 import json
 import os
 import time
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-import tomllib
 from safetensors.torch import load_file, save
 
 from fedmaml.config import RunConfig
@@ -24,7 +24,14 @@ from fedmaml.core.errors import RunDirectoryError
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
 
-_FILES = ("config.toml", "rounds.jsonl", "theta.safetensors", "clients.jsonl", "summary.json", "error.txt")
+_FILES = (
+    "config.toml",
+    "rounds.jsonl",
+    "theta.safetensors",
+    "clients.jsonl",
+    "summary.json",
+    "error.txt",
+)
 
 
 class RunDirectory:

@@ -65,9 +65,13 @@ def _metric_summary(metric: Metric, values: Mapping[str, Sequence[float]]) -> di
     }
     after, before = stages.get("after", []), stages.get("before", [])
     at_steps = {
-        stage.removeprefix("after@"): {"mean": finite_mean(column), "ci95": bootstrap_interval(column)}
-        for stage, column in stages.items() if stage.startswith("after@")
-    }  # fmt: skip
+        stage.removeprefix("after@"): {
+            "mean": finite_mean(column),
+            "ci95": bootstrap_interval(column),
+        }
+        for stage, column in stages.items()
+        if stage.startswith("after@")
+    }
     return {
         "name": metric.name,
         "unit": metric.unit,

@@ -1,0 +1,1 @@
+"""Scenarios, their data, and the back ends that messages travel on."""

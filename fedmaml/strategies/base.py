@@ -17,10 +17,11 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from fedmaml.core.inner_loop import GradientSteps, Loss
 from fedmaml.core.learner import Learner, Predictor, Problem, make_learner
 from fedmaml.core.outer_optimizer import OptimizerState, OuterOptimizer
-from fedmaml.core.params import MetaParams, Params
-from fedmaml.core.tasks import Batch, Task
+from fedmaml.core.params import MetaParams, Params, subtract
+from fedmaml.core.tasks import Batch, Task, example_count, joined
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,21 @@ def start_with(problem: Problem, rng: torch.Generator) -> Start:
     """Begin with the whole network as theta, and no memory: what most strategies do."""
     learner, theta = make_learner(problem, rng)
     return Start(learner, ServerState({"theta": theta}), {})
+
+
+def local_training(
+    learner: Learner,
+    loss: Loss,
+    steps: GradientSteps,
+    meta: MetaParams,
+    memory: Params,
+    task: Task,
+) -> ClientUpdate:
+    """Train on all of a client's examples, support and query together, and send theta - phi."""
+    theta, local = meta["theta"], joined(task)
+    phi = steps.run(loss, theta, local)
+    metrics = {"loss_before": learner.loss(theta, local), "loss_after": learner.loss(phi, local)}
+    return ClientUpdate({"theta": subtract(theta, phi)}, example_count(local), metrics, memory)
 
 
 def outer_step(outer: OuterOptimizer, state: ServerState, update: MetaParams) -> ServerState:

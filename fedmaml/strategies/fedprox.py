@@ -1,7 +1,8 @@
 """FedProx: federated averaging whose local training is held near the global parameters.
 
     client         phi_0 = theta
-                   phi_{t+1} = phi_t - inner.lr * grad [L_local(phi) + mu/2 ||phi - theta||^2](phi_t)
+                   phi_{t+1} = phi_t - inner.lr * grad h(phi_t),
+                   h(phi) = L_local(phi) + mu/2 ||phi - theta||^2
     client sends   theta - phi_k                       L_local: support and query together
     server         theta <- outer(theta, mean of theta - phi)
     adapt          fine-tuning: gradient steps on the support set, ``adaptation``; no proximal term
@@ -20,14 +21,15 @@ from torch import Generator, Tensor
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Learner, Predictor, Problem
 from fedmaml.core.outer_optimizer import OuterOptimizer
-from fedmaml.core.params import MetaParams, Params, squared_distance, subtract
+from fedmaml.core.params import MetaParams, Params, squared_distance
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, example_count, joined
+from fedmaml.core.tasks import Batch, Task
 from fedmaml.strategies.base import (
     ClientUpdate,
     MetaStrategy,
     ServerState,
     Start,
+    local_training,
     outer_step,
     start_with,
 )
@@ -61,14 +63,12 @@ class FedProx(MetaStrategy):
     def client_update(
         self, learner: Learner, meta: MetaParams, memory: Params, task: Task
     ) -> ClientUpdate:
-        theta, local = meta["theta"], joined(task)
+        theta = meta["theta"]
 
         def proximal_loss(phi: Params, batch: Batch) -> Tensor:
             return learner.loss(phi, batch) + self.mu / 2 * squared_distance(phi, theta)
 
-        phi = self.inner.run(proximal_loss, theta, local)
-        metrics = {"loss_before": learner.loss(theta, local), "loss_after": learner.loss(phi, local)}
-        return ClientUpdate({"theta": subtract(theta, phi)}, example_count(local), metrics, memory)
+        return local_training(learner, proximal_loss, self.inner, meta, memory, task)
 
     def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
         return outer_step(self.outer, state, update)

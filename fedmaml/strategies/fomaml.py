@@ -6,7 +6,7 @@
 
 Finn, Abbeel, Levine. Model-Agnostic Meta-Learning. ICML 2017, section 5.2. arXiv:1703.03400;
 Nichol, Achiam, Schulman. On First-Order Meta-Learning Algorithms. 2018. arXiv:1803.02999.
-It is not MAML where inner.lr times the curvature is large: the two then converge to different points.
+Where inner.lr times the curvature is large it is far from MAML, and converges to another point.
 Deviation: clients are weighted by their number of query examples; the papers weight tasks equally.
 """
 

@@ -51,7 +51,10 @@ class Local(MetaStrategy):
     def client_update(
         self, learner: Learner, meta: MetaParams, memory: Params, task: Task
     ) -> ClientUpdate:
-        predictors = partial(learner.apply, meta["theta"]), self.adapt(learner, meta, memory, task.support)
+        predictors = (
+            partial(learner.apply, meta["theta"]),
+            self.adapt(learner, meta, memory, task.support),
+        )
         before, after = (learner.query_loss(predictor, task.query) for predictor in predictors)
         metrics = {"loss_before": before, "loss_after": after}
         return ClientUpdate(zeros_like(meta), example_count(task.query), metrics, memory)

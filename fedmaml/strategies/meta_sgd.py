@@ -1,6 +1,6 @@
 """Meta-SGD: learn the inner step size of every parameter beside the initialisation.
 
-    adapt          phi_0 = theta,  phi_{t+1} = phi_t - alpha o grad L_support(phi_t)   (o: entrywise)
+    adapt          phi_0 = theta,  phi_{t+1} = phi_t - alpha o grad L_support(phi_t)   o: entrywise
     client sends   (grad_theta, grad_alpha) of L_query(phi_k), both exact; at one step
                    grad_alpha = - grad L_support(theta) o grad L_query(phi)
     server         (theta, alpha) <- outer((theta, alpha), mean of both)
@@ -8,8 +8,8 @@
 Twice the numbers travel, each way. Learned rates may turn negative, as in the paper.
 Li, Zhou, Chen, Li. Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. 2017, eq. 3-4.
 arXiv:1707.09835.
-Deviation: any number of inner steps, where the paper takes one; alpha starts at inner.lr everywhere,
-where the paper draws it; clients are weighted by their number of query examples.
+Deviation: any number of inner steps, where the paper takes one; alpha starts at inner.lr
+everywhere, where the paper draws it; clients are weighted by their number of query examples.
 """
 
 from dataclasses import field

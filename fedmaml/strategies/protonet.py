@@ -33,7 +33,6 @@ from fedmaml.strategies.base import (
     start_with,
 )
 
-
 _NEVER = -1e6
 
 
@@ -55,9 +54,7 @@ class ProtoNet(MetaStrategy):
             )
         learner, state, memory = start_with(problem, rng)
         theta = {
-            name: value
-            for name, value in state.meta["theta"].items()
-            if not in_head(problem, name)
+            name: value for name, value in state.meta["theta"].items() if not in_head(problem, name)
         }
         return Start(without_head(learner), ServerState({"theta": theta}), memory)
 

@@ -7,8 +7,8 @@
 
 Nichol, Achiam, Schulman. On First-Order Meta-Learning Algorithms. 2018, Algorithm 2 (batched).
 arXiv:1803.02999.
-Deviation: full-batch steps, where the paper draws mini-batches; clients are weighted by their number
-of examples, where the paper weights tasks equally.
+Deviation: full-batch steps, where the paper draws mini-batches; clients are weighted by their
+number of examples, where the paper weights tasks equally.
 """
 
 from dataclasses import field
@@ -19,14 +19,15 @@ from torch import Generator
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Learner, Predictor, Problem
 from fedmaml.core.outer_optimizer import OuterOptimizer
-from fedmaml.core.params import MetaParams, Params, subtract
+from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, example_count, joined
+from fedmaml.core.tasks import Batch, Task
 from fedmaml.strategies.base import (
     ClientUpdate,
     MetaStrategy,
     ServerState,
     Start,
+    local_training,
     outer_step,
     start_with,
 )
@@ -58,10 +59,7 @@ class Reptile(MetaStrategy):
     def client_update(
         self, learner: Learner, meta: MetaParams, memory: Params, task: Task
     ) -> ClientUpdate:
-        theta, local = meta["theta"], joined(task)
-        phi = self.inner.run(learner.loss, theta, local)
-        metrics = {"loss_before": learner.loss(theta, local), "loss_after": learner.loss(phi, local)}
-        return ClientUpdate({"theta": subtract(theta, phi)}, example_count(local), metrics, memory)
+        return local_training(learner, learner.loss, self.inner, meta, memory, task)
 
     def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
         return outer_step(self.outer, state, update)

@@ -71,15 +71,17 @@ def check_all(only: str | None = None) -> list[CheckResult]:
     return results
 
 
-def sent_update(
-    strategy: MetaStrategy, start: Start, meta: MetaParams, task: Task
-) -> MetaParams:
+def sent_update(strategy: MetaStrategy, start: Start, meta: MetaParams, task: Task) -> MetaParams:
     """Return what one client sends, from the code that a node runs."""
     request = TrainRequest(round=1, clients=(0,), meta=meta, form="stack")
     reply, _ = work.train(
-        strategy, start.learner, request, lambda clients: [TaskGroup((0,), stack([task]))],
-        {0: start.memory}, client_batch=1,
-    )  # fmt: skip
+        strategy,
+        start.learner,
+        request,
+        lambda clients: [TaskGroup(tuple(clients), stack([task]))],
+        {0: start.memory},
+        client_batch=1,
+    )
     if reply.rejected:
         raise ArithmeticError(f"the client left itself out: {reply.rejected[0].detail}")
     sent: MetaParams = {}

@@ -82,6 +82,4 @@ CLOSED_FORMS: dict[str, ClosedForm] = {
 
 def _shrink(strategy: Any, curvature: Tensor) -> Tensor:
     identity = torch.eye(len(curvature), dtype=curvature.dtype)
-    return torch.linalg.matrix_power(
-        identity - strategy.inner.lr * curvature, strategy.inner.steps
-    )
+    return torch.linalg.matrix_power(identity - strategy.inner.lr * curvature, strategy.inner.steps)

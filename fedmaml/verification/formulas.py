@@ -95,7 +95,7 @@ def _descend(
         gradients = torch.autograd.grad(loss, [parameter for _, parameter in chosen])
         with torch.no_grad():
             for (_, parameter), gradient in zip(chosen, gradients, strict=True):
-                parameter -= steps.lr * gradient
+                parameter.sub_(steps.lr * gradient)
 
 
 def _all(task: Task) -> Batch:

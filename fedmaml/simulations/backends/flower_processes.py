@@ -59,7 +59,9 @@ def offline_environment(flwr_home: Path) -> dict[str, str]:
         name), and without telemetry, update checks, run-time installation, usage reports and
         forced colours (which would spoil the JSON that ``flwr`` prints).
     """
-    environment = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "CLICOLOR_FORCE")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "CLICOLOR_FORCE")
+    }
     environment |= {
         "FLWR_HOME": str(flwr_home),
         "FLWR_TELEMETRY_ENABLED": "0",

@@ -9,11 +9,11 @@ import logging
 import uuid
 from collections.abc import Iterable, Mapping
 
-from fedmaml import flower_internals
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fedmaml import flower_internals
 from fedmaml.flower_internals import NodeInfo, Run
 from fedmaml.simulations.backends.apps import Apps
 

@@ -29,8 +29,9 @@ SHA256 = {
     "va": "e7c93d8d0d2acdadfa4c5e8de768e2191e7f618b952e29623f1f0d5949ff6b8f",
 }
 COLUMNS = (
-    "age sex cp trestbps chol fbs restecg thalach exang oldpeak slope ca thal num"
-).split()  # fmt: skip
+    "age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak",
+    "slope", "ca", "thal", "num",
+)  # fmt: skip
 FEATURES = (
     "age", "trestbps", "thalach", "oldpeak", "chol", "sex", "exang", "fbs",
     "cp=1", "cp=2", "cp=3", "restecg=1", "restecg=2",
@@ -42,9 +43,9 @@ FEATURES = (
 def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     """Return (x, y) of each hospital, in the order of `HOSPITALS`.
 
-    x: float64 ``(patients, 16)``, columns `FEATURES`, NaN where missing; y: float64 ``(patients,)``,
-    1 for disease (``num > 0``). The columns slope, ca and thal are left out: hardly anyone but
-    Cleveland recorded them.
+    x: float64 ``(patients, 16)``, columns `FEATURES`, NaN where missing; y: float64
+    ``(patients,)``, 1 for disease (``num > 0``). The columns slope, ca and thal are left
+    out: hardly anyone but Cleveland recorded them.
 
     Args:
         data_dir: Folder that holds a folder ``heart_disease``; "" means the environment variable
@@ -64,7 +65,7 @@ def _file(hospital: str, folder: str) -> Path:
         if not path.is_file():
             raise DataError(
                 f"no file {path}: a data folder must hold one folder per data set; give --data-dir "
-                f"or FEDMAML_DATA a folder with {FOLDER}/{name}, or neither, to download it from UCI"
+                f"or FEDMAML_DATA a folder with {FOLDER}/{name}, or neither to download it from UCI"
             )
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != SHA256[hospital]:
@@ -87,9 +88,9 @@ def _file(hospital: str, folder: str) -> Path:
         )
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError: wrong hash
         raise DataError(
-            f"cannot download {ADDRESS}{name} ({type(error).__name__}): either connect this machine "
-            f"to the internet, or copy the four files processed.*.data into a folder {FOLDER} and "
-            "name the folder above it with --data-dir or FEDMAML_DATA"
+            f"cannot download {ADDRESS}{name} ({type(error).__name__}): either connect this "
+            f"machine to the internet, or copy the four files processed.*.data into a folder "
+            f"{FOLDER} and name the folder above it with --data-dir or FEDMAML_DATA"
         ) from error
 
 

@@ -151,7 +151,9 @@ def _device(
         counts = rng.multinomial(per_class * CLASSES, rng.dirichlet([0.5] * CLASSES))
     else:
         counts = np.full(CLASSES, per_class)
-    chosen = [_choose(pool[labels[pool] == digit], count, rng) for digit, count in enumerate(counts)]
+    chosen = [
+        _choose(pool[labels[pool] == digit], count, rng) for digit, count in enumerate(counts)
+    ]
     if scenario.skew:
         rows = rng.permutation(np.concatenate(chosen))
     else:

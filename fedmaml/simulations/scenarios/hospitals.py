@@ -90,7 +90,9 @@ class Hospitals(Scenario):
             disease_loss,
             (
                 Metric("accuracy", "1", "higher", _first_column(metrics.binary_accuracy)),
-                Metric("balanced_accuracy", "1", "higher", _first_column(metrics.balanced_accuracy)),
+                Metric(
+                    "balanced_accuracy", "1", "higher", _first_column(metrics.balanced_accuracy)
+                ),
                 Metric("auc", "1", "higher", _first_column(metrics.roc_auc)),
             ),
             l2=1e-3,
@@ -167,5 +169,7 @@ def _standardise(x: Tensor, common: Params) -> Tensor:
     return ((x - mean) / scale).nan_to_num(0.0)
 
 
-def _first_column(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+def _first_column(
+    function: Callable[[Tensor, Tensor], Tensor],
+) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda logits, y: function(logits[:, 0], y)

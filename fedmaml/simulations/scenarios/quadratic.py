@@ -1,6 +1,6 @@
 """Quadratic tasks: everything has a closed form, so this is the oracle of every other result.
 
-Client i's loss is f_i(theta) = 1/2 (theta - c_i)' A_i (theta - c_i), with A_i symmetric and positive
+Client i's loss is f_i(theta) = 1/2 (theta - c_i)' A_i (theta - c_i), A_i symmetric and positive
 definite, on support and query alike. It is written as a regression without noise: inputs
 X_i = sqrt(n) A_i^(1/2), targets X_i c_i, loss of an example 1/2 (x'theta - y)^2.
 
@@ -127,4 +127,8 @@ class Quadratic(Scenario):
         d = self.dimension
         gaussian = seeding.normal(seeding.key(self.seed, "quadratic"), [client], d + 1, d)[0]
         basis, _ = torch.linalg.qr(gaussian[:d])
-        return basis, torch.linspace(self.smallest, self.largest, d, dtype=torch.float64), gaussian[d]
+        return (
+            basis,
+            torch.linspace(self.smallest, self.largest, d, dtype=torch.float64),
+            gaussian[d],
+        )

@@ -1,0 +1,47 @@
+# The two that matter:  make demo   make test
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Small matrices gain nothing from threads; workers are processes.
+export OMP_NUM_THREADS ?= 1
+export FLWR_TELEMETRY_ENABLED = 0
+export FLWR_DISABLE_UPDATE_CHECK = 1
+
+.PHONY: demo test check lint format slow clean help
+
+demo: $(VENV)/.installed  ## install, then compare local training, FedAvg and FOMAML on real data
+	@rm -rf runs/demo
+	$(BIN)/fedmaml run digits --strategy local --out runs/demo/local
+	$(BIN)/fedmaml run digits --strategy fedavg --out runs/demo/fedavg
+	$(BIN)/fedmaml run digits --strategy fomaml --out runs/demo/fomaml
+	@echo
+	@$(BIN)/fedmaml show runs/demo/local runs/demo/fedavg runs/demo/fomaml
+
+test: $(VENV)/.installed  ## install, then run the default tests
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/.installed  ## published figures and full-length runs
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+lint: $(VENV)/.installed  ## style, types and floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed  ## put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and all runs
+	rm -rf $(VENV) runs
+
+help:
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fedmaml needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
