@@ -10,7 +10,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    SpinnerColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -36,18 +35,16 @@ class RunProgress:
         self._position = 0
         self._finished = 0
         self._progress = Progress(
-            SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn("{task.fields[loss]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             disable=not enabled,
         )
-        label = f"{config.scenario} · {config.strategy}"
-        self._task = self._progress.add_task(f"{label} · starting", total=self._rounds, loss="")
-        self._label = label
+        label = f"{config.scenario} {config.strategy}"
+        self._task = self._progress.add_task(label, total=self._rounds, loss="starting")
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "RunProgress":
@@ -68,6 +65,7 @@ class RunProgress:
             self._stop.set()
             self._thread.join()
             self._update()
+            self._progress.update(self._task, loss="")
             self._progress.stop()
 
     def _watch(self) -> None:
@@ -88,12 +86,8 @@ class RunProgress:
         self._finished += len(lines)
         record: dict[str, Any] = json.loads(lines[-1])
         last = self._finished >= self._rounds
-        self._progress.update(
-            self._task,
-            completed=self._finished,
-            description=f"{self._label} · {'judging test clients' if last else 'training'}",
-            loss=_losses(record["metrics"]),
-        )
+        text = "judging test clients" if last else _losses(record["metrics"])
+        self._progress.update(self._task, completed=self._finished, loss=text)
 
 
 def _losses(metrics: dict[str, float]) -> str:

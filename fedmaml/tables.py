@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fedmaml.verification import CheckResult
@@ -18,16 +20,16 @@ def list_table(chosen: Mapping[str, Mapping[str, str]]) -> None:
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
         for name, about in entries.items():
-            table.add_row(name, about)
+            table.add_row(name, escape(about))
         _console.print(table)
         _console.print()
 
 
 def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
     """Print one row per run: the metric on unseen clients before and after adaptation."""
-    table = Table(title=_title(summaries), title_justify="left")
+    table = Table(title=_title(summaries), title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("strategy", "metric", "before", "after", "95 % interval", "clients", "seconds"):
-        right = column in ("before", "after", "clients", "seconds")
+        right = column not in ("strategy", "metric", "95 % interval")
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
     for summary in summaries:
         headline, others = summary["metric"], summary["metrics"]
@@ -46,6 +48,13 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
             _console.print(
                 f"{summary['strategy']}: relative distance to closed form {distance:.1e}"
             )
+        for metric in (summary["metric"], *summary["metrics"]):
+            for stage, count in metric.get("diverged", {}).items():
+                _console.print(
+                    f"{summary['strategy']}: {metric['name']} {stage} diverged at {count} of "
+                    f"{summary['clients_test']} clients; lower the adaptation's learning rate",
+                    style="yellow",
+                )
         if summary["rejected_replies"]:
             _console.print(
                 f"{summary['strategy']}: {summary['rejected_replies']} updates were left out; "
@@ -74,7 +83,8 @@ def _add_metric(
 
 def check_table(results: Sequence[CheckResult], tolerance: float) -> None:
     """Print one row per check."""
-    table = Table(title="What clients send, against references", title_justify="left")
+    title = "What clients send, against references"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("strategy", no_wrap=True)
     table.add_column("reference")
     table.add_column("relative error", justify="right", no_wrap=True)

@@ -90,8 +90,10 @@ def evaluate(
         for stage, adapting in stages.items():
             predictor = adapting.adapt(learner, request.meta, memory, task.support)
             prediction = predictor(task.query.x)
+            sound = prediction.isfinite().all()
             for metric in learner.problem.metrics:
-                values[f"{metric.name}:{stage}"] = metric.function(prediction, task.query.y)
+                value = metric.function(prediction, task.query.y)
+                values[f"{metric.name}:{stage}"] = torch.where(sound, value, metric.worst)
         return values
 
     rejected: list[Rejection] = []

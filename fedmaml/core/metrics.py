@@ -21,12 +21,14 @@ class Metric:
         name: As it appears in tables and files.
         unit: Unit of the value; "1" for a fraction.
         better: Whether larger or smaller values are better.
+        worst: What a client gets whose predictions are not finite.
         function: (predictions, targets) of one client -> scalar.
     """
 
     name: str
     unit: str
     better: Literal["higher", "lower"]
+    worst: float
     function: Callable[[Tensor, Tensor], Tensor]
 
 
@@ -63,17 +65,17 @@ def mean_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
     return torch.nn.functional.mse_loss(prediction, y)
 
 
-ACCURACY = Metric("accuracy", "1", "higher", accuracy)
-MEAN_SQUARED_ERROR = Metric("mse", "1", "lower", mean_squared_error)
+ACCURACY = Metric("accuracy", "1", "higher", 0.0, accuracy)
+MEAN_SQUARED_ERROR = Metric("mse", "1", "lower", math.inf, mean_squared_error)
 
 
 def mean_metrics(
     values: Mapping[str, Sequence[float]], weights: Sequence[float]
 ) -> dict[str, float]:
-    """Return weighted means over clients; a NaN counts as absent."""
+    """Return weighted means over clients; NaN counts as absent."""
     means = {}
     for name, column in values.items():
-        pairs = [(v, w) for v, w in zip(column, weights, strict=True) if math.isfinite(v)]
+        pairs = [(v, w) for v, w in zip(column, weights, strict=True) if not math.isnan(v)]
         if pairs:
             means[name] = sum(v * w for v, w in pairs) / sum(w for _, w in pairs)
     return means

@@ -1,5 +1,6 @@
 """What happens in a round, as data: what was used, what was left out and why."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -65,6 +66,9 @@ class RoundRecord:
     def to_json(self) -> dict[str, Any]:
         """Return plain values; empty parts are left out."""
         record = asdict(self)
+        for name in ("metrics", "evaluation"):  # JSON has no infinity
+            means = record[name].items()
+            record[name] = {key: value if math.isfinite(value) else None for key, value in means}
         if not self.evaluation:
             del record["evaluation"]
         return record

@@ -1,5 +1,10 @@
-"""How sure a mean over clients is."""
+"""How sure a mean over clients is.
 
+A value may be NaN (undefined at that client, e.g. AUC of one class: left out) or infinite (the
+client's model diverged: then the mean is infinite, too, and has no interval).
+"""
+
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,29 +14,43 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, f
     """Return a 95 % bootstrap interval of the mean (percentile method, 9,999 resamples).
 
     Args:
-        values: One per client; NaN (undefined at that client) is left out.
+        values: One per client.
         seed: Of the resampling.
 
     Returns:
-        The interval, or None for fewer than two values.
+        The interval, or None for fewer than two values or an infinite one.
     """
-    from scipy.stats import bootstrap
+    from scipy.stats import bootstrap  # a third of a second, needed once per run
 
-    finite = np.asarray([value for value in values if np.isfinite(value)])
-    if len(finite) < 2:
+    defined = _defined(values)
+    if len(defined) < 2 or not np.isfinite(defined).all():
         return None
-    if np.ptp(finite) == 0:
-        return float(finite[0]), float(finite[0])
+    if np.ptp(defined) == 0:
+        return float(defined[0]), float(defined[0])
     result = bootstrap(
-        (finite,), np.mean, vectorized=True, axis=-1, n_resamples=9999,
-        batch=max(1, 10_000_000 // len(finite)), method="percentile",
+        (defined,),
+        np.mean,
+        vectorized=True,
+        axis=-1,
+        n_resamples=9999,
+        batch=max(1, 10_000_000 // len(defined)),  # at most 80 MB of resamples at a time
+        method="percentile",
         rng=np.random.default_rng(seed),
-    )  # fmt: skip
+    )
     low, high = result.confidence_interval
     return float(low), float(high)
 
 
-def finite_mean(values: Sequence[float]) -> float | None:
-    """Return the mean of the finite values; None if there are none."""
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else None
+def mean_over_clients(values: Sequence[float]) -> float | None:
+    """Return the mean of the defined values; None if there are none."""
+    defined = _defined(values)
+    return float(np.mean(defined)) if len(defined) else None
+
+
+def diverged(values: Sequence[float]) -> int:
+    """Return at how many clients the value is infinite."""
+    return sum(math.isinf(value) for value in values)
+
+
+def _defined(values: Sequence[float]) -> np.ndarray:
+    return np.asarray([value for value in values if not math.isnan(value)])

@@ -12,7 +12,7 @@ from fedmaml.config import RunConfig
 from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import MetaParams, flatten, sha256
-from fedmaml.core.statistics import bootstrap_interval, finite_mean
+from fedmaml.core.statistics import bootstrap_interval, diverged, mean_over_clients
 from fedmaml.messages.evaluate import EvaluateReply
 from fedmaml.simulations.scenario import HasClosedForm
 
@@ -65,22 +65,21 @@ def _metric_summary(metric: Metric, values: Mapping[str, Sequence[float]]) -> di
     }
     after, before = stages.get("after", []), stages.get("before", [])
     at_steps = {
-        stage.removeprefix("after@"): {
-            "mean": finite_mean(column),
-            "ci95": bootstrap_interval(column),
-        }
+        stage.removeprefix("after@"): {"mean": _mean(column), "ci95": bootstrap_interval(column)}
         for stage, column in stages.items()
         if stage.startswith("after@")
     }
+    lost = {stage: diverged(column) for stage, column in stages.items() if diverged(column)}
     return {
         "name": metric.name,
         "unit": metric.unit,
         "better": metric.better,
-        "before": finite_mean(before),
-        "after": finite_mean(after),
+        "before": _mean(before),
+        "after": _mean(after),
         "ci95": bootstrap_interval(after),
         "ci95_before": bootstrap_interval(before),
         **({"at_steps": at_steps} if at_steps else {}),
+        **({"diverged": lost} if lost else {}),
     }
 
 
@@ -97,5 +96,14 @@ def _distance_to_closed_form(config: RunConfig, meta: MetaParams) -> dict[str, f
     return {"distance_to_closed_form": float((theta - optimum).norm() / optimum.norm())}
 
 
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _mean(values: Sequence[float]) -> float | None:
+    """Return the mean; None if it is undefined or infinite ("diverged" says so)."""
+    mean = mean_over_clients(values)
+    return mean if mean is not None and math.isfinite(mean) else None
+
+
+def _plain(value: float) -> float | str | None:
+    """Return a value that JSON can hold: null if undefined, "diverged" if infinite."""
+    if math.isnan(value):
+        return None
+    return "diverged" if math.isinf(value) else value

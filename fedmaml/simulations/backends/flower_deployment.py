@@ -11,14 +11,13 @@ from fedmaml.simulations.backends.flower_processes import (
     CONNECTION,
     START_SECONDS,
     RunConfig,
-    answers,
-    free_ports,
+    ask,
+    environment_of,
     run_app,
     start_superlink,
-    wait_until,
-    workspace,
     write_app,
 )
+from fedmaml.simulations.backends.processes import answers, free_ports, wait_until, workspace
 
 
 def run(apps: Apps, run_config: RunConfig, nodes: int) -> None:
@@ -43,13 +42,13 @@ def run(apps: Apps, run_config: RunConfig, nodes: int) -> None:
             command += ["--port", str(port)]
             command += ["--node-config", f"partition-id={number} num-partitions={nodes}"]
             name = f"supernode-{number}"
-            supernodes.append(space.start(name, command, space.environment(name)))
+            supernodes.append(space.start(name, command, environment_of(space, name)))
 
         def online() -> bool:
             if not all(answers(port) for port in ports):  # cheap; the question below is not
                 return False
-            listed = space.ask("supernode", "list", CONNECTION).get("nodes", [])
-            return sum(node["status"] == "online" for node in listed) == nodes
+            listed = ask(space, "supernode", "list", CONNECTION).get("nodes", [])
+            return [node["status"] for node in listed].count("online") == nodes
 
         patience = START_SECONDS + 5.0 * nodes
         wait_until(online, [superlink, *supernodes], patience, f"{nodes} SuperNodes to register")

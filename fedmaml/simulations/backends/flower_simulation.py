@@ -14,9 +14,9 @@ from fedmaml.simulations.backends.flower_processes import (
     RunConfig,
     run_app,
     start_superlink,
-    workspace,
     write_app,
 )
+from fedmaml.simulations.backends.processes import workspace
 
 LONGEST_RAY_FOLDER = 36  # Ray adds up to 70 characters; the path of a Unix socket ends at 107
 
@@ -41,6 +41,7 @@ def run(apps: Apps, run_config: RunConfig, nodes: int) -> None:
     with workspace() as space:
         variables = {}
         if "RAY_ADDRESS" not in os.environ:
+            variables["RAY_ADDRESS"] = "local"  # a new one, even where a Ray is running already
             federation += f" init-args-num-cpus={min(nodes, os.cpu_count() or 1)}"
             if len(str(space.folder)) <= LONGEST_RAY_FOLDER:
                 variables["RAY_TMPDIR"] = str(space.folder)

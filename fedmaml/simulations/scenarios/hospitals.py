@@ -89,11 +89,15 @@ class Hospitals(Scenario):
             network,
             disease_loss,
             (
-                Metric("accuracy", "1", "higher", _first_column(metrics.binary_accuracy)),
+                Metric("accuracy", "1", "higher", 0.0, _first_column(metrics.binary_accuracy)),
                 Metric(
-                    "balanced_accuracy", "1", "higher", _first_column(metrics.balanced_accuracy)
+                    "balanced_accuracy",
+                    "1",
+                    "higher",
+                    0.0,
+                    _first_column(metrics.balanced_accuracy),
                 ),
-                Metric("auc", "1", "higher", _first_column(metrics.roc_auc)),
+                Metric("auc", "1", "higher", 0.0, _first_column(metrics.roc_auc)),
             ),
             l2=1e-3,
         )

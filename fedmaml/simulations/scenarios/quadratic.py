@@ -14,6 +14,7 @@ so the fixed point of each is theta* = (sum M_i)^-1 sum M_i c_i. For fedavg at k
 minimum of the mean loss before adaptation; for maml that of the mean loss after k steps.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
@@ -71,7 +72,7 @@ class Quadratic(Scenario):
     largest: Annotated[float, Gt(0)] = 2.0
 
     def problem(self) -> Problem:
-        metric = Metric("loss", "1", "lower", mean_half_squared_error)
+        metric = Metric("loss", "1", "lower", math.inf, mean_half_squared_error)
         return Problem(
             lambda: LinearModel(self.dimension, 1, bias=False), half_squared_error, (metric,)
         )
