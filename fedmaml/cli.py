@@ -176,3 +176,7 @@ def _first_line(module: str) -> str:
 def _fail(message: str, code: int) -> None:
     print(f"fedmaml: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

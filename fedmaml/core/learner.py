@@ -62,23 +62,38 @@ class Learner:
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Return the mean loss over the batch plus ``l2 * ||params||^2``, a scalar."""
-        data_loss = self.problem.loss(self.apply(params, batch.x), batch.y).mean()
+        data_loss = self._mean_loss(self.apply(params, batch.x), batch.y)
         return data_loss + self.problem.l2 * squared_norm(params) if self.problem.l2 else data_loss
 
     def query_loss(self, predictor: Predictor, batch: Batch) -> Tensor:
         """Return an adapted predictor's mean loss over the batch, without any penalty."""
-        return self.problem.loss(predictor(batch.x), batch.y).mean()
+        return self._mean_loss(predictor(batch.x), batch.y)
+
+    def _mean_loss(self, predictions: Tensor, y: Tensor) -> Tensor:
+        losses = self.problem.loss(predictions, y)
+        if losses.shape != y.shape[:1]:
+            raise UnsupportedProblemError(
+                f"the loss returned shape {tuple(losses.shape)} for {y.shape[0]} examples; it must "
+                "return one loss per example, e.g. cross_entropy(..., reduction='none')"
+            )
+        return losses.mean()
 
 
 def make_learner(problem: Problem, rng: torch.Generator) -> tuple[Learner, Params]:
     """Build the network and take its freshly drawn parameters.
 
     Raises:
-        UnsupportedProblemError: If a module keeps running statistics, or has no parameters.
+        UnsupportedProblemError: If a module keeps running statistics or drops out, or if there are
+            no parameters.
     """
     with seeding.isolated(rng):
         network = problem.network().to(problem.dtype)
     for name, module in network.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            raise UnsupportedProblemError(
+                f"module {name!r} ({type(module).__name__}) draws random masks, which would make "
+                "the inner loop irreproducible; remove it or set its p to 0"
+            )
         if getattr(module, "running_mean", None) is not None:
             raise UnsupportedProblemError(
                 f"module {name!r} ({type(module).__name__}) keeps running statistics, which differ "

@@ -278,10 +278,14 @@ def _content(reply: Message | None) -> RecordDict:
         raise MessageError("NO_REPLY", "no answer before the deadline")
     if reply.has_error():
         gone = reply.error.code in flower_internals.UNAVAILABLE
-        raise MessageError(
-            "NO_REPLY" if gone else "RAISED", reply.error.reason or "no reason given"
-        )
+        raise MessageError("NO_REPLY" if gone else "RAISED", _one_line(reply.error.reason))
     return reply.content
+
+
+def _one_line(reason: str | None) -> str:
+    """Return the last line of what may be a whole traceback, at most 300 characters of it."""
+    lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no reason given"
 
 
 def _outcome(cohort: int, sound: Sequence[TrainReply], rejected: Sequence[Rejection]) -> Outcome:

@@ -6,7 +6,8 @@
 
 Finn, Abbeel, Levine. Model-Agnostic Meta-Learning. ICML 2017, section 5.2. arXiv:1703.03400;
 Nichol, Achiam, Schulman. On First-Order Meta-Learning Algorithms. 2018. arXiv:1803.02999.
-Where inner.lr times the curvature is large it is far from MAML, and converges to another point.
+Where inner.lr times the curvature is large it is far from MAML and converges to another point; past
+1 its gradient changes sign in that direction, and the unadapted model drifts away: lower inner.lr.
 Deviation: clients are weighted by their number of query examples; the papers weight tasks equally.
 """
 

@@ -1,0 +1,1 @@
+"""The app as Flower's quick start writes it, with FedAvg."""

@@ -1,0 +1,1 @@
+"""The app with fedmaml's first-order MAML."""

@@ -1,0 +1,241 @@
+"""One bad client: the run goes on, bit for bit as if that client had been absent that round."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+
+from fedmaml.client.app import app as client_app
+from fedmaml.config import resolve, to_run_config
+from fedmaml.server.app import app as server_app
+from fedmaml.server.run_directory import RunDirectory
+from fedmaml.simulations.backends.in_process import InProcessGrid
+
+NODES = 5
+BAD_NODE = 3  # node ids start at 2, so this one hosts client 1
+BAD_ROUND = 2
+Tamper = Callable[[Message, Message], Message]
+
+
+def run(out: Path, tamper: Tamper, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Run three rounds of digits on five one-client nodes; return summary and records."""
+    config = resolve(
+        {
+            "scenario": "digits", "strategy": "maml", "rounds": 3, "nodes": NODES, "clients": 0,
+            "task.train_clients": NODES, "task.validation_clients": 0, "task.test_clients": NODES,
+            "outer.lr": 0.1,
+        },
+        settings or {},
+    )  # fmt: skip
+
+    def tampered(message: Message, context: Context) -> Message:
+        reply = client_app(message=message, context=context)
+        is_train = message.metadata.message_type == "train"
+        if is_train and message.metadata.dst_node_id == BAD_NODE:
+            request = message.content.config_records["request"]
+            if request["round"] == BAD_ROUND:
+                return tamper(message, reply)
+        return reply
+
+    RunDirectory(out).create(config)
+    run_config = to_run_config(config, out)
+    grid = InProcessGrid(tampered, config.nodes, run_config)  # type: ignore[arg-type]
+    context = Context(1, 1, {}, RecordDict(), dict(run_config))
+    server_app(grid=grid, context=context)
+    directory = RunDirectory(out)
+    summary = directory.summary()
+    assert summary is not None
+    return {"sha": summary["theta_sha256"], "rejected": summary["rejected_replies"],
+            "rounds": directory.rounds()}  # fmt: skip
+
+
+def absent(message: Message, reply: Message) -> Message:
+    return Message(Error(5, "node unavailable"), reply_to=message)
+
+
+def array_of(reply: Message) -> np.ndarray:
+    return reply.content.array_records["update"]["theta"].numpy()
+
+
+def with_array(reply: Message, values: np.ndarray, group: str = "theta") -> Message:
+    reply.content["update"] = ArrayRecord({group: Array(values)})
+    return reply
+
+
+def filled(value: float) -> Tamper:
+    def tamper(_message: Message, reply: Message) -> Message:
+        values = array_of(reply).copy()
+        values[0, 7] = value
+        return with_array(reply, values)
+
+    return tamper
+
+
+def reshaped(shape: tuple[int, ...]) -> Tamper:
+    return lambda _message, reply: with_array(reply, np.zeros(shape, np.float32))
+
+
+def retyped(dtype: str) -> Tamper:
+    return lambda _message, reply: with_array(reply, array_of(reply).astype(dtype))
+
+
+def weighing(value: Any) -> Tamper:
+    def tamper(_message: Message, reply: Message) -> Message:
+        reply.content.metric_records["metrics"]["num-examples"] = value
+        return reply
+
+    return tamper
+
+
+def saying(**entries: Any) -> Tamper:
+    def tamper(_message: Message, reply: Message) -> Message:
+        for key, value in entries.items():
+            reply.content.config_records["reply"][key] = value
+        return reply
+
+    return tamper
+
+
+def without_record(name: str) -> Tamper:
+    def tamper(_message: Message, reply: Message) -> Message:
+        del reply.content[name]
+        return reply
+
+    return tamper
+
+
+def raising(_message: Message, _reply: Message) -> Message:
+    raise ValueError("patient 17 has no blood pressure")
+
+
+def renamed(_message: Message, reply: Message) -> Message:
+    return with_array(reply, array_of(reply), group="thetta")
+
+
+def with_extra_array(_message: Message, reply: Message) -> Message:
+    values = array_of(reply)
+    reply.content["update"] = ArrayRecord({"theta": Array(values), "alpha": Array(values)})
+    return reply
+
+
+def a_foreign_app(message: Message, _reply: Message) -> Message:
+    content = RecordDict(
+        {"arrays": ArrayRecord({"w": Array(np.zeros(3))}), "m": MetricRecord({"num-examples": 3})}
+    )
+    return Message(content, reply_to=message)
+
+
+def short_metric(_message: Message, reply: Message) -> Message:
+    reply.content.metric_records["metrics"]["loss_after"] = [0.1, 0.2]
+    return reply
+
+
+BAD = {
+    "NaN": (filled(float("nan")), "NONFINITE"),
+    "infinity": (filled(float("inf")), "NONFINITE"),
+    "1e30": (filled(1e30), "RANGE"),
+    "shape (1,)": (reshaped((1,)), "SHAPE"),
+    "shape (1, 10)": (reshaped((1, 10)), "SHAPE"),
+    "float64": (retyped("float64"), "DTYPE"),
+    "int32": (retyped("int32"), "DTYPE"),
+    "missing record": (without_record("update"), "KEYS"),
+    "missing metrics": (without_record("metrics"), "KEYS"),
+    "missing array": (renamed, "KEYS"),
+    "extra array": (with_extra_array, "KEYS"),
+    "metric of another length": (short_metric, "KEYS"),
+    "no reply record": (without_record("reply"), "KEYS"),
+    "another app": (a_foreign_app, "KEYS"),
+    "num-examples -40": (weighing([-40.0]), "WEIGHT"),
+    "num-examples 0": (weighing([0.0]), "WEIGHT"),
+    "num-examples 1e12": (weighing([1e12]), "WEIGHT"),
+    "num-examples NaN": (weighing([float("nan")]), "WEIGHT"),
+    "num-examples 1.5": (weighing([1.5]), "WEIGHT"),
+    "num-examples scalar": (weighing(-40), "WEIGHT"),
+    "num-examples missing": (weighing([]), "WEIGHT"),
+    "stale round": (saying(round=1), "STALE"),
+    "other meta-parameters": (saying(base="0" * 16), "VERSION"),
+    "other clients": (saying(clients=[4]), "CLIENTS"),
+    "nobody": (saying(clients=[]), "CLIENTS"),
+    "a sum that is none": (saying(form="sum"), "SHAPE"),
+    "unknown form": (saying(form="product"), "KEYS"),
+    "rejections that are none": (saying(rejected=["{"]), "KEYS"),
+    "raises": (raising, "RAISED"),
+    "goes away": (absent, "NO_REPLY"),
+}
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(tmp_path_factory.mktemp("oracle") / "run", absent)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(tmp_path_factory.mktemp("good") / "run", lambda _message, reply: reply)
+
+
+def test_absence_of_a_client_changes_the_result(
+    oracle: dict[str, Any], undisturbed: dict[str, Any]
+) -> None:
+    assert oracle["sha"] != undisturbed["sha"]
+    assert undisturbed["rejected"] == 0
+    assert [record["clients"] for record in oracle["rounds"]] == [5, 4, 5]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_reply_equals_absence_and_is_recorded_with_its_reason(
+    name: str, tmp_path: Path, oracle: dict[str, Any]
+) -> None:
+    tamper, reason = BAD[name]
+    result = run(tmp_path / "run", tamper)
+    assert result["sha"] == oracle["sha"]
+    assert result["rejected"] == 1
+    (rejection,) = result["rounds"][BAD_ROUND - 1]["rejected"]
+    assert (rejection["reason"], rejection["clients"]) == (reason, [1])
+    assert rejection["node"] == str(BAD_NODE)
+    assert rejection["detail"]
+
+
+def test_text_of_a_client_error_never_reaches_the_server(tmp_path: Path) -> None:
+    result = run(tmp_path / "run", raising)
+    assert "patient 17" not in json.dumps(result["rounds"])
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed-mean", "krum", "multi-krum"])
+def test_robust_rules_survive_nan_too(rule: str, tmp_path: Path) -> None:
+    settings = {"aggregation.rule": rule, "aggregation.malicious": 0, "aggregation.selected": 3}
+    bad = run(tmp_path / "bad", filled(float("nan")), settings)
+    gone = run(tmp_path / "gone", absent, settings)
+    assert bad["sha"] == gone["sha"]
+
+
+def test_all_replies_bad_keeps_the_model_and_goes_on(tmp_path: Path) -> None:
+    config = resolve({"scenario": "quadratic", "strategy": "maml", "rounds": 2})
+
+    def broken(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == "train":
+            return Message(RecordDict({"x": ConfigRecord({})}), reply_to=message)
+        return client_app(message=message, context=context)
+
+    out = tmp_path / "run"
+    RunDirectory(out).create(config)
+    run_config = to_run_config(config, out)
+    grid = InProcessGrid(broken, 1, run_config)  # type: ignore[arg-type]
+    server_app(grid=grid, context=Context(1, 1, {}, RecordDict(), dict(run_config)))
+    records = RunDirectory(out).rounds()
+    assert [record["clients"] for record in records] == [0, 0]
+    assert all(record["rejected"][0]["reason"] == "KEYS" for record in records)
+    assert RunDirectory(out).load_meta()["theta"]["head.weight"].abs().sum() == 0  # as it began
