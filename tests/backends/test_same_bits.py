@@ -1,0 +1,136 @@
+"""The same run gives the same bits on every back end, for any grouping and order of arrival."""
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Context, Message, RecordDict
+
+from fedmaml.client.app import app as client_app
+from fedmaml.config import resolve, to_run_config
+from fedmaml.core.params import flatten
+from fedmaml.running import execute
+from fedmaml.server.app import app as server_app
+from fedmaml.server.run_directory import RunDirectory
+from fedmaml.simulations.backends.in_process import InProcessGrid
+
+STRATEGIES = ("maml", "fomaml", "reptile", "meta_sgd", "fedrep")
+
+
+def hospitals(strategy: str, data_dir: Path, **settings: Any) -> dict[str, Any]:
+    base = {"scenario": "hospitals", "strategy": strategy, "rounds": 3, "seed": 0}
+    return base | {"data_dir": str(data_dir.absolute())} | settings
+
+
+def digits(strategy: str, **settings: Any) -> dict[str, Any]:
+    base = {"scenario": "digits", "strategy": strategy, "rounds": 3, "seed": 1, "clients": 12}
+    return base | settings
+
+
+class ShuffledGrid(InProcessGrid):
+    """Answers arrive in random order."""
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        replies = list(super().send_and_receive(messages, timeout=timeout))
+        random.Random(len(replies)).shuffle(replies)
+        return replies
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_grouping_of_clients_over_nodes_changes_no_bit(strategy: str, tmp_path: Path) -> None:
+    hashes = {
+        execute(resolve(digits(strategy, nodes=nodes, client_batch=1)), tmp_path / str(nodes))[
+            "theta_sha256"
+        ]
+        for nodes in (1, 2, 5, 12)
+    }
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_order_of_arrival_changes_no_bit(strategy: str, tmp_path: Path, data_dir: Path) -> None:
+    config = resolve(hospitals(strategy, data_dir, nodes=4))
+    ordered = execute(config, tmp_path / "ordered")
+    out = tmp_path / "shuffled"
+    RunDirectory(out).create(config)
+    run_config = to_run_config(config, out)
+    grid = ShuffledGrid(client_app, 4, run_config)
+    server_app(grid=grid, context=Context(1, 1, {}, RecordDict(), dict(run_config)))
+    shuffled = RunDirectory(out).summary()
+    assert shuffled is not None
+    assert shuffled["theta_sha256"] == ordered["theta_sha256"]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_vectorised_agrees_with_one_by_one(
+    strategy: str, dtype: str, tolerance: float, tmp_path: Path
+) -> None:
+    thetas = []
+    for batch in (1, 0):
+        out = tmp_path / str(batch)
+        # FedAvg-like steps with outer rate 1; Adam would amplify rounding near a zero gradient
+        outer = {"outer.optimizer": "sgd", "outer.lr": 0.5, "outer.schedule": "constant"}
+        execute(resolve(digits(strategy, dtype=dtype, client_batch=batch, **outer)), out)
+        meta = RunDirectory(out).load_meta()
+        thetas.append(torch.cat([flatten(params).double() for params in meta.values()]))
+    one_by_one, vectorised = thetas
+    assert (vectorised - one_by_one).norm() / one_by_one.norm() < tolerance
+
+
+def test_same_seed_same_bits_and_another_seed_others(tmp_path: Path) -> None:
+    runs = [
+        execute(resolve(digits("maml", seed=seed)), tmp_path / str(number))["theta_sha256"]
+        for number, seed in enumerate((1, 1, 2))
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_memory_of_clients_survives_rounds_wherever_they_live(tmp_path: Path) -> None:
+    one = execute(resolve(digits("fedrep", client_batch=1)), tmp_path / "one")
+    many = execute(resolve(digits("fedrep", client_batch=1, nodes=6)), tmp_path / "many")
+    assert one["theta_sha256"] == many["theta_sha256"]
+    assert one["metric"] == many["metric"]
+
+
+@pytest.mark.flower
+@pytest.mark.timeout(240)
+def test_flower_simulation_gives_the_bits_of_one_process(tmp_path: Path, data_dir: Path) -> None:
+    pytest.importorskip("ray")
+    here = execute(resolve(hospitals("maml", data_dir, client_batch=1)), tmp_path / "here")
+    ray = resolve(hospitals("maml", data_dir, nodes=4, backend="flower-simulation"))
+    there = execute(ray, tmp_path / "there")
+    assert there["theta_sha256"] == here["theta_sha256"]
+    assert there["metric"] == here["metric"]
+
+
+@pytest.mark.flower
+@pytest.mark.timeout(300)
+def test_flower_deployment_gives_the_bits_of_one_process(tmp_path: Path, data_dir: Path) -> None:
+    settings = {"rounds": 1}
+    here = execute(resolve(hospitals("fedrep", data_dir, **settings)), tmp_path / "here")
+    deployed = resolve(
+        hospitals("fedrep", data_dir, nodes=4, backend="flower-deployment", **settings)
+    )
+    there = execute(deployed, tmp_path / "there")
+    assert there["theta_sha256"] == here["theta_sha256"]
+    assert there["metric"] == here["metric"]
+
+
+@pytest.mark.slow
+@pytest.mark.flower
+@pytest.mark.parametrize("backend", ["flower-simulation", "flower-deployment"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_gives_the_same_bits_on_flower(
+    strategy: str, backend: str, tmp_path: Path, data_dir: Path
+) -> None:
+    here = execute(resolve(hospitals(strategy, data_dir, client_batch=1)), tmp_path / "here")
+    there = execute(
+        resolve(hospitals(strategy, data_dir, nodes=4, backend=backend)), tmp_path / "there"
+    )
+    assert there["theta_sha256"] == here["theta_sha256"]
