@@ -20,6 +20,8 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, no table.")]
 
+_INTERRUPTED = 130
+
 BACKENDS = {
     "in-process": "all clients in this process, vectorised (default)",
     "flower-simulation": "Flower's simulation engine on Ray; needs fedmaml[ray]",
@@ -32,18 +34,17 @@ def main() -> None:
     from fedmaml.core.errors import FedmamlError
 
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # what typer would exit with; 130 after Ctrl-C
     except FedmamlError as error:
         _fail(f"{type(error).__name__}: {error}", 1)
-    except KeyboardInterrupt:
-        _fail("interrupted; what was finished is in the run directory", 130)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except Exception as error:
         usage = getattr(error, "format_message", None)  # click's errors about arguments
         if usage is None:
             raise
         _fail(f"{usage()} (see --help)", 2)
+    if code == _INTERRUPTED:
+        _fail("interrupted; what was finished is in the run directory", code)
+    sys.exit(code or 0)
 
 
 @app.command("list")

@@ -164,7 +164,7 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
         if key in allowed  # a recipe for all strategies may name keys that one of them lacks
     } | given
     if merged.get("outer.schedule", "constant") != "constant":
-        merged.setdefault("outer.horizon", merged.get("rounds", 100))
+        merged.setdefault("outer.horizon", merged.get("rounds", 100) or 1)
     table = nest(merged)
     top = {key: table.pop(key) for key in (*_RUN_KEYS, "evaluation", "aggregation") if key in table}
     task = table.pop("task", {})

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Gt, Lt
 
+from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.params import MetaParams, flatten, layout_of, unflatten
 from fedmaml.core.settings import settings
 
@@ -35,9 +36,22 @@ class OuterOptimizer:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     horizon: Annotated[int, Ge(0)] = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what would be ignored in silence."""
+        if self.momentum and self.optimizer != "sgd":
+            raise ConfigurationError(
+                f"outer.momentum = {self.momentum}: only optimizer 'sgd' takes a momentum, not "
+                f"{self.optimizer!r}"
+            )
+        if self.schedule != "constant" and not self.horizon:
+            raise ConfigurationError(
+                f"outer.schedule = {self.schedule!r} needs outer.horizon, the round at which the "
+                "rate reaches 0"
+            )
+
     def rate(self, finished_rounds: int) -> float:
         """Return lr for the round that follows ``finished_rounds`` rounds."""
-        if self.schedule == "constant" or self.horizon == 0:
+        if self.schedule == "constant":
             return self.lr
         progress = min(finished_rounds / self.horizon, 1.0)
         if self.schedule == "linear":
@@ -62,6 +76,9 @@ class OuterOptimizer:
         optimizer = self._make(point, self.rate(finished_rounds))
         if state:
             optimizer.state[point] = {name: value.clone() for name, value in state.items()}
+        settings_of_group = optimizer.param_groups[0]
+        if self.optimizer == "yogi":  # it counts its steps there, and not in its state
+            settings_of_group["step"] = int(state.get("step", 0))
         point.grad = torch.cat([flatten(gradient[group]) for group in meta]).to(point.dtype)
         optimizer.step()
         kept = {
@@ -69,6 +86,8 @@ class OuterOptimizer:
             for name, value in optimizer.state[point].items()
             if value is not None
         }
+        if self.optimizer == "yogi":
+            kept["step"] = torch.tensor(float(settings_of_group["step"]))
         layouts = {group: layout_of(params) for group, params in meta.items()}
         sizes = [sum(value.numel() for value in params.values()) for params in meta.values()]
         parts = torch.split(point.detach(), sizes)

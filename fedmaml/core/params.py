@@ -73,7 +73,7 @@ def unflatten(flat: Tensor, layout: Layout) -> Params:
     parts = torch.split(flat, sizes, dim=-1)
     batch = flat.shape[:-1]
     return {
-        name: part.reshape(*batch, *shape)
+        name: part.reshape((*batch, *shape))
         for (name, shape), part in zip(layout, parts, strict=True)
     }
 

@@ -39,7 +39,7 @@ def isolated(rng: torch.Generator) -> Iterator[None]:
     The global generator is put back afterwards.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=rng)))
         yield
 
 
@@ -59,7 +59,7 @@ def uniform(key_: int, clients: Sequence[int], *shape: int) -> Tensor:
         stream = _mix(_mix(np.asarray(clients, dtype=np.uint64) * _GOLDEN) ^ np.uint64(key_))
         counter = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
         bits = _mix(stream[:, None] + counter[None, :])
-    values = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    values = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     return torch.from_numpy(values.reshape(len(clients), *shape))
 
 

@@ -138,7 +138,14 @@ class RunDirectory:
 
     def rounds(self) -> list[dict[str, Any]]:
         """Return the finished rounds; a last line that was cut short is left out."""
-        path = self.path / "rounds.jsonl"
+        return self._lines("rounds.jsonl")
+
+    def clients(self) -> list[dict[str, Any]]:
+        """Return one row per test client."""
+        return self._lines("clients.jsonl")
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
         if not path.exists():
             return []
         records = []

@@ -6,7 +6,7 @@
     server         theta <- outer(theta, mean of g over the cohort)
 
 f is the network without its head; the head neither exists nor travels. A class without support
-examples is never predicted: its logit is -10^6.
+examples is never predicted: its logit lies 20 below the largest, so its probability is below e^-20.
 Snell, Swersky, Zemel. Prototypical Networks for Few-shot Learning. NeurIPS 2017, eq. 1-2.
 arXiv:1703.05175.
 Deviation: clients are weighted by their number of query examples.
@@ -33,7 +33,7 @@ from fedmaml.strategies.base import (
     start_with,
 )
 
-_NEVER = -1e6
+_MARGIN = 20.0  # bounded, so that queries of absent classes do not drown all others in training
 
 
 @settings
@@ -67,11 +67,13 @@ class ProtoNet(MetaStrategy):
         member = (support.y[:, None] == classes).to(embedded.dtype)  # (examples, classes)
         count = member.sum(0)
         prototypes = (member.T @ embedded) / count.clamp(min=1)[:, None]  # eq. 1
-        absent = _NEVER * (count == 0)
+        absent = count == 0
 
         def predict(x: Tensor) -> Tensor:
             difference = learner.apply(theta, x).flatten(1)[:, None] - prototypes
-            return absent - difference.square().sum(-1)  # eq. 2
+            distance = difference.square().sum(-1)
+            nearest = distance.masked_fill(absent, torch.inf).amin(-1, keepdim=True)
+            return -torch.where(absent, nearest + _MARGIN, distance)  # eq. 2
 
         return predict
 

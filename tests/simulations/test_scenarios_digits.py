@@ -28,7 +28,7 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[np.ndarray]:
     _, labels = load_digits(return_X_y=True)
     images = np.zeros((IMAGES, 64))
     images[:, 0], images[:, 1] = np.arange(IMAGES) * 1e9, 1e9
-    monkeypatch.setattr("sklearn.datasets.load_digits", lambda return_X_y: (images, labels))
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda **_: (images, labels))
     digits._devices.cache_clear()
     yield labels
     digits._devices.cache_clear()

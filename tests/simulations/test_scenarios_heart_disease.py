@@ -17,9 +17,15 @@ from fedmaml.simulations.datasets import heart_disease
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let nothing that was loaded before answer, and keep what is loaded here to this test."""
     monkeypatch.delenv("FEDMAML_DATA", raising=False)
-    heart_disease.load.cache_clear()
+    clear()
     yield
-    heart_disease.load.cache_clear()
+    clear()
+
+
+def clear() -> None:
+    for function in vars(heart_disease).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def test_a_missing_file_is_named(copy: Path) -> None:
 
 def test_a_changed_file_is_refused_with_both_fingerprints(copy: Path) -> None:
     path = copy / "heart_disease" / "processed.switzerland.data"
-    path.write_bytes(path.read_bytes().replace(b"32.0", b"33.0", 1))
+    path.write_bytes(path.read_bytes().replace(b"32,1", b"33,1", 1))
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     text = (
         rf"{re.escape(str(path))} is not UCI's original file: its SHA-256 is {found}, "

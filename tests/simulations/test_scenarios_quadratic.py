@@ -42,7 +42,7 @@ def minimiser(lr: float, steps: int) -> torch.Tensor:
         theta = torch.tensor(point, requires_grad=True)
         loss = mean_loss_after(theta, lr, steps)
         (slope,) = torch.autograd.grad(loss, theta)
-        return float(loss), slope.numpy()
+        return float(loss.detach()), slope.numpy()
 
     start = torch.zeros(SCENARIO.dimension, dtype=torch.float64).numpy()
     found = minimize(value_and_slope, start, jac=True, method="BFGS", options={"gtol": 1e-9})

@@ -39,7 +39,6 @@ FEATURES = (
 )  # fmt: skip
 
 
-@lru_cache(maxsize=4)
 def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     """Return (x, y) of each hospital, in the order of `HOSPITALS`.
 
@@ -54,7 +53,11 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     Raises:
         DataError: If the files are missing and cannot be downloaded, or are not the originals.
     """
-    folder = data_dir or os.environ.get("FEDMAML_DATA", "")
+    return _load(data_dir or os.environ.get("FEDMAML_DATA", ""))
+
+
+@lru_cache(maxsize=4)
+def _load(folder: str) -> tuple[tuple[Tensor, Tensor], ...]:
     return tuple(_features(_table(_file(name, folder))) for name in HOSPITALS)
 
 

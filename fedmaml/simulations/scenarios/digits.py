@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fedmaml.core import seeding
+from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import MLP
@@ -151,6 +152,12 @@ def _device(
         counts = rng.multinomial(per_class * CLASSES, rng.dirichlet([0.5] * CLASSES))
     else:
         counts = np.full(CLASSES, per_class)
+    scarcest = int(np.bincount(labels[pool]).min())
+    if per_class > scarcest:
+        raise ConfigurationError(
+            f"task.shots = {scenario.shots} and task.queries = {scenario.queries} need {per_class} "
+            f"different images of each class, and a pool holds {scarcest} of one; lower them"
+        )
     chosen = [
         _choose(pool[labels[pool] == digit], count, rng) for digit, count in enumerate(counts)
     ]

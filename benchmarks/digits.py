@@ -1,0 +1,98 @@
+"""Digits over seeds: every method next to the baselines that must be beaten.
+
+python -m benchmarks.digits [--seeds 5]
+"""
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.runs import column, mean_and_interval, print_table, run_clients
+from fedmaml.simulations.scenarios import Digits
+
+ADAM_BASELINE = {
+    "strategy": "fedavg", "rounds": 300, "inner.steps": 10, "inner.lr": 0.1,
+    "outer.optimizer": "adam", "outer.lr": 0.01, "adaptation.lr": 0.1, "adaptation.steps": 100,
+}  # fmt: skip
+"""Four times FedAvg's local work; the strongest baseline found."""
+
+METHODS: dict[str, tuple[dict[str, Any], str]] = {
+    "Local, 200 steps": ({"strategy": "local"}, "after"),
+    "1-nearest neighbour on the support set": ({}, "nearest"),
+    "FedAvg, not adapted": ({"strategy": "fedavg"}, "before"),
+    "FedAvg + fine-tuning, 5 steps": ({"strategy": "fedavg"}, "after@5"),
+    "FedAvg + fine-tuning, 30 steps": ({"strategy": "fedavg"}, "after"),
+    "FedProx + fine-tuning, 30 steps": ({"strategy": "fedprox"}, "after"),
+    "Reptile, 30 steps": ({"strategy": "reptile"}, "after"),
+    "FedAdam + fine-tuning, 300 rounds, 10 local steps": (ADAM_BASELINE, "after"),
+    "FedRep": ({"strategy": "fedrep"}, "after"),
+    "ProtoNet": ({"strategy": "protonet"}, "after"),
+    "Meta-SGD, 5 steps": ({"strategy": "meta_sgd"}, "after"),
+    "FOMAML, 5 steps": ({"strategy": "fomaml"}, "after"),
+    "FOMAML, 1 step": ({"strategy": "fomaml"}, "after@1"),
+    "FOMAML, 10 steps": ({"strategy": "fomaml"}, "after@10"),
+    "MAML, 5 steps": ({"strategy": "maml"}, "after"),
+    "MAML, 1 step": ({"strategy": "maml"}, "after@1"),
+    "MAML, 10 steps": ({"strategy": "maml"}, "after@10"),
+    "MAML without re-splitting": ({"strategy": "maml", "task.resplit": False}, "after"),
+}
+CONTROL: dict[str, tuple[dict[str, Any], str]] = {
+    name: METHODS[name]
+    for name in (
+        "Local, 200 steps", "FedAvg, not adapted", "FedAvg + fine-tuning, 30 steps",
+        "Reptile, 30 steps", "FOMAML, 5 steps", "MAML, 5 steps",
+    )
+}  # fmt: skip
+REFERENCE = "FedAvg + fine-tuning, 30 steps"
+
+
+def nearest_neighbour(seed: int, **task: Any) -> np.ndarray:
+    """Return each test device's accuracy with the label of the nearest support image."""
+    scenario = Digits(seed=seed, **task)
+    (group,) = scenario.tasks("test", scenario.clients()["test"], 0, {})
+    distances = torch.cdist(group.tasks.query.x, group.tasks.support.x)
+    guessed = group.tasks.support.y.gather(1, distances.argmin(-1))
+    return (guessed == group.tasks.query.y).float().mean(-1).numpy()
+
+
+def measure(methods: dict[str, tuple[dict[str, Any], str]], seeds: int, **task: Any) -> None:
+    """Run every method with every seed and print the table."""
+    done: dict[str, list[dict[str, Any]]] = {}
+    accuracy: dict[str, np.ndarray] = {}
+    for name, (settings, stage) in methods.items():
+        per_seed = []
+        for seed in range(seeds):
+            if stage == "nearest":
+                per_seed.append(nearest_neighbour(seed, **task))
+                continue
+            full = settings | {"scenario": "digits", "seed": seed, "evaluation.steps": [1, 5, 10]}
+            full |= {f"task.{key}": value for key, value in task.items()}
+            key = repr(sorted(full.items(), key=str))
+            if key not in done:
+                done[key] = run_clients(full)[1]
+            per_seed.append(column(done[key], f"accuracy:{stage}"))
+        accuracy[name] = np.stack(per_seed)
+    rows = []
+    for name, values in accuracy.items():
+        difference = (values - accuracy[REFERENCE]).ravel()
+        seeds_text = " ".join(f"{mean:.3f}".lstrip("0") for mean in values.mean(1))
+        paired = "" if name == REFERENCE else mean_and_interval(difference)
+        rows.append([name, mean_and_interval(values.ravel()), seeds_text, paired])
+    header = ["method", "accuracy (95 % interval)", "per seed", f"minus {REFERENCE}, paired"]
+    print_table(header, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    arguments = parser.parse_args()
+    print(f"\n### Crossed wiring, {arguments.seeds} seeds\n")
+    measure(METHODS, arguments.seeds)
+    print(f"\n### Control: nothing crossed, uneven classes, {arguments.seeds} seeds\n")
+    measure(CONTROL, arguments.seeds, cross=0.0, skew=True)
+
+
+if __name__ == "__main__":
+    main()

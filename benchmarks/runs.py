@@ -1,0 +1,45 @@
+"""Many runs, in this process, summarised over seeds."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedmaml.config import resolve
+from fedmaml.core.statistics import bootstrap_interval
+from fedmaml.running import execute
+from fedmaml.server.run_directory import RunDirectory
+
+
+def run_clients(settings: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Run once; return the summary and the rows of the test clients."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        summary = execute(resolve(settings), out)
+        rows = RunDirectory(out).clients()
+    return summary, rows
+
+
+def column(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
+    """Return one metric of all clients; undefined values are NaN, diverged ones infinite."""
+    values = [row.get(name) for row in rows]
+    return np.array(
+        [np.nan if v is None else np.inf if v == "diverged" else v for v in values], dtype=float
+    )
+
+
+def mean_and_interval(values: np.ndarray) -> str:
+    """Return ``mean (low .. high)``, the 95 % bootstrap interval over the values."""
+    interval = bootstrap_interval(list(values))
+    mean = np.nanmean(values)
+    return f"{mean:.3f} ({interval[0]:.3f} .. {interval[1]:.3f})" if interval else f"{mean:.3f}"
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table."""
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(row) + " |", flush=True)

@@ -1,0 +1,75 @@
+"""Time per client, vectorised against one by one, through the whole in-process back end.
+
+python -m benchmarks.vectorised_clients [--clients 1000] [--repeats 5]
+
+Rounds of both kinds alternate in one process, on one thread; the median round counts. A round
+includes cohort, messages, tasks, updates, aggregation and the outer step.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.runs import print_table
+from fedmaml.client.app import app as client_app
+from fedmaml.config import RunConfig, resolve, to_run_config
+from fedmaml.server.cohort import RollCall, call_roll, choose
+from fedmaml.server.flower_strategy import FlowerStrategy
+from fedmaml.simulations.backends.in_process import InProcessGrid
+
+
+class Stand:
+    """A server and its nodes, ready to run rounds of one kind."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.config: RunConfig = resolve(settings)
+        self.grid = InProcessGrid(client_app, 1, to_run_config(self.config, Path("unused")))
+        self.roll_call: RollCall = call_roll(self.grid, 1, 10.0)
+        self.strategy = FlowerStrategy(
+            self.config.make_strategy(), self.config.make_problem(), roll_call=self.roll_call
+        )
+        self.rounds = 0
+
+    def round(self) -> float:
+        """Run a round; return its seconds."""
+        self.rounds += 1
+        started = time.perf_counter()
+        population = self.roll_call.population("train")
+        cohort = choose(0, self.rounds, population, self.config.clients)
+        messages = self.strategy.train_messages(self.rounds, self.roll_call, cohort)
+        outcome = self.strategy.step(self.rounds, self.grid.send_and_receive(messages))
+        assert len(outcome.clients) == len(cohort)
+        return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clients", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    rows = []
+    for scenario in ("digits", "sinusoid"):
+        for strategy in ("fomaml", "maml"):
+            settings = {
+                "scenario": scenario, "strategy": strategy, "clients": arguments.clients,
+                "inner.steps": 5, "task.train_clients": arguments.clients, "rounds": 100,
+            }  # fmt: skip
+            stands = [Stand(settings | {"client_batch": batch}) for batch in (0, 1)]
+            times: list[list[float]] = [[], []]
+            for repeat in range(arguments.repeats + 1):
+                for stand, kept in zip(stands, times, strict=True):
+                    seconds = stand.round()
+                    if repeat:  # the first round warms up
+                        kept.append(seconds)
+            fast, slow = (1e6 * statistics.median(kept) / arguments.clients for kept in times)
+            cells = [f"{fast:.0f}", f"{slow:.0f}", f"{slow / fast:.0f}x", f"{1e6 / fast:,.0f}"]
+            rows.append([scenario, strategy, *cells])
+    header = ["scenario", "strategy", "vectorised, us per client", "one by one, us per client",
+              "ratio", "clients per second"]  # fmt: skip
+    print_table(header, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Fixtures that every test may use: a data folder, and problems small enough to check by hand."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from fedmaml.core import seeding
+from fedmaml.core.learner import Problem
+from fedmaml.core.metrics import ACCURACY
+from fedmaml.core.networks import MLP, LinearModel
+from fedmaml.core.tasks import Batch, Task
+from fedmaml.simulations.scenarios.quadratic import half_squared_error
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Example(NamedTuple):
+    """A problem and tasks that suit it.
+
+    Attributes:
+        problem: In float64.
+        tasks: Stacked, shape ``(clients, examples, ...)``.
+    """
+
+    problem: Problem
+    tasks: Task
+
+    def task(self, client: int = 0) -> Task:
+        """Return one client's task."""
+        return Task(*(Batch(*(value[client] for value in batch)) for batch in self.tasks))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder with one folder per data set."""
+    folder = Path(os.environ.get("FEDMAML_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no data folder {folder}: name one with the environment variable FEDMAML_DATA")
+    return folder
+
+
+@pytest.fixture
+def classification() -> Example:
+    """Five clients with three classes, which lie elsewhere at each client.
+
+    6 support and 9 query examples of 4 features; classes in turn, so each has examples in both.
+    """
+    clients, examples = range(5), 15
+    y = (torch.arange(examples) % 3).expand(len(clients), -1)
+    centres = torch.eye(3, 4, dtype=torch.float64) * 2
+    shift = 0.5 * seeding.normal(seeding.key(1, "shift"), clients, 1, 4)
+    noise = 0.5 * seeding.normal(seeding.key(1, "noise"), clients, examples, 4)
+    x = centres[y] + shift + noise
+    problem = Problem(
+        lambda: MLP((4, 6, 3), torch.tanh),
+        lambda logits, y: cross_entropy(logits, y, reduction="none"),
+        (ACCURACY,),
+        classes=3,
+        l2=0.01,
+        dtype=torch.float64,
+    )
+    return Example(problem, Task(Batch(x[:, :6], y[:, :6]), Batch(x[:, 6:], y[:, 6:])))
+
+
+@pytest.fixture
+def parabola() -> Example:
+    """One client whose loss is (theta - c)^2 / 2 with c = 0: prediction theta * 1, target 0."""
+    problem = Problem(
+        lambda: LinearModel(1, 1, bias=False), half_squared_error, (), dtype=torch.float64
+    )
+    batch = Batch(torch.ones(1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
+    return Example(problem, Task(batch, batch))

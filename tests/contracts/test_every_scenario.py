@@ -1,0 +1,346 @@
+"""What every scenario of the catalogue must keep; a new one is tested by being listed there."""
+
+import dataclasses
+import inspect
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch.func import functional_call
+
+from fedmaml import config
+from fedmaml.client import work
+from fedmaml.core import seeding
+from fedmaml.core.errors import UnsupportedProblemError
+from fedmaml.core.params import Params
+from fedmaml.core.tasks import Batch, Task, cast
+from fedmaml.messages.evaluate import EvaluateRequest
+from fedmaml.messages.train import TrainRequest
+from fedmaml.simulations.datasets import heart_disease
+from fedmaml.simulations.scenario import SPLITS, Scenario
+from fedmaml.simulations.scenarios import CATALOGUE
+from fedmaml.strategies import CATALOGUE as STRATEGIES
+
+VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
+    "digits-skew": ("digits", {"skew": True}),
+    "hospitals-leave-one-out": ("hospitals", {"protocol": "leave-one-out"}),
+    "hospitals-lr": ("hospitals", {"network": "lr"}),
+}
+"""Scenarios with other settings, so that each way of drawing data is tested."""
+
+CANNOT = {
+    ("quadratic", "protonet"): "class means",
+    ("quadratic", "fedrep"): "no layers before its head",
+    ("sinusoid", "protonet"): "class means",
+    ("hospitals", "protonet"): "class means",
+}
+"""Strategies that cannot work on a scenario, and why."""
+
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_scenario = pytest.mark.parametrize("name", CATALOGUE)
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest):
+    """Return a function: variant and further settings -> scenario."""
+
+    def scenario(variant: str, **more: object) -> Scenario:
+        name, fields = VARIANTS[variant]
+        if name == "hospitals":
+            fields = {"data_dir": str(request.getfixturevalue("data_dir"))} | fields
+        return CATALOGUE[name](**(fields | more))
+
+    return scenario
+
+
+def common_of(scenario: Scenario) -> Params:
+    """Return the totals of the statistics over all training clients, as the server does."""
+    common: Params = {}
+    training = scenario.clients()["train"]
+    if not scenario.statistics(training[0]):
+        return common
+    for client in training:
+        for name, value in scenario.statistics(client).items():
+            common[name] = common.get(name, 0) + value
+    return common
+
+
+def some(clients: range) -> list[int]:
+    """Return up to four clients, first and last among them."""
+    return sorted({*clients[:3], *clients[-1:]})
+
+
+def tasks_of(scenario: Scenario, split: str, clients: list[int], round: int) -> dict[int, Task]:
+    groups = scenario.tasks(split, clients, round, common_of(scenario))
+    return {
+        client: Task(*(Batch(*(value[i] for value in batch)) for batch in group.tasks))
+        for group in groups
+        for i, client in enumerate(group.clients)
+    }
+
+
+def same(left: Task, right: Task) -> bool:
+    return all(
+        torch.equal(one, other)
+        for left_batch, right_batch in zip(left, right, strict=True)
+        for one, other in zip(left_batch, right_batch, strict=True)
+    )
+
+
+def splits(scenario: Scenario) -> Iterator[tuple[str, list[int]]]:
+    for split, clients in scenario.clients().items():
+        if clients:
+            yield split, some(clients)
+
+
+def rows(batch: Batch) -> list[bytes]:
+    """Return each example's inputs, to be compared by content."""
+    return [row.numpy().tobytes() for row in batch.x.contiguous()]
+
+
+# --- tasks ------------------------------------------------------------------------------------
+
+
+@every_variant
+def test_clients_are_numbered_for_all_three_splits(make, variant: str) -> None:
+    clients = make(variant).clients()
+    assert tuple(clients) == SPLITS
+    assert len(clients["train"]) > 0
+    assert all(numbers.step == 1 and numbers.start >= 0 for numbers in clients.values())
+
+
+@every_variant
+def test_the_clients_of_the_splits_are_disjoint(make, variant: str) -> None:
+    train, validation, test = (set(some(c)) | {*c[:50]} for c in make(variant).clients().values())
+    assert not train & validation
+    assert not validation & test
+    if variant in ("hospitals", "hospitals-lr"):  # every hospital adapts to its own new patients
+        assert train == test
+    else:
+        assert not train & test
+
+
+@every_variant
+def test_tasks_are_reproducible(make, variant: str) -> None:
+    one, other = make(variant), make(variant)
+    for split, clients in splits(one):
+        left, right = (tasks_of(scenario, split, clients, 3) for scenario in (one, other))
+        assert list(left) == list(right)
+        assert all(same(left[client], right[client]) for client in clients)
+
+
+@every_variant
+def test_another_seed_gives_other_tasks(make, variant: str) -> None:
+    for split, clients in splits(make(variant)):
+        one, other = (tasks_of(make(variant, seed=seed), split, clients, 3) for seed in (0, 1))
+        assert not any(same(one[client], other[client]) for client in clients), split
+
+
+@every_variant
+def test_every_client_asked_for_gets_one_task(make, variant: str) -> None:
+    scenario = make(variant)
+    for split, clients in splits(scenario):
+        groups = scenario.tasks(split, clients, 1, common_of(scenario))
+        assert sorted(client for group in groups for client in group.clients) == clients
+        for group in groups:
+            for batch in group.tasks:
+                assert batch.x.shape[0] == batch.y.shape[0] == len(group.clients)
+                assert batch.x.shape[1] == batch.y.shape[1] > 0
+
+
+@every_variant
+def test_a_clients_task_is_the_same_alone_and_in_a_batch(make, variant: str) -> None:
+    scenario = make(variant)
+    for split, clients in splits(scenario):
+        together = tasks_of(scenario, split, clients, 2)
+        backwards = tasks_of(scenario, split, clients[::-1], 2)
+        for client in clients:
+            alone = tasks_of(scenario, split, [client], 2)[client]
+            assert same(alone, together[client])
+            assert same(alone, backwards[client])
+
+
+@every_variant
+def test_training_splits_change_from_round_to_round(make, variant: str) -> None:
+    scenario = make(variant)
+    clients = some(scenario.clients()["train"])
+    first, second = (tasks_of(scenario, "train", clients, round) for round in (1, 2))
+    # Quadratic tasks are functions, not samples: nothing is split.
+    assert {same(first[c], second[c]) for c in clients} == {variant == "quadratic"}
+
+
+@every_variant
+def test_evaluation_tasks_are_fixed(make, variant: str) -> None:
+    scenario = make(variant)
+    for split, clients in splits(scenario):
+        if split != "train":
+            first, later = (tasks_of(scenario, split, clients, round) for round in (0, 9))
+            assert all(same(first[client], later[client]) for client in clients)
+
+
+@every_variant
+def test_no_query_example_is_in_the_support_set(make, variant: str) -> None:
+    scenario = make(variant)
+    for split, clients in splits(scenario):
+        for client, task in tasks_of(scenario, split, clients, 1).items():
+            overlap = set(rows(task.support)) & set(rows(task.query))
+            if variant == "quadratic":  # by design: support and query are the same function
+                assert same(task, Task(task.query, task.support))
+                continue
+            # Hungary and Long Beach have two patients each whose features are equal in all parts.
+            twins = 0
+            if variant.startswith("hospitals"):
+                index = heart_disease.HOSPITALS.index(scenario.hospital(client))
+                patients = heart_disease.load(scenario.data_dir)[index]
+                twins = sum(count > 1 for count in Counter(rows(Batch(*patients))).values())
+            assert len(overlap) <= twins
+
+
+@every_variant
+def test_tasks_suit_the_problem(make, variant: str) -> None:
+    scenario = make(variant)
+    problem = scenario.problem()
+    with seeding.isolated(seeding.generator(0)):
+        network = problem.network().to(problem.dtype)
+    params = {name: value.detach() for name, value in network.named_parameters()}
+    for split, clients in splits(scenario):
+        for task in tasks_of(scenario, split, clients, 1).values():
+            for batch in cast(task, problem.dtype):
+                assert batch.x.isfinite().all()
+                prediction = functional_call(network, params, (batch.x,))
+                loss = problem.loss(prediction, batch.y)
+                assert loss.shape == batch.y.shape[:1]
+                assert loss.isfinite().all()
+                for metric in problem.metrics:
+                    assert metric.function(prediction, batch.y).shape == ()
+                if problem.classes is not None:
+                    assert batch.y.dtype == torch.int64
+                    assert 0 <= int(batch.y.min()) <= int(batch.y.max()) < problem.classes
+
+
+@every_variant
+def test_statistics_are_double_vectors_of_one_shape(make, variant: str) -> None:
+    scenario = make(variant)
+    kinds = {
+        tuple((name, value.dtype, tuple(value.shape)) for name, value in sums.items())
+        for sums in (scenario.statistics(c) for c in some(scenario.clients()["train"]))
+    }
+    assert len(kinds) == 1
+    assert all(dtype == torch.float64 and len(shape) == 1 for _, dtype, shape in kinds.pop())
+
+
+# --- with every strategy ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def resolve(request: pytest.FixtureRequest):
+    """Return a function: scenario, strategy -> the configuration that ``fedmaml run`` would use."""
+
+    def resolved(scenario: str, strategy: str) -> config.RunConfig:
+        layer = {"scenario": scenario, "strategy": strategy}
+        if scenario == "hospitals":
+            layer["data_dir"] = str(request.getfixturevalue("data_dir"))
+        return config.resolve(layer)
+
+    return resolved
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@every_scenario
+def test_one_round_has_finite_losses_or_the_strategy_is_refused(
+    resolve, name: str, strategy: str
+) -> None:
+    run = resolve(name, strategy)
+    scenario, algorithm = run.make_scenario(), run.make_strategy()
+    if (name, strategy) in CANNOT:
+        with pytest.raises(UnsupportedProblemError, match=CANNOT[name, strategy]):
+            algorithm.build(run.make_problem(), seeding.generator(0))
+        return
+    start = algorithm.build(run.make_problem(), seeding.generator(0))
+    common = common_of(scenario)
+    for split in ("train", "test"):
+        clients = tuple(some(scenario.clients()[split]))
+
+        def tasks(chunk, split=split):
+            return scenario.tasks(split, chunk, 1, common)
+
+        memories = dict.fromkeys(clients, start.memory)
+        if split == "train":
+            request = TrainRequest(1, clients, start.state.meta)
+            reply, _ = work.train(algorithm, start.learner, request, tasks, memories, 4)
+            values = reply.metrics
+        else:
+            request = EvaluateRequest(1, split, clients, start.state.meta)
+            reply = work.evaluate(algorithm, start.learner, request, tasks, memories, 4)
+            values = reply.values
+        assert reply.rejected == ()
+        assert sorted(reply.clients) == list(clients)
+        for column in values.values():
+            assert torch.tensor(column).isfinite().all()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@every_scenario
+def test_every_recipe_resolves(resolve, name: str, strategy: str) -> None:
+    if (name, strategy) in CANNOT:
+        assert strategy not in CATALOGUE[name].recipes
+        return
+    run = resolve(name, strategy)
+    table = config.flatten_table(run.to_table())
+    recipes = CATALOGUE[name].recipes
+    wanted = {
+        key: value for key, value in recipes.get("*", {}).items() if key in table
+    } | recipes.get(strategy, {})
+    assert {key: table[key] for key in wanted} == wanted
+
+
+@every_scenario
+def test_recipes_name_only_strategies_and_keys_that_exist(name: str) -> None:
+    # `resolve` passes over keys that a strategy lacks, so a misspelled one would have no effect.
+    recipes = CATALOGUE[name].recipes
+    assert set(recipes) <= {"*", *STRATEGIES}
+    for strategy, recipe in recipes.items():
+        if strategy != "*":
+            assert set(recipe) <= set(config.known_keys(name, strategy)), strategy
+    everywhere = {key for strategy in STRATEGIES for key in config.known_keys(name, strategy)}
+    assert set(recipes.get("*", {})) <= everywhere
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+@every_scenario
+def test_says_where_it_comes_from(name: str) -> None:
+    module = inspect.getmodule(CATALOGUE[name])
+    docs = [module.__doc__]
+    docs += [
+        value.__doc__
+        for value in vars(module).values()
+        if inspect.ismodule(value) and value.__name__.startswith("fedmaml.simulations.datasets")
+    ]
+    # Quadratic tasks are made up; their equations stand in for a source.
+    assert any(re.search(r"\b(19|20)\d\d\b", doc) for doc in docs) or name == "quadratic"
+
+
+@every_scenario
+def test_is_one_file_of_its_own_name_and_not_long(name: str) -> None:
+    file = Path(inspect.getfile(CATALOGUE[name]))
+    assert file.stem == name
+    assert 80 <= len(file.read_text().splitlines()) <= 200
+
+
+@every_scenario
+def test_documents_every_setting_and_is_frozen(name: str) -> None:
+    cls = CATALOGUE[name]
+    for field in dataclasses.fields(cls):
+        assert re.search(rf"^\s+{field.name}: ", cls.__doc__, re.MULTILINE), field.name
+    scenario = cls()
+    assert scenario == cls()
+    assert hash(scenario) == hash(cls())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scenario.seed = 1
+    assert cls.about
+    assert len(cls.about) < 80

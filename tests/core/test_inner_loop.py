@@ -1,0 +1,81 @@
+"""The inner loop: numbers by hand on loss (theta - c)^2 / 2, c = 0."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.func import grad
+
+from fedmaml.core.inner_loop import GradientSteps
+from fedmaml.core.params import Params
+from fedmaml.core.tasks import Batch
+
+NOTHING = Batch(torch.zeros(0), torch.zeros(0))
+
+
+def loss(params: Params, batch: Batch) -> torch.Tensor:
+    return 0.5 * params["w"] ** 2
+
+
+def point(value: float) -> Params:
+    return {"w": torch.tensor(value, dtype=torch.float64)}
+
+
+def test_no_steps_return_the_parameters_as_they_came() -> None:
+    start = point(1.0)
+    assert GradientSteps(lr=0.1, steps=0).run(loss, start, NOTHING)["w"] is start["w"]
+
+
+def test_one_step_by_hand() -> None:
+    # 1 - 0.1 * 1 = 0.9
+    assert float(GradientSteps(lr=0.1, steps=1).run(loss, point(1.0), NOTHING)["w"]) == 0.9
+
+
+def test_k_steps_shrink_the_distance_k_times() -> None:
+    # phi_k = (1 - 0.1)^k
+    fast = GradientSteps(lr=0.1, steps=4).run(loss, point(1.0), NOTHING)
+    assert float(fast["w"]) == pytest.approx(0.9**4, rel=1e-15)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_steps_are_differentiable(steps: int) -> None:
+    # d phi_k / d theta = (1 - 0.1)^k
+    inner = GradientSteps(lr=0.1, steps=steps)
+    slope = grad(lambda start: inner.run(loss, start, NOTHING)["w"])(point(1.0))["w"]
+    assert float(slope) == pytest.approx(0.9**steps, rel=1e-15)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_first_order_steps_go_to_the_same_place_with_slope_one(steps: int) -> None:
+    inner = GradientSteps(lr=0.1, steps=steps)
+
+    def run(start: Params) -> torch.Tensor:
+        return inner.run(loss, start, NOTHING, first_order=True)["w"]
+
+    assert float(run(point(1.0))) == pytest.approx(0.9**steps, rel=1e-15)
+    assert float(grad(run)(point(1.0))["w"]) == 1.0
+
+
+def test_rates_replace_the_step_size_entry_by_entry() -> None:
+    start = {"w": torch.tensor([1.0, 1.0], dtype=torch.float64)}
+    rates = {"w": torch.tensor([0.5, -0.25], dtype=torch.float64)}
+    fast = GradientSteps(lr=0.1, steps=1).run(
+        lambda params, _: 0.5 * params["w"].square().sum(), start, NOTHING, rates=rates
+    )
+    # 1 - 0.5 * 1 and 1 + 0.25 * 1
+    assert fast["w"].tolist() == [0.5, 1.25]
+
+
+def test_the_start_is_not_changed() -> None:
+    start = point(1.0)
+    GradientSteps(lr=0.1, steps=3).run(loss, start, NOTHING)
+    assert float(start["w"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": 0.0}, {"lr": -1.0}, {"steps": -1}, {"lr": float("nan")}, {"step": 3}],
+    ids=str,
+)
+def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        GradientSteps(**wrong)

@@ -1,0 +1,139 @@
+"""The commands as a user types them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "fedmaml.cli"]
+FAST = ["--rounds", "3", "--set", "task.test_clients=8"]
+
+
+def fedmaml(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False, timeout=120
+    )
+
+
+def test_help_names_all_commands(tmp_path: Path) -> None:
+    done = fedmaml("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for command in ("list", "run", "check-gradients", "show"):
+        assert command in done.stdout
+
+
+def test_help_imports_neither_torch_nor_flower(tmp_path: Path) -> None:
+    program = "import sys, fedmaml.cli; print('torch' in sys.modules, 'flwr' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_list_as_json_has_everything(tmp_path: Path) -> None:
+    listed = json.loads(fedmaml("list", "--json", cwd=tmp_path).stdout)
+    assert set(listed) == {"scenarios", "strategies", "backends"}
+    assert len(listed["strategies"]) >= 9
+    assert all(about for entries in listed.values() for about in entries.values())
+
+
+def test_run_leaves_a_complete_directory_that_show_reads(tmp_path: Path) -> None:
+    done = fedmaml("run", "digits", "--strategy", "fomaml", *FAST, "--out", "one", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+    files = {path.name for path in (tmp_path / "one").iterdir()}
+    assert files == {
+        "config.toml", "rounds.jsonl", "theta.safetensors", "clients.jsonl", "summary.json",
+    }  # fmt: skip
+    assert len((tmp_path / "one" / "rounds.jsonl").read_text().splitlines()) == 3
+    shown = json.loads(fedmaml("show", "one", "--json", cwd=tmp_path).stdout)
+    assert set(shown) >= {
+        "scenario", "strategy", "seed", "rounds", "backend", "nodes", "clients_train",
+        "clients_test", "metric", "theta_sha256", "rejected_replies", "seconds", "versions",
+    }  # fmt: skip
+    assert set(shown["metric"]) >= {"name", "unit", "better", "before", "after", "ci95"}
+
+
+def test_run_again_from_its_own_configuration_gives_the_same_bits(tmp_path: Path) -> None:
+    first = json.loads(
+        fedmaml("run", "digits", *FAST, "--seed", "4", "--out", "a", "--json", cwd=tmp_path).stdout
+    )
+    again = json.loads(
+        fedmaml("run", "--config", "a/config.toml", "--out", "b", "--json", cwd=tmp_path).stdout
+    )
+    assert again["theta_sha256"] == first["theta_sha256"]
+    assert again["metric"] == first["metric"]
+
+
+def test_json_is_one_object_and_nothing_else(tmp_path: Path) -> None:
+    done = fedmaml("run", "quadratic", "--rounds", "2", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["distance_to_closed_form"] > 0
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_run_directory_is_not_overwritten_unless_forced(tmp_path: Path) -> None:
+    arguments = ["run", "quadratic", "--rounds", "1", "--out", "x"]
+    assert fedmaml(*arguments, cwd=tmp_path).returncode == 0
+    refused = fedmaml(*arguments, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "holds a run already" in refused.stderr
+    assert "--force" in refused.stderr
+    assert fedmaml(*arguments, "--force", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "nowhere"], "nowhere holds no run"),
+        (["list", "strategy"], "cannot list 'strategy'"),
+        (["run"], "no scenario given; known: quadratic, sinusoid, digits, hospitals"),
+        (["run", "digits", "--round", "3"], "No such option"),
+        (["check-gradients", "--strategy", "mamal"], "no strategy 'mamal'"),
+        (["run", "digits", "--out", "/proc/nope"], "cannot write to /proc/nope"),
+        (["run", "hospitals", "--data-dir", "empty"], "heart_disease/processed.cleveland.data"),
+    ],
+)
+def test_mistakes_end_as_one_clear_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = fedmaml(*arguments, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_show_names_what_is_missing_of_a_run_cut_short(tmp_path: Path) -> None:
+    fedmaml("run", "quadratic", "--rounds", "3", "--out", "x", cwd=tmp_path)
+    (tmp_path / "x" / "summary.json").unlink()
+    records = (tmp_path / "x" / "rounds.jsonl").read_text()
+    (tmp_path / "x" / "rounds.jsonl").write_text(records[:-20])
+    done = fedmaml("show", "x", cwd=tmp_path)
+    assert "x is not complete: 2 of 3 rounds are finished" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_interrupt_ends_cleanly_with_what_is_finished_on_disk(tmp_path: Path) -> None:
+    command = [*COMMAND, "run", "sinusoid", "--rounds", "100000", "--out", "x"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as popen:
+        records = tmp_path / "x" / "rounds.jsonl"
+        theta = tmp_path / "x" / "theta.safetensors"
+        deadline = time.monotonic() + 60
+        while not theta.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        popen.send_signal(signal.SIGINT)
+        _, errors = popen.communicate(timeout=30)
+    assert popen.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert all(json.loads(line)["round"] for line in records.read_text().splitlines())
+
+
+def test_check_gradients_lists_every_strategy(tmp_path: Path) -> None:
+    done = fedmaml("check-gradients", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    results = json.loads(done.stdout)
+    assert len({result["strategy"] for result in results}) >= 9
+    assert all(set(result) == {"strategy", "reference", "relative_error"} for result in results)
