@@ -48,7 +48,14 @@ def train(message: Message, context: Context) -> Message:
         request = read_train_request(message.content)
         tasks = _tasks(bench, "train", request.round, request.common)
         return answer_train(
-            message, context, bench.strategy, bench.learner, bench.blank, tasks, bench.client_batch
+            message,
+            request,
+            context,
+            bench.strategy,
+            bench.learner,
+            bench.blank,
+            tasks,
+            bench.client_batch,
         )
 
     return _guarded(message, context, "training", answer)
@@ -63,7 +70,14 @@ def evaluate(message: Message, context: Context) -> Message:
         split = next(split for split in SPLITS if split == request.split)
         tasks = _tasks(bench, split, request.round, request.common)
         return answer_evaluate(
-            message, context, bench.strategy, bench.learner, bench.blank, tasks, bench.client_batch
+            message,
+            request,
+            context,
+            bench.strategy,
+            bench.learner,
+            bench.blank,
+            tasks,
+            bench.client_batch,
         )
 
     return _guarded(message, context, "evaluation", answer)

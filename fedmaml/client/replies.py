@@ -14,8 +14,12 @@ from fedmaml.core.learner import Learner, Problem
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import Task, TaskGroup, stack
 from fedmaml.flower_internals import CLIENT_APP_RAISED
-from fedmaml.messages import evaluate as evaluate_messages
-from fedmaml.messages import train as train_messages
+from fedmaml.messages.evaluate import (
+    EvaluateRequest,
+    read_evaluate_request,
+    write_evaluate_reply,
+)
+from fedmaml.messages.train import TrainRequest, read_train_request, write_train_reply
 from fedmaml.strategies.base import MetaStrategy
 
 logger = logging.getLogger("fedmaml")
@@ -36,7 +40,10 @@ def train_reply(
         task: The client's support and query examples of this round.
     """
     start = strategy.build(problem, seeding.generator(0, "init"))
-    return answer_train(message, context, strategy, start.learner, start.memory, _only(task))
+    request = read_train_request(message.content)
+    return answer_train(
+        message, request, context, strategy, start.learner, start.memory, _only(task)
+    )
 
 
 def evaluate_reply(
@@ -44,11 +51,15 @@ def evaluate_reply(
 ) -> Message:
     """Answer an evaluate message of a `FlowerStrategy`; arguments as in `train_reply`."""
     start = strategy.build(problem, seeding.generator(0, "init"))
-    return answer_evaluate(message, context, strategy, start.learner, start.memory, _only(task))
+    request = read_evaluate_request(message.content)
+    return answer_evaluate(
+        message, request, context, strategy, start.learner, start.memory, _only(task)
+    )
 
 
 def answer_train(
     message: Message,
+    request: TrainRequest,
     context: Context,
     strategy: MetaStrategy,
     learner: Learner,
@@ -57,15 +68,15 @@ def answer_train(
     client_batch: int = 1,
 ) -> Message:
     """Answer a train message for all clients that it names."""
-    request = train_messages.read_train_request(message.content)
     memories = load_memories(context, request.clients, blank)
     reply, kept = work.train(strategy, learner, request, tasks, memories, client_batch)
     save_memories(context, kept)
-    return Message(train_messages.write_train_reply(reply), reply_to=message)
+    return Message(write_train_reply(reply), reply_to=message)
 
 
 def answer_evaluate(
     message: Message,
+    request: EvaluateRequest,
     context: Context,
     strategy: MetaStrategy,
     learner: Learner,
@@ -74,10 +85,9 @@ def answer_evaluate(
     client_batch: int = 1,
 ) -> Message:
     """Answer an evaluate message for all clients that it names."""
-    request = evaluate_messages.read_evaluate_request(message.content)
     memories = load_memories(context, request.clients, blank)
     reply = work.evaluate(strategy, learner, request, tasks, memories, client_batch)
-    return Message(evaluate_messages.write_evaluate_reply(reply), reply_to=message)
+    return Message(write_evaluate_reply(reply), reply_to=message)
 
 
 def error_reply(message: Message, error: Exception, stage: str) -> Message:
