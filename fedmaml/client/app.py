@@ -32,8 +32,11 @@ def roll_call(message: Message, context: Context) -> Message:
         for split, numbers in bench.scenario.clients().items():
             first = numbers.start + (part - numbers.start) % parts
             hosted[split] = (min(first, numbers.stop), numbers.stop, parts)
-        mine = range(*hosted["train"]) if _has_statistics(bench) else range(0)
-        statistics = {client: bench.scenario.statistics(client) for client in mine}
+        statistics: dict[int, Params] = {}
+        for client in range(*hosted["train"]):
+            if not (own := bench.scenario.statistics(client)):
+                break  # this scenario has none; there may be a million clients
+            statistics[client] = own
         content = write_roll_call_reply(RollCallReply(hosted, statistics))
         return Message(content, reply_to=message)
 
@@ -47,16 +50,7 @@ def train(message: Message, context: Context) -> Message:
     def answer(bench: Workbench) -> Message:
         request = read_train_request(message.content)
         tasks = _tasks(bench, "train", request.round, request.common)
-        return answer_train(
-            message,
-            request,
-            context,
-            bench.strategy,
-            bench.learner,
-            bench.blank,
-            tasks,
-            bench.client_batch,
-        )
+        return answer_train(message, request, context, bench.method, tasks)
 
     return _guarded(message, context, "training", answer)
 
@@ -69,16 +63,7 @@ def evaluate(message: Message, context: Context) -> Message:
         request = read_evaluate_request(message.content)
         split = next(split for split in SPLITS if split == request.split)
         tasks = _tasks(bench, split, request.round, request.common)
-        return answer_evaluate(
-            message,
-            request,
-            context,
-            bench.strategy,
-            bench.learner,
-            bench.blank,
-            tasks,
-            bench.client_batch,
-        )
+        return answer_evaluate(message, request, context, bench.method, tasks)
 
     return _guarded(message, context, "evaluation", answer)
 
@@ -97,11 +82,6 @@ def _tasks(
     bench: Workbench, split: Split, round: int, common: Params
 ) -> Callable[[Sequence[int]], list[TaskGroup]]:
     return lambda clients: bench.scenario.tasks(split, clients, round, common)
-
-
-def _has_statistics(bench: Workbench) -> bool:
-    numbers = bench.scenario.clients()["train"]
-    return bool(numbers) and bool(bench.scenario.statistics(numbers[0]))
 
 
 def _partition(context: Context) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """A Flower message in, a Flower message out: the client's side for anyone's ClientApp."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from flwr.app import Context, Error, Message
@@ -24,7 +25,28 @@ from fedmaml.strategies.base import MetaStrategy
 
 logger = logging.getLogger("fedmaml")
 
-Tasks = Callable[[Sequence[int]], list[TaskGroup]]
+
+@dataclass(frozen=True)
+class Method:
+    """A strategy made ready for a problem: what messages are answered with.
+
+    Attributes:
+        strategy: The algorithm.
+        learner: From its ``build``.
+        blank: A new client's memory, from its ``build``.
+        client_batch: Clients per vectorised computation.
+    """
+
+    strategy: MetaStrategy
+    learner: Learner
+    blank: Params
+    client_batch: int = 1
+
+
+def make_method(strategy: MetaStrategy, problem: Problem, seed: int = 0) -> Method:
+    """Build a strategy as the server of the same seed does."""
+    start = strategy.build(problem, seeding.generator(seed, "init"))
+    return Method(strategy, start.learner, start.memory)
 
 
 def train_reply(
@@ -39,54 +61,38 @@ def train_reply(
         problem: The same as the server's.
         task: The client's support and query examples of this round.
     """
-    start = strategy.build(problem, seeding.generator(0, "init"))
     request = read_train_request(message.content)
-    return answer_train(
-        message, request, context, strategy, start.learner, start.memory, _only(task)
-    )
+    return answer_train(message, request, context, make_method(strategy, problem), _only(task))
 
 
 def evaluate_reply(
     message: Message, context: Context, strategy: MetaStrategy, problem: Problem, task: Task
 ) -> Message:
     """Answer an evaluate message of a `FlowerStrategy`; arguments as in `train_reply`."""
-    start = strategy.build(problem, seeding.generator(0, "init"))
     request = read_evaluate_request(message.content)
-    return answer_evaluate(
-        message, request, context, strategy, start.learner, start.memory, _only(task)
-    )
+    return answer_evaluate(message, request, context, make_method(strategy, problem), _only(task))
 
 
 def answer_train(
-    message: Message,
-    request: TrainRequest,
-    context: Context,
-    strategy: MetaStrategy,
-    learner: Learner,
-    blank: Params,
-    tasks: Tasks,
-    client_batch: int = 1,
+    message: Message, request: TrainRequest, context: Context, method: Method, tasks: work.Tasks
 ) -> Message:
     """Answer a train message for all clients that it names."""
-    memories = load_memories(context, request.clients, blank)
-    reply, kept = work.train(strategy, learner, request, tasks, memories, client_batch)
+    memories = load_memories(context, request.clients, method.blank)
+    reply, kept = work.train(
+        method.strategy, method.learner, request, tasks, memories, method.client_batch
+    )
     save_memories(context, kept)
     return Message(write_train_reply(reply), reply_to=message)
 
 
 def answer_evaluate(
-    message: Message,
-    request: EvaluateRequest,
-    context: Context,
-    strategy: MetaStrategy,
-    learner: Learner,
-    blank: Params,
-    tasks: Tasks,
-    client_batch: int = 1,
+    message: Message, request: EvaluateRequest, context: Context, method: Method, tasks: work.Tasks
 ) -> Message:
     """Answer an evaluate message for all clients that it names."""
-    memories = load_memories(context, request.clients, blank)
-    reply = work.evaluate(strategy, learner, request, tasks, memories, client_batch)
+    memories = load_memories(context, request.clients, method.blank)
+    reply = work.evaluate(
+        method.strategy, method.learner, request, tasks, memories, method.client_batch
+    )
     return Message(write_evaluate_reply(reply), reply_to=message)
 
 
@@ -98,7 +104,7 @@ def error_reply(message: Message, error: Exception, stage: str) -> Message:
     return Message(Error(CLIENT_APP_RAISED, reason), reply_to=message)
 
 
-def _only(task: Task) -> Tasks:
+def _only(task: Task) -> work.Tasks:
     def tasks(clients: Sequence[int]) -> list[TaskGroup]:
         return [TaskGroup(tuple(clients), stack([task]))]
 

@@ -1,18 +1,15 @@
 """Everything a node builds once from a run's configuration and keeps between messages."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 
-from fedmaml.config import RunConfig, from_run_config
-from fedmaml.core import seeding
-from fedmaml.core.learner import Learner
-from fedmaml.core.params import Params, count_entries
+from fedmaml.client.replies import Method, make_method
+from fedmaml.config import from_run_config
 from fedmaml.simulations.scenario import Scenario
-from fedmaml.strategies.base import MetaStrategy
 
 _BATCH_BYTES = 256 * 2**20
 _MOST_CLIENTS = 1024
@@ -20,14 +17,15 @@ _MOST_CLIENTS = 1024
 
 @dataclass(frozen=True)
 class Workbench:
-    """What messages are answered with; attributes as returned by ``build``."""
+    """What a node works with.
 
-    config: RunConfig
+    Attributes:
+        scenario: Where tasks come from.
+        method: What turns them into updates.
+    """
+
     scenario: Scenario
-    strategy: MetaStrategy
-    learner: Learner
-    blank: Params
-    client_batch: int
+    method: Method
 
 
 def workbench(run_config: Mapping[str, Any]) -> Workbench:
@@ -39,17 +37,10 @@ def workbench(run_config: Mapping[str, Any]) -> Workbench:
 def _workbench(items: tuple[tuple[str, Any], ...]) -> Workbench:
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
     config = from_run_config(dict(items))
-    strategy = config.make_strategy()
-    start = strategy.build(config.make_problem(), seeding.generator(config.seed, "init"))
-    entries = count_entries(start.state.meta)
-    return Workbench(
-        config,
-        config.make_scenario(),
-        strategy,
-        start.learner,
-        start.memory,
-        config.client_batch or _default_batch(entries),
-    )
+    method = make_method(config.make_strategy(), config.make_problem(), config.seed)
+    entries = sum(value.numel() for value in method.learner.network.parameters())
+    batch = config.client_batch or _default_batch(entries)
+    return Workbench(config.make_scenario(), replace(method, client_batch=batch))
 
 
 def _default_batch(entries: int) -> int:
