@@ -14,9 +14,10 @@ from fedmaml.simulations.scenarios import Digits
 
 ADAM_BASELINE = {
     "strategy": "fedavg", "rounds": 300, "inner.steps": 10, "inner.lr": 0.1,
-    "outer.optimizer": "adam", "outer.lr": 0.01, "adaptation.lr": 0.1, "adaptation.steps": 100,
+    "outer.optimizer": "adam", "outer.lr": 0.01, "outer.schedule": "cosine",
+    "adaptation.lr": 0.1, "adaptation.steps": 100,
 }  # fmt: skip
-"""Four times FedAvg's local work; the strongest baseline found."""
+"""Four times FedAvg's local work; the best of 12 settings on validation devices (seeds 0 and 1)."""
 
 METHODS: dict[str, tuple[dict[str, Any], str]] = {
     "Local, 200 steps": ({"strategy": "local"}, "after"),
@@ -26,7 +27,7 @@ METHODS: dict[str, tuple[dict[str, Any], str]] = {
     "FedAvg + fine-tuning, 30 steps": ({"strategy": "fedavg"}, "after"),
     "FedProx + fine-tuning, 30 steps": ({"strategy": "fedprox"}, "after"),
     "Reptile, 30 steps": ({"strategy": "reptile"}, "after"),
-    "FedAdam + fine-tuning, 300 rounds, 10 local steps": (ADAM_BASELINE, "after"),
+    "FedAdam + fine-tuning, 300 rounds, tuned": (ADAM_BASELINE, "after"),
     "FedRep": ({"strategy": "fedrep"}, "after"),
     "ProtoNet": ({"strategy": "protonet"}, "after"),
     "Meta-SGD, 5 steps": ({"strategy": "meta_sgd"}, "after"),
