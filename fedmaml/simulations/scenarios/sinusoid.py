@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedmaml.core import seeding
 from fedmaml.core.learner import Problem
@@ -23,15 +23,6 @@ from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
-
-
-def _network() -> nn.Module:
-    """Return the paper's network, drawn as in its code: truncated N(0, 0.01^2), biases 0."""
-    network = MLP((1, 40, 40, 1))
-    for name, parameter in network.named_parameters():
-        if name.endswith("weight"):
-            nn.init.trunc_normal_(parameter, std=0.01, a=-0.02, b=0.02)
-    return network
 
 
 def squared_error(prediction: Tensor, y: Tensor) -> Tensor:
@@ -76,7 +67,7 @@ class Sinusoid(Scenario):
     test_queries: Annotated[int, Gt(0)] = 100
 
     def problem(self) -> Problem:
-        return Problem(_network, squared_error, (MEAN_SQUARED_ERROR,))
+        return Problem(lambda: MLP((1, 40, 40, 1)), squared_error, (MEAN_SQUARED_ERROR,))
 
     def clients(self) -> dict[Split, range]:
         first_test = self.train_clients + self.validation_clients
