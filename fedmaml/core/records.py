@@ -37,6 +37,11 @@ class Rejection:
     node: str = ""
     clients: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse a reason that nobody could look up."""
+        if self.reason not in REASONS:
+            raise ValueError(f"unknown reason {self.reason!r}; known: {', '.join(REASONS)}")
+
 
 @dataclass(frozen=True)
 class RoundRecord:
