@@ -229,10 +229,15 @@ def _complete(config: RunConfig, out: Path, force: bool) -> bool:
     directory = RunDirectory(run_path(config, out))
     if not (directory.path / "config.toml").exists():
         return False
-    there = flatten_table(directory.config_table())
     wanted = flatten_table(tomllib.loads(tomli_w.dumps(config.to_table())))
+    try:
+        there = flatten_table(directory.config_table())
+    except RunDirectoryError:
+        if force:
+            return False
+        raise
     if there == wanted:
-        return directory.summary() is not None
+        return _finished(directory)
     if force:
         return False
     key = next(key for key in (*wanted, *there) if there.get(key) != wanted.get(key))
@@ -240,6 +245,15 @@ def _complete(config: RunConfig, out: Path, force: bool) -> bool:
         f"{directory.path} holds a run with other settings ({key} = {there.get(key)!r}, now "
         f"{wanted.get(key)!r}): choose another folder with --out, or run it again with --force"
     )
+
+
+def _finished(directory: RunDirectory) -> bool:
+    """Return whether nothing of a run's outcome is missing; what is cut short is run again."""
+    try:
+        summary = directory.summary()
+    except RunDirectoryError:
+        return False
+    return summary is not None and len(directory.clients()) == summary["clients_test"]
 
 
 # --- read -------------------------------------------------------------------------------------
@@ -267,7 +281,7 @@ def compare(planned: Plan, out: Path) -> Comparison:
         clients=int(summary["clients_test"]),
         headline=_headline(rows),
         rows=rows,
-        notes=_notes(len(planned[REFERENCE])),
+        notes=(*_notes(len(planned[REFERENCE])), *_missing(after)),
         settings={name: _settings(configs[0]) for name, configs in planned.items()},
     )
 
@@ -420,7 +434,8 @@ def _notes(seeds: int) -> tuple[str, ...]:
         "Judged after the last round; no round was chosen.",
         "Differences are paired by seed and test client; intervals: hierarchical bootstrap over "
         "seeds and clients, calibrated by Student's t over seeds; p: the larger of a t-test over "
-        "seeds and Wilcoxon's signed-rank test over clients, Holm-corrected.",
+        "seeds and Wilcoxon's signed-rank test over clients, Holm-corrected for the number of "
+        "strategies, as the sentences are; intervals are not.",
     ]
     if seeds == 1:
         notes.append(
@@ -437,6 +452,16 @@ def _notes(seeds: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _missing(after: Mapping[str, Values]) -> list[str]:
+    """Say whose pairs are incomplete, because a client could not be judged."""
+    notes = []
+    for name, values in after.items():
+        pairs = zip(values, after[REFERENCE], strict=True)
+        if lost := sum(len(one.keys() ^ other.keys()) for one, other in pairs):
+            notes.append(f"{name}: {lost} test clients were judged only there or only in FedAvg.")
+    return notes
+
+
 # --- numbers as text --------------------------------------------------------------------------
 
 
@@ -446,7 +471,7 @@ def number(value: float | None) -> str:
         return "–"
     size = abs(value)
     if 0 < size < 0.0005 or size >= 100_000:
-        return f"{value:.0e}"
+        return f"{value:.1g}"
     decimals = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
     return f"{value:.{decimals}f}"
 
