@@ -123,13 +123,15 @@ def run(
 
 @app.command()
 def compare(
-    scenario: Annotated[str, typer.Argument(help="Which problem; see `fedmaml list`.")],
+    scenario: Annotated[
+        str, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
+    ],
     strategies: Annotated[
         str, typer.Option(help="Which algorithms, e.g. fomaml,maml; local and fedavg are added.")
     ],
     seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 5,
     rounds: Annotated[
-        int | None, typer.Option(help="Rounds of training. [default: each one's recipe]")
+        int | None, typer.Option(help="Rounds of training. (default: each one's recipe)")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -137,7 +139,7 @@ def compare(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with such settings.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder. [default: runs/compare-SCENARIO]")
+        Path | None, typer.Option(help="Folder. (default: runs/compare-SCENARIO)")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Run again what --out holds with other settings.")
@@ -146,8 +148,8 @@ def compare(
 ) -> None:
     """Compare strategies with fine-tuned FedAvg on the same clients and seeds.
 
-    Complete runs in --out are reused, so the same command goes on after an interruption, and
-    more strategies or seeds cost only themselves.
+    Complete runs in --out are reused, so the same command goes on after Ctrl-C,
+    and more strategies or seeds cost only themselves.
     """
     from fedmaml.config import load_toml, parse_assignment
 

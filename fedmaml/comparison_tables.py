@@ -15,8 +15,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fedmaml.comparing import REFERENCE, Comparison, Row, number, p_text, signed
+from fedmaml.comparing import Comparison
 from fedmaml.core.errors import RunDirectoryError
+from fedmaml.verdicts import REFERENCE, Row, number, p_text, signed
 
 _HEADER = ("strategy", "rounds", "before", "after", f"minus {REFERENCE}", "95 % interval", "p")
 
@@ -38,11 +39,12 @@ def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:
         table.add_row(*_cells(row), style=colours.get(row.verdict))
     console.print(table)
     for row in comparison.rows:
-        console.print(row.sentence)
+        console.print(row.sentence, markup=False)
     console.print()
     for note in comparison.notes:
-        console.print(note, style="dim")
-    console.print(f"Written: {paths[0].parent}/{{{','.join(path.name for path in paths)}}}")
+        console.print(note, style="dim", markup=False)
+    names = ", ".join(path.name for path in paths)
+    console.print(f"In {paths[0].parent}: {names}", markup=False, soft_wrap=True)
 
 
 def write_files(comparison: Comparison, out: Path) -> list[Path]:
@@ -172,4 +174,8 @@ def _split_settings(comparison: Comparison) -> tuple[dict[str, Any], dict[str, d
 
 
 def _assignments(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in settings.items()) or "–"
+    written = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in settings.items()
+    }
+    return ", ".join(f"{key}={value}" for key, value in written.items()) or "–"

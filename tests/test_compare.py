@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmaml.comparing import Comparison, Metric, Plan, Row, compare, judge, plan, run_all
+from fedmaml.comparing import Comparison, Plan, compare, plan, run_all
 from fedmaml.comparison_tables import as_csv, as_latex, as_markdown, print_comparison, write_files
 from fedmaml.core.errors import BackendError, ConfigurationError, RunDirectoryError
+from fedmaml.verdicts import Metric, Row, judge
 
 COMMAND = [sys.executable, "-m", "fedmaml.cli", "compare"]
 SMALL = {"task.test_clients": 8, "task.train_clients": 20}
@@ -214,8 +215,8 @@ def test_every_form_has_every_strategy() -> None:
     assert r"meta\_sgd & 10 & " in as_latex(made)
     for form in (as_markdown, as_csv):
         assert "meta_sgd" in form(made)
-    assert "All: rounds = 10" in as_markdown(made)
-    assert "- maml: x = maml" in as_markdown(made)
+    assert "All: rounds=10" in as_markdown(made)
+    assert "- maml: x=maml" in as_markdown(made)
 
 
 def test_the_table_fits_80_columns(capsys, monkeypatch) -> None:

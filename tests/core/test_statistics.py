@@ -79,7 +79,9 @@ def coverage(seeds: int, shared: float, repeats: int) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "shared"), WORLDS)
 def test_interval_holds_the_truth_in_95_of_100_worlds(seeds: int, shared: float) -> None:
-    assert 0.93 <= coverage(seeds, shared, 1000) <= 0.97
+    # 1,000 repeats have a standard error of .007, so one of these worlds would miss by chance:
+    # three skewed seeds have .944, with the bootstrap as with Student's t. Hence 4,000.
+    assert 0.93 <= coverage(seeds, shared, 4000) <= 0.97
 
 
 @pytest.mark.parametrize(("seeds", "shared"), [(1, 0.0), (5, 0.0), (5, 1.0)])
