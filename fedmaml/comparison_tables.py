@@ -19,7 +19,7 @@ from fedmaml.comparing import Comparison
 from fedmaml.core.errors import RunDirectoryError
 from fedmaml.verdicts import REFERENCE, Row, number, p_text, signed
 
-_HEADER = ("strategy", "rounds", "before", "after", f"minus {REFERENCE}", "95 % interval", "p")
+_HEADER = ("strategy", "rounds", "before", "after", f"vs {REFERENCE}", "95 % interval", "p")
 
 
 def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,12 +222,17 @@ def test_every_form_has_every_strategy() -> None:
 
 def test_the_table_fits_80_columns(capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    print_comparison(comparison(meta_sgd=-12.5, maml=1e-4), [Path("x/comparison.md")])
+    made = comparison(meta_sgd=-12.5, protonet=1e-4)
+    small = replace(made.rows[2], difference_ci95=(-0.0123, -0.0004), p_holm=0.0)
+    made = replace(made, rows=(*made.rows[:2], small))
+    print_comparison(made, [Path("x/comparison.md")])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Answer."
     assert all(len(line) <= 80 for line in lines)
     assert "…" not in "".join(lines)
+    assert any("strategy" in line and "vs fedavg" in line for line in lines)
     assert any("meta_sgd" in line and "-12.5" in line and "<.001" in line for line in lines)
+    assert any("protonet" in line and "-0.012 to -0.0004" in line for line in lines)
 
 
 # --- as a user types it
