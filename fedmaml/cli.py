@@ -1,4 +1,4 @@
-"""The command line: ``fedmaml list | run | check-gradients | show``.
+"""The command line: ``fedmaml list | run | compare | check-gradients | show``.
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
 """
@@ -119,6 +119,56 @@ def run(
         print(json.dumps(summary))
     else:
         run_table([summary])
+
+
+@app.command()
+def compare(
+    scenario: Annotated[
+        str, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
+    ],
+    strategies: Annotated[
+        str, typer.Option(help="Which algorithms, e.g. fomaml,maml; local and fedavg are added.")
+    ],
+    seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 5,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds of training. (default: each one's recipe)")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value for all strategies that know the key; repeatable."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with such settings.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder. (default: runs/compare-SCENARIO)")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run again what --out holds with other settings.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare strategies with fine-tuned FedAvg on the same clients and seeds.
+
+    Complete runs in --out are reused, so the same command goes on after Ctrl-C,
+    and more strategies or seeds cost only themselves.
+    """
+    from fedmaml.config import load_toml, parse_assignment
+
+    layers = [load_toml(config)] if config else []
+    layers += [parse_assignment(text) for text in settings or []]
+
+    from fedmaml import comparing
+    from fedmaml.comparison_tables import as_table, print_comparison, write_files
+
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    planned = comparing.plan(scenario, names, seeds, layers, rounds)
+    folder = out or Path("runs") / f"compare-{scenario}"
+    comparing.run_all(planned, folder, force=force, progress=not as_json)
+    comparison = comparing.compare(planned, folder)
+    paths = write_files(comparison, folder)
+    if as_json:
+        print(json.dumps(as_table(comparison)))
+    else:
+        print_comparison(comparison, paths)
 
 
 @app.command("check-gradients")

@@ -289,7 +289,7 @@ def _known(name: Any, catalogue: Mapping[str, Any], kind: str) -> str:
     if name is None:
         raise ConfigurationError(f"no {kind} given; known: {', '.join(catalogue)}")
     raise ConfigurationError(
-        f"{kind} = {name!r}: there is no such {kind}{_nearest(str(name), catalogue)}; "
+        f"{kind} = {name!r}: there is no such {kind}{nearest(str(name), catalogue)}; "
         f"known: {', '.join(catalogue)} (fedmaml list)"
     )
 
@@ -301,11 +301,12 @@ def _unknown_key(key: str, allowed: Iterable[str], scenario: str, strategy: str)
     hint = f" (it belongs to {', '.join(elsewhere)})" if elsewhere else ""
     return (
         f"unknown key {key!r} for scenario {scenario!r} and strategy {strategy!r}{hint}"
-        f"{_nearest(key, allowed)}; known: {', '.join(allowed)}"
+        f"{nearest(key, allowed)}; known: {', '.join(allowed)}"
     )
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint at the known word that was probably meant; "" if none is near."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 

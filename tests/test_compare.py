@@ -1,0 +1,294 @@
+"""Comparisons: what is planned, what is run again, what may be concluded, what is written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmaml.comparing import Comparison, Plan, compare, plan, run_all
+from fedmaml.comparison_tables import as_csv, as_latex, as_markdown, print_comparison, write_files
+from fedmaml.core.errors import BackendError, ConfigurationError, RunDirectoryError
+from fedmaml.verdicts import Metric, Row, judge
+
+COMMAND = [sys.executable, "-m", "fedmaml.cli", "compare"]
+SMALL = {"task.test_clients": 8, "task.train_clients": 20}
+ACCURACY = Metric("accuracy", "1", "higher")
+FILES = ("comparison.md", "comparison.csv", "comparison.tex", "comparison.json")
+
+
+def fedmaml(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False, timeout=120,
+        env=os.environ | {"COLUMNS": "80"},
+    )  # fmt: skip
+
+
+def small(*strategies: str, seeds: int = 2, rounds: int = 2, **settings: float) -> Plan:
+    layers = [SMALL, {key.replace("__", "."): value for key, value in settings.items()}]
+    return plan("digits", strategies, seeds, layers, rounds)
+
+
+def synthetic(**shifts: float) -> tuple[Row, ...]:
+    """Return rows for 5 seeds x 40 clients: FedAvg is noise, the others are shifted and noisier."""
+    rng = np.random.default_rng(0)
+    base = 0.7 + 0.1 * rng.normal(size=(5, 40))
+    table = {"fedavg": base} | {
+        name: base + shift + 0.05 * rng.normal(size=base.shape) for name, shift in shifts.items()
+    }
+    values = {name: [dict(enumerate(seed)) for seed in array] for name, array in table.items()}
+    return judge(ACCURACY, dict.fromkeys(table, 10), values, values)
+
+
+# --- plan
+
+
+def test_the_baselines_are_always_in_and_settings_reach_those_who_know_them() -> None:
+    planned = small("maml", "maml", inner__lr=0.3, adaptation__steps=7)
+    assert list(planned) == ["local", "fedavg", "maml"]
+    assert [config.seed for config in planned["maml"]] == [0, 1]
+    assert all(configs[0].options["inner"]["lr"] == 0.3 for configs in planned.values())
+    assert planned["fedavg"][0].options["adaptation"]["steps"] == 7
+    assert "adaptation" not in planned["maml"][0].options
+    assert [configs[0].rounds for configs in planned.values()] == [0, 2, 2]
+    assert len({json.dumps(configs[1].task) for configs in planned.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("strategies", "seeds", "layer", "message"),
+    [
+        (["mamal"], 1, {}, "strategy = 'mamal': there is no such strategy; did you mean 'maml'"),
+        (["maml"], 0, {}, "seeds = 0: allowed: 1 or more"),
+        (["maml"], 1, {"iner.lr": 1}, "unknown key 'iner.lr'.*did you mean 'inner.lr'"),
+        (["maml"], 1, {"mu": 1}, "unknown key 'mu': neither scenario 'digits' nor any of local"),
+        (["maml"], 1, {"seed": 1}, "seed = 1: a comparison takes the seed with --seeds"),
+        (["maml"], 1, {"inner.lr": "x"}, "inner.lr = 'x'"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(strategies, seeds, layer, message) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        plan("digits", strategies, seeds, [layer], None)
+
+
+def test_an_unknown_scenario_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean 'digits'"):
+        plan("digit", ["maml"], 1, [], None)
+
+
+# --- run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
+    """A comparison whose runs are complete; tests leave it as it is."""
+    planned, out = small("fomaml"), tmp_path_factory.mktemp("comparison")
+    run_all(planned, out)
+    return planned, out
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {str(path.parent): path.stat().st_mtime_ns for path in out.rglob("summary.json")}
+
+
+def test_complete_runs_are_reused_and_new_strategies_and_seeds_are_added(tmp_path: Path) -> None:
+    run_all(small("fomaml", seeds=1), tmp_path)
+    before = stamps(tmp_path)
+    assert len(before) == 3
+    run_all(small("fomaml", "reptile", seeds=2), tmp_path)
+    after = stamps(tmp_path)
+    assert len(after) == 8
+    assert {path: after[path] for path in before} == before
+
+
+@pytest.mark.parametrize("name", ["summary.json", "clients.jsonl"])
+def test_a_run_cut_short_is_run_again_and_gives_the_same(name: str, tmp_path: Path) -> None:
+    planned = small(seeds=1)
+    run_all(planned, tmp_path)
+    first = as_csv(compare(planned, tmp_path))
+    path = tmp_path / "fedavg" / "seed0" / name
+    path.write_text(path.read_text()[:200])
+    run_all(planned, tmp_path)
+    assert as_csv(compare(planned, tmp_path)) == first
+
+
+def test_other_settings_are_refused_and_nothing_is_touched_unless_forced(tmp_path: Path) -> None:
+    run_all(small(seeds=1), tmp_path)
+    before = stamps(tmp_path)
+    other = small("fomaml", seeds=1, rounds=1)
+    with pytest.raises(RunDirectoryError, match=r"rounds = 2, now 1.*--out.*--force"):
+        run_all(other, tmp_path)
+    assert stamps(tmp_path) == before
+    run_all(other, tmp_path, force=True)
+    after = stamps(tmp_path)
+    local, fedavg = (str(tmp_path / name / "seed0") for name in ("local", "fedavg"))
+    assert after[local] == before[local]  # its settings are the same: not run again
+    assert after[fedavg] != before[fedavg]
+
+
+def test_the_directory_of_a_single_run_is_refused(finished) -> None:
+    planned, out = finished
+    with pytest.raises(RunDirectoryError, match="directory of a single run"):
+        run_all(planned, out / "fomaml" / "seed0", force=True)
+
+
+def test_an_error_names_the_run(tmp_path: Path) -> None:
+    (tmp_path / "fedavg").write_text("a file where a folder must be")
+    with pytest.raises(BackendError, match="fedavg, seed 0: cannot write"):
+        run_all(small(seeds=1), tmp_path)
+
+
+# --- judge
+
+
+def test_what_is_really_better_is_called_better_and_what_is_equal_is_not() -> None:
+    rows = {row.strategy: row for row in synthetic(good=0.05, bad=-0.05, equal=0.0)}
+    assert {name: row.verdict for name, row in rows.items()} == {
+        "fedavg": "reference", "good": "better", "bad": "worse", "equal": "not distinguishable",
+    }  # fmt: skip
+    assert rows["good"].sentence.startswith("good is better than fine-tuned FedAvg: accuracy +0.0")
+    assert rows["bad"].sentence.startswith("bad is worse than fine-tuned FedAvg: accuracy -0.0")
+    assert "equal is not distinguishable from fine-tuned FedAvg" in rows["equal"].sentence
+
+
+def test_where_lower_is_better_the_verdicts_turn_round() -> None:
+    values = {
+        name: [{client: level + 0.01 * seed * client for client in range(9)} for seed in range(5)]
+        for name, level in (("fedavg", 2.0), ("maml", 1.0))
+    }
+    values["maml"][0][0] = 1.01  # otherwise all differences are alike
+    rows = judge(Metric("mse", "1", "lower"), {"fedavg": 1, "maml": 1}, values, values)
+    assert rows[1].verdict == "better"
+    assert rows[1].difference == pytest.approx(-1, abs=0.01)
+
+
+def test_one_lucky_seed_is_not_enough() -> None:
+    # Two of five seeds gain .1 at all 40 clients, three lose a little: Wilcoxon over the 200 pairs
+    # is convinced, the seeds are not, and they decide.
+    noise = 0.01 * np.random.default_rng(0).normal(size=(5, 40))
+    gains = noise + np.array([[0.1], [0.1], [0.02], [-0.01], [-0.01]])
+    fedavg = [dict.fromkeys(range(40), 0.5)] * 5
+    values = {"fedavg": fedavg, "maml": [dict(enumerate(0.5 + seed)) for seed in gains]}
+    row = judge(ACCURACY, {"fedavg": 1, "maml": 1}, values, values)[1]
+    assert row.p_clients < 0.001
+    assert row.p_seeds > 0.05
+    assert row.verdict == "not distinguishable"
+
+
+def test_diverged_and_undefined_clients_give_no_number() -> None:
+    values = {
+        "fedavg": [{0: 1.0, 1: 2.0}], "lost": [{0: 1.0, 1: np.inf}], "empty": [{0: np.nan}],
+    }  # fmt: skip
+    _, lost, empty = judge(Metric("mse", "1", "lower"), dict.fromkeys(values, 1), values, values)
+    assert (lost.verdict, lost.difference, lost.difference_ci95) == ("diverged", None, None)
+    assert "diverged at a test client; lower the learning rate" in lost.sentence
+    assert empty.verdict == "not distinguishable"
+    assert "mse is undefined at every test client" in empty.sentence
+
+
+# --- tables
+
+
+def test_two_comparisons_write_the_same_bytes(finished, tmp_path: Path) -> None:
+    planned, out = finished
+    run_all(planned, tmp_path)
+    for folder in (out, tmp_path):
+        write_files(compare(planned, folder), folder)
+    for name in FILES:
+        assert (out / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def comparison(**shifts: float) -> Comparison:
+    rows = synthetic(**shifts)
+    settings = {row.strategy: {"rounds": 10, "x": row.strategy} for row in rows}
+    return Comparison("digits", ACCURACY, 5, 40, "Answer.", rows, ("Note.",), settings)
+
+
+def test_every_form_has_every_strategy() -> None:
+    made = comparison(meta_sgd=0.05, maml=0.0)
+    assert as_markdown(made).startswith("# Answer.\n")
+    assert as_csv(made).count("\n") == 4
+    assert r"meta\_sgd & 10 & " in as_latex(made)
+    for form in (as_markdown, as_csv):
+        assert "meta_sgd" in form(made)
+    assert "All: rounds=10" in as_markdown(made)
+    assert "- maml: x=maml" in as_markdown(made)
+
+
+def test_the_table_fits_80_columns(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    made = comparison(meta_sgd=-12.5, protonet=1e-4)
+    small = replace(made.rows[2], difference_ci95=(-0.0123, -0.0004), p_holm=0.0)
+    made = replace(made, rows=(*made.rows[:2], small))
+    print_comparison(made, [Path("x/comparison.md")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Answer."
+    assert all(len(line) <= 80 for line in lines)
+    assert "…" not in "".join(lines)
+    assert any("strategy" in line and "vs fedavg" in line for line in lines)
+    assert any("meta_sgd" in line and "-12.5" in line and "<.001" in line for line in lines)
+    assert any("protonet" in line and "-0.012 to -0.0004" in line for line in lines)
+
+
+# --- as a user types it
+
+
+def test_command_says_first_that_nothing_is_better_and_json_is_one_value(tmp_path: Path) -> None:
+    arguments = ["digits", "--strategies", "fomaml", "--seeds", "2", "--rounds", "1",
+                 "--set", "task.test_clients=8", "--out", "c"]  # fmt: skip
+    done = fedmaml(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    assert first == "No meta-learning strategy is significantly better than fine-tuned FedAvg."
+    assert "6/6" in done.stderr
+    files = {name: (tmp_path / "c" / name).read_bytes() for name in FILES}
+    again = fedmaml(*arguments, "--json", cwd=tmp_path)
+    assert json.loads(again.stdout) == json.loads(files["comparison.json"])
+    assert again.stderr == ""
+    assert {name: (tmp_path / "c" / name).read_bytes() for name in FILES} == files
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digits", "--strategies", "mamal"], "did you mean 'maml'"),
+        (["digits", "--strategies", "maml", "--seeds", "0"], "seeds = 0"),
+        (["digits", "--strategies", "maml", "--set", "lr=1"], "unknown key 'lr'"),
+        (["digits"], "strategies"),
+    ],
+)
+def test_mistakes_end_as_one_clear_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = fedmaml(*arguments, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_interrupted_comparison_ends_cleanly_and_goes_on(tmp_path: Path) -> None:
+    arguments = ["digits", "--strategies", "fomaml", "--seeds", "1", "--out", "c",
+                 "--set", "task.test_clients=8"]  # fmt: skip
+    command = [*COMMAND, *arguments, "--rounds", "5000"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as popen:
+        deadline = time.monotonic() + 60
+        started = tmp_path / "c" / "fedavg" / "seed0" / "theta.safetensors"
+        while not started.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        popen.send_signal(signal.SIGINT)
+        _, errors = popen.communicate(timeout=30)
+    assert popen.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    local = tmp_path / "c" / "local" / "seed0" / "summary.json"
+    stamp = local.stat().st_mtime_ns
+    assert not (tmp_path / "c" / "comparison.md").exists()
+    refused = fedmaml(*arguments, "--rounds", "1", cwd=tmp_path)
+    assert "fedavg/seed0 holds a run with other settings (rounds = 5000, now 1)" in refused.stderr
+    assert fedmaml(*arguments, "--rounds", "1", "--force", cwd=tmp_path).returncode == 0
+    assert local.stat().st_mtime_ns == stamp
