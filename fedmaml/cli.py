@@ -52,7 +52,7 @@ def list_command(
     what: Annotated[str, typer.Argument(help="scenarios, strategies, backends or all")] = "all",
     as_json: Json = False,
 ) -> None:
-    """List what there is to choose from."""
+    """List scenarios, strategies and backends, or all of them."""
     from fedmaml.core.errors import ConfigurationError
     from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
     from fedmaml.strategies import CATALOGUE as STRATEGIES
@@ -78,7 +78,7 @@ def run(
     scenario: Annotated[
         str | None, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
     ] = None,
-    strategy: Annotated[str | None, typer.Option(help="Which algorithm. [default: maml]")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Which algorithm. (default: maml)")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of training.")] = None,
     seed: Annotated[int | None, typer.Option(help="Determines everything random.")] = None,
     backend: Annotated[str | None, typer.Option(help=", ".join(BACKENDS))] = None,
@@ -94,11 +94,11 @@ def run(
         list[str] | None, typer.Option("--set", help="key=value, e.g. inner.lr=0.01; repeatable.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory. [default: runs/...]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory. (default: a new one below runs)")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the run in --out.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a scenario and judge it on unseen clients."""
+    """Run a scenario (see `fedmaml list`) and judge it on unseen clients."""
     from fedmaml.config import load_toml, parse_assignment, resolve
 
     given = {
@@ -195,7 +195,7 @@ def show(
     directories: Annotated[list[Path], typer.Argument(help="Run directories.")],
     as_json: Json = False,
 ) -> None:
-    """Show finished runs."""
+    """Show finished runs: the table of one run directory or several."""
     from fedmaml.core.errors import RunDirectoryError
     from fedmaml.server.run_directory import RunDirectory
 
