@@ -17,6 +17,7 @@ from fedmaml.client.app import app as client_app
 from fedmaml.config import RunConfig, resolve, to_run_config
 from fedmaml.server.cohort import RollCall, call_roll, choose
 from fedmaml.server.flower_strategy import FlowerStrategy
+from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.simulations.backends.in_process import InProcessGrid
 
 
@@ -25,7 +26,8 @@ class Stand:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.config: RunConfig = resolve(settings)
-        self.grid = InProcessGrid(client_app, 1, to_run_config(self.config, Path("unused")))
+        run_config = to_run_config(self.config, Path("unused"))
+        self.grid = MeteredGrid(InProcessGrid(client_app, 1, run_config))
         self.roll_call: RollCall = call_roll(self.grid, 1, 10.0)
         self.strategy = FlowerStrategy(
             self.config.make_strategy(), self.config.make_problem(), roll_call=self.roll_call

@@ -12,6 +12,10 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 from flwr.app import Message
 from flwr.proto.node_pb2 import NodeInfo
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    no_object_id_recompute,
+)
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -22,6 +26,7 @@ __all__ = [
     "NodeInfo",
     "Run",
     "become_server",
+    "message_bytes",
     "set_message_id",
 ]
 
@@ -40,3 +45,9 @@ def become_server(run_id: int) -> None:
 def set_message_id(message: Message, message_id: str) -> None:
     """Name a message, as Flower's own grids do when they push it."""
     message.metadata.__dict__["_message_id"] = message_id
+
+
+def message_bytes(message: Message) -> int:
+    """Return the bytes of a message as Flower serialises it, without HTTP and TLS framing."""
+    with no_object_id_recompute():
+        return sum(len(part.deflate()) for part in get_all_nested_objects(message).values())

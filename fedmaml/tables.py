@@ -43,6 +43,7 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
         style="dim",
     )
     for summary in summaries:
+        _cost_lines(summary)
         if "distance_to_closed_form" in summary:
             distance = summary["distance_to_closed_form"]
             _console.print(
@@ -61,6 +62,39 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
                 "the reasons are in rounds.jsonl",
                 style="yellow",
             )
+
+
+def _cost_lines(summary: Mapping[str, Any]) -> None:
+    """Print what a client receives, sends and computes, in two lines; runs of old have no cost."""
+    cost = summary.get("cost")
+    if not cost or not cost["totals"]["clients"]:
+        return
+    each, message, seconds = (
+        cost[name] for name in ("per_client_and_round", "per_message", "seconds_per_round")
+    )
+    name = summary["strategy"]
+    _console.print(
+        f"{name}: a client receives {_scaled(each['payload_bytes_down'], 'B')} and sends "
+        f"{_scaled(each['payload_bytes_up'], 'B')} a round; a node's "
+        f"messages have {_scaled(message['bytes_down'], 'B')} down and "
+        f"{_scaled(message['bytes_up'], 'B')} up"
+    )
+    _console.print(
+        f"{name}: its update takes {_scaled(each['flops'], 'FLOP')} and "
+        f"{_scaled(each['peak_bytes'], 'B')} of memory; a round takes "
+        f"{_scaled(seconds['clients'], 's')} of clients, {_scaled(seconds['server'], 's')} of "
+        f"server; energy {cost['energy']}"
+    )
+
+
+def _scaled(value: float | None, unit: str) -> str:
+    """Return a quantity with a decimal prefix: 12.3 kB."""
+    if value is None:
+        return "unknown " + unit
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
 
 
 def _add_metric(

@@ -8,6 +8,7 @@ import torch
 from flwr.app import Context, Error, Message
 
 from fedmaml.client import work
+from fedmaml.client.costs import load_costs, save_costs
 from fedmaml.client.memory import load_memories, save_memories
 from fedmaml.core import seeding
 from fedmaml.core.errors import FedmamlError
@@ -78,10 +79,12 @@ def answer_train(
 ) -> Message:
     """Answer a train message for all clients that it names."""
     memories = load_memories(context, request.clients, method.blank)
+    costs = load_costs(context)
     reply, kept = work.train(
-        method.strategy, method.learner, request, tasks, memories, method.client_batch
+        method.strategy, method.learner, request, tasks, memories, method.client_batch, costs
     )
     save_memories(context, kept)
+    save_costs(context, costs)
     return Message(write_train_reply(reply), reply_to=message)
 
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from fedmaml.client.costs import Costs, cost_of_update
 from fedmaml.core import aggregation
 from fedmaml.core.aggregation import SPACINGS, ExactSum
+from fedmaml.core.costs import Computation
 from fedmaml.core.errors import FedmamlError
 from fedmaml.core.learner import Learner
 from fedmaml.core.params import MetaParams, Params, flatten, map_params
@@ -45,6 +47,7 @@ def train(
     tasks: Tasks,
     memories: Memories,
     client_batch: int,
+    known_costs: Costs | None = None,
 ) -> tuple[TrainReply, dict[int, Params]]:
     """Compute the updates of the request's clients.
 
@@ -55,19 +58,23 @@ def train(
         tasks: Where the tasks come from.
         memories: Client -> what it keeps; must hold every client of the request.
         client_batch: Clients per vmap; 1 computes them one by one.
+        known_costs: What updates take, as measured before; new measurements are added.
 
     Returns:
         The reply, and the new memories of the clients whose updates are in it.
     """
     collected = _Collected(request)
     kept: dict[int, Params] = {}
+    costs: Costs = {} if known_costs is None else known_costs
 
     def update(task: Task, memory: Params) -> ClientUpdate:
         return strategy.client_update(learner, request.meta, memory, task)
 
     for group in _groups(request.clients, tasks, learner, client_batch, collected.rejected):
         for clients, results in _compute(update, group, memories, collected.rejected):
-            sound = collected.add(clients, results)
+            memory = memories[clients[0]]
+            cost = cost_of_update(strategy, learner, request.meta, memory, group, costs)
+            sound = collected.add(clients, results, cost)
             for position in sound:
                 memory = map_params(lambda value, i=position: value[i], results.memory)
                 kept[clients[position]] = memory
@@ -215,10 +222,13 @@ class _Collected:
         self._clients: list[int] = []
         self._weights: list[float] = []
         self._metrics: dict[str, list[float]] = {}
+        self._computations: list[Computation | None] = []
         self.rejected: list[Rejection] = []
         self._form = smaller_form(request)
 
-    def add(self, clients: Sequence[int], results: ClientUpdate) -> list[int]:
+    def add(
+        self, clients: Sequence[int], results: ClientUpdate, cost: Computation | None
+    ) -> list[int]:
         """Take in what is sound; return the positions of the clients taken."""
         flat = {group: flatten(params, batch_axes=1) for group, params in results.update.items()}
         usable = torch.ones(len(clients), dtype=torch.bool)
@@ -250,6 +260,7 @@ class _Collected:
                 self._sums[group] = self._sums[group] + part if group in self._sums else part
         self._clients += [clients[position] for position in sound]
         self._weights += weights.tolist()
+        self._computations += [cost] * len(sound)
         for name, values in results.metrics.items():
             kept_values = values if everyone else values[usable]
             self._metrics.setdefault(name, []).extend(kept_values.tolist())
@@ -264,6 +275,7 @@ class _Collected:
                 group: torch.cat(parts) if parts else _no_updates(self._request.meta, group)
                 for group, parts in self._stacks.items()
             }
+        told = [cost for cost in self._computations if cost is not None]
         return TrainReply(
             clients=tuple(self._clients),
             weights=tuple(self._weights),
@@ -272,6 +284,7 @@ class _Collected:
             rejected=tuple(self.rejected),
             round=self._request.round,
             base=self._request.base,
+            computations=() if len(told) < len(self._computations) else tuple(told),
         )
 
 

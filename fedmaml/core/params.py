@@ -83,6 +83,11 @@ def count_entries(meta: MetaParams) -> int:
     return sum(value.numel() for params in meta.values() for value in params.values())
 
 
+def count_bytes(groups: Mapping[str, Params]) -> int:
+    """Return how many bytes the values of a tree take."""
+    return sum(value.nbytes for params in groups.values() for value in params.values())
+
+
 def sha256(groups: Mapping[str, Params]) -> str:
     """Fingerprint meta-parameters, the same on every machine.
 

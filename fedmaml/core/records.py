@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fedmaml.core.costs import Cost
+
 REASONS = {
     "RAISED": "the client's code raised an error",
     "NO_REPLY": "no answer arrived before the deadline, or the node went away",
@@ -12,6 +14,7 @@ REASONS = {
     "KEYS": "a record or an array is missing, unknown or twice there",
     "SHAPE": "an array has another shape than the meta-parameters",
     "DTYPE": "an array has another type than the meta-parameters",
+    "COST": "what the client says it computed is not a whole number >= 0",
     "WEIGHT": "num-examples is not a whole number from 1 to 10^9",
     "CLIENTS": "the reply speaks for other clients than were asked",
     "STALE": "the reply belongs to another round",
@@ -56,6 +59,7 @@ class RoundRecord:
         rejected: What was left out, and why.
         seconds: Wall time of the round; ``seconds_clients`` of it was spent waiting for replies.
         evaluation: Mean metrics on validation clients, in rounds that evaluate.
+        cost: What the round's training took.
     """
 
     round: int
@@ -67,10 +71,11 @@ class RoundRecord:
     seconds: float
     seconds_clients: float
     evaluation: dict[str, float] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; empty parts are left out."""
-        record = asdict(self)
+        record = asdict(self) | {"cost": self.cost.to_json()}
         for name in ("metrics", "evaluation"):  # JSON has no infinity
             means = record[name].items()
             record[name] = {key: value if math.isfinite(value) else None for key, value in means}

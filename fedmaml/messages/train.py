@@ -9,6 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum, in_range
+from fedmaml.core.costs import Computation
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import MetaParams, Params, count_entries, sha256
 from fedmaml.core.records import Rejection
@@ -24,6 +25,8 @@ from fedmaml.messages.records import (
 
 MOST_EXAMPLES = 1e9
 """A client that claims more examples than this is not believed."""
+MOST_COST = 2**62
+"""Nor one that claims more operations or bytes."""
 
 Form = Literal["sum", "stack"]
 
@@ -61,6 +64,7 @@ class TrainReply:
         rejected: Clients that are not in, and why.
         round: Of the request.
         base: Of the request.
+        computations: What each client's update took; empty if it is not told.
     """
 
     clients: tuple[int, ...]
@@ -70,6 +74,7 @@ class TrainReply:
     rejected: tuple[Rejection, ...]
     round: int
     base: str
+    computations: tuple[Computation, ...] = ()
 
 
 class TrainRequestWriter:
@@ -111,7 +116,10 @@ def write_train_reply(reply: TrainReply) -> RecordDict:
         if isinstance(value, ExactSum):
             form = "sum"
         arrays[group] = to_array(value.limbs if isinstance(value, ExactSum) else value)
-    metrics: dict[str, list[float]] = {"num-examples": list(reply.weights), **reply.metrics}
+    metrics: dict[str, Sequence[float]] = {"num-examples": reply.weights, **reply.metrics}
+    if reply.computations:  # beside the metrics, as a record of its own costs a request of its own
+        metrics["flops"] = [computation.flops for computation in reply.computations]
+        metrics["peak-bytes"] = [computation.peak_bytes for computation in reply.computations]
     return RecordDict(
         {
             "update": ArrayRecord(arrays),
@@ -159,6 +167,9 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
         )
     metrics = dict(required(content.metric_records, "metrics", ("num-examples",)))
     weights = _read_weights(metrics.pop("num-examples"), len(clients))
+    computations = _read_computations(
+        metrics.pop("flops", None), metrics.pop("peak-bytes", None), len(clients)
+    )
     return TrainReply(
         clients=clients,
         weights=weights,
@@ -167,7 +178,23 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
         rejected=rejected,
         round=request.round,
         base=request.base,
+        computations=computations,
     )
+
+
+def _read_computations(flops: Any, peak_bytes: Any, count: int) -> tuple[Computation, ...]:
+    """Read what clients say that they computed; they need not say it."""
+    if flops is None and peak_bytes is None:
+        return ()
+    for name, values in (("flops", flops), ("peak-bytes", peak_bytes)):
+        if not isinstance(values, list) or len(values) != count:
+            raise MessageError("COST", f"{name} has not one value for each of the clients")
+        for value in values:
+            if not isinstance(value, int) or not 0 <= value <= MOST_COST:
+                raise MessageError(
+                    "COST", f"{name} is {value!r}, allowed are whole numbers from 0 to 2^62"
+                )
+    return tuple(map(Computation, flops, peak_bytes))
 
 
 def _read_weights(values: Any, count: int) -> tuple[float, ...]:

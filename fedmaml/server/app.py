@@ -10,12 +10,14 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedmaml import flower_internals  # noqa: F401  (sets Flower's environment before flwr)
 from fedmaml.config import from_run_config
+from fedmaml.core.costs import Cost
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.cohort import call_roll
 from fedmaml.server.flower_strategy import FlowerStrategy
+from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.server.rounds import judge, run_rounds
 from fedmaml.server.run_directory import RunDirectory
-from fedmaml.server.summary import client_rows, summarise
+from fedmaml.server.summary import client_rows, cost_summary, summarise
 
 logger = logging.getLogger("fedmaml")
 
@@ -41,8 +43,9 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
     config = from_run_config(context.run_config)
     if not (directory.path / "config.toml").exists():  # started by `flwr run`, not by fedmaml
         directory.create(config)
+    metered = MeteredGrid(grid)
     problem = config.make_problem()
-    roll_call = call_roll(grid, config.nodes, config.timeout)
+    roll_call = call_roll(metered, config.nodes, config.timeout)
     strategy = FlowerStrategy(
         config.make_strategy(),
         problem,
@@ -52,14 +55,14 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
         aggregator=robust_rule(config.aggregation),
         evaluation_steps=config.evaluation.steps,
     )
-    rejected = 0
-    for record in run_rounds(strategy, grid, roll_call, config):
+    rejected, cost = 0, Cost()
+    for record in run_rounds(strategy, metered, roll_call, config):
         directory.append(record)
         directory.save_meta(strategy.state.meta, at_most_every=_SAVE_SECONDS)
-        rejected += len(record.rejected)
+        rejected, cost = rejected + len(record.rejected), cost + record.cost
     directory.save_meta(strategy.state.meta)
     test = roll_call.population("test")
-    judged = judge(strategy, grid, roll_call, config, config.rounds, "test", test)
+    judged = judge(strategy, metered, roll_call, config, config.rounds, "test", test)
     directory.save_clients(client_rows(judged))
     directory.finish(
         summarise(
@@ -69,6 +72,7 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
             judged,
             clients_train=len(roll_call.population("train")),
             rejected_replies=rejected,
+            cost=cost_summary(cost, config.rounds, metered),
             seconds=time.perf_counter() - started,
         )
     )

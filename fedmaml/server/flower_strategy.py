@@ -11,10 +11,11 @@ from flwr.serverapp.strategy import Strategy
 
 from fedmaml import flower_internals
 from fedmaml.core import seeding
+from fedmaml.core.costs import Cost
 from fedmaml.core.errors import MessageError
 from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import mean_metrics
-from fedmaml.core.params import MetaParams
+from fedmaml.core.params import MetaParams, count_bytes
 from fedmaml.core.records import Rejection
 from fedmaml.messages.arrays import arrays_from_meta, meta_from_arrays
 from fedmaml.messages.evaluate import (
@@ -49,6 +50,7 @@ class Outcome:
         weight: Sum of their num-examples.
         metrics: Weighted means.
         rejected: What was left out, and why.
+        cost: Tensors sent and operations done; messages and seconds are the Grid's to count.
     """
 
     cohort: int
@@ -56,6 +58,7 @@ class Outcome:
     weight: float
     metrics: dict[str, float]
     rejected: tuple[Rejection, ...]
+    cost: Cost
 
 
 class FlowerStrategy(Strategy):
@@ -95,7 +98,7 @@ class FlowerStrategy(Strategy):
     ) -> None:
         self.strategy = strategy
         self.state: ServerState = strategy.build(problem, seeding.generator(seed, "init")).state
-        self.outcome = Outcome(0, (), 0.0, {}, ())
+        self.outcome = Outcome(0, (), 0.0, {}, (), Cost())
         self.evaluated = EvaluateReply((), {}, ())
         self._seed, self._clients = seed, clients
         self._roll_call = roll_call
@@ -160,8 +163,9 @@ class FlowerStrategy(Strategy):
                 "round %d: left out clients %s of node %s: %s: %s", server_round,
                 _short(rejection.clients), rejection.node, rejection.reason, rejection.detail,
             )  # fmt: skip
-        cohort = sum(len(request.clients) for _, request in self._train_sent)
-        self.outcome = _outcome(cohort, sound, rejected)
+        requests = [request for _, request in self._train_sent]
+        cohort = sum(len(request.clients) for request in requests)
+        self.outcome = _outcome(cohort, sound, rejected, _cost(requests, sound))
         return self.outcome
 
     def configure_evaluate(
@@ -288,7 +292,28 @@ def _one_line(reason: str | None) -> str:
     return lines[-1][:300] if lines else "no reason given"
 
 
-def _outcome(cohort: int, sound: Sequence[TrainReply], rejected: Sequence[Rejection]) -> Outcome:
+def _cost(requests: Sequence[TrainRequest], sound: Sequence[TrainReply]) -> Cost:
+    """Count what the clients of a round receive, compute and send, each a site of its own."""
+    if not requests:
+        return Cost()
+    meta, common = requests[0].meta, requests[0].common
+    clients = sum(len(request.clients) for request in requests)
+    updates = sum(len(reply.clients) for reply in sound)
+    computed = [computation for reply in sound for computation in reply.computations]
+    return Cost(
+        clients=clients,
+        updates=updates,
+        payload_bytes_down=clients * count_bytes(meta | {"common": common}),
+        payload_bytes_up=updates * count_bytes(meta),  # an update has the shapes of meta
+        updates_measured=len(computed),
+        flops=sum(computation.flops for computation in computed),
+        peak_bytes=max((computation.peak_bytes for computation in computed), default=None),
+    )
+
+
+def _outcome(
+    cohort: int, sound: Sequence[TrainReply], rejected: Sequence[Rejection], cost: Cost
+) -> Outcome:
     rows = sorted(
         (
             (client, reply.weights[i], {name: column[i] for name, column in reply.metrics.items()})
@@ -301,7 +326,8 @@ def _outcome(cohort: int, sound: Sequence[TrainReply], rejected: Sequence[Reject
     columns = {name: [row.get(name, float("nan")) for _, _, row in rows] for name in names}
     weights = [weight for _, weight, _ in rows]
     clients = tuple(client for client, _, _ in rows)
-    return Outcome(cohort, clients, sum(weights), mean_metrics(columns, weights), tuple(rejected))
+    means = mean_metrics(columns, weights)
+    return Outcome(cohort, clients, sum(weights), means, tuple(rejected), cost)
 
 
 def _short(clients: Sequence[int]) -> str:

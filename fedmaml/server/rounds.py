@@ -12,22 +12,21 @@ from fedmaml.core.records import RoundRecord
 from fedmaml.messages.evaluate import EvaluateReply
 from fedmaml.server.cohort import RollCall, choose
 from fedmaml.server.flower_strategy import FlowerStrategy
+from fedmaml.server.metered_grid import MeteredGrid
 
 
 def run_rounds(
-    strategy: FlowerStrategy, grid: Grid, roll_call: RollCall, config: RunConfig
+    strategy: FlowerStrategy, grid: MeteredGrid, roll_call: RollCall, config: RunConfig
 ) -> Iterator[RoundRecord]:
     """Train; yields a record after each round, when the strategy's state includes it."""
     population = roll_call.population("train")
     validation = roll_call.population("validation")[: config.evaluation.largest]
     for number in range(1, config.rounds + 1):
-        started = time.perf_counter()
+        started, before = time.perf_counter(), grid.traffic("train")
         cohort = choose(config.seed, number, population, config.clients)
         messages = strategy.train_messages(number, roll_call, cohort)
-        asked = time.perf_counter()
-        replies = list(grid.send_and_receive(messages, timeout=config.timeout))
-        answered = time.perf_counter()
-        outcome = strategy.step(number, replies)
+        outcome = strategy.step(number, grid.send_and_receive(messages, timeout=config.timeout))
+        seconds, traffic = time.perf_counter() - started, grid.traffic("train") - before
         record = RoundRecord(
             round=number,
             cohort=outcome.cohort,
@@ -35,8 +34,17 @@ def run_rounds(
             weight=outcome.weight,
             metrics=outcome.metrics,
             rejected=outcome.rejected,
-            seconds=time.perf_counter() - started,
-            seconds_clients=answered - asked,
+            seconds=seconds,
+            seconds_clients=traffic.seconds,
+            cost=replace(
+                outcome.cost,
+                messages_down=traffic.messages_down,
+                messages_up=traffic.messages_up,
+                message_bytes_down=traffic.message_bytes_down,
+                message_bytes_up=traffic.message_bytes_up,
+                seconds_clients=traffic.seconds,
+                seconds_server=seconds - traffic.seconds,
+            ),
         )
         every = config.evaluation.every
         if every and number % every == 0 and validation:

@@ -3,18 +3,34 @@
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from fedmaml.config import RunConfig
+from fedmaml.core.costs import Cost
 from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import MetaParams, flatten, sha256
 from fedmaml.core.statistics import bootstrap_interval, diverged, mean_over_clients
 from fedmaml.messages.evaluate import EvaluateReply
+from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.simulations.scenario import HasClosedForm
+
+_MEASURED = {
+    "totals": "training rounds only; evaluations and the roll call stand beside them",
+    "payload_bytes": "tensors that a site with one client receives and sends in a round",
+    "message_bytes": "as Flower serialises the run's own messages to nodes (a node of a simulation "
+    "hosts many clients), without HTTP and TLS; one message of each shape is serialised",
+    "flops": "matrix products and convolutions of one client's update by itself, two per "
+    "multiply-add, by torch.utils.flop_counter's formulas; counted once per shape of task",
+    "peak_bytes": "most bytes of tensors that one client's update holds at a time beside its "
+    "inputs, followed on every operation; kernels' own buffers are not seen",
+    "seconds": "wall time; clients: waiting for replies, transport included; server: the rest",
+}
+"""How the numbers of ``cost`` came about; written beside them."""
 
 
 def summarise(
@@ -25,6 +41,7 @@ def summarise(
     *,
     clients_train: int,
     rejected_replies: int,
+    cost: Mapping[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
     """Put together what ``summary.json`` holds."""
@@ -44,8 +61,26 @@ def summarise(
         **_distance_to_closed_form(config, meta),
         "rejected_replies": rejected_replies,
         "seconds": round(seconds, 3),
+        "cost": dict(cost),
         "versions": {name: version(name) for name in ("fedmaml", "flwr", "torch", "numpy")}
         | {"python": platform.python_version()},
+    }
+
+
+def cost_summary(cost: Cost, rounds: int, grid: MeteredGrid) -> dict[str, Any]:
+    """Put together what the training rounds took, and how it was measured."""
+    others = {"evaluation": "evaluate", "roll_call": "query.roll_call"}
+    return {
+        "totals": cost.to_json(),
+        "per_client_and_round": cost.per_client_and_round(),
+        "per_message": cost.per_message(),
+        "seconds_per_round": {
+            "clients": cost.seconds_clients / rounds if rounds else None,
+            "server": cost.seconds_server / rounds if rounds else None,
+        },
+        **{name: asdict(grid.traffic(message_type)) for name, message_type in others.items()},
+        "energy": "not measured",
+        "measured": dict(_MEASURED),
     }
 
 

@@ -143,6 +143,21 @@ def short_metric(_message: Message, reply: Message) -> Message:
     return reply
 
 
+def costing(**entries: Any) -> Tamper:
+    def tamper(_message: Message, reply: Message) -> Message:
+        for key, value in entries.items():
+            reply.content.metric_records["metrics"][key.replace("_", "-")] = value
+        return reply
+
+    return tamper
+
+
+def costing_nothing(_message: Message, reply: Message) -> Message:
+    for key in ("flops", "peak-bytes"):
+        del reply.content.metric_records["metrics"][key]
+    return reply
+
+
 BAD = {
     "NaN": (filled(float("nan")), "NONFINITE"),
     "infinity": (filled(float("inf")), "NONFINITE"),
@@ -172,6 +187,13 @@ BAD = {
     "a sum that is none": (saying(form="sum"), "SHAPE"),
     "unknown form": (saying(form="product"), "KEYS"),
     "rejections that are none": (saying(rejected=["{"]), "KEYS"),
+    "flops -1": (costing(flops=[-1]), "COST"),
+    "flops 2^62 + 1": (costing(flops=[2**62 + 1]), "COST"),
+    "flops 1.5": (costing(flops=[1.5]), "COST"),
+    "flops NaN": (costing(flops=[float("nan")]), "COST"),
+    "flops scalar": (costing(flops=7), "COST"),
+    "flops of two clients": (costing(flops=[7, 7]), "COST"),
+    "peak bytes -1": (costing(peak_bytes=[-1]), "COST"),
     "raises": (raising, "RAISED"),
     "goes away": (absent, "NO_REPLY"),
 }
@@ -207,6 +229,17 @@ def test_bad_reply_equals_absence_and_is_recorded_with_its_reason(
     assert (rejection["reason"], rejection["clients"]) == (reason, [1])
     assert rejection["node"] == str(BAD_NODE)
     assert rejection["detail"]
+
+
+def test_a_client_need_not_say_what_it_computed(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    result = run(tmp_path / "run", costing_nothing)
+    assert (result["sha"], result["rejected"]) == (undisturbed["sha"], 0)
+    costs = [record["cost"] for record in result["rounds"]]
+    assert [cost["updates"] for cost in costs] == [5, 5, 5]
+    assert [cost["updates_measured"] for cost in costs] == [5, 4, 5]
+    assert costs[1]["flops"] * 5 == costs[0]["flops"] * 4
 
 
 def test_text_of_a_client_error_never_reaches_the_server(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""What a client's update takes, measured once per shape of task and remembered.
+
+The measurement runs the update once more, alone, so its result is kept: for this process, and in
+the node's Flower context, since in a deployment every message is answered by a new process.
+"""
+
+import hashlib
+import logging
+
+from flwr.app import ConfigRecord, Context
+from torch.utils._pytree import tree_map
+
+from fedmaml.core.costs import Computation, measure
+from fedmaml.core.learner import Learner, Problem
+from fedmaml.core.params import MetaParams, Params
+from fedmaml.core.tasks import Task, TaskGroup
+from fedmaml.strategies.base import ClientUpdate, MetaStrategy
+
+logger = logging.getLogger("fedmaml")
+
+Costs = dict[str, Computation]
+"""Shape (`cost_key`) -> what an update of that shape takes."""
+
+_RECORD = "costs"
+_MOST_REMEMBERED = 256
+_process: dict[tuple[str, int], tuple[Problem, Computation]] = {}
+"""By key and identity of the problem, which is kept so that no other takes its identity."""
+
+
+def load_costs(context: Context) -> Costs:
+    """Return what the node has measured before."""
+    record = context.state.get(_RECORD, ConfigRecord())
+    return {key: Computation(*values) for key, values in record.items()}  # type: ignore[misc]
+
+
+def save_costs(context: Context, costs: Costs) -> None:
+    """Keep what the node has measured."""
+    if costs and (_RECORD not in context.state or len(context.state[_RECORD]) != len(costs)):
+        stored = {key: [cost.flops, cost.peak_bytes] for key, cost in costs.items()}
+        context.state[_RECORD] = ConfigRecord(stored)  # type: ignore[arg-type]
+
+
+def cost_of_update(
+    strategy: MetaStrategy,
+    learner: Learner,
+    meta: MetaParams,
+    memory: Params,
+    group: TaskGroup,
+    known: Costs,
+) -> Computation | None:
+    """Return what one update of a group takes, computed by itself; None if it cannot be measured.
+
+    Args:
+        strategy: The algorithm.
+        learner: From its ``build``.
+        meta: Meta-parameters.
+        memory: What a client keeps.
+        group: Tasks of equal shape, of which the first is measured.
+        known: What was measured before; a new measurement is added.
+    """
+    key = cost_key(strategy, meta, memory, group)
+    if key in known:
+        return known[key]
+    problem = learner.problem
+    if (key, id(problem)) not in _process:
+        try:
+            task = tree_map(lambda value: value[0], group.tasks)
+            measured = _measure(strategy, learner, meta, memory, task)
+        except Exception:  # whatever a model does under the counters, its update is worth more
+            logger.debug("the cost of an update could not be measured", exc_info=True)
+            return None
+        if len(_process) >= _MOST_REMEMBERED:
+            _process.clear()
+        _process[key, id(problem)] = (problem, measured)
+    known[key] = _process[key, id(problem)][1]
+    return known[key]
+
+
+def cost_key(strategy: MetaStrategy, meta: MetaParams, memory: Params, group: TaskGroup) -> str:
+    """Return what an update's cost depends on, within one problem, as one word."""
+    params = [value for tree in (*meta.values(), memory) for value in tree.values()]
+    tasks = [value for batch in group.tasks for value in batch]
+    shapes = [(*value.shape, value.dtype) for value in params]
+    shapes += [(*value.shape[1:], value.dtype) for value in tasks]
+    return hashlib.sha256(f"{strategy!r}|{shapes}".encode()).hexdigest()[:16]
+
+
+def _measure(
+    strategy: MetaStrategy, learner: Learner, meta: MetaParams, memory: Params, task: Task
+) -> Computation:
+    def update(meta: MetaParams, memory: Params, task: Task) -> ClientUpdate:
+        return strategy.client_update(learner, meta, memory, task)
+
+    return measure(update, meta, memory, task)

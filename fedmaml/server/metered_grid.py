@@ -1,0 +1,140 @@
+"""A Grid around a Grid that counts messages, their bytes and the seconds spent waiting.
+
+Serialising a message to learn its size costs about as much as sending it, so it is done once for
+each shape of message: the same records, keys, array sizes and list lengths. A number is written
+with as many bytes as it needs, so messages of one shape may differ by a few bytes.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+from flwr.app import Array, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedmaml.flower_internals import NodeInfo, Run, message_bytes
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Messages of one type so far: down to nodes, up to the server.
+
+    Attributes:
+        seconds: Wall time between sending and the last reply.
+    """
+
+    messages_down: int = 0
+    messages_up: int = 0
+    message_bytes_down: int = 0
+    message_bytes_up: int = 0
+    seconds: float = 0.0
+
+    def __sub__(self, earlier: "Traffic") -> "Traffic":
+        """Return what came after an earlier reading."""
+        return Traffic(
+            self.messages_down - earlier.messages_down,
+            self.messages_up - earlier.messages_up,
+            self.message_bytes_down - earlier.message_bytes_down,
+            self.message_bytes_up - earlier.message_bytes_up,
+            self.seconds - earlier.seconds,
+        )
+
+
+class MeteredGrid(Grid):
+    """Counts what goes through another Grid, by type of message."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._sizes: dict[Hashable, int] = {}
+        self._messages: dict[tuple[str, str], int] = defaultdict(int)
+        self._bytes: dict[tuple[str, str], int] = defaultdict(int)
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    def traffic(self, message_type: str) -> Traffic:
+        """Return what messages of a type have taken so far."""
+        down, up = (message_type, "down"), (message_type, "up")
+        return Traffic(
+            self._messages[down],
+            self._messages[up],
+            self._bytes[down],
+            self._bytes[up],
+            self._seconds[message_type],
+        )
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send messages of one type and return the replies, counting both."""
+        sent = self._count(messages, "down")
+        started = time.perf_counter()
+        replies = list(self._grid.send_and_receive(sent, timeout=timeout))
+        if sent:
+            self._seconds[sent[0].metadata.message_type] += time.perf_counter() - started
+        return self._count(replies, "up")
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages, counting them."""
+        return self._grid.push_messages(self._count(messages, "down"))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return replies that have arrived, counting them."""
+        return self._count(self._grid.pull_messages(message_ids), "up")
+
+    def set_run(self, run: Run) -> None:
+        """Pass on."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """Of the Grid inside."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Pass on."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Pass on."""
+        return self._grid.get_node_ids()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Pass on."""
+        return self._grid.get_nodes()
+
+    def _count(self, messages: Iterable[Message], direction: str) -> list[Message]:
+        counted = list(messages)
+        for message in counted:
+            way = (message.metadata.message_type, direction)
+            shape = (way, _shape(message))
+            if shape not in self._sizes:
+                self._sizes[shape] = message_bytes(message)
+            self._messages[way] += 1
+            self._bytes[way] += self._sizes[shape]
+        return counted
+
+
+def _shape(message: Message) -> Hashable:
+    """Return what a message's size depends on, up to a few bytes."""
+    if message.has_error():
+        return len(message.error.reason or "")
+    return tuple(
+        (name, tuple((key, _length(value)) for key, value in record.items()))
+        for name, record in message.content.items()
+    )
+
+
+def _length(value: object) -> Hashable:
+    """Return what the size of a record's entry depends on."""
+    if isinstance(value, Array):
+        return len(value.data)
+    if isinstance(value, list) and value and isinstance(value[0], str | bytes):
+        return tuple(map(len, value))
+    return len(value) if isinstance(value, list | str | bytes) else 1

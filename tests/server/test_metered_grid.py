@@ -1,0 +1,143 @@
+"""Bytes: of tensors as counted by hand, of messages as Flower serialises them."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+
+from fedmaml.client import costs
+from fedmaml.client.app import app as client_app
+from fedmaml.config import resolve, to_run_config
+from fedmaml.core.costs import Cost
+from fedmaml.core.params import count_entries
+from fedmaml.flower_internals import message_bytes
+from fedmaml.running import execute
+from fedmaml.server.app import app as server_app
+from fedmaml.server.run_directory import RunDirectory
+from fedmaml.simulations.backends.in_process import InProcessGrid
+from fedmaml.strategies import CATALOGUE
+
+# Of digits' network 64-32-10: 64 * 32 + 32 in the body, 32 * 10 + 10 in the head.
+BODY, HEAD = 2080, 330
+ENTRIES = dict.fromkeys(CATALOGUE, BODY + HEAD) | {
+    "meta_sgd": 2 * (BODY + HEAD),
+    "fedrep": BODY,
+    "protonet": BODY,
+}
+SETTINGS: dict[str, Any] = {
+    "scenario": "digits", "rounds": 2, "nodes": 3, "clients": 0, "task.train_clients": 3,
+    "task.validation_clients": 1, "task.test_clients": 3,
+}  # fmt: skip
+
+
+class CountingGrid(InProcessGrid):
+    """Serialises every message."""
+
+    down: dict[str, int]
+    up: dict[str, int]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        sent = list(messages)
+        name = sent[0].metadata.message_type
+        self.down[name] = self.down.get(name, 0) + sum(map(message_bytes, sent))
+        replies = list(super().send_and_receive(sent, timeout=timeout))
+        self.up[name] = self.up.get(name, 0) + sum(map(message_bytes, replies))
+        return replies
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_payload_is_four_bytes_for_every_number_that_travels(name: str, tmp_path: Path) -> None:
+    summary = execute(resolve(SETTINGS | {"strategy": name, "rounds": 2}), tmp_path / "run")
+    assert count_entries(RunDirectory(tmp_path / "run").load_meta()) == ENTRIES[name]
+    each = summary["cost"]["per_client_and_round"]
+    assert each["payload_bytes_down"] == each["payload_bytes_up"] == 4 * ENTRIES[name]
+    totals = Cost.from_json(summary["cost"]["totals"])
+    assert (totals.clients, totals.updates, totals.updates_measured) == (6, 6, 6)
+    assert (totals.messages_down, totals.messages_up) == (6, 6)
+    assert totals.flops > 0
+    # One client at a node: its message is its payload and an envelope of 1 to 2 kB.
+    message = summary["cost"]["per_message"]
+    assert 500 < message["bytes_down"] - 4 * ENTRIES[name] < 2000
+    assert 500 < message["bytes_up"] - 4 * ENTRIES[name] < 2000
+
+
+def test_rounds_add_up_to_the_summary(tmp_path: Path) -> None:
+    summary = execute(resolve(SETTINGS | {"strategy": "maml"}), tmp_path / "run")
+    records = RunDirectory(tmp_path / "run").rounds()
+    total = sum((Cost.from_json(record["cost"]) for record in records), Cost())
+    told = Cost.from_json(summary["cost"]["totals"])
+    assert total.to_json() == pytest.approx(told.to_json(), abs=1e-5)
+    for record in records:
+        cost = record["cost"]
+        assert cost["seconds_clients"] + cost["seconds_server"] == pytest.approx(
+            record["seconds"], abs=1e-5
+        )
+    assert summary["cost"]["energy"] == "not measured"
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_message_bytes_are_those_of_every_message_serialised(nodes: int, tmp_path: Path) -> None:
+    """Though only one message of each shape is; numbers of other lengths differ by a few bytes."""
+    config = resolve(SETTINGS | {"strategy": "maml", "rounds": 4, "nodes": nodes})
+    RunDirectory(tmp_path).create(config)
+    run_config = to_run_config(config, tmp_path)
+    grid = CountingGrid(client_app, nodes, run_config)
+    grid.down, grid.up = {}, {}
+    server_app(grid=grid, context=Context(1, 1, {}, RecordDict(), dict(run_config)))
+    summary = RunDirectory(tmp_path).summary()
+    assert summary is not None
+    totals, evaluation = summary["cost"]["totals"], summary["cost"]["evaluation"]
+    assert totals["message_bytes_down"] == pytest.approx(grid.down["train"], rel=0.001)
+    assert totals["message_bytes_up"] == pytest.approx(grid.up["train"], rel=0.001)
+    assert evaluation["message_bytes_down"] == pytest.approx(grid.down["evaluate"], rel=0.001)
+    assert evaluation["message_bytes_up"] == pytest.approx(grid.up["evaluate"], rel=0.005)
+
+
+def test_vectorised_and_single_clients_tell_the_same_cost(tmp_path: Path) -> None:
+    told = []
+    for batch in (0, 1):
+        config = resolve(SETTINGS | {"strategy": "maml", "nodes": 1, "client_batch": batch})
+        totals = execute(config, tmp_path / str(batch))["cost"]["totals"]
+        told.append({name: totals[name] for name in totals if not name.startswith("seconds")})
+    assert told[0] == told[1]
+
+
+def test_a_node_measures_once_and_remembers_over_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls = []
+    measure = costs.measure
+    monkeypatch.setattr(costs, "measure", lambda *args: calls.append(1) or measure(*args))
+    monkeypatch.setattr(costs, "_process", {})
+    execute(resolve(SETTINGS | {"strategy": "maml", "seed": 11}), tmp_path / "run")
+    assert len(calls) == 1  # three nodes, two rounds, one shape
+
+    context = Context(1, 2, {}, RecordDict(), {})
+    costs.save_costs(context, {"key": costs.Computation(2**40, 7)})
+    assert costs.load_costs(context) == {"key": costs.Computation(2**40, 7)}
+
+
+def test_a_run_goes_on_when_its_cost_cannot_be_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no counters here")
+
+    monkeypatch.setattr(costs, "measure", broken)
+    monkeypatch.setattr(costs, "_process", {})
+    summary = execute(resolve(SETTINGS | {"strategy": "maml", "seed": 12}), tmp_path / "run")
+    totals = summary["cost"]["totals"]
+    assert (totals["updates"], totals["updates_measured"], totals["peak_bytes"]) == (6, 0, None)
+    assert summary["cost"]["per_client_and_round"]["flops"] is None
+    assert json.dumps(summary, allow_nan=False)
+
+
+def test_a_run_without_rounds_costs_nothing(tmp_path: Path) -> None:
+    summary = execute(resolve(SETTINGS | {"strategy": "local", "rounds": 0}), tmp_path / "run")
+    assert Cost.from_json(summary["cost"]["totals"]) == Cost()
+    assert summary["cost"]["evaluation"]["messages_down"] == 3
