@@ -9,4 +9,10 @@
 Start with ``fedmaml list`` on the command line, or with ``docs/architecture.md``.
 """
 
+import os
+
+# Before anything imports flwr: nothing leaves this machine unless the user asked for it.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
 __version__ = "0.1.0"

@@ -94,7 +94,9 @@ def run(
         list[str] | None, typer.Option("--set", help="key=value, e.g. inner.lr=0.01; repeatable.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory. (default: a new one below runs)")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory. (default: a new one below runs)")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the run in --out.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -4,12 +4,6 @@ Checked against flwr 1.41. Everything else in fedmaml uses ``flwr.app``, ``flwr.
 ``flwr.clientapp`` only.
 """
 
-import os
-
-# Before flwr is imported: nothing leaves this machine unless the user asked for it.
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-
 from flwr.app import Message
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.inflatable.inflatable_object import (

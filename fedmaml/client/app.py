@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedmaml import flower_internals  # noqa: F401  (sets Flower's environment before flwr)
 from fedmaml.client.replies import answer_evaluate, answer_train, error_reply
 from fedmaml.client.workbench import Workbench, workbench
 from fedmaml.core.params import Params

@@ -1,5 +1,6 @@
 """One round of training as messages: what a node is asked, what it answers, and what is refused."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,6 +30,8 @@ MOST_COST = 2**62
 """Nor one that claims more operations or bytes."""
 
 Form = Literal["sum", "stack"]
+
+_HEADER_BYTES = 4096  # an .npy header is 128 bytes, more for odd layouts
 
 
 @dataclass(frozen=True)
@@ -221,14 +224,13 @@ def _read_update(
     sums: dict[str, ExactSum] = {}
     for group, params in request.meta.items():
         entries = count_entries({group: params})
-        value = _tensor(group, arrays[group])
         if form == "sum":
-            _check(group, value, (len(SPACINGS), entries), torch.float64)
+            value = _tensor(group, arrays[group], (len(SPACINGS), entries), torch.float64)
             sums[group] = ExactSum(value, sum(weights), len(weights))
             sound = _sound_sum(sums[group])
         else:
             dtype = next(iter(params.values())).dtype
-            _check(group, value, (len(weights), entries), dtype)
+            value = _tensor(group, arrays[group], (len(weights), entries), dtype)
             stacks[group] = value
             sound = bool(in_range(value, torch.tensor(weights, dtype=torch.float64)).all())
         if not bool(value.isfinite().all()):
@@ -251,21 +253,21 @@ def _sound_sum(value: ExactSum) -> bool:
     )
 
 
-def _tensor(group: str, array: Array) -> Tensor:
-    try:
-        return torch.from_numpy(array.numpy())
-    except (TypeError, ValueError, EOFError, OSError) as error:
+def _tensor(group: str, array: Array, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Read an array of a declared shape and type, without trusting the declaration."""
+    name = str(dtype).removeprefix("torch.")
+    if tuple(array.shape) != shape:
         raise MessageError(
-            "DTYPE", f"the array of group {group!r} cannot be read ({type(error).__name__})"
-        ) from error
-
-
-def _check(group: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    if tuple(value.shape) != shape:
-        raise MessageError(
-            "SHAPE", f"the array of group {group!r} is {tuple(value.shape)}, expected {shape}"
+            "SHAPE", f"the array of group {group!r} is {tuple(array.shape)}, expected {shape}"
         )
-    if value.dtype != dtype:
+    if array.dtype != name:
         raise MessageError(
-            "DTYPE", f"the array of group {group!r} is {value.dtype}, expected {dtype}"
+            "DTYPE", f"the array of group {group!r} is {array.dtype}, expected {name}"
         )
+    most = math.prod(shape) * dtype.itemsize + _HEADER_BYTES
+    if len(array.data) > most:
+        raise MessageError("SHAPE", f"the array of group {group!r} has more bytes than it declares")
+    value = torch.from_numpy(array.numpy())
+    if tuple(value.shape) != shape or value.dtype != dtype:
+        raise MessageError("SHAPE", f"the array of group {group!r} is not what it declares to be")
+    return value

@@ -8,7 +8,6 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedmaml import flower_internals  # noqa: F401  (sets Flower's environment before flwr)
 from fedmaml.config import from_run_config
 from fedmaml.core.costs import Cost
 from fedmaml.server.aggregate import robust_rule

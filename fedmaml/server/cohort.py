@@ -69,12 +69,12 @@ def _are_residues(parts: Sequence[range]) -> bool:
     return len(steps) == 1 and len({part.start % part.step for part in parts}) == len(parts)
 
 
-def one_client_per_node(nodes: Iterable[int]) -> RollCall:
-    """Return the roll call of an app whose nodes are clients, numbered in order of node id."""
+def one_client_per_node(numbers: Mapping[int, int]) -> RollCall:
+    """Return the roll call of an app whose nodes are clients: node id -> client number."""
     return RollCall(
         {
             node: dict.fromkeys(("train", "test"), range(number, number + 1))
-            for number, node in enumerate(sorted(nodes))
+            for node, number in numbers.items()
         }
     )
 
@@ -100,7 +100,7 @@ def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
             raise BackendError(f"node {node} failed the roll call: {reply.error.reason}")
         try:
             answer = read_roll_call_reply(reply.content)
-        except MessageError as error:
+        except (MessageError, ValueError, TypeError, KeyError) as error:
             raise BackendError(
                 f"node {node} answered the roll call with something else ({error}); it probably "
                 "runs another app or another version of fedmaml"
@@ -142,7 +142,7 @@ def choose(seed: int, round: int, population: Sequence[int], size: int) -> list[
 def _totals(statistics: Sequence[Params]) -> Params:
     if not statistics:
         return {}
-    zero = {name: torch.zeros_like(value) for name, value in statistics[0].items()}
+    totals = {name: torch.zeros_like(value) for name, value in statistics[0].items()}
     for params in statistics:
-        zero = {name: total + params[name] for name, total in zero.items()}
-    return zero
+        totals = {name: total + params[name] for name, total in totals.items()}
+    return totals

@@ -1,7 +1,7 @@
 """Any `MetaStrategy` as a Flower strategy: for fedmaml's own ServerApp and for anyone else's."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -35,6 +35,7 @@ from fedmaml.server.aggregate import apply_rule, weighted_mean
 from fedmaml.server.cohort import RollCall, choose, one_client_per_node, wait_for_nodes
 from fedmaml.strategies.base import MetaStrategy, ServerState
 
+A = TypeVar("A")
 Q = TypeVar("Q")
 
 logger = logging.getLogger("fedmaml")
@@ -105,6 +106,7 @@ class FlowerStrategy(Strategy):
         self._aggregator = aggregator
         self._evaluation_steps = tuple(evaluation_steps)
         self._min_nodes, self._patience = min_nodes, patience
+        self._numbers: dict[int, int] = {}
         self._train_sent: list[tuple[Message, TrainRequest]] = []
         self._evaluate_sent: list[tuple[Message, tuple[int, ...]]] = []
 
@@ -207,7 +209,7 @@ class FlowerStrategy(Strategy):
         for message, clients, reply in _matched(self._evaluate_sent, replies):
             node = str(message.metadata.dst_node_id)
             try:
-                answer = read_evaluate_reply(_content(reply), clients)
+                answer = _readable(read_evaluate_reply, reply, clients)
             except MessageError as error:
                 rejected.append(Rejection(error.reason, error.detail, node, clients))
                 continue
@@ -233,7 +235,10 @@ class FlowerStrategy(Strategy):
     def _hosts(self, grid: Grid) -> RollCall:
         if self._roll_call is not None:
             return self._roll_call
-        return one_client_per_node(wait_for_nodes(grid, self._min_nodes, self._patience))
+        present = wait_for_nodes(grid, self._min_nodes, self._patience)
+        for node in present:  # a node keeps its number, so that its client keeps its memory
+            self._numbers.setdefault(node, len(self._numbers))
+        return one_client_per_node({node: self._numbers[node] for node in present})
 
     def _take_arrays(self, arrays: ArrayRecord) -> None:
         """Believe the arrays that the caller hands in: it may have changed or replaced them."""
@@ -250,7 +255,7 @@ class FlowerStrategy(Strategy):
         for message, request, reply in _matched(self._train_sent, replies):
             node = str(message.metadata.dst_node_id)
             try:
-                answer = read_train_reply(_content(reply), request)
+                answer = _readable(read_train_reply, reply, request)
             except MessageError as error:
                 rejected.append(Rejection(error.reason, error.detail, node, request.clients))
                 continue
@@ -274,6 +279,17 @@ def _matched(
     return [
         (message, request, answers.get(message.metadata.message_id)) for message, request in sent
     ]
+
+
+def _readable(read: Callable[[RecordDict, Q], A], reply: Message | None, request: Q) -> A:
+    """Read a reply; whatever is wrong with it becomes a `MessageError`."""
+    try:
+        return read(_content(reply), request)
+    except MessageError:
+        raise
+    except Exception as error:  # a damaged or malicious reply may break a reader in any way
+        detail = f"the reply cannot be read ({type(error).__name__})"
+        raise MessageError("KEYS", detail) from error
 
 
 def _content(reply: Message | None) -> RecordDict:

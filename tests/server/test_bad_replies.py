@@ -1,5 +1,6 @@
 """One bad client: the run goes on, bit for bit as if that client had been absent that round."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,23 @@ def without_record(name: str) -> Tamper:
     return tamper
 
 
+def with_bytes(data: bytes) -> Tamper:
+    def tamper(_message: Message, reply: Message) -> Message:
+        reply.content.array_records["update"]["theta"].data = data
+        return reply
+
+    return tamper
+
+
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    """Return a valid .npy header of a float32 array, without the array."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    return file.getvalue()
+
+
 def raising(_message: Message, _reply: Message) -> Message:
     raise ValueError("patient 17 has no blood pressure")
 
@@ -194,6 +212,13 @@ BAD = {
     "flops scalar": (costing(flops=7), "COST"),
     "flops of two clients": (costing(flops=[7, 7]), "COST"),
     "peak bytes -1": (costing(peak_bytes=[-1]), "COST"),
+    "clients that are no list": (saying(clients=5), "KEYS"),
+    "clients that are no numbers": (saying(clients=["a"]), "KEYS"),
+    "rejections that are no list": (saying(rejected=5), "KEYS"),
+    "a rejection of infinity": (saying(rejected=['["a", "b", [Infinity]]']), "KEYS"),
+    "array bytes of a zip file": (with_bytes(b"PK\x03\x04" + bytes(50)), "KEYS"),
+    "array bytes of another shape": (with_bytes(npy_header((10**13,))), "KEYS"),
+    "array bytes cut short": (with_bytes(npy_header((1, 2410))), "KEYS"),
     "raises": (raising, "RAISED"),
     "goes away": (absent, "NO_REPLY"),
 }

@@ -52,7 +52,7 @@ def test_a_million_clients_cost_nothing_to_hold() -> None:
     )
 
 
-def test_nodes_without_a_roll_call_are_one_client_each_in_order_of_their_id() -> None:
-    roll_call = one_client_per_node([30, 10, 20])
+def test_nodes_without_a_roll_call_are_one_client_each_by_their_number() -> None:
+    roll_call = one_client_per_node({10: 0, 20: 1, 30: 2})
     assert roll_call.place("train", [0, 1, 2]) == {10: [0], 20: [1], 30: [2]}
     assert list(roll_call.population("test")) == [0, 1, 2]
