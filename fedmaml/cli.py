@@ -37,14 +37,37 @@ def main() -> None:
         code = app(standalone_mode=False)  # what typer would exit with; 130 after Ctrl-C
     except FedmamlError as error:
         _fail(f"{type(error).__name__}: {error}", 1)
+    except OSError as error:  # a full disk, a folder that went away, a closed pipe
+        _fail(f"{type(error).__name__}: {error}", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", _INTERRUPTED)
     except Exception as error:
         usage = getattr(error, "format_message", None)  # click's errors about arguments
         if usage is None:
             raise
-        _fail(f"{usage()} (see --help)", 2)
+        if usage():
+            _fail(f"{usage()} (see --help)", 2)
+        sys.exit(2)  # no arguments: the help was printed
     if code == _INTERRUPTED:
-        _fail("interrupted; what was finished is in the run directory", code)
+        _fail("interrupted; what was finished is in the run directory, see --out", code)
     sys.exit(code or 0)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from fedmaml import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Federated meta-learning on Flower and PyTorch."""
 
 
 @app.command("list")
@@ -113,10 +136,13 @@ def run(
     layers.append({key: value for key, value in given.items() if value is not None})
     resolved = resolve(*layers)
 
-    from fedmaml.running import execute
+    from fedmaml.running import default_directory, execute
     from fedmaml.tables import run_table
 
-    summary = execute(resolved, out, force=force, progress=not as_json)
+    folder = out or default_directory(resolved)
+    if not as_json:
+        print(f"writing to {folder}", file=sys.stderr)
+    summary = execute(resolved, folder, force=force, progress=not as_json)
     if as_json:
         print(json.dumps(summary))
     else:

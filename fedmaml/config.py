@@ -114,9 +114,8 @@ class RunConfig:
 
     def make_strategy(self) -> MetaStrategy:
         """Return the strategy that the settings describe."""
-        strategy: MetaStrategy = TypeAdapter(STRATEGIES[self.strategy]).validate_python(
-            self.options
-        )
+        options = nest(_with_horizon(flatten_table(self.options), self.rounds))
+        strategy: MetaStrategy = TypeAdapter(STRATEGIES[self.strategy]).validate_python(options)
         return strategy
 
     def make_problem(self) -> Problem:
@@ -163,8 +162,6 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
         for key, value in {**recipes.get("*", {}), **recipes.get(strategy, {})}.items()
         if key in allowed  # a recipe for all strategies may name keys that one of them lacks
     } | given
-    if merged.get("outer.schedule", "constant") != "constant":
-        merged.setdefault("outer.horizon", merged.get("rounds", 100) or 1)
     table = nest(merged)
     top = {key: table.pop(key) for key in (*_RUN_KEYS, "evaluation", "aggregation") if key in table}
     task = table.pop("task", {})
@@ -174,10 +171,21 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
         for name, value in dataclasses.asdict(_checked(SCENARIOS[scenario], task, "task.")).items()
         if name not in ("seed", "data_dir")  # the run's own, unless they were given
     }
-    options = dataclasses.asdict(_checked(STRATEGIES[strategy], table, ""))
+    complete = nest(_with_horizon(flatten_table(table), run.rounds))
+    options = dataclasses.asdict(_checked(STRATEGIES[strategy], complete, ""))
+    if "outer" in options:  # a horizon that follows the rounds is not written down
+        options["outer"]["horizon"] = table.get("outer", {}).get("horizon", 0)
     config = dataclasses.replace(run, task=task, options=options)
     _check_together(config)
     return config
+
+
+def _with_horizon(options: Flat, rounds: int) -> Flat:
+    """Let the outer rate fall over the run's rounds, unless a horizon is given."""
+    falls = options.get("outer.schedule", "constant") != "constant"
+    if falls and not options.get("outer.horizon"):
+        return options | {"outer.horizon": max(rounds, 1)}
+    return options
 
 
 def _check_together(config: RunConfig) -> None:
@@ -216,7 +224,7 @@ def load_toml(path: Path) -> Flat:
         return flatten_table(tomllib.loads(path.read_text()))
     except OSError as error:
         raise ConfigurationError(f"cannot read configuration {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
 
 
@@ -284,8 +292,8 @@ def _fields(cls: type) -> dict[str, Any]:
 
 
 def _known(name: Any, catalogue: Mapping[str, Any], kind: str) -> str:
-    if name in catalogue:
-        return str(name)
+    if isinstance(name, str) and name in catalogue:
+        return name
     if name is None:
         raise ConfigurationError(f"no {kind} given; known: {', '.join(catalogue)}")
     raise ConfigurationError(
@@ -345,7 +353,8 @@ def _lower(message: str) -> str:
 
 # --- as a Flower run config -------------------------------------------------------------------
 
-FLOWER_KEYS = ("scenario", "strategy", "rounds", "seed", "settings", "out")
+_MAIN_KEYS = ("scenario", "strategy", "rounds", "seed")
+FLOWER_KEYS = (*_MAIN_KEYS, "settings", "out")
 """Keys of ``[tool.flwr.app.config]``: Flower allows only declared keys with scalar values."""
 
 
@@ -354,7 +363,7 @@ def to_run_config(config: RunConfig, out: Path) -> dict[str, str | int | float |
     import tomli_w
 
     table = config.to_table()
-    main = {key: table.pop(key) for key in ("scenario", "strategy", "rounds", "seed")}
+    main = {key: table.pop(key) for key in _MAIN_KEYS}
     return {**main, "settings": tomli_w.dumps(table), "out": str(out)}
 
 
@@ -369,6 +378,5 @@ def from_run_config(run_config: Mapping[str, Any]) -> RunConfig:
         more = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"settings = {text!r} is not valid TOML: {error}") from error
-    main = {key: run_config[key] for key in ("scenario", "strategy", "rounds", "seed")
-            if key in run_config}  # fmt: skip
+    main = {key: run_config[key] for key in _MAIN_KEYS if key in run_config}  # fmt: skip
     return resolve(more, main)

@@ -1,13 +1,16 @@
 """One run from configuration to summary: preflight, back end, progress, and a clean end."""
 
 import importlib
+import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedmaml.config import RunConfig, to_run_config
 from fedmaml.core import seeding
-from fedmaml.core.errors import BackendError
+from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError
+from fedmaml.core.tasks import cast, first_task
 from fedmaml.progress import RunProgress
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.backends.apps import Apps
@@ -36,6 +39,8 @@ def execute(
             run directory, too.
         KeyboardInterrupt: After Ctrl-C; the run directory holds what was finished.
     """
+    if config.backend == "in-process":
+        logging.getLogger("flwr").setLevel(logging.WARNING)  # not a line per round of robust rules
     if folder := os.environ.get("FEDMAML_DATA"):  # nodes may start in another working directory
         os.environ["FEDMAML_DATA"] = str(Path(folder).absolute())
     preflight(config)
@@ -44,7 +49,7 @@ def execute(
     backend = importlib.import_module(_MODULES[config.backend])
     run_config = to_run_config(config, directory.path)
     try:
-        with RunProgress(directory, config, enabled=progress):
+        with directory.locked(), RunProgress(directory, config, enabled=progress):
             backend.run(APPS, run_config, config.nodes)
     except BackendError as error:
         if reason := directory.failure():  # what the ServerApp itself says is the better message
@@ -56,21 +61,51 @@ def execute(
             f"back end {config.backend!r} ended without a summary in {directory.path}; "
             f"{len(directory.rounds())} rounds are finished"
         )
+    _check_outcome(summary, directory)
     return summary
 
 
+def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
+    """Refuse to call a run finished in which nothing was learned or judged."""
+    what = ""
+    if summary["rounds"] and not summary["updates_used"]:
+        what = f"in {summary['rounds']} rounds not one client's update could be used"
+    elif summary["clients_test_asked"] and not summary["clients_test"]:
+        what = f"not one of {summary['clients_test_asked']} test clients could be judged"
+    if what:
+        left_out = [rejection for record in directory.rounds() for rejection in record["rejected"]]
+        first = f"; the first reason: {left_out[0]['detail']}" if left_out else ""
+        raise BackendError(f"{what}{first} (all reasons: {directory.path}/rounds.jsonl)")
+
+
 def preflight(config: RunConfig) -> None:
-    """Find what cannot work before any process starts: strategy, problem and data.
+    """Find what cannot work before any process starts: deal two tasks and compute on them.
 
     Raises:
         UnsupportedProblemError: If the strategy cannot work on the scenario's problem.
         DataError: If the data are missing or damaged.
+        ConfigurationError: If the tasks cannot be made, or one client's update cannot be computed.
     """
-    rng = seeding.generator(config.seed, "init")
-    config.make_strategy().build(config.make_problem(), rng)
-    scenario = config.make_scenario()
-    for client in scenario.clients()["train"][:1]:
-        scenario.statistics(client)
+    strategy, scenario = config.make_strategy(), config.make_scenario()
+    start = strategy.build(config.make_problem(), seeding.generator(config.seed, "init"))
+    learner, meta, memory = start.learner, start.state.meta, start.memory
+    try:
+        for split in ("train", "test"):
+            for client in scenario.clients()[split][:1]:
+                common = scenario.statistics(client)
+                (group,) = scenario.tasks(split, [client], 1, common)
+                task = first_task(cast(group.tasks, learner.problem.dtype))
+                if split == "train":
+                    strategy.client_update(learner, meta, memory, task)
+                else:
+                    strategy.adapt(learner, meta, memory, task.support)(task.query.x)
+    except FedmamlError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f"strategy {config.strategy!r} cannot compute on a task of scenario "
+            f"{config.scenario!r} with these settings ({type(error).__name__}: {error})"
+        ) from error
 
 
 def default_directory(config: RunConfig) -> Path:

@@ -28,43 +28,58 @@ def list_table(chosen: Mapping[str, Mapping[str, str]]) -> None:
 def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
     """Print one row per run: the metric on unseen clients before and after adaptation."""
     table = Table(title=_title(summaries), title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("strategy", "metric", "before", "after", "95 % interval", "clients", "seconds"):
-        right = column not in ("strategy", "metric", "95 % interval")
+    for column in ("run", "metric", "before", "after", "95 % interval"):
+        right = column in ("before", "after")
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
-    for summary in summaries:
-        headline, others = summary["metric"], summary["metrics"]
-        for position, metric in enumerate([headline, *others]):
-            first = position == 0
-            _add_metric(table, summary, metric, first)
+    names = _names(summaries)
+    for name, summary in zip(names, summaries, strict=True):
+        for position, metric in enumerate([summary["metric"], *summary["metrics"]]):
+            _add_metric(table, "" if position else name, metric)
     _console.print(table)
     _console.print(
         "before/after: mean over the test clients, before and after adapting on their support "
         "examples; interval: of the mean after adaptation, bootstrap over clients.",
         style="dim",
     )
-    for summary in summaries:
-        _cost_lines(summary)
+    for name, summary in zip(names, summaries, strict=True):
+        asked = summary.get("clients_test_asked", summary["clients_test"])
+        _console.print(
+            f"{name}: {summary['clients_test']} of {asked} test clients judged; "
+            f"{summary['seconds']:.1f} s"
+        )
+        _cost_lines(name, summary)
         if "distance_to_closed_form" in summary:
             distance = summary["distance_to_closed_form"]
-            _console.print(
-                f"{summary['strategy']}: relative distance to closed form {distance:.1e}"
-            )
+            _console.print(f"{name}: relative distance to closed form {distance:.1e}")
         for metric in (summary["metric"], *summary["metrics"]):
             for stage, count in metric.get("diverged", {}).items():
                 _console.print(
-                    f"{summary['strategy']}: {metric['name']} {stage} diverged at {count} of "
+                    f"{name}: {metric['name']} {stage} diverged at {count} of "
                     f"{summary['clients_test']} clients; lower the adaptation's learning rate",
                     style="yellow",
                 )
         if summary["rejected_replies"]:
             _console.print(
-                f"{summary['strategy']}: {summary['rejected_replies']} updates were left out; "
+                f"{name}: {summary['rejected_replies']} updates were left out; "
                 "the reasons are in rounds.jsonl",
                 style="yellow",
             )
 
 
-def _cost_lines(summary: Mapping[str, Any]) -> None:
+def _names(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what tells the runs apart: the strategy, and scenario or seed where they differ."""
+    names = []
+    for summary in summaries:
+        parts = [str(summary["strategy"])]
+        if len({other["scenario"] for other in summaries}) > 1:
+            parts.insert(0, str(summary["scenario"]))
+        if len({other["seed"] for other in summaries}) > 1:
+            parts.append(f"seed {summary['seed']}")
+        names.append(" ".join(parts))
+    return names
+
+
+def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
     """Print what a client receives, sends and computes, in two lines; runs of old have no cost."""
     cost = summary.get("cost")
     if not cost or not cost["totals"]["clients"]:
@@ -72,7 +87,6 @@ def _cost_lines(summary: Mapping[str, Any]) -> None:
     each, message, seconds = (
         cost[name] for name in ("per_client_and_round", "per_message", "seconds_per_round")
     )
-    name = summary["strategy"]
     _console.print(
         f"{name}: a client receives {_scaled(each['payload_bytes_down'], 'B')} and sends "
         f"{_scaled(each['payload_bytes_up'], 'B')} a round; a node's "
@@ -97,22 +111,13 @@ def _scaled(value: float | None, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
-def _add_metric(
-    table: Table, summary: Mapping[str, Any], metric: Mapping[str, Any], first: bool
-) -> None:
+def _add_metric(table: Table, run: str, metric: Mapping[str, Any]) -> None:
     name = metric["name"] + (f" [{metric['unit']}]" if metric["unit"] != "1" else "")
-    table.add_row(
-        summary["strategy"] if first else "",
-        name,
-        _number(metric["before"]),
-        _number(metric["after"]),
-        _interval(metric["ci95"]),
-        str(summary["clients_test"]) if first else "",
-        f"{summary['seconds']:.1f}" if first else "",
-    )
+    before, after = _number(metric["before"]), _number(metric["after"])
+    table.add_row(run, name, before, after, _interval(metric["ci95"]))
     for steps, values in metric.get("at_steps", {}).items():
-        row = ("", f"  after {steps} steps", "", _number(values["mean"]), _interval(values["ci95"]))
-        table.add_row(*row, "", "")
+        label = f"  after {steps} step{'s' if steps != '1' else ''}"
+        table.add_row("", label, "", _number(values["mean"]), _interval(values["ci95"]))
 
 
 def check_table(results: Sequence[CheckResult], tolerance: float) -> None:
@@ -140,7 +145,9 @@ def _title(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}" if abs(value) < 0.01 else f"{value:.3f}"
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if 0.01 <= abs(value) < 1e4 else f"{value:.3g}"
 
 
 def _interval(bounds: Sequence[float] | None) -> str:

@@ -140,7 +140,7 @@ def _groups(
             groups = tasks(chunk)
         except Exception as error:  # a client's own data may be broken in any way
             if len(chunk) == 1:
-                rejected.append(_raised(error, chunk, "reading its data"))
+                _reject_raised(error, chunk, "reading its data", rejected)
             else:
                 yield from _groups(chunk, tasks, learner, 1, rejected)
             continue
@@ -161,7 +161,7 @@ def _compute(
         return
     except Exception as error:  # anything a model may raise
         if len(clients) == 1:
-            rejected.append(_raised(error, clients, "its computation"))
+            _reject_raised(error, clients, "its computation", rejected)
             return
         logger.debug("a batch of %d clients raised; trying them one by one", len(clients))
     working = []
@@ -171,7 +171,7 @@ def _compute(
             _apply(function, single, memories)
             working.append(position)
         except Exception as error:
-            rejected.append(_raised(error, (client,), "its computation"))
+            _reject_raised(error, (client,), "its computation", rejected)
     if len(working) == len(clients):  # only the batch fails: the model cannot be vmapped
         logger.warning(
             "the network cannot be computed for many clients at once (torch.func.vmap); "
@@ -203,13 +203,22 @@ def _stacked_memory(memories: Sequence[Params]) -> Params:
     return map_params(lambda *values: torch.stack(values), *memories)
 
 
-def _raised(error: Exception, clients: Sequence[int], stage: str) -> Rejection:
-    """Name an error without its text, which may quote data; fedmaml's own texts never do."""
-    logger.exception("client %s raised in %s", clients, stage, exc_info=error)
+def _reject_raised(
+    error: Exception, clients: Sequence[int], stage: str, rejected: list[Rejection]
+) -> None:
+    """Name an error without its text, which may quote data; fedmaml's own texts never do.
+
+    The first error of a request goes to the node's own log with its traceback.
+    """
+    trace = None if rejected else error
+    logger.error(
+        "clients %s: %s raised in %s", clients, type(error).__name__, stage, exc_info=trace
+    )
     text = (
         f": {error}" if isinstance(error, FedmamlError) else " (its text stays in the node's log)"
     )
-    return Rejection("RAISED", f"{type(error).__name__} in {stage}{text}", "", tuple(clients))
+    detail = f"{type(error).__name__} in {stage}{text}"
+    rejected.append(Rejection("RAISED", detail, "", tuple(clients)))
 
 
 class _Collected:
@@ -242,7 +251,7 @@ class _Collected:
                         reason,
                         f"the update of group {group!r} is "
                         + ("too large to be a step" if reason == "RANGE" else "not finite")
-                        + ": the inner loop diverged; lower inner.lr",
+                        + ": lower inner.lr, or outer.lr if the loss before adaptation is huge",
                         "",
                         (clients[position],),
                     )

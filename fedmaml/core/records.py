@@ -10,7 +10,7 @@ REASONS = {
     "RAISED": "the client's code raised an error",
     "NO_REPLY": "no answer arrived before the deadline, or the node went away",
     "NONFINITE": "the update holds NaN or infinity",
-    "RANGE": "the update is too large to be a step (a diverged inner loop)",
+    "RANGE": "the update is too large to be a step: something diverged",
     "KEYS": "a record or an array is missing, unknown or twice there",
     "SHAPE": "an array has another shape than the meta-parameters",
     "DTYPE": "an array has another type than the meta-parameters",

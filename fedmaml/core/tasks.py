@@ -77,6 +77,11 @@ def _stack_batches(batches: Iterable[Batch]) -> Batch:
     return Batch(torch.stack(xs), torch.stack(ys))
 
 
+def first_task(tasks: Task) -> Task:
+    """Return the first of stacked tasks."""
+    return Task(*(Batch(*(tensor[0] for tensor in batch)) for batch in tasks))
+
+
 def cast(task: Task, dtype: torch.dtype) -> Task:
     """Give all floating-point tensors of a task one dtype; class indices stay as they are."""
     return Task(

@@ -54,11 +54,12 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
         aggregator=robust_rule(config.aggregation),
         evaluation_steps=config.evaluation.steps,
     )
-    rejected, cost = 0, Cost()
+    used, left_out, cost = 0, 0, Cost()
     for record in run_rounds(strategy, metered, roll_call, config):
         directory.append(record)
         directory.save_meta(strategy.state.meta, at_most_every=_SAVE_SECONDS)
-        rejected, cost = rejected + len(record.rejected), cost + record.cost
+        used, cost = used + record.clients, cost + record.cost
+        left_out += sum(len(rejection.clients) for rejection in record.rejected)
     directory.save_meta(strategy.state.meta)
     test = roll_call.population("test")
     judged = judge(strategy, metered, roll_call, config, config.rounds, "test", test)
@@ -70,7 +71,9 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
             strategy.state.meta,
             judged,
             clients_train=len(roll_call.population("train")),
-            rejected_replies=rejected,
+            updates_used=used,
+            rejected_replies=left_out,
+            clients_test_asked=len(test),
             cost=cost_summary(cost, config.rounds, metered),
             seconds=time.perf_counter() - started,
         )

@@ -160,11 +160,7 @@ class FlowerStrategy(Strategy):
                 lost = tuple(sorted(client for reply in sound for client in reply.clients))
                 rejected.append(Rejection(error.reason, error.detail, "", lost))
                 sound = []
-        for rejection in rejected:
-            logger.warning(
-                "round %d: left out clients %s of node %s: %s: %s", server_round,
-                _short(rejection.clients), rejection.node, rejection.reason, rejection.detail,
-            )  # fmt: skip
+        _log(f"round {server_round}", rejected)
         requests = [request for _, request in self._train_sent]
         cohort = sum(len(request.clients) for request in requests)
         self.outcome = _outcome(cohort, sound, rejected, _cost(requests, sound))
@@ -216,10 +212,7 @@ class FlowerStrategy(Strategy):
             rejected += [replace(rejection, node=node) for rejection in answer.rejected]
             for position, client in enumerate(answer.clients):
                 rows[client] = {name: column[position] for name, column in answer.values.items()}
-        for rejection in rejected:
-            logger.warning("evaluation: left out clients %s of node %s: %s: %s",
-                           _short(rejection.clients), rejection.node, rejection.reason,
-                           rejection.detail)  # fmt: skip
+        _log("evaluation", rejected)
         ordered = tuple(sorted(rows))
         names = list(rows[ordered[0]]) if ordered else []
         values = {
@@ -344,6 +337,16 @@ def _outcome(
     clients = tuple(client for client, _, _ in rows)
     means = mean_metrics(columns, weights)
     return Outcome(cohort, clients, sum(weights), means, tuple(rejected), cost)
+
+
+def _log(when: str, rejected: Sequence[Rejection]) -> None:
+    """Log what was left out, one line per reason."""
+    clients: dict[tuple[str, str], list[int]] = {}
+    for rejection in rejected:
+        clients.setdefault((rejection.reason, rejection.detail), []).extend(rejection.clients)
+    for (reason, detail), left_out in clients.items():
+        shown = _short(sorted(left_out))
+        logger.warning("%s: left out clients %s: %s: %s", when, shown, reason, detail)
 
 
 def _short(clients: Sequence[int]) -> str:

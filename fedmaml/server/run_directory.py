@@ -1,4 +1,4 @@
-"""What a run leaves on disk. No file is ever half written.
+"""What a run leaves on disk. Files are replaced whole; rounds.jsonl grows line by line.
 
 config.toml         everything needed to repeat the run
 rounds.jsonl        one line per finished round, written as it finishes
@@ -12,7 +12,8 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from fedmaml.core.errors import RunDirectoryError
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
 
+_SUMMARY_KEYS = {"scenario", "strategy", "metric", "metrics", "theta_sha256", "seconds"}
 _FILES = (
     "config.toml",
     "rounds.jsonl",
@@ -49,6 +51,8 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            with self.locked():
+                pass
             existing = [name for name in _FILES if (self.path / name).exists()]
             if existing and not force:
                 raise RunDirectoryError(
@@ -62,6 +66,29 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"cannot write to {self.path}: {error.strerror}; choose another folder with --out"
             ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folder for a while (on systems that have flock).
+
+        Raises:
+            RunDirectoryError: If another run is writing there.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise RunDirectoryError(
+                f"another run is writing to {self.path}; choose another folder with --out"
+            ) from error
+        finally:
+            os.close(folder)
 
     def append(self, record: RoundRecord) -> None:
         """Add a finished round."""
@@ -97,7 +124,8 @@ class RunDirectory:
 
     def fail(self, error: Exception) -> None:
         """Leave word why the run failed."""
-        self._write("error.txt", f"{error}\n".encode())
+        with suppress(OSError):  # the folder may be what failed; the error itself goes on
+            self._write("error.txt", f"{error}\n".encode())
 
     def failure(self) -> str:
         """Return why the run failed; "" if nothing is known."""
@@ -118,7 +146,7 @@ class RunDirectory:
             )
         try:
             return tomllib.loads(path.read_text())
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise RunDirectoryError(f"{path} is damaged: {error}") from error
 
     def summary(self) -> dict[str, Any] | None:
@@ -131,10 +159,12 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            summary: dict[str, Any] = json.loads(path.read_text())
-            return summary
-        except ValueError as error:
+            summary = json.loads(path.read_text())
+        except (ValueError, OSError) as error:
             raise RunDirectoryError(f"{path} is damaged ({error}); run it again") from error
+        if not isinstance(summary, dict) or not summary.keys() >= _SUMMARY_KEYS:
+            raise RunDirectoryError(f"{path} is damaged (not a run's summary); run it again")
+        return summary
 
     def rounds(self) -> list[dict[str, Any]]:
         """Return the finished rounds; a last line that was cut short is left out."""
@@ -149,7 +179,7 @@ class RunDirectory:
         if not path.exists():
             return []
         records = []
-        for line in path.read_text().splitlines():
+        for line in path.read_text(errors="replace").splitlines():
             try:
                 records.append(json.loads(line))
             except ValueError:

@@ -24,7 +24,7 @@ from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import MLP
 from fedmaml.core.params import MetaParams, flatten, map_params, unflatten
-from fedmaml.core.tasks import Batch, Task, TaskGroup, stack
+from fedmaml.core.tasks import Batch, Task, TaskGroup, first_task, stack
 from fedmaml.messages.train import TrainRequest
 from fedmaml.simulations.scenarios.quadratic import Quadratic
 from fedmaml.strategies import CATALOGUE
@@ -113,8 +113,7 @@ def _check_on_classification(name: str, strategy: MetaStrategy) -> CheckResult:
 
 def _check_on_quadratic(name: str, strategy: MetaStrategy) -> CheckResult:
     scenario = Quadratic(seed=3)
-    task = scenario.tasks("train", [1], 1, {})[0].tasks
-    task = Task(*(Batch(*(tensor[0] for tensor in batch)) for batch in task))
+    task = first_task(scenario.tasks("train", [1], 1, {})[0].tasks)
     problem = scenario.problem()
     problem = Problem(problem.network, problem.loss, problem.metrics, dtype=torch.float64)
     start = strategy.build(problem, seeding.generator(7, "verification"))

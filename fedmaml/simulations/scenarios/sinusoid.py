@@ -55,7 +55,8 @@ class Sinusoid(Scenario):
                     "adaptation.lr": 0.01, "adaptation.steps": 10},
         "reptile": {"inner.lr": 0.02, "inner.steps": 10, "outer.optimizer": "sgd", "outer.lr": 0.5,
                     "adaptation.lr": 0.02, "adaptation.steps": 10},
-        "fedrep": {"inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0},
+        "fedrep": {"inner.lr": 0.001, "inner.steps": 5, "head.lr": 0.001, "adaptation.lr": 0.001,
+                   "outer.optimizer": "sgd", "outer.lr": 1.0},
     }  # fmt: skip
 
     seed: int = 0
