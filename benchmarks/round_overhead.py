@@ -3,7 +3,8 @@
 python -m benchmarks.round_overhead [--rounds 2000]
 
 The paper's sinusoid round (25 clients, MAML). Mathematics is the time inside the vectorised client
-update; everything else (cohort, tasks, messages, checks, exact sum, outer step) is overhead.
+update; what is left beside it and the drawing of data (cohort, messages, checks, exact sum, outer
+step) is overhead.
 """
 
 import argparse
@@ -14,6 +15,21 @@ from typing import Any
 from benchmarks.runs import print_table
 from benchmarks.vectorised_clients import Stand
 from fedmaml.client import work
+from fedmaml.simulations.scenarios import Sinusoid
+
+
+def timed(owner: Any, name: str) -> list[float]:
+    """Replace a function by itself with a stopwatch; return the list that the seconds go to."""
+    function, seconds = getattr(owner, name), []
+
+    def stopwatch(*args: Any) -> Any:
+        started = time.perf_counter()
+        result = function(*args)
+        seconds.append(time.perf_counter() - started)
+        return result
+
+    setattr(owner, name, stopwatch)
+    return seconds
 
 
 def main() -> None:
@@ -21,23 +37,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2000)
     arguments = parser.parse_args()
     stand = Stand({"scenario": "sinusoid", "strategy": "maml", "rounds": arguments.rounds})
-    mathematics: list[float] = []
-    apply = work._apply
-
-    def timed(*args: Any) -> Any:
-        started = time.perf_counter()
-        result = apply(*args)
-        mathematics.append(time.perf_counter() - started)
-        return result
-
-    work._apply = timed
-    rounds = [stand.round() for _ in range(arguments.rounds)][100:]
-    overhead = [whole - part for whole, part in zip(rounds, mathematics[100:], strict=True)]
+    stand.round()  # warms up
+    mathematics, data = timed(work, "_apply"), timed(Sinusoid, "tasks")
+    rounds = [stand.round() for _ in range(arguments.rounds)]
+    parts = zip(rounds, mathematics, data, strict=True)
+    overhead = [whole - update - draw for whole, update, draw in parts]
     table = [
         [name, f"{1e3 * statistics.median(values):.2f}"]
         for name, values in (
             ("whole round", rounds),
-            ("clients' mathematics", mathematics[100:]),
+            ("clients' mathematics", mathematics),
+            ("drawing the clients' data", data),
             ("overhead", overhead),
         )
     ]

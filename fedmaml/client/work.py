@@ -242,21 +242,10 @@ class _Collected:
         flat = {group: flatten(params, batch_axes=1) for group, params in results.update.items()}
         usable = torch.ones(len(clients), dtype=torch.bool)
         for group, vectors in flat.items():
-            finite = vectors.isfinite().all(dim=-1)
             ranged = aggregation.in_range(vectors, results.weight)
-            for position in (usable & ~(finite & ranged)).nonzero()[:, 0].tolist():
-                reason = "RANGE" if bool(finite[position]) else "NONFINITE"
-                self.rejected.append(
-                    Rejection(
-                        reason,
-                        f"the update of group {group!r} is "
-                        + ("too large to be a step" if reason == "RANGE" else "not finite")
-                        + ": lower inner.lr, or outer.lr if the loss before adaptation is huge",
-                        "",
-                        (clients[position],),
-                    )
-                )
-            usable &= finite & ranged
+            for position in (usable & ~ranged).nonzero()[:, 0].tolist():
+                self._reject(clients[position], group, vectors[position])
+            usable &= ranged
         sound = usable.nonzero()[:, 0].tolist()
         everyone = len(sound) == len(clients)
         weights = results.weight if everyone else results.weight[usable]
@@ -274,6 +263,17 @@ class _Collected:
             kept_values = values if everyone else values[usable]
             self._metrics.setdefault(name, []).extend(kept_values.tolist())
         return sound
+
+    def _reject(self, client: int, group: str, vector: Tensor) -> None:
+        finite = bool(vector.isfinite().all())
+        reason, what = (
+            ("RANGE", "too large to be a step") if finite else ("NONFINITE", "not finite")
+        )
+        detail = (
+            f"the update of group {group!r} is {what}: lower inner.lr, or outer.lr if the loss "
+            "before adaptation is huge"
+        )
+        self.rejected.append(Rejection(reason, detail, "", (client,)))
 
     def reply(self) -> TrainReply:
         update: dict[str, Tensor] | dict[str, ExactSum]

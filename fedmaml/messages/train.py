@@ -31,6 +31,7 @@ MOST_COST = 2**62
 
 Form = Literal["sum", "stack"]
 
+_GRID = torch.tensor(SPACINGS, dtype=torch.float64)[:, None]
 _HEADER_BYTES = 4096  # an .npy header is 128 bytes, more for odd layouts
 
 
@@ -233,9 +234,10 @@ def _read_update(
             value = _tensor(group, arrays[group], (len(weights), entries), dtype)
             stacks[group] = value
             sound = bool(in_range(value, torch.tensor(weights, dtype=torch.float64)).all())
-        if not bool(value.isfinite().all()):
-            raise MessageError("NONFINITE", f"the update of group {group!r} holds NaN or infinity")
         if not sound:
+            if not bool(value.isfinite().all()):
+                detail = f"the update of group {group!r} holds NaN or infinity"
+                raise MessageError("NONFINITE", detail)
             raise MessageError(
                 "RANGE",
                 f"the update of group {group!r} has entries too large to be a step "
@@ -246,11 +248,9 @@ def _read_update(
 
 def _sound_sum(value: ExactSum) -> bool:
     """Tell whether limbs are whole multiples of their grids, and not larger than possible."""
-    most = value.terms * 2.0**31
-    return all(
-        bool(((limb / spacing).abs() <= most).all() and (limb % spacing == 0).all())
-        for limb, spacing in zip(value.limbs, SPACINGS, strict=True)
-    )
+    multiples = value.limbs / _GRID
+    sound = (multiples == multiples.round()) & (multiples.abs() <= value.terms * 2.0**31)
+    return bool(sound.all())
 
 
 def _tensor(group: str, array: Array, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
