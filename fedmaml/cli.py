@@ -136,13 +136,10 @@ def run(
     layers.append({key: value for key, value in given.items() if value is not None})
     resolved = resolve(*layers)
 
-    from fedmaml.running import default_directory, execute
+    from fedmaml.running import execute
     from fedmaml.tables import run_table
 
-    folder = out or default_directory(resolved)
-    if not as_json:
-        print(f"writing to {folder}", file=sys.stderr)
-    summary = execute(resolved, folder, force=force, progress=not as_json)
+    summary = execute(resolved, out, force=force, progress=not as_json)
     if as_json:
         print(json.dumps(summary))
     else:

@@ -328,23 +328,7 @@ def _checked(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
         path = [str(part) for part in first["loc"] if part not in ("task", "options") or prefix]
         key = prefix + ".".join(part for part in path if not part.isdigit())
         value = first["input"]
-        raise ConfigurationError(
-            f"{key} = {value!r}: {_lower(first['msg'])}{_default(cls, path)}"
-        ) from error
-
-
-def _default(cls: type, path: list[str]) -> str:
-    place: Any = cls
-    for part in path:
-        if not dataclasses.is_dataclass(place):
-            return ""
-        match = next((f for f in dataclasses.fields(place) if f.name == part), None)
-        if match is None:
-            return ""
-        if match.default is not dataclasses.MISSING:
-            return f" (default: {match.default!r})"
-        place = match.type
-    return ""
+        raise ConfigurationError(f"{key} = {value!r}: {_lower(first['msg'])}") from error
 
 
 def _lower(message: str) -> str:

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,14 @@ def execute(
     """
     if config.backend == "in-process":
         logging.getLogger("flwr").setLevel(logging.WARNING)  # not a line per round of robust rules
-    if folder := os.environ.get("FEDMAML_DATA"):  # nodes may start in another working directory
-        os.environ["FEDMAML_DATA"] = str(Path(folder).absolute())
+    if data := os.environ.get("FEDMAML_DATA"):  # nodes may start in another working directory
+        os.environ["FEDMAML_DATA"] = str(Path(data).absolute())
     preflight(config)
-    directory = RunDirectory((out or default_directory(config)).absolute())
+    folder = out or default_directory(config)
+    directory = RunDirectory(folder.absolute())
     directory.create(config, force)
+    if progress:
+        print(f"writing to {folder}", file=sys.stderr)
     backend = importlib.import_module(_MODULES[config.backend])
     run_config = to_run_config(config, directory.path)
     try:

@@ -105,7 +105,15 @@ def _scaled(value: float | None, unit: str) -> str:
     """Return a quantity with a decimal prefix: 12.3 kB."""
     if value is None:
         return "unknown " + unit
-    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3)):
+    for prefix, size in (
+        ("T", 1e12),
+        ("G", 1e9),
+        ("M", 1e6),
+        ("k", 1e3),
+        ("", 1.0),
+        ("m", 1e-3),
+        ("µ", 1e-6),
+    ):
         if abs(value) >= size:
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
