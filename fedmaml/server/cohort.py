@@ -84,7 +84,7 @@ def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
 
     Args:
         grid: The way to the nodes.
-        nodes: How many to wait for.
+        nodes: How many to wait for; more if the nodes say that their clients are spread over more.
         timeout: Seconds to wait for them to connect, and again for their answers.
 
     Raises:
@@ -109,6 +109,11 @@ def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
         statistics |= answer.statistics
     if missing := sorted(set(ids) - set(hosts)):
         raise BackendError(f"nodes {missing} did not answer the roll call within {timeout:g} s")
+    parts = max(
+        (numbers.step for hosted in hosts.values() for numbers in hosted.values()), default=1
+    )
+    if len(hosts) < parts:  # the nodes know of more nodes than had connected
+        return call_roll(grid, parts, timeout)
     return RollCall(hosts, _totals([statistics[client] for client in sorted(statistics)]))
 
 

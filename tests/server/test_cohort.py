@@ -1,9 +1,14 @@
 """Who takes part does not depend on who hosts whom."""
 
+from pathlib import Path
+
 import pytest
 
+from fedmaml.client.app import app as client_app
+from fedmaml.config import resolve, to_run_config
 from fedmaml.core.errors import BackendError
-from fedmaml.server.cohort import RollCall, choose, one_client_per_node
+from fedmaml.server.cohort import RollCall, call_roll, choose, one_client_per_node
+from fedmaml.simulations.backends.in_process import InProcessGrid
 
 
 def hosted_by(nodes: int, clients: int) -> RollCall:
@@ -56,3 +61,17 @@ def test_nodes_without_a_roll_call_are_one_client_each_by_their_number() -> None
     roll_call = one_client_per_node({10: 0, 20: 1, 30: 2})
     assert roll_call.place("train", [0, 1, 2]) == {10: [0], 20: [1], 30: [2]}
     assert list(roll_call.population("test")) == [0, 1, 2]
+
+
+def test_roll_call_waits_for_nodes_that_the_others_know_of() -> None:
+    class LateGrid(InProcessGrid):
+        asked = 0
+
+        def get_node_ids(self) -> list[int]:
+            LateGrid.asked += 1
+            nodes = list(super().get_node_ids())
+            return nodes if LateGrid.asked > 1 else nodes[:1]
+
+    config = resolve({"scenario": "digits", "strategy": "maml"})
+    grid = LateGrid(client_app, 3, to_run_config(config, Path("unused")))
+    assert call_roll(grid, 1, 5.0).population("train") == range(60)
