@@ -8,12 +8,11 @@ import hashlib
 import logging
 
 from flwr.app import ConfigRecord, Context
-from torch.utils._pytree import tree_map
 
 from fedmaml.core.costs import Computation, measure
 from fedmaml.core.learner import Learner, Problem
 from fedmaml.core.params import MetaParams, Params
-from fedmaml.core.tasks import Task, TaskGroup
+from fedmaml.core.tasks import Task, TaskGroup, first_task
 from fedmaml.strategies.base import ClientUpdate, MetaStrategy
 
 logger = logging.getLogger("fedmaml")
@@ -64,8 +63,7 @@ def cost_of_update(
     problem = learner.problem
     if (key, id(problem)) not in _process:
         try:
-            task = tree_map(lambda value: value[0], group.tasks)
-            measured = _measure(strategy, learner, meta, memory, task)
+            measured = _measure(strategy, learner, meta, memory, first_task(group.tasks))
         except Exception:  # whatever a model does under the counters, its update is worth more
             logger.debug("the cost of an update could not be measured", exc_info=True)
             return None

@@ -1,6 +1,5 @@
 """The ServerApp: configuration in, run directory out."""
 
-import logging
 import time
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.server.rounds import judge, run_rounds
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.server.summary import client_rows, cost_summary, summarise
-
-logger = logging.getLogger("fedmaml")
 
 _SAVE_SECONDS = 1.0
 

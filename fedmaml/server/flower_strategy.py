@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -35,7 +36,7 @@ from fedmaml.server.aggregate import apply_rule, weighted_mean
 from fedmaml.server.cohort import RollCall, choose, one_client_per_node, wait_for_nodes
 from fedmaml.strategies.base import MetaStrategy, ServerState
 
-A = TypeVar("A")
+A = TypeVar("A", TrainReply, EvaluateReply)
 Q = TypeVar("Q")
 
 logger = logging.getLogger("fedmaml")
@@ -150,7 +151,9 @@ class FlowerStrategy(Strategy):
 
     def step(self, server_round: int, replies: Iterable[Message]) -> Outcome:
         """Do what `aggregate_train` does, without turning the result into arrays."""
-        sound, rejected = self._read_train(replies)
+        sound, rejected = _read_all(
+            read_train_reply, self._train_sent, replies, attrgetter("clients")
+        )
         if sound:
             try:
                 self.state = self.strategy.server_update(
@@ -200,16 +203,9 @@ class FlowerStrategy(Strategy):
 
     def judge(self, replies: Iterable[Message]) -> EvaluateReply:
         """Merge the evaluations of all nodes, ordered by client."""
+        answers, rejected = _read_all(read_evaluate_reply, self._evaluate_sent, replies, tuple)
         rows: dict[int, dict[str, float]] = {}
-        rejected: list[Rejection] = []
-        for message, clients, reply in _matched(self._evaluate_sent, replies):
-            node = str(message.metadata.dst_node_id)
-            try:
-                answer = _readable(read_evaluate_reply, reply, clients)
-            except MessageError as error:
-                rejected.append(Rejection(error.reason, error.detail, node, clients))
-                continue
-            rejected += [replace(rejection, node=node) for rejection in answer.rejected]
+        for answer in answers:
             for position, client in enumerate(answer.clients):
                 rows[client] = {name: column[position] for name, column in answer.values.items()}
         _log("evaluation", rejected)
@@ -242,20 +238,27 @@ class FlowerStrategy(Strategy):
             return weighted_mean(sound, self.state.meta)
         return apply_rule(self._aggregator, sound, self.state.meta, server_round)
 
-    def _read_train(self, replies: Iterable[Message]) -> tuple[list[TrainReply], list[Rejection]]:
-        sound: list[TrainReply] = []
-        rejected: list[Rejection] = []
-        for message, request, reply in _matched(self._train_sent, replies):
-            node = str(message.metadata.dst_node_id)
-            try:
-                answer = _readable(read_train_reply, reply, request)
-            except MessageError as error:
-                rejected.append(Rejection(error.reason, error.detail, node, request.clients))
-                continue
-            rejected += [replace(rejection, node=node) for rejection in answer.rejected]
-            if answer.clients:
-                sound.append(answer)
-        return sound, rejected
+
+def _read_all(
+    read: Callable[[RecordDict, Q], A],
+    sent: Sequence[tuple[Message, Q]],
+    replies: Iterable[Message],
+    clients_of: Callable[[Q], tuple[int, ...]],
+) -> tuple[list[A], list[Rejection]]:
+    """Read the replies to all requests; return the sound ones, and who is left out and why."""
+    sound: list[A] = []
+    rejected: list[Rejection] = []
+    for message, request, reply in _matched(sent, replies):
+        node = str(message.metadata.dst_node_id)
+        try:
+            answer = _readable(read, reply, request)
+        except MessageError as error:
+            rejected.append(Rejection(error.reason, error.detail, node, clients_of(request)))
+            continue
+        rejected += [replace(rejection, node=node) for rejection in answer.rejected]
+        if answer.clients:
+            sound.append(answer)
+    return sound, rejected
 
 
 def _matched(

@@ -81,12 +81,13 @@ class RunDirectory:
             return
         folder = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunDirectoryError(
+                    f"another run is writing to {self.path}; choose another folder with --out"
+                ) from error
             yield
-        except BlockingIOError as error:
-            raise RunDirectoryError(
-                f"another run is writing to {self.path}; choose another folder with --out"
-            ) from error
         finally:
             os.close(folder)
 
