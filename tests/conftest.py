@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 
 from fedmaml.core import seeding
 from fedmaml.core.learner import Problem
+from fedmaml.core.losses import half_squared_error
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import MLP, LinearModel
 from fedmaml.core.tasks import Batch, Task
-from fedmaml.simulations.scenarios.quadratic import half_squared_error
 
 torch.set_num_threads(1)
 

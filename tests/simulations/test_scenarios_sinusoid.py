@@ -7,8 +7,8 @@ import torch
 from scipy.stats import kstest
 
 from fedmaml.core import seeding
+from fedmaml.core.losses import squared_error
 from fedmaml.simulations.scenarios import Sinusoid
-from fedmaml.simulations.scenarios.sinusoid import squared_error
 
 SCENARIO = Sinusoid()
 

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.learner import Problem
+from fedmaml.core.losses import cross_entropy
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
@@ -39,11 +39,6 @@ CLASSES = 10
 _META = {"inner.lr": 0.2, "inner.steps": 5, "outer.lr": 0.01, "outer.schedule": "cosine"}
 _AVERAGING = {"inner.lr": 0.2, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.1, "adaptation.steps": 30}  # fmt: skip
-
-
-def classification_loss(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the cross-entropy of each example."""
-    return cross_entropy(logits, y, reduction="none")
 
 
 @settings
@@ -87,9 +82,7 @@ class Digits(Scenario):
     skew: bool = False
 
     def problem(self) -> Problem:
-        return Problem(
-            lambda: MLP((64, 32, CLASSES)), classification_loss, (ACCURACY,), classes=CLASSES
-        )
+        return Problem(lambda: MLP((64, 32, CLASSES)), cross_entropy, (ACCURACY,), classes=CLASSES)
 
     def clients(self) -> dict[Split, range]:
         first_test = self.train_clients + self.validation_clients

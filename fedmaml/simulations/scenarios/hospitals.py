@@ -22,10 +22,10 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedmaml.core import metrics, seeding
 from fedmaml.core.learner import Problem
+from fedmaml.core.losses import binary_cross_entropy
 from fedmaml.core.metrics import Metric
 from fedmaml.core.networks import MLP, LinearModel
 from fedmaml.core.params import Params
@@ -37,11 +37,6 @@ from fedmaml.simulations.scenario import Recipes, Scenario, Split
 _AVERAGING = {"inner.lr": 0.3, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.1, "adaptation.steps": 5}  # fmt: skip
 _META = {"inner.lr": 0.1, "inner.steps": 5, "outer.lr": 0.005}
-
-
-def disease_loss(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the binary cross-entropy of each patient; logits have the shape ``(patients, 1)``."""
-    return binary_cross_entropy_with_logits(logits[:, 0], y, reduction="none")
 
 
 @settings
@@ -87,7 +82,7 @@ class Hospitals(Scenario):
 
         return Problem(
             network,
-            disease_loss,
+            binary_cross_entropy,
             (
                 Metric("accuracy", "1", "higher", 0.0, _first_column(metrics.binary_accuracy)),
                 Metric(

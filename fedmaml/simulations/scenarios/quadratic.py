@@ -24,17 +24,13 @@ from torch import Tensor
 
 from fedmaml.core import seeding
 from fedmaml.core.learner import Problem
+from fedmaml.core.losses import half_squared_error
 from fedmaml.core.metrics import Metric
 from fedmaml.core.networks import LinearModel
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
-
-
-def half_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
-    """Return 1/2 (prediction - y)^2 of each example; predictions have the shape (examples, 1)."""
-    return 0.5 * (prediction[:, 0] - y).square()
 
 
 def mean_half_squared_error(prediction: Tensor, y: Tensor) -> Tensor:

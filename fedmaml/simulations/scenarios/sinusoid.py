@@ -13,21 +13,16 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
-from torch import Tensor
 
 from fedmaml.core import seeding
 from fedmaml.core.learner import Problem
+from fedmaml.core.losses import squared_error
 from fedmaml.core.metrics import MEAN_SQUARED_ERROR
 from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
-
-
-def squared_error(prediction: Tensor, y: Tensor) -> Tensor:
-    """Return the squared error of each example; shapes ``(examples, 1)``."""
-    return (prediction - y).square().mean(-1)
 
 
 @settings

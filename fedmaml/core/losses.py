@@ -1,0 +1,28 @@
+"""Losses by name: (predictions, targets) -> one loss per example.
+
+A `Problem` may use any function of this form. These are the ones that the hand-written engines
+(``fedmaml.client.engines``) know by sight.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Return -log softmax(logits)[y]; logits ``(examples, classes)``, y class indices."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def binary_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Return -log of the probability of y; logits ``(examples, 1)``, y 0 or 1, ``(examples,)``."""
+    return F.binary_cross_entropy_with_logits(logits[:, 0], y, reduction="none")
+
+
+def squared_error(prediction: Tensor, y: Tensor) -> Tensor:
+    """Return the mean of (prediction - y)^2 over the outputs; both ``(examples, outputs)``."""
+    return (prediction - y).square().mean(-1)
+
+
+def half_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
+    """Return 1/2 (prediction - y)^2; predictions ``(examples, 1)``, y ``(examples,)``."""
+    return 0.5 * (prediction[:, 0] - y).square()
