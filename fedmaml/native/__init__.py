@@ -1,8 +1,8 @@
 """Kernels in C++: built with the machine's compiler on first use, and kept for later runs.
 
-The sources lie beside this file. A built library is kept in the user's cache folder under a name
-that tells source, flags and processor; ``FEDMAML_CACHE`` names another folder. Without a compiler
-everything works without them; ``FEDMAML_NATIVE=0`` does as if there were none.
+The sources lie beside this file and make one library. It is kept in the user's cache folder under a
+name that tells sources, flags and processor; ``FEDMAML_CACHE`` names another folder. Without a
+compiler everything works without it; ``FEDMAML_NATIVE=0`` does as if there were none.
 """
 
 import ctypes
@@ -22,54 +22,54 @@ import pooch
 logger = logging.getLogger("fedmaml")
 
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math")
+_SOURCES = Path(__file__).parent
 
 
 class NativeError(Exception):
-    """A kernel cannot be had; the text says why."""
+    """The kernels cannot be had; the text says why."""
 
 
-@lru_cache(maxsize=8)
-def library(name: str, *flags: str) -> ctypes.CDLL:
-    """Return a kernel's library, built if need be.
-
-    Args:
-        name: Of the source file, without ".cpp".
-        *flags: For the compiler, beside the usual ones.
+def library() -> ctypes.CDLL:
+    """Return the library of all kernels, built if need be.
 
     Raises:
-        NativeError: If there is no compiler, or it cannot build the kernel.
+        NativeError: If there is no compiler, or it cannot build them.
     """
+    found = _library()
+    if isinstance(found, str):
+        raise NativeError(found)
+    return found
+
+
+def missing() -> str:
+    """Say why there are no kernels; "" if there are (they are then built)."""
+    found = _library()
+    return found if isinstance(found, str) else ""
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL | str:
+    """Return the library, or why there is none; tried once in a process."""
     if os.environ.get("FEDMAML_NATIVE") == "0":
-        raise NativeError("FEDMAML_NATIVE=0 forbids kernels in C++")
-    source = Path(__file__).with_name(f"{name}.cpp")
-    flags = (*_FLAGS, *flags)
-    path = _folder() / f"{name}-{_fingerprint(flags)}.so"
-    if not path.exists():
-        _build(name, source, flags, path)
+        return "FEDMAML_NATIVE=0 forbids kernels in C++"
+    path = _folder() / f"kernels-{_fingerprint()}.so"
     try:
+        if not path.exists():
+            _build(path)
         return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise NativeError(f"{path} cannot be loaded: {error}") from error
-
-
-@lru_cache(maxsize=8)
-def missing(name: str, *flags: str) -> str:
-    """Say why a kernel cannot be had; "" if it can (it is then built)."""
-    try:
-        library(name, *flags)
-    except NativeError as error:
-        return str(error)
-    return ""
+    except Exception as error:  # no compiler, no ninja, a full disk: none of them may stop a run
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return f"the kernels in C++ could not be built: {lines[0]}"
 
 
 def _folder() -> Path:
     return Path(os.environ.get("FEDMAML_CACHE") or pooch.os_cache("fedmaml")) / "native"
 
 
-def _fingerprint(flags: tuple[str, ...]) -> str:
+def _fingerprint() -> str:
     """Tell apart what may not be interchanged: sources, flags, and the processor they are for."""
-    digest = hashlib.sha256(repr(flags).encode())
-    for source in sorted(Path(__file__).parent.glob("*.[ch]*")):
+    digest = hashlib.sha256(repr(_FLAGS).encode())
+    for source in sorted((*_SOURCES.glob("*.h"), *_SOURCES.glob("*.cpp"))):
         digest.update(source.read_bytes())
     information = Path("/proc/cpuinfo")
     processor = platform.machine() + platform.processor()
@@ -80,29 +80,26 @@ def _fingerprint(flags: tuple[str, ...]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(name: str, source: Path, flags: tuple[str, ...], path: Path) -> None:
+def _build(path: Path) -> None:
     """Build in a folder of our own, then move: many processes may do so at once."""
     from torch.utils import cpp_extension
 
     started = time.perf_counter()
-    scripts = sysconfig.get_path("scripts")  # ninja may be installed there, off the PATH
+    path.parent.mkdir(parents=True, exist_ok=True)
     before = os.environ.get("PATH", "")
+    scripts = sysconfig.get_path("scripts")  # ninja may be installed there, off the PATH
     os.environ["PATH"] = os.pathsep.join([scripts, before])
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             cpp_extension.load(
-                name=f"fedmaml_{name}",
-                sources=[str(source)],
-                extra_cflags=list(flags),
+                name="fedmaml_kernels",
+                sources=[str(source) for source in sorted(_SOURCES.glob("*.cpp"))],
+                extra_cflags=list(_FLAGS),
                 build_directory=folder,
                 is_python_module=False,
             )
             (built,) = Path(folder).glob("*.so")
             shutil.move(built, path)
-    except Exception as error:  # no compiler, no ninja, a full disk: none may stop a run
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise NativeError(f"{source.name} could not be built: {reason[0]}") from error
     finally:
         os.environ["PATH"] = before
-    logger.info("built %s in %.1f s: %s", source.name, time.perf_counter() - started, path)
+    logger.info("built kernels in %.1f s: %s", time.perf_counter() - started, path)

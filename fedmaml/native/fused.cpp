@@ -23,13 +23,14 @@
 //             relu: a' = [h > 0], a'' = 0;  tanh: a' = 1 - h^2, a''/a' = -2 h.
 //             Only phi_0 .. phi_k are kept; activations are computed again.
 //
-// The sum over clients is exact, as in fedmaml/core/aggregation.py: each number times its client's
-// weight is cut into multiples of three grids, and those add without rounding.
+// The sum over clients is exact (exact_sum.h).
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
+
+#include "exact_sum.h"
 
 extern "C" {
 struct Network {
@@ -79,7 +80,6 @@ template <> struct Lanes<double> {
   static constexpr int count = 8, halves = 1, mantissa = 52, bias = 1023, terms = 13, log_terms = 11;
   static constexpr double largest_exponent = 709.;
 };
-typedef double Doubles __attribute__((vector_size(64)));
 
 template <typename T> using Vec = typename Lanes<T>::V;
 template <typename T> using Int = typename Lanes<T>::I;
@@ -371,14 +371,12 @@ template <typename T> class Block {  // the computation of the clients of one ve
     for (int l = 0; l < net.layers; l++) {
       int I = net.width[l], O = net.width[l + 1], n = b.rows * O;
       V* rz = b.rz[l + 1].data();
-      const V* h = b.h[l + 1].data();
       for (int row = 0; row < b.rows; row++)
         for (int o = 0; o < O; o++) rz[row * O + o] = net.bias[l] < 0 ? V{} : v[net.bias[l] + o];
       multiply<true, V>(rz, O, {b.h[l].data(), I, 1}, {v + net.weight[l], I, 1}, b.rows, O, I);
       if (l) multiply<true, V>(rz, O, {b.rh[l].data(), I, 1}, {w + net.weight[l], I, 1}, b.rows, O, I);
       std::memcpy((void*)b.rh[l + 1].data(), rz, n * sizeof(V));
       if (l + 1 < net.layers) through_activation(b, l + 1, b.rh[l + 1]);
-      (void)h;
     }
     curvature_of_loss(b);
     for (int l = net.layers - 1; l >= 0; l--) {
@@ -415,22 +413,15 @@ template <typename T> class Block {  // the computation of the clients of one ve
 // Add weight * v of the lanes to sums: [3 limbs][entries], eight partial sums each.
 template <typename T>
 void add_exactly(const Vec<T>* v, const double* weight, int64_t entries, Doubles* sums) {
-  constexpr double spacing[3] = {0x1p5, 0x1p-27, 0x1p-59};
   for (int half = 0; half < Lanes<T>::halves; half++) {
     Doubles w;
     std::memcpy(&w, weight + 8 * half, sizeof w);
     for (int64_t i = 0; i < entries; i++) {
       typename Lanes<T>::Half part;
       std::memcpy(&part, (const T*)(v + i) + 8 * half, sizeof part);
-      Doubles rest = __builtin_convertvector(part, Doubles) * w;
-      rest = w == 0.0 ? Doubles{} : rest;
-#pragma GCC unroll 3
-      for (int level = 0; level < 3; level++) {
-        double shift = 1.5 * 0x1p52 * spacing[level];
-        Doubles limb = (rest + shift) - shift;
-        sums[level * entries + i] += limb;
-        rest -= limb;
-      }
+      Doubles product = __builtin_convertvector(part, Doubles) * w;
+      product = w == 0.0 ? Doubles{} : product;
+      add_limbs(product, sums[i], sums[entries + i], sums[2 * entries + i]);
     }
   }
 }

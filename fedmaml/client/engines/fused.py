@@ -75,7 +75,7 @@ class Fused(Engine):
         block_bytes = 64 * copies * _entries(job)
         if block_bytes > _LARGEST_BLOCK_BYTES:
             return f"the network is too large for it ({block_bytes / 2**20:.0f} MiB a block)"
-        return native.missing("fused")
+        return native.missing()
 
     def objection(self, job: Job) -> str:
         """Say that a larger network is faster elsewhere."""
@@ -230,7 +230,7 @@ class _Call:
             before.data_ptr(), after.data_ptr(), sound.data_ptr(), LIMIT,
         )  # fmt: skip
         name = str(dtype).removeprefix("torch.")
-        kernel = getattr(native.library("fused"), f"fused_{name}")
+        kernel = getattr(native.library(), f"fused_{name}")
         kernel(
             *map(ctypes.byref, (self._network, self._recipe)),
             ctypes.c_void_p(self._theta.data_ptr()),
