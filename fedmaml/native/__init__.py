@@ -21,7 +21,7 @@ import pooch
 
 logger = logging.getLogger("fedmaml")
 
-_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math")
+_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
 _SOURCES = Path(__file__).parent
 
 

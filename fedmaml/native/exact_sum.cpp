@@ -9,7 +9,7 @@
 
 namespace {
 
-constexpr int WIDTH = 8, TILE = 4 * WIDTH;
+constexpr int TILE = 4 * DOUBLES;
 
 // Not inlined: a product and a sum must never become one fused operation, which rounds otherwise.
 template <typename T>
@@ -21,19 +21,20 @@ template <typename T>
 void exact_sum(const T* vectors, const double* weight, int64_t clients, int64_t entries, double* limbs) {
   for (int64_t first = 0; first < entries; first += TILE) {
     int64_t count = std::min<int64_t>(TILE, entries - first);
-    Doubles sums[LIMBS][TILE / WIDTH] = {};
+    Doubles sums[LIMBS][TILE / DOUBLES] = {};
     double products[TILE] = {};
     for (int64_t client = 0; client < clients; client++) {
       weighted(vectors + client * entries + first, weight[client], count, products);
-      for (int part = 0; part < TILE / WIDTH; part++) {
+      for (int part = 0; part < TILE / DOUBLES; part++) {
         Doubles numbers;
-        std::memcpy(&numbers, products + part * WIDTH, sizeof numbers);
-        add_limbs(numbers, sums[0][part], sums[1][part], sums[2][part]);
+        std::memcpy(&numbers, products + part * DOUBLES, sizeof numbers);
+#pragma GCC unroll 3
+        for (int level = 0; level < LIMBS; level++) sums[level][part] += take_limb(numbers, level);
       }
     }
     for (int level = 0; level < LIMBS; level++)
       for (int64_t i = 0; i < count; i++)
-        limbs[level * entries + first + i] += sums[level][i / WIDTH][i % WIDTH];
+        limbs[level * entries + first + i] += sums[level][i / DOUBLES][i % DOUBLES];
   }
 }
 

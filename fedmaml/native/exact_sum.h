@@ -10,16 +10,21 @@
 constexpr int LIMBS = 3;
 constexpr double SPACING[LIMBS] = {0x1p5, 0x1p-27, 0x1p-59};
 
-typedef double Doubles __attribute__((vector_size(64)));  // 8 of them
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(__AVX__)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;
+#endif
+constexpr int DOUBLES = VECTOR_BYTES / 8;
 
-// Add a vector of numbers to its three sums.
-inline void add_limbs(Doubles rest, Doubles& high, Doubles& middle, Doubles& low) {
-  Doubles* sum[LIMBS] = {&high, &middle, &low};
-#pragma GCC unroll 3
-  for (int level = 0; level < LIMBS; level++) {
-    const double shift = 1.5 * 0x1p52 * SPACING[level];
-    Doubles limb = (rest + shift) - shift;
-    *sum[level] += limb;
-    rest -= limb;
-  }
+typedef double Doubles __attribute__((vector_size(VECTOR_BYTES)));
+
+// Cut a limb off what is left of a vector of numbers.
+inline Doubles take_limb(Doubles& rest, int level) {
+  const double shift = 1.5 * 0x1p52 * SPACING[level];
+  Doubles limb = (rest + shift) - shift;
+  rest -= limb;
+  return limb;
 }

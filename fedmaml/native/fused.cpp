@@ -1,10 +1,10 @@
 // Updates of many clients with a small fully connected network: clients are the lanes of a vector.
 //
-// Every number is a vector of one value per client, 64 bytes wide (16 clients in float, 8 in double),
-// so that ordinary scalar code computes a whole block of clients, and all k steps of a block run
-// while its weights lie in cache. A lane never sees another lane: a client's update does not depend,
-// not even in its last bit, on who shares its block. Clients of unequal size share a block; a row
-// past a client's own has coefficient 0 and adds an exact zero.
+// Every number is a vector of one value per client, as wide as the processor's registers (with AVX-512
+// 16 clients in float, 8 in double), so that ordinary scalar code computes a whole block of clients,
+// and all k steps of a block run while its weights lie in cache. A lane never sees another lane: a
+// client's update does not depend, not even in its last bit, on who shares its block. Clients of unequal
+// size share a block, too: a row past a client's own has coefficient 0 and adds an exact zero.
 //
 // Notation: z_l = h_{l-1} W_l' + b_l, h_l = a_l(z_l), h_0 = x, z_L the prediction; loss
 // L(phi) = mean over rows of loss(z_L, y) + l2 |phi|^2.
@@ -25,12 +25,14 @@
 //
 // The sum over clients is exact (exact_sum.h).
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
 #include "exact_sum.h"
+#include "tiles.h"
 
 extern "C" {
 struct Network {
@@ -65,118 +67,11 @@ struct Result {
 
 namespace {
 
-template <typename T> struct Lanes;
-template <> struct Lanes<float> {
-  typedef float V __attribute__((vector_size(64)));
-  typedef int32_t I __attribute__((vector_size(64)));
-  typedef float Half __attribute__((vector_size(32)));
-  static constexpr int count = 16, halves = 2, mantissa = 23, bias = 127, terms = 7, log_terms = 5;
-  static constexpr float largest_exponent = 88.f;
-};
-template <> struct Lanes<double> {
-  typedef double V __attribute__((vector_size(64)));
-  typedef int64_t I __attribute__((vector_size(64)));
-  typedef double Half __attribute__((vector_size(64)));
-  static constexpr int count = 8, halves = 1, mantissa = 52, bias = 1023, terms = 13, log_terms = 11;
-  static constexpr double largest_exponent = 709.;
-};
-
-template <typename T> using Vec = typename Lanes<T>::V;
-template <typename T> using Int = typename Lanes<T>::I;
-template <typename T> inline Vec<T> all(T value) { return Vec<T>{} + value; }
-template <typename V> inline V larger(V a, V b) { return a > b ? a : b; }
-template <typename V> inline V smaller(V a, V b) { return a < b ? a : b; }
-template <typename V> inline V absolute(V a) { return a < 0 ? -a : a; }
-
-// exp(x) = 2^n (1 + p), |x - n ln 2| <= ln 2 / 2, p by its Taylor series; NaN stays NaN.
-template <typename T> inline void exponential(Vec<T> x, Vec<T>& power, Vec<T>& p) {
-  typedef Lanes<T> L;
-  Vec<T> bound = all<T>(L::largest_exponent);
-  Vec<T> clipped = x > bound ? bound : (x < -bound ? -bound : x);
-  Vec<T> shift = all<T>(T(1.5) * T(int64_t(1) << L::mantissa));
-  Vec<T> n = (clipped * T(1.4426950408889634) + shift) - shift;
-  constexpr T high = T(0.693359375), low = T(0.693147180559945309417232 - 0.693359375);
-  Vec<T> r = (clipped - n * high) - n * low;
-  T factorial = 1;
-  for (int k = 2; k <= L::terms; k++) factorial *= k;
-  Vec<T> series = all<T>(1 / factorial);
-  for (int k = L::terms; k >= 2; k--) { factorial /= k; series = series * r + 1 / factorial; }
-  p = series * r;
-  Int<T> finite = x == x;
-  Vec<T> safe = finite ? n : Vec<T>{};
-  power = (Vec<T>)((__builtin_convertvector(safe, Int<T>) + L::bias) << L::mantissa);
-}
-template <typename T> inline Vec<T> vexp(Vec<T> x) {
-  Vec<T> power, p;
-  exponential<T>(x, power, p);
-  return power + power * p;
-}
-template <typename T> inline Vec<T> vtanh(Vec<T> x) {
-  Vec<T> power, p, magnitude = smaller(absolute(x), all<T>(20));
-  magnitude = x == x ? magnitude : x;
-  exponential<T>(magnitude * T(2), power, p);
-  Vec<T> minus_one = power * p + (power - 1);  // exp(2|x|) - 1, accurate near 0
-  Vec<T> t = minus_one / (minus_one + 2);
-  return x < 0 ? -t : t;
-}
-// log of normal numbers: m 2^n with m in (1/sqrt 2, sqrt 2), log m = 2 artanh((m - 1) / (m + 1)).
-template <typename T> inline Vec<T> vlog(Vec<T> x) {
-  typedef Lanes<T> L;
-  Int<T> bits = (Int<T>)x, root = (Int<T>)all<T>(T(0.70710678118654752));
-  Int<T> n = (bits - root) >> L::mantissa;
-  Vec<T> m = (Vec<T>)(bits - (n << L::mantissa)), s = (m - 1) / (m + 1), square = s * s;
-  Vec<T> series = all<T>(T(1) / (2 * L::log_terms + 1));
-  for (int k = L::log_terms - 1; k >= 0; k--) series = series * square + T(1) / (2 * k + 1);
-  Vec<T> log = __builtin_convertvector(n, Vec<T>) * T(0.69314718055994531) + 2 * s * series;
-  return x == x ? log : x;
-}
-
-// C[m][n] (+)= sum over k of A(m, k) B(n, k), an M x N tile of it in registers.
-template <typename V> struct Matrix {  // element (i, k) at data[i * outer + k * inner]
-  const V* data;
-  int outer, inner;
-};
-template <int M, int N, bool add, typename V>
-inline void tile(V* c, int stride, const V* a, const V* b, Matrix<V> A, Matrix<V> B, int K) {
-  V sum[M][N];
-  for (int m = 0; m < M; m++)
-    for (int n = 0; n < N; n++) sum[m][n] = add ? c[m * stride + n] : V{};
-  for (int k = 0; k < K; k++) {
-    V column[N];
-#pragma GCC unroll 4
-    for (int n = 0; n < N; n++) column[n] = b[n * B.outer + k * B.inner];
-#pragma GCC unroll 5
-    for (int m = 0; m < M; m++) {
-      V value = a[m * A.outer + k * A.inner];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; n++) sum[m][n] += value * column[n];
-    }
-  }
-  for (int m = 0; m < M; m++)
-    for (int n = 0; n < N; n++) c[m * stride + n] = sum[m][n];
-}
-template <int M, bool add, typename V>
-inline void rows_of_tiles(V* c, int stride, const V* a, Matrix<V> A, Matrix<V> B, int n_end, int K) {
-  int n = 0;
-  for (; n + 4 <= n_end; n += 4) tile<M, 4, add>(c + n, stride, a, B.data + n * B.outer, A, B, K);
-  for (; n < n_end; n++) tile<M, 1, add>(c + n, stride, a, B.data + n * B.outer, A, B, K);
-}
-template <bool add, typename V>
-void multiply(V* c, int stride, Matrix<V> A, Matrix<V> B, int M, int N, int K) {
-  int m = 0;
-  for (; m + 5 <= M; m += 5)
-    rows_of_tiles<5, add>(c + m * stride, stride, A.data + m * A.outer, A, B, N, K);
-  for (; m + 2 <= M; m += 2)
-    rows_of_tiles<2, add>(c + m * stride, stride, A.data + m * A.outer, A, B, N, K);
-  for (; m < M; m++)
-    rows_of_tiles<1, add>(c + m * stride, stride, A.data + m * A.outer, A, B, N, K);
-}
-
 template <typename T> class Block {  // the computation of the clients of one vector
   typedef Vec<T> V;
   struct Batch {  // rows of a block: inputs, targets, and the network's numbers
     int rows = 0;
-    std::vector<V> target, coefficient, probability, inverse;
+    std::vector<V> target, coefficient, probability;
     std::vector<std::vector<V>> h, e, rh, rz, re;
   };
   const Network& net;
@@ -199,7 +94,7 @@ template <typename T> class Block {  // the computation of the clients of one ve
     bool both = recipe.sends == 2;
     for (int which = 0; which < (both ? 1 : 2); which++) {
       Batch& b = part[which];
-      int64_t count[16] = {}, most = 0;
+      int64_t count[Lanes<T>::count] = {}, most = 0;
       for (int lane = 0; lane < lanes; lane++) {
         int64_t client = all_clients.order[first + lane];
         count[lane] = all_clients.rows[which][client] + (both ? all_clients.rows[1][client] : 0);
@@ -228,11 +123,12 @@ template <typename T> class Block {  // the computation of the clients of one ve
     before = forward(judged, point);
     for (int step = 0; step < recipe.steps; step++) {
       forward(local, point);
-      backward(local, point, gradient.data());
       V* next = recipe.sends == 1 ? point + P : point;
-      T lr = T(recipe.lr), l2 = T(2 * net.l2), mu = T(recipe.proximal);
-      for (int64_t i = 0; i < P; i++)
-        next[i] = point[i] - lr * (gradient[i] + l2 * point[i] + mu * (point[i] - theta[i]));
+      T shrink = T(recipe.lr * (2 * net.l2 + recipe.proximal)), pull = T(recipe.lr * recipe.proximal);
+      for (int64_t i = 0; shrink != 0 && i < P; i++)
+        product[i] = pull * theta[i] - shrink * point[i];
+      backward<OTHER>(local, point, next, T(-recipe.lr));
+      for (int64_t i = 0; shrink != 0 && i < P; i++) next[i] += product[i];
       point = next;
     }
     after = forward(judged, point);
@@ -242,15 +138,16 @@ template <typename T> class Block {  // the computation of the clients of one ve
       for (int64_t i = 0; i < P; i++) v[i] = theta[i] - point[i];
       return v;
     }
-    backward(judged, point, v);
+    backward<ZERO>(judged, point, v);
     if (recipe.sends == 1)
       for (int step = 0; step < recipe.steps; step++) {
         point -= P;
         forward(local, point);
-        backward(local, point, nullptr);
-        curvature(local, point, v, product.data());
-        T lr = T(recipe.lr), l2 = T(2 * net.l2);
-        for (int64_t i = 0; i < P; i++) v[i] -= lr * (product[i] + l2 * v[i]);
+        backward<ZERO>(local, point, nullptr);
+        T shrink = T(recipe.lr * 2 * net.l2);
+        for (int64_t i = 0; shrink != 0 && i < P; i++) product[i] = shrink * v[i];
+        curvature(local, point, v, T(-recipe.lr));
+        for (int64_t i = 0; shrink != 0 && i < P; i++) v[i] -= product[i];
       }
     return v;
   }
@@ -285,11 +182,9 @@ template <typename T> class Block {  // the computation of the clients of one ve
 
   V forward(Batch& b, const V* w) {  // fills h; returns the mean loss and leaves e_L
     for (int l = 0; l < net.layers; l++) {
-      int I = net.width[l], O = net.width[l + 1];
+      int O = net.width[l + 1];
       V* z = b.h[l + 1].data();
-      for (int row = 0; row < b.rows; row++)
-        for (int o = 0; o < O; o++) z[row * O + o] = net.bias[l] < 0 ? V{} : w[net.bias[l] + o];
-      multiply<true, V>(z, O, {b.h[l].data(), I, 1}, {w + net.weight[l], I, 1}, b.rows, O, I);
+      add_product(b, l, b.h[l].data(), w, w, z);
       if (net.activation[l] == 1)
         for (int i = 0; i < b.rows * O; i++) z[i] = z[i] < 0 ? V{} : z[i];  // keeps NaN
       if (net.activation[l] == 2)
@@ -344,53 +239,70 @@ template <typename T> class Block {  // the computation of the clients of one ve
       for (int i = 0; i < n; i++) e[i] *= 1 - h[i] * h[i];
   }
 
-  void backward(Batch& b, const V* w, V* g) {  // from e_L: all e, and the gradient unless g is null
+  // z = x W_l' + (bias of c)
+  void add_product(Batch& b, int l, const V* x, const V* w, const V* c, V* z) {
+    int I = net.width[l], O = net.width[l + 1];
+    Matrix<V> inputs{x, I, 1}, weight{w + net.weight[l], I, 1};
+    if (net.bias[l] < 0)
+      multiply<ZERO, T>(z, inputs, weight, b.rows, O, I);
+    else
+      multiply<COLUMNS, T>(z, inputs, weight, b.rows, O, I, c + net.bias[l]);
+  }
+
+  // From e_L: all e, and out = w + factor * gradient ("OTHER") or the gradient ("ZERO"); out may be w,
+  // or null if only the e are wanted.
+  template <Start from> void backward(Batch& b, const V* w, V* out, T factor = 1) {
     for (int l = net.layers - 1; l >= 0; l--) {
       int I = net.width[l], O = net.width[l + 1];
       const V* e = b.e[l + 1].data();
-      if (g) {
-        multiply<false, V>(g + net.weight[l], I, {e, 1, O}, {b.h[l].data(), 1, I}, O, I, b.rows);
-        add_rows(b.rows, O, e, l, g);
+      if (l > 0) {
+        multiply<ZERO, T>(b.e[l].data(), {e, O, 1}, {w + net.weight[l], 1, I}, b.rows, I, O);
+        through_activation(b, l, b.e[l]);
       }
-      if (l == 0) continue;
-      multiply<false, V>(b.e[l].data(), I, {e, O, 1}, {w + net.weight[l], 1, I}, b.rows, I, O);
-      through_activation(b, l, b.e[l]);
+      if (out) gradient_of<from>(b, l, e, b.h[l].data(), w, out, factor);
     }
   }
 
-  void add_rows(int rows, int O, const V* e, int l, V* g) {
-    if (net.bias[l] < 0) return;
-    for (int o = 0; o < O; o++) {
+  // Of layer l, out = from + factor * (e' h, and the sum of e over rows for the bias).
+  template <Start from>
+  void gradient_of(Batch& b, int l, const V* e, const V* h, const V* start, V* out, T factor) {
+    int I = net.width[l], O = net.width[l + 1];
+    int64_t at = net.weight[l];
+    multiply<from, T>(out + at, {e, 1, O}, {h, 1, I}, O, I, b.rows, start + at, factor);
+    for (int o = 0; net.bias[l] >= 0 && o < O; o++) {
       V sum{};
-      for (int row = 0; row < rows; row++) sum += e[row * O + o];
-      g[net.bias[l] + o] = sum;
+      for (int row = 0; row < b.rows; row++) sum += e[row * O + o];
+      out[net.bias[l] + o] = from == OTHER ? start[net.bias[l] + o] + factor * sum : sum;
     }
   }
 
-  void curvature(Batch& b, const V* w, const V* v, V* out) {  // out = H(w) v, after both passes
+  // v <- v + factor * H(w) v, after both passes at w.
+  void curvature(Batch& b, const V* w, V* v, T factor) {
     for (int l = 0; l < net.layers; l++) {
-      int I = net.width[l], O = net.width[l + 1], n = b.rows * O;
+      int I = net.width[l], O = net.width[l + 1];
       V* rz = b.rz[l + 1].data();
-      for (int row = 0; row < b.rows; row++)
-        for (int o = 0; o < O; o++) rz[row * O + o] = net.bias[l] < 0 ? V{} : v[net.bias[l] + o];
-      multiply<true, V>(rz, O, {b.h[l].data(), I, 1}, {v + net.weight[l], I, 1}, b.rows, O, I);
-      if (l) multiply<true, V>(rz, O, {b.rh[l].data(), I, 1}, {w + net.weight[l], I, 1}, b.rows, O, I);
-      std::memcpy((void*)b.rh[l + 1].data(), rz, n * sizeof(V));
-      if (l + 1 < net.layers) through_activation(b, l + 1, b.rh[l + 1]);
+      add_product(b, l, b.h[l].data(), v, v, rz);
+      if (l) multiply<OLD, T>(rz, {b.rh[l].data(), I, 1}, {w + net.weight[l], I, 1}, b.rows, O, I);
+      if (l + 1 == net.layers) break;
+      std::memcpy((void*)b.rh[l + 1].data(), rz, size_t(b.rows) * O * sizeof(V));
+      through_activation(b, l + 1, b.rh[l + 1]);
     }
     curvature_of_loss(b);
     for (int l = net.layers - 1; l >= 0; l--) {
       int I = net.width[l], O = net.width[l + 1];
       const V *e = b.e[l + 1].data(), *re = b.re[l + 1].data();
-      multiply<false, V>(out + net.weight[l], I, {re, 1, O}, {b.h[l].data(), 1, I}, O, I, b.rows);
-      add_rows(b.rows, O, re, l, out);
-      if (l == 0) continue;
-      multiply<true, V>(out + net.weight[l], I, {e, 1, O}, {b.rh[l].data(), 1, I}, O, I, b.rows);
-      multiply<false, V>(b.re[l].data(), I, {re, O, 1}, {w + net.weight[l], 1, I}, b.rows, I, O);
-      multiply<true, V>(b.re[l].data(), I, {e, O, 1}, {v + net.weight[l], 1, I}, b.rows, I, O);
-      through_activation(b, l, b.re[l]);
-      if (net.activation[l - 1] == 2)
-        for (int i = 0; i < b.rows * I; i++) b.re[l][i] -= 2 * b.h[l][i] * b.rz[l][i] * b.e[l][i];
+      V* next = b.re[l].data();
+      if (l) {
+        multiply<ZERO, T>(next, {re, O, 1}, {w + net.weight[l], 1, I}, b.rows, I, O);
+        multiply<OLD, T>(next, {e, O, 1}, {v + net.weight[l], 1, I}, b.rows, I, O);
+        through_activation(b, l, b.re[l]);
+        if (net.activation[l - 1] == 2)
+          for (int i = 0; i < b.rows * I; i++) next[i] -= 2 * b.h[l][i] * b.rz[l][i] * b.e[l][i];
+      }
+      gradient_of<OTHER>(b, l, re, b.h[l].data(), v, v, factor);
+      int64_t at = net.weight[l];
+      if (l)
+        multiply<OTHER, T>(v + at, {e, 1, O}, {b.rh[l].data(), 1, I}, O, I, b.rows, v + at, factor);
     }
   }
 
@@ -410,19 +322,26 @@ template <typename T> class Block {  // the computation of the clients of one ve
   }
 };
 
-// Add weight * v of the lanes to sums: [3 limbs][entries], eight partial sums each.
-template <typename T>
+// Add weight * v of the lanes to sums: [limbs][entries], a vector of partial sums each. The first limb of
+// numbers below half its grid is 0 and may be left out.
+template <typename T, int first_limb>
 void add_exactly(const Vec<T>* v, const double* weight, int64_t entries, Doubles* sums) {
-  for (int half = 0; half < Lanes<T>::halves; half++) {
-    Doubles w;
-    std::memcpy(&w, weight + 8 * half, sizeof w);
-    for (int64_t i = 0; i < entries; i++) {
-      typename Lanes<T>::Half part;
-      std::memcpy(&part, (const T*)(v + i) + 8 * half, sizeof part);
-      Doubles product = __builtin_convertvector(part, Doubles) * w;
-      product = w == 0.0 ? Doubles{} : product;
-      add_limbs(product, sums[i], sums[entries + i], sums[2 * entries + i]);
+  constexpr int halves = Lanes<T>::halves;
+  Doubles w[halves];
+  std::memcpy(w, weight, sizeof w);
+  for (int64_t i = 0; i < entries; i++) {
+    typename Lanes<T>::Half part[halves];
+    std::memcpy(part, v + i, sizeof part);
+    Doubles limbs[LIMBS] = {};
+#pragma GCC unroll 2
+    for (int half = 0; half < halves; half++) {
+      Doubles rest = __builtin_convertvector(part[half], Doubles) * w[half];
+      rest = w[half] == 0.0 ? Doubles{} : rest;  // what is unsound may not be a number
+#pragma GCC unroll 3
+      for (int level = first_limb; level < LIMBS; level++) limbs[level] += take_limb(rest, level);
     }
+#pragma GCC unroll 3
+    for (int level = first_limb; level < LIMBS; level++) sums[level * entries + i] += limbs[level];
   }
 }
 
@@ -444,7 +363,7 @@ void run(const Network& net, const Recipe& recipe, const T* theta, const Clients
       number &= v[i] == v[i];
       largest = larger(largest, absolute(v[i]));
     }
-    double weight[lanes] = {};
+    double weight[lanes] = {}, most = 0;
     for (int lane = 0; lane < used; lane++) {
       int64_t client = clients.order[first + lane];
       double own = clients.weight[client];
@@ -453,13 +372,18 @@ void run(const Network& net, const Recipe& recipe, const T* theta, const Clients
       out.before[client] = before[lane];
       out.after[client] = after[lane];
       weight[lane] = sound ? own : 0.0;
+      if (sound) most = std::max(most, double(largest[lane]) * own);
       if (out.stack)
         for (int64_t i = 0; i < P; i++) ((T*)out.stack)[client * P + i] = v[i][lane];
     }
-    if (!out.stack) add_exactly<T>(v, weight, P, sums.data());
+    if (out.stack) continue;
+    if (most < SPACING[0] / 2)
+      add_exactly<T, 1>(v, weight, P, sums.data());
+    else
+      add_exactly<T, 0>(v, weight, P, sums.data());
   }
   for (int64_t i = 0; i < 3 * P; i++)
-    for (int lane = 0; lane < 8; lane++) out.limbs[i] += sums[i][lane];
+    for (int lane = 0; lane < DOUBLES; lane++) out.limbs[i] += sums[i][lane];
 }
 
 }  // namespace

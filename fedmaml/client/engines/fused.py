@@ -200,12 +200,12 @@ class _Call:
         if not bool((judged > 0).all()) or not bool((rows[0] > 0).all()):
             raise ValueError("a client has no examples")
         self._weight = judged.to(torch.float64)
-        order = sorted(range(len(judged)), key=(rows[0] * 2**20 + rows[1]).tolist().__getitem__)
+        order = torch.argsort(rows[0] * 2**32 + rows[1], stable=True)
         inputs, target_type = chain.widths[0], torch.int64 if chain.loss == 1 else self._theta.dtype
         targets = (chain.widths[-1],) if chain.targets_have_columns else ()
         self._arguments = _Clients(
             len(judged),
-            self._integers(order),
+            self._keep(order),
             (ctypes.c_void_p * 2)(*(self._keep(value) for value in rows)),
             (ctypes.c_void_p * 2)(
                 *(
@@ -259,19 +259,17 @@ class _Call:
         return self._keep(torch.tensor(values, dtype=dtype))
 
     def _rows(self, batches: Sequence[Batch]) -> Tensor:
-        counts = [batch.y.shape[1] for batch in batches for _ in range(len(batch.y))]
-        return torch.tensor(counts, dtype=torch.int64)
+        return torch.cat([torch.full((len(batch.y),), batch.y.shape[1]) for batch in batches])
 
     def _addresses(
         self, tensors: Sequence[Tensor], columns: tuple[int, ...], dtype: torch.dtype
     ) -> int:
         """Return the address of the clients' addresses, one for each entry of the leading axes."""
-        addresses: list[int] = []
+        addresses: list[Tensor] = []
         for each in tensors:
             if tuple(each.shape[2:]) != columns:
                 raise ValueError(f"examples of shape {tuple(each.shape[2:])}, expected {columns}")
             laid_out = each.to(dtype).contiguous()
-            bytes_each = laid_out[0].nbytes
             first = self._keep(laid_out)
-            addresses += range(first, first + laid_out.nbytes, bytes_each)
-        return self._integers(addresses)
+            addresses.append(first + torch.arange(len(each)) * laid_out[0].nbytes)
+        return self._keep(torch.cat(addresses))
