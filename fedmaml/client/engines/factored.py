@@ -18,6 +18,7 @@ from fedmaml.client.engines.base import Engine, Job, Memories, Rows, Total, sele
 from fedmaml.client.engines.factored_linear import (
     Formed,
     LinearOfAll,
+    LowRank,
     Pace,
     Piece,
     kind_of,
@@ -301,12 +302,8 @@ def _joined(tasks: Task) -> Batch:
 
 
 def _prepared(chain: _Chain, batch: Batch) -> Batch:
-    """Lay examples out as the first layer wants them, ``(clients, rows, ...)``."""
-    if not chain.images:
-        return Batch(batch.x.flatten(2), batch.y)
-    clients, rows = batch.x.shape[:2]
-    x = images.channels_last(batch.x.flatten(0, 1))
-    return Batch(x.view(clients, rows, *x.shape[1:]), batch.y)
+    """Return examples as the first layer wants them."""
+    return batch if chain.images else Batch(batch.x.flatten(2), batch.y)
 
 
 # --- how much at a time --------------------------------------------------------------------------
@@ -317,23 +314,24 @@ def _kind(layer: Linear, chain: _Chain, steps: int, rows: int) -> type[LinearOfA
 
 
 def _clients_at_a_time(job: Job, recipe: Recipe, chain: _Chain, tasks: Task) -> int:
-    """Return how many clients keep shared products busy and stay in cache, or else in memory."""
+    """Return how many clients stay in cache, or else keep shared products busy within memory."""
     theta, rows = job.meta["theta"], [batch.y.shape[1] for batch in tasks]
     if recipe.sends == "difference":
         rows = [sum(rows)] * 2
-    entries = 0
+    entries, busy = 0, 1
     for layer in chain.tail:
         if isinstance(layer, Linear):
             kind = _kind(layer, chain, recipe.steps, rows[0])
             entries += kind.entries(layer, recipe.steps, rows[0])
             entries += 3 * max(rows) * (layer.inputs + layer.outputs)
+            if kind is LowRank:
+                busy = -(-_ROWS // max(rows))
     held = entries * next(iter(theta.values())).element_size()
     if chain.images:
         held += images.bytes_kept(chain.images, theta, tasks.query.x[0, :1]) * max(rows)
         own = [theta[name] for layer in chain.images for name in names_of(layer)]
         held += 3 * sum(value.nbytes for value in own)
-    busy = max(_CACHE_BYTES // held, -(-_ROWS // max(rows)))
-    return max(1, min(busy, _MEMORY_BYTES // held))
+    return max(1, _CACHE_BYTES // held, min(busy, _MEMORY_BYTES // held))
 
 
 # --- the results ---------------------------------------------------------------------------------

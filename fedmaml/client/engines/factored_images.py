@@ -59,6 +59,7 @@ def through(function: Activation, e: Tensor, y: Tensor) -> Tensor:
 def forward(layers: Sequence[Layer], params: Params, x: Tensor) -> tuple[Tensor, Kept]:
     """Return the layers' output for one client's images, and what `backward` needs."""
     kept: Kept = []
+    x = channels_last(x)
     for layer in layers:
         match layer:
             case Conv2d():

@@ -265,6 +265,7 @@ class First(LinearOfAll):
 
     @staticmethod
     def entries(layer: Linear, steps: int, rows: int) -> int:
+        del steps
         return 2 * rows * (rows + 2 * layer.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
