@@ -220,7 +220,7 @@ class _Network:
             if isinstance(part, LinearOfAll):
                 x = part.forward(x)
             else:
-                x = torch.relu(x) if part.function == "relu" else torch.tanh(x)
+                x = images.activated(part.function, x)
             self._outputs.append(x)
         outputs = x.flatten(0, 1).requires_grad_()
         with torch.enable_grad():

@@ -50,10 +50,18 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def through(function: Activation, e: Tensor, y: Tensor) -> Tensor:
-    """Return the derivative by an activation's inputs, given that by its outputs y."""
+    """Turn the derivative by an activation's outputs y into that by its inputs, in place."""
     if function == "relu":
-        return torch.ops.aten.threshold_backward(e, y, 0)
-    return torch.ops.aten.tanh_backward(e, y)
+        return torch.ops.aten.threshold_backward.grad_input(e, y, 0, grad_input=e)
+    return torch.ops.aten.tanh_backward.grad_input(e, y, grad_input=e)
+
+
+def activated(function: Activation, x: Tensor) -> Tensor:
+    """Apply an activation.
+
+    ReLU works in place: what it cuts off an activation before it is of no use to the derivative.
+    """
+    return x.relu_() if function == "relu" else x.tanh()
 
 
 def forward(layers: Sequence[Layer], params: Params, x: Tensor) -> tuple[Tensor, Kept]:
@@ -78,7 +86,7 @@ def forward(layers: Sequence[Layer], params: Params, x: Tensor) -> tuple[Tensor,
                 kept.append((x.shape, places))
                 x = out
             case Elementwise(function):
-                x = torch.relu(x) if function == "relu" else torch.tanh(x)
+                x = activated(function, x)
                 kept.append(x)
             case Flatten() | Linear():
                 raise NotImplementedError(f"{layer} among images")
