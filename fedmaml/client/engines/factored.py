@@ -49,7 +49,7 @@ _LOSSES = (
     losses.squared_error,
     losses.half_squared_error,
 )
-_CACHE_BYTES = 2 * 2**20
+_CACHE_BYTES = 8 * 2**20
 _MEMORY_BYTES = 256 * 2**20
 _ROWS = 1024  # of a shared product; it gets no faster with more
 _WORTHWHILE_ENTRIES = 100_000
@@ -194,7 +194,8 @@ class _Network:
 
     def __init__(self, job: Job, chain: _Chain, pace: Pace, rows: int) -> None:
         theta = job.meta["theta"]
-        self._loss, self._layers, self._pace = job.learner.problem.loss, chain.images, pace
+        self._loss, self._pace = job.learner.problem.loss, pace
+        self._layers = images.in_blocks(chain.images)
         self._theta = {
             name: images.channels_last(theta[name]) if theta[name].dim() == 4 else theta[name]
             for layer in chain.images
@@ -227,9 +228,8 @@ class _Network:
             each = self._loss(outputs, batch.y.flatten(0, 1))
             if each.shape != outputs.shape[:1]:
                 raise ValueError(f"the loss returned shape {tuple(each.shape)}")
-            mean = each.view(x.shape[:2]).mean(1)
-            (e,) = torch.autograd.grad(mean.sum(), outputs)
-        return mean.detach(), e.view(x.shape)
+            (e,) = torch.autograd.grad(each.sum() / x.shape[1], outputs)
+        return each.detach().view(x.shape[:2]).mean(1), e.view(x.shape)
 
     def backward(self, e: Tensor) -> None:
         """Take the derivative by the outputs, and find what `step` and `gradient` need."""
@@ -242,7 +242,7 @@ class _Network:
                 e = part.backward(e)
         if self._layers:
             self._gradients = [
-                images.backward(self._layers, self._fast(client), kept, of_client)
+                images.backward(self._layers, self._fast(client), kept, of_client)[1]
                 for client, (kept, of_client) in enumerate(
                     zip(self._kept, e.view(*e.shape[:2], *self._image), strict=True)
                 )

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
+from fedmaml.client.engines import factored_block as block
+from fedmaml.client.engines.factored_block import Block, KeptOfBlock
 from fedmaml.client.engines.layers import (
     Activation,
     BatchNorm2d,
@@ -44,6 +46,24 @@ def pooled_first(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     return tuple(order)
 
 
+def in_blocks(layers: Sequence[Layer]) -> tuple[Layer | Block, ...]:
+    """Make a block of each convolution that is followed by normalisation and a pool."""
+    found: list[Layer | Block] = []
+    for layer in layers:
+        match [*found[-2:], layer]:
+            case [Conv2d() as conv, BatchNorm2d() as norm, MaxPool2d() as pool]:
+                found[-2:] = [Block(conv, norm, pool)]
+            case _:
+                found.append(layer)
+    return tuple(found)
+
+
+def names_in(layer: Layer | Block) -> list[str]:
+    """Return the names of a layer's parameters, or of all in a block."""
+    parts = (layer.conv, layer.norm) if isinstance(layer, Block) else (layer,)
+    return [name for part in parts for name in names_of(part)]
+
+
 def channels_last(x: Tensor) -> Tensor:
     """Lay four axes out so, with strides that say so even where there is one channel."""
     return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
@@ -64,12 +84,18 @@ def activated(function: Activation, x: Tensor) -> Tensor:
     return x.relu_() if function == "relu" else x.tanh()
 
 
-def forward(layers: Sequence[Layer], params: Params, x: Tensor) -> tuple[Tensor, Kept]:
+def forward(layers: Sequence[Layer | Block], params: Params, x: Tensor) -> tuple[Tensor, Kept]:
     """Return the layers' output for one client's images, and what `backward` needs."""
     kept: Kept = []
     x = channels_last(x)
     for layer in layers:
         match layer:
+            case Block() if block.takes(layer, params):
+                x, of_block = block.forward(layer, params, x)
+                kept.append(of_block)
+            case Block(conv, norm, pool):
+                x, found = forward((conv, norm, pool), params, x)
+                kept.append(found)
             case Conv2d():
                 kept.append(x)
                 bias = params[layer.bias] if layer.bias else None
@@ -100,22 +126,37 @@ def bytes_kept(layers: Sequence[Layer], params: Params, x: Tensor) -> int:
     return sum(value.nbytes for value in tree_leaves(kept) if isinstance(value, Tensor))
 
 
-def backward(layers: Sequence[Layer], params: Params, kept: Kept, e: Tensor) -> Params:
-    """Return the gradient, given the derivative by the layers' output."""
+def backward(
+    layers: Sequence[Layer | Block], params: Params, kept: Kept, e: Tensor, wanted: bool = False
+) -> tuple[Tensor, Params]:
+    """Return the derivative by the layers' inputs, if wanted, and the gradient.
+
+    Args:
+        layers: The layers.
+        params: The client's weights.
+        kept: From `forward`; used up.
+        e: Derivative by the layers' output.
+        wanted: Whether that by the inputs is.
+    """
     gradient: Params = {}
     aten = torch.ops.aten
     e = channels_last(e)
-    first = next(
-        (i for i, layer in enumerate(layers) if isinstance(layer, Conv2d | BatchNorm2d)), 0
-    )
+    trained = [i for i, layer in enumerate(layers) if names_in(layer)]
+    first = 0 if wanted or not trained else trained[0]
     for i in range(len(layers) - 1, first - 1, -1):
+        goes_on = wanted or i > first
         match layers[i]:
+            case Block() as layer if isinstance(kept[i], KeptOfBlock):
+                e, found = block.backward(layer, params, kept[i], e, goes_on)
+                gradient |= found
+            case Block(conv, norm, pool):
+                e, found = backward((conv, norm, pool), params, kept[i], e, goes_on)
+                gradient |= found
             case Conv2d() as layer:
                 weight = params[layer.weight]
-                wanted = [i > first, True, layer.bias is not None]
                 e, gradient[layer.weight], of_bias = aten.convolution_backward(
                     e, kept[i], weight, [len(weight)], layer.stride, layer.padding,
-                    [1, 1], False, [0, 0], 1, wanted,
+                    [1, 1], False, [0, 0], 1, [goes_on, True, layer.bias is not None],
                 )  # fmt: skip
                 if layer.bias is not None:
                     gradient[layer.bias] = of_bias
@@ -133,4 +174,4 @@ def backward(layers: Sequence[Layer], params: Params, kept: Kept, e: Tensor) -> 
                 )
             case Elementwise(function):
                 e = through(function, e, kept[i])
-    return gradient
+    return e, gradient

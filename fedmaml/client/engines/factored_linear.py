@@ -281,7 +281,7 @@ class First(LinearOfAll):
         if self._left is None:
             self._left, self._right = self._e, self._x
         else:
-            self._left = torch.add(self._e, self._left, alpha=self._pace.decay)
+            self._left.mul_(self._pace.decay).add_(self._e)
         self._share = self._pace.next_share(self._share)
 
     def difference(self) -> list[Piece]:
