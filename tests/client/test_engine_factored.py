@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedmaml.client.engines import ENGINES, LOOP, Job, Rows, Total
+from fedmaml.client.engines import ENGINES, LOOP, Job, Rows, Total, plan
 from fedmaml.client.engines.factored_linear import First, LowRank, Own, kind_of
 from fedmaml.client.engines.layers import Linear
 from fedmaml.core import losses, seeding
@@ -278,3 +278,16 @@ def test_refusal_says_why(
 def test_refuses_a_loss_that_it_does_not_know() -> None:
     job = job_of(FOMAML(), lambda: MLP((4, 5, 3)), loss=lambda p, y: p.sum(1) - y)
     assert "fedmaml.core.losses" in FACTORED.refusal(job)
+
+
+def test_small_convolutions_are_left_to_others() -> None:
+    assert "do not pay below" in FACTORED.objection(job_of(FOMAML(), small_cnn))
+    assert FACTORED.objection(job_of(FOMAML(), lambda: MLP((4, 5, 3)))) == ""
+    large = job_of(FOMAML(), lambda: Conv4(1, 16, 3, norm="batch"))
+    assert plan("auto", large).engine is FACTORED
+
+
+def test_large_networks_are_not_left_to_fused() -> None:
+    large = job_of(FOMAML(), lambda: MLP((64, 400, 400, 3)))
+    assert plan("auto", large).engine is FACTORED
+    assert plan("auto", replace(large, strategy=MAML())).engine is not FACTORED

@@ -39,7 +39,7 @@ from fedmaml.client.engines.recipes import NO_RECIPE, Recipe, recipe_of
 from fedmaml.core import losses
 from fedmaml.core.aggregation import LIMIT, ExactSum, empty_sum, exact_sum
 from fedmaml.core.learner import Learner
-from fedmaml.core.params import Params, map_params, squared_norm, subtract
+from fedmaml.core.params import Params, count_entries, map_params, squared_norm, subtract
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.strategies.base import ClientUpdate
 
@@ -52,8 +52,7 @@ _LOSSES = (
 _CACHE_BYTES = 8 * 2**20
 _MEMORY_BYTES = 256 * 2**20
 _ROWS = 1024  # of a shared product; it gets no faster with more
-_WORTHWHILE_ENTRIES = 100_000
-_SMALL_ENTRIES = 30_000
+_WORTHWHILE_ENTRIES = 8_000
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,18 @@ class Factored(Engine):
         return "" if device.type == "cpu" else f"the parameters are on {device}, not on the CPU"
 
     def objection(self, job: Job) -> str:
+        """Say that small convolutions are faster for many clients at once.
+
+        Two convolutions and a linear layer on images of 8 x 8, 2,000 parameters: 2.1 ms a client,
+        vmap 1.0; 28 x 28, 9,000 parameters: 3.3 and 3.9; 16 x 16, 10,000: 6.0 and 7.4. Linear
+        layers alone are at least as fast as under vmap from 500 parameters on.
+        """
+        chain = _chain(job.learner)
+        entries = count_entries(job.meta)
+        if isinstance(chain, _Chain) and chain.images and entries < _WORTHWHILE_ENTRIES:
+            return (
+                f"convolutions client by client do not pay below {_WORTHWHILE_ENTRIES:,} parameters"
+            )
         return ""
 
     def client_batch(self, job: Job) -> int:
