@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedmaml.client.engines import ENGINES, LOOP, Job, Rows, Total, plan
-from fedmaml.client.engines.factored_linear import First, LowRank, Own, kind_of
+from fedmaml.client.engines.factored.linear import First, LowRank, Own, kind_of
 from fedmaml.client.engines.layers import Linear
 from fedmaml.core import losses, seeding
 from fedmaml.core.aggregation import exact_sum
@@ -291,3 +291,11 @@ def test_large_networks_are_not_left_to_fused() -> None:
     large = job_of(FOMAML(), lambda: MLP((64, 400, 400, 3)))
     assert plan("auto", large).engine is FACTORED
     assert plan("auto", replace(large, strategy=MAML())).engine is not FACTORED
+
+
+def test_batch_statistics_of_one_number_raise_as_in_the_loop() -> None:
+    network, _ = NETWORKS["conv4"]
+    job, group = job_of(FOMAML(), network), group_of((3, 16, 16), torch.float64, 2, (1, 4))
+    for engine in (LOOP, FACTORED):
+        with pytest.raises(ValueError, match="channel"):
+            list(engine.compute(job, [group], {client: {} for client in group.clients}))

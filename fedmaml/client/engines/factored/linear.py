@@ -16,20 +16,16 @@ E's add up, and x W' and x H' are computed once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedmaml.client.engines.factored.updates import Formed, Piece, Product
 from fedmaml.client.engines.layers import Linear
 from fedmaml.client.engines.recipes import Recipe
 from fedmaml.core.params import Params
-
-_TILE_ENTRIES = (
-    2**20
-)  # of all clients together; 30 ms a million parameters of 32 clients, 2**18: 40
 
 
 @dataclass(frozen=True)
@@ -65,82 +61,6 @@ class Pace:
         if self.pull:
             phi = torch.add(phi, theta, alpha=self.pull)
         return torch.add(phi, gradient, alpha=-self.lr)
-
-
-# --- what clients send ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Formed:
-    """A parameter's updates as they are.
-
-    Attributes:
-        name: Of the parameter.
-        values: ``(clients, *shape)``.
-    """
-
-    name: str
-    values: Tensor
-
-    def bound(self) -> Tensor:
-        """Return each client's largest magnitude, ``(clients,)``."""
-        return torch.linalg.vector_norm(self.values.flatten(1), torch.inf, dim=1)
-
-    def tiles(self) -> Iterator[Tensor]:
-        """Yield consecutive entries of all clients, ``(clients, entries)``."""
-        yield self.values.flatten(1)
-
-
-@dataclass(frozen=True)
-class Product:
-    """The updates ``scale * left' right + base`` of a weight, formed a few rows at a time.
-
-    Attributes:
-        name: Of the parameter.
-        left: ``(clients, rank, outputs)``.
-        right: ``(clients, rank, inputs)``.
-        scale: Of the product.
-        base: ``(outputs, inputs)``, the same for all clients; None for zero.
-    """
-
-    name: str
-    left: Tensor
-    right: Tensor
-    scale: float = 1.0
-    base: Tensor | None = None
-
-    def bound(self) -> Tensor:
-        """Return a bound of each client's largest magnitude, ``(clients,)``; NaN if one is."""
-        of_left, of_right = (part.abs().amax(2) for part in (self.left, self.right))
-        bound = self.scale * (of_left * of_right).sum(1)
-        return bound if self.base is None else bound + self.base.abs().max()
-
-    def tiles(self) -> Iterator[Tensor]:
-        """Yield consecutive entries of all clients, ``(clients, entries)``."""
-        clients, _, inputs = self.right.shape
-        rows = max(1, _TILE_ENTRIES // (clients * inputs))
-        for first in range(0, self.left.shape[2], rows):
-            tile = torch.bmm(self.left[:, :, first : first + rows].mT, self.right)
-            if self.scale != 1:
-                tile *= self.scale
-            if self.base is not None:
-                tile += self.base[first : first + rows]
-            yield tile.flatten(1)
-
-
-Piece = Formed | Product
-
-
-def squared_norm_of_rest(piece: Piece, theta: Tensor) -> Tensor:
-    """Return ||theta - update||^2 for each client."""
-    rest, first, total = theta.flatten(), 0, torch.zeros(())
-    for tile in piece.tiles():
-        total = total + (rest[first : first + tile.shape[1]] - tile).square().sum(1)
-        first += tile.shape[1]
-    return total
-
-
-# --- the layers ----------------------------------------------------------------------------------
 
 
 class LinearOfAll(ABC):

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from fedmaml.client.engines import factored_block as block
-from fedmaml.client.engines.factored_block import Block, KeptOfBlock
+from fedmaml.client.engines.factored import block
+from fedmaml.client.engines.factored.block import Block, KeptOfBlock
 from fedmaml.client.engines.layers import (
     Activation,
     BatchNorm2d,
@@ -101,6 +101,7 @@ def forward(layers: Sequence[Layer | Block], params: Params, x: Tensor) -> tuple
                 bias = params[layer.bias] if layer.bias else None
                 x = F.conv2d(x, params[layer.weight], bias, layer.stride, layer.padding)
             case BatchNorm2d():
+                block.check_spread(x)
                 weight, bias = params[layer.weight], params[layer.bias]
                 out, mean, deviation = torch.native_batch_norm(
                     x, weight, bias, None, None, True, 0.0, layer.eps
@@ -120,10 +121,11 @@ def forward(layers: Sequence[Layer | Block], params: Params, x: Tensor) -> tuple
 
 
 def bytes_kept(layers: Sequence[Layer], params: Params, x: Tensor) -> int:
-    """Return how many bytes `forward` keeps of images like x, without computing anything."""
+    """Return how many bytes `forward` keeps of an image like those of x; computes nothing."""
     absent = {name: params[name].to("meta") for layer in layers for name in names_of(layer)}
-    _, kept = forward(layers, absent, x.to("meta"))
-    return sum(value.nbytes for value in tree_leaves(kept) if isinstance(value, Tensor))
+    two = torch.empty(2, *x.shape[1:], dtype=x.dtype, device="meta")  # one has no variance
+    _, kept = forward(layers, absent, two)
+    return sum(value.nbytes for value in tree_leaves(kept) if isinstance(value, Tensor)) // 2
 
 
 def backward(

@@ -69,6 +69,7 @@ def forward(block: Block, params: Params, x: Tensor) -> tuple[Tensor, KeptOfBloc
     """Return the block's outputs for images with channels last, and what `backward` needs."""
     weight, bias = _turned(block, params)
     z = F.conv2d(x, weight, bias, block.conv.stride, block.conv.padding)
+    check_spread(z)
     mean, variance = torch.ops.aten.batch_norm_update_stats(z, None, None, 0.0)
     inverse = (variance + block.norm.eps).rsqrt_()
     pooled, places = torch.ops.aten.max_pool2d_with_indices(z, [block.pool.size] * 2)
@@ -113,6 +114,16 @@ def backward(
     if block.conv.bias is not None:
         gradient[block.conv.bias] = of_bias * sign
     return dx, gradient
+
+
+def check_spread(x: Tensor) -> None:
+    """Raise what PyTorch's own module raises.
+
+    Raises:
+        ValueError: If there is one number in each channel, which has no variance.
+    """
+    if x[:, 0].numel() == 1:
+        raise ValueError(f"no batch statistics in shape {tuple(x.shape)}: one number a channel")
 
 
 def _turned(block: Block, params: Params) -> tuple[Tensor, Tensor | None]:
