@@ -294,8 +294,11 @@ def test_large_networks_are_not_left_to_fused() -> None:
 
 
 def test_batch_statistics_of_one_number_raise_as_in_the_loop() -> None:
-    network, _ = NETWORKS["conv4"]
-    job, group = job_of(FOMAML(), network), group_of((3, 16, 16), torch.float64, 2, (1, 4))
+    def network() -> nn.Module:
+        norm = nn.BatchNorm2d(4, track_running_stats=False)
+        return nn.Sequential(nn.Conv2d(3, 4, 5), norm, nn.Flatten(), nn.Linear(4, 3))
+
+    job, group = job_of(FOMAML(), network), group_of((3, 5, 5), torch.float64, 2, (1, 4))
     for engine in (LOOP, FACTORED):
         with pytest.raises(ValueError, match="channel"):
             list(engine.compute(job, [group], {client: {} for client in group.clients}))
