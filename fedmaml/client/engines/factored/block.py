@@ -88,7 +88,7 @@ def backward(
         block: The block.
         params: The client's weights.
         kept: From `forward`; used up.
-        e: Derivative by the outputs.
+        e: Derivative by the outputs; used up.
         wanted: Whether that by the inputs is.
     """
     x, z, mean, inverse = kept.x, kept.z, kept.mean, kept.inverse
@@ -96,12 +96,12 @@ def backward(
     scale, sign = params[block.norm.weight], params[block.norm.weight].sign()
     pixels = z.numel() // len(mean)
     of_shift = e.sum((0, 2, 3))
-    of_scale = (e * kept.centred).sum((0, 2, 3)) * inverse
+    of_scale = kept.centred.mul_(e).sum((0, 2, 3)) * inverse
     factor = scale.abs() * inverse
     slope = -factor * inverse * of_scale / pixels
     level = -factor * of_shift / pixels - slope * mean
     dz = torch.addcmul(_channels(level), z, _channels(slope), out=z)
-    _rows(dz).scatter_add_(1, _rows(kept.places), _rows(e * _channels(factor)))
+    _rows(dz).scatter_add_(1, _rows(kept.places), _rows(e.mul_(_channels(factor))))
     dx, of_weight, of_bias = torch.ops.aten.convolution_backward(
         dz, x, weight, [len(weight)], block.conv.stride, block.conv.padding,
         [1, 1], False, [0, 0], 1, [wanted, True, block.conv.bias is not None],

@@ -57,7 +57,9 @@ class Product:
 
     def bound(self) -> Tensor:
         """Return a bound of each client's largest magnitude, ``(clients,)``; NaN if one is."""
-        of_left, of_right = (part.abs().amax(2) for part in (self.left, self.right))
+        of_left, of_right = (
+            torch.linalg.vector_norm(part, torch.inf, dim=2) for part in (self.left, self.right)
+        )
         bound = self.scale * (of_left * of_right).sum(1)
         return bound if self.base is None else bound + self.base.abs().max()
 
