@@ -28,10 +28,10 @@ _LOSSES = (
     losses.squared_error,
     losses.half_squared_error,
 )
-_CACHE_BYTES = 8 * 2**20
+_CACHE_BYTES = 8 * 2**20  # 2: 34 us a client of 500 parameters, 4: 26, 8: 22, 16: 20
 _MEMORY_BYTES = 256 * 2**20
 _ROWS = 1024  # of a shared product; it gets no faster with more
-_WORTHWHILE_ENTRIES = 8_000
+_WORTHWHILE_ENTRIES = 8_000  # of networks with convolutions; see `objection`
 
 
 class Factored(Engine):
