@@ -104,7 +104,10 @@ def test_engine_equals_the_loop(engine: str, strategy: str, loss: str, dtype: to
         for client, (update, numbers) in expected.items():
             for group, params in update.items():
                 reference, own = flatten(params), flatten(got[client][0][group])
-                assert (own - reference).norm() <= tolerance * max(reference.norm(), 1e-3)
+                allowed = tolerance * max(reference.norm(), 1e-3)
+                if strategy in ("reptile", "fedavg", "fedprox"):  # the loop's rounding of phi
+                    allowed += torch.finfo(dtype).eps * flatten(job.meta[group]).norm()
+                assert (own - reference).norm() <= allowed
             assert got[client][1] == pytest.approx(numbers, rel=10 * tolerance, abs=10 * tolerance)
 
 

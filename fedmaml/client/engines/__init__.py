@@ -6,12 +6,13 @@ A new engine is a file here and a line in `ENGINES`; the contract tests then hol
 from dataclasses import dataclass
 
 from fedmaml.client.engines.base import Engine, Job, Memories, Rows, Total
+from fedmaml.client.engines.factored import Factored
 from fedmaml.client.engines.fused import Fused
 from fedmaml.client.engines.generic import Loop, Vmap
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine
-    for engine in (Fused(), Vmap(), Loop())  # in the order in which "auto" asks them
+    for engine in (Fused(), Factored(), Vmap(), Loop())  # in the order in which "auto" asks them
 }
 LOOP = ENGINES["loop"]
 

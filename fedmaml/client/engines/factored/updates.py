@@ -1,0 +1,145 @@
+"""What clients send, formed a few rows of a weight at a time, and its sum."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from fedmaml.client.engines.base import Total
+from fedmaml.core.aggregation import LIMIT, ExactSum, empty_sum, exact_sum
+from fedmaml.core.params import Params
+
+_TILE_ENTRIES = (
+    2**20
+)  # of all clients together; 30 ms a million parameters of 32 clients, 2**18: 40
+
+
+@dataclass(frozen=True)
+class Formed:
+    """A parameter's updates as they are.
+
+    Attributes:
+        name: Of the parameter.
+        values: ``(clients, *shape)``.
+    """
+
+    name: str
+    values: Tensor
+
+    def bound(self) -> Tensor:
+        """Return each client's largest magnitude, ``(clients,)``."""
+        return self.values.flatten(1).abs().amax(1)
+
+    def tiles(self) -> Iterator[Tensor]:
+        """Yield consecutive entries of all clients, ``(clients, entries)``."""
+        yield self.values.flatten(1)
+
+
+@dataclass(frozen=True)
+class Product:
+    """The updates ``scale * left' right + base`` of a weight, formed a few rows at a time.
+
+    Attributes:
+        name: Of the parameter.
+        left: ``(clients, rank, outputs)``.
+        right: ``(clients, rank, inputs)``.
+        scale: Of the product.
+        base: ``(outputs, inputs)``, the same for all clients; None for zero.
+    """
+
+    name: str
+    left: Tensor
+    right: Tensor
+    scale: float = 1.0
+    base: Tensor | None = None
+
+    def bound(self) -> Tensor:
+        """Return a bound of each client's largest magnitude, ``(clients,)``; NaN if one is."""
+        of_left, of_right = (part.abs().amax(2) for part in (self.left, self.right))
+        bound = self.scale * (of_left * of_right).sum(1)
+        return bound if self.base is None else bound + self.base.abs().max()
+
+    def tiles(self) -> Iterator[Tensor]:
+        """Yield consecutive entries of all clients, ``(clients, entries)``."""
+        clients, _, inputs = self.right.shape
+        rows = max(1, _TILE_ENTRIES // (clients * inputs))
+        for first in range(0, self.left.shape[2], rows):
+            tile = torch.bmm(self.left[:, :, first : first + rows].mT, self.right)
+            if self.scale != 1:
+                tile *= self.scale
+            if self.base is not None:
+                tile += self.base[first : first + rows]
+            yield tile.flatten(1)
+
+
+Piece = Formed | Product
+
+
+def squared_norm_of_rest(piece: Piece, theta: Tensor) -> Tensor:
+    """Return ||theta - update||^2 for each client."""
+    rest, first, total = theta.flatten(), 0, torch.zeros(())
+    for tile in piece.tiles():
+        total = total + (rest[first : first + tile.shape[1]] - tile).square().sum(1)
+        first += tile.shape[1]
+    return total
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What some clients send.
+
+    Attributes:
+        pieces: Updates, not all of them formed, in the order of theta.
+        weight: float64, ``(clients,)``.
+        metrics: name -> ``(clients,)``.
+    """
+
+    pieces: list[Piece]
+    weight: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Sum:
+    """The weighted sum of updates, to which they are added a few rows of a weight at a time.
+
+    A client whose update may have a number out of range is left out before any is added. It is
+    judged by a bound: the caller computes such clients once more, in another way, and finds out.
+    """
+
+    def __init__(self, theta: Params) -> None:
+        sizes = [value.numel() for value in theta.values()]
+        self._start = dict(zip(theta, accumulate(sizes, initial=0), strict=False))
+        self._limbs = empty_sum(sum(sizes)).limbs
+        self._parts: list[Sent] = []
+        self._clients: list[int] = []
+        self._unsound: list[int] = []
+
+    def add(self, clients: Sequence[int], sent: Sent) -> None:
+        """Take in some clients."""
+        bounds = torch.stack([piece.bound() for piece in sent.pieces]).amax(0)
+        sound = bounds.to(torch.float64) * sent.weight < LIMIT / 2  # False for NaN
+        weight = sent.weight[sound]
+        everyone = len(weight) == len(clients)
+        if len(weight):
+            for piece in sent.pieces:
+                first = self._start[piece.name]
+                for tile in piece.tiles():
+                    added = exact_sum(tile if everyone else tile[sound], weight)
+                    self._limbs[:, first : first + tile.shape[1]] += added.limbs
+                    first += tile.shape[1]
+        metrics = {name: values[sound] for name, values in sent.metrics.items()}
+        self._parts.append(Sent([], weight, metrics))
+        for client, usable in zip(clients, sound.tolist(), strict=True):
+            (self._clients if usable else self._unsound).append(client)
+
+    def result(self) -> Total:
+        """Return the sum of all that were taken in."""
+        weight = torch.cat([part.weight for part in self._parts])
+        metrics = {
+            name: torch.cat([part.metrics[name] for part in self._parts])
+            for name in self._parts[0].metrics
+        }
+        total = ExactSum(self._limbs, float(weight.sum()), len(weight))
+        return Total(tuple(self._clients), weight, metrics, {"theta": total}, tuple(self._unsound))
