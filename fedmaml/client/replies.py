@@ -9,7 +9,7 @@ from flwr.app import Context, Error, Message
 
 from fedmaml.client import work
 from fedmaml.client.costs import load_costs, save_costs
-from fedmaml.client.engines import Expected
+from fedmaml.client.engines import NOTHING_EXPECTED, Expected
 from fedmaml.client.memory import load_memories, save_memories
 from fedmaml.core import seeding
 from fedmaml.core.errors import FedmamlError
@@ -46,7 +46,7 @@ class Method:
     blank: Params
     client_batch: int = 0
     engine: str = "auto"
-    expected: Expected = Expected()
+    expected: Expected = NOTHING_EXPECTED
 
 
 def make_method(strategy: MetaStrategy, problem: Problem, seed: int = 0) -> Method:

@@ -13,7 +13,17 @@ import torch
 from torch import Tensor
 
 from fedmaml.client.costs import Costs, cost_of_update
-from fedmaml.client.engines import LOOP, Engine, Expected, Job, Memories, Rows, Total, plan
+from fedmaml.client.engines import (
+    LOOP,
+    NOTHING_EXPECTED,
+    Engine,
+    Expected,
+    Job,
+    Memories,
+    Rows,
+    Total,
+    plan,
+)
 from fedmaml.client.engines.base import batch_for_weights, select
 from fedmaml.client.engines.generic import apply
 from fedmaml.core import aggregation
@@ -49,7 +59,7 @@ def train(
     client_batch: int = 0,
     known_costs: Costs | None = None,
     engine: str = "auto",
-    expected: Expected = Expected(),
+    expected: Expected = NOTHING_EXPECTED,
 ) -> tuple[TrainReply, dict[int, Params]]:
     """Compute the updates of the request's clients.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fedmaml.client.engines import Expected
+from fedmaml.client.engines import NOTHING_EXPECTED, Expected
 from fedmaml.client.replies import Method, make_method
 from fedmaml.config import RunConfig, from_run_config
 from fedmaml.simulations.scenario import Scenario
@@ -49,6 +49,6 @@ def _workbench(items: tuple[tuple[str, Any], ...]) -> Workbench:
 def _expected(config: RunConfig, scenario: Scenario) -> Expected:
     """Return what one process computes in a run; nothing where processes come and go."""
     if config.backend != "in-process":
-        return Expected()
+        return NOTHING_EXPECTED
     cohort = config.clients or len(scenario.clients()["train"])
     return Expected(config.rounds * min(config.nodes, cohort), config.rounds * cohort)

@@ -5,7 +5,15 @@ A new engine is a file here and a line in `ENGINES`; the contract tests then hol
 
 from dataclasses import dataclass
 
-from fedmaml.client.engines.base import Engine, Expected, Job, Memories, Rows, Total
+from fedmaml.client.engines.base import (
+    NOTHING_EXPECTED,
+    Engine,
+    Expected,
+    Job,
+    Memories,
+    Rows,
+    Total,
+)
 from fedmaml.client.engines.compiled import Compiled
 from fedmaml.client.engines.fused import Fused
 from fedmaml.client.engines.generic import Loop, Vmap
@@ -57,6 +65,7 @@ def plan(wanted: str, job: Job) -> Plan:
 __all__ = [
     "ENGINES",
     "LOOP",
+    "NOTHING_EXPECTED",
     "Engine",
     "Expected",
     "Job",

@@ -39,6 +39,9 @@ class Expected(NamedTuple):
     updates: int = 0
 
 
+NOTHING_EXPECTED = Expected()
+
+
 @dataclass(frozen=True)
 class Job:
     """What all clients of a request have in common.
@@ -55,7 +58,7 @@ class Job:
     learner: Learner
     meta: MetaParams
     form: Form = "sum"
-    expected: Expected = Expected()
+    expected: Expected = NOTHING_EXPECTED
 
     def update(self, task: Task, memory: Params) -> ClientUpdate:
         """Compute one client's update: what every engine must agree with."""

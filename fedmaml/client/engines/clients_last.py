@@ -181,7 +181,7 @@ def _cat(values: Sequence[Value], axis: int = 0) -> Tensor:
     return torch.cat(_same_clients(*values), axis % values[0].rank)
 
 
-def _gather(value: Value, axis: int, index: Value, *, sparse_grad: bool = False) -> Tensor:
+def _gather(value: Value, axis: int, index: Value, **_: bool) -> Tensor:
     table, places = _same_clients(value, index)
     return torch.gather(table, axis % value.rank, places)
 

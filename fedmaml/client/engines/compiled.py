@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +35,7 @@ logger = logging.getLogger("fedmaml")
 _CLIENTS = 64
 """Clients of one call: 4 to 16 vectors; 128 are as fast for 500 parameters, and slower for 3000."""
 
+_MOST_JOBS = 8
 _MOST_SHAPES = 8
 """Shapes of task that are compiled for one job; the others would take longer than they save."""
 
@@ -143,21 +143,22 @@ def _clients_last(value: Tensor) -> Tensor:
     """Cut ``(clients, *shape)`` into ``(chunks, *shape, 64)``; the last client fills it up."""
     missing = -len(value) % _CLIENTS
     filled = torch.cat([value, value[-1:].expand(missing, *value.shape[1:])]) if missing else value
-    return filled.unflatten(0, (-1, _CLIENTS)).movedim(1, -1).contiguous()
+    chunks = filled.reshape(-1, _CLIENTS, *value.shape[1:])
+    return chunks.movedim(1, -1).contiguous()
 
 
 # --- programs, by job and shape of task ----------------------------------------------------------
 
 
-@lru_cache(maxsize=8)
-def _programs(strategy: MetaStrategy, learner: Learner) -> dict[Shapes, _Program | None]:
-    """Return what was compiled for a job; None stands for what could not be."""
-    return {}
+_programs: dict[tuple[MetaStrategy, Learner], dict[Shapes, _Program | None]] = {}
+"""What was compiled, for each job; None stands for what could not be."""
 
 
 def _program(job: Job, memory: Params, tasks: Task) -> _Program | None:
     """Return the program for tasks of this shape, compiled if need be; None if there is none."""
-    programs = _programs(job.strategy, job.learner)
+    if (job.strategy, job.learner) not in _programs and len(_programs) == _MOST_JOBS:
+        _programs.clear()
+    programs = _programs.setdefault((job.strategy, job.learner), {})
     own = tree_map(lambda value: torch.zeros_like(value[0]), (memory, tasks))
     shapes = tuple((tuple(value.shape), value.dtype) for value in tree_leaves((job.meta, own)))
     if shapes not in programs:
