@@ -128,6 +128,21 @@ def test_an_operation_without_a_rule_is_named() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda weight, x: weight * x if x.sum() > 0 else x, "data-dependent|trying to get value"),
+        (lambda weight, x: weight * x.item(), "data-dependent|trying to get value"),
+        (lambda weight, x: weight * torch.randn_like(x), "random numbers"),
+    ],
+)
+def test_what_depends_on_values_or_chance_is_not_frozen_into_the_code(
+    function: Callable[[Tensor, Tensor], Tensor], reason: str
+) -> None:
+    with pytest.raises((RuntimeError, UnknownOperationError), match=reason):
+        with_clients_last(function, torch.ones(1), torch.ones(1), 2)
+
+
 # --- compiled ------------------------------------------------------------------------------------
 
 
@@ -270,9 +285,16 @@ def test_refuses_without_a_compiler() -> None:
 def test_auto_compiles_only_for_what_pays(expected: Expected, pays: bool) -> None:
     job = replace(job_of(MetaSGD(), problem_of("gelu"))[0], expected=expected)
     assert (ENGINE.objection(job) == "") is pays
-    assert "does not pay above" in ENGINE.objection(
-        replace(job, meta={"theta": {"w": torch.zeros(50_000)}})
-    )
+
+
+def test_auto_does_not_compile_large_networks_or_long_loops() -> None:
+    job = replace(job_of(MetaSGD(), problem_of("gelu"))[0], expected=Expected(10_000, 10_000_000))
+    assert ENGINE.objection(job) == ""
+    large = replace(job, meta={"theta": {"w": torch.zeros(50_000)}})
+    assert "does not pay above 2,500 parameters" in ENGINE.objection(large)
+    assert str(plan("auto", job)).startswith(("compiled: small networks", "vmap: "))
+    long = replace(job, strategy=MetaSGD(inner=GradientSteps(steps=100)))
+    assert "too long for 100 gradient steps" in ENGINE.objection(long)
 
 
 def test_a_run_says_how_much_it_expects() -> None:

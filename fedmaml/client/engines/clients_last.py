@@ -121,6 +121,8 @@ def _apply(operation: Any, arguments: Any, keywords: Any) -> Any:
     """Return the Value, or the tuple of them, of an operation."""
     if operation is operator.getitem:
         return arguments[0][arguments[1]]
+    if torch.Tag.nondeterministic_seeded in operation.tags:
+        raise UnknownOperationError(f"{operation.overloadpacket}, which draws random numbers")
     values = [leaf for leaf in tree_leaves((arguments, keywords)) if isinstance(leaf, Value)]
     if not any(value.own for value in values):
         plain = tree_map(lambda leaf: leaf.tensor if isinstance(leaf, Value) else leaf, arguments)

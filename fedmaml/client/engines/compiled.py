@@ -1,4 +1,4 @@
-"""`compiled`: small networks, the clients innermost, in one kernel that torch.compile writes.
+"""`compiled`: small networks, the clients innermost, in kernels that Inductor writes.
 
 The strategy's own `client_update` is rewritten for 64 clients at a time (`clients_last`) and
 compiled by Inductor, once for each shape of task. A client's update does not depend on who shares
@@ -25,6 +25,7 @@ from fedmaml import native
 from fedmaml.client.engines.base import Engine, Job, Memories, Rows, Total, stacked_memory
 from fedmaml.client.engines.clients_last import with_clients_last
 from fedmaml.client.engines.generic import apply
+from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Learner
 from fedmaml.core.params import Params, count_entries
 from fedmaml.core.tasks import Task, TaskGroup
@@ -40,18 +41,24 @@ _MOST_SHAPES = 8
 """Shapes of task that are compiled for one job; the others would take longer than they save."""
 
 # Measured on one core with AVX-512, torch 2.13, float32, cross-entropy (13-32-2, 16 support and 16
-# query examples) and squared error (1-40-40-1, 10 and 10); microseconds per client, and CPU-seconds
-# until the first result of a process, without and with the code of another in the cache:
+# query examples) and squared error (1-40-40-1, 10 and 10), 5 steps but in the second line;
+# microseconds per client, and CPU-seconds until the first result of a process, without and with the
+# code of another in the cache (6 s more the first time ever, when Inductor compiles its headers):
 #
-#     network     strategy  steps   vmap  compiled   clients   cold   cached
-#     13-32-2     fomaml        5     23         8      2000   9..14      2.6
-#     13-32-2     fomaml        1      9         4      2000      5
-#     13-32-2     maml          5     50        17      2000     12      3.5
-#     1-40-40-1   fomaml        5     39        26      1000      7      3.0
-#     1-40-40-1   maml          5    107        68      1000     14      3.7
-#     13-32-2     fomaml        5    243        33        25
-#     13-32-2     fomaml        5    489        71        12
-#     13-32-2     maml          5    644       113        12
+#     network     strategy   clients   vmap  compiled   cold   cached
+#     13-32-2     fomaml        2000     22         8      7      2.4
+#     13-32-2     fomaml, 1     2000      9         4      5
+#     13-32-2     maml          2000     50        17     12      3.1
+#     13-32-2     meta_sgd      2000     49        18     12
+#     13-32-2     reptile       2000     30        14      7
+#     13-32-2     fedprox       2000     44        20      9
+#     13-32-2     fedrep        2000     73        21     11
+#     13-32-2     protonet      2000      8         7      5
+#     1-40-40-1   fomaml        1000     35        25      7      2.6
+#     1-40-40-1   maml          1000    103        67     12      3.4
+#     13-32-2     fomaml          25    243        33
+#     13-32-2     fomaml          12    489        71
+#     13-32-2     maml            12    644       113
 #
 # So first-order steps save about 15 us for each update and 5 ms, that is 300 updates, for each
 # request, and cost 9 s, that is 600,000 updates; all three grow with the number of steps, and of
@@ -59,6 +66,7 @@ _MOST_SHAPES = 8
 _WORTHWHILE_UPDATES = 600_000
 _UPDATES_OF_A_REQUEST = 300
 _WORTHWHILE_ENTRIES = 2_500
+_MOST_STEPS = 25  # 1 to 3 s for each: nobody should wait for more than a minute unasked
 
 _UNKNOWN_MODULES = (nn.modules.conv._ConvNd, nn.RNNBase, nn.Embedding, nn.GroupNorm)
 
@@ -98,7 +106,7 @@ class Compiled(Engine):
     """Any strategy on a small network without convolutions, 64 clients to a compiled kernel."""
 
     name: ClassVar[str] = "compiled"
-    about: ClassVar[str] = "small networks, clients innermost, compiled by torch.compile"
+    about: ClassVar[str] = "small networks, clients innermost, compiled by torch's Inductor"
 
     def refusal(self, job: Job) -> str:
         """Say why it cannot compute a job, as far as that is known before the first task."""
@@ -117,6 +125,11 @@ class Compiled(Engine):
         entries = count_entries(job.meta)
         if entries > _WORTHWHILE_ENTRIES:
             return f"it does not pay above {_WORTHWHILE_ENTRIES:,} parameters"
+        steps = sum(
+            value.steps for value in vars(job.strategy).values() if isinstance(value, GradientSteps)
+        )
+        if steps > _MOST_STEPS:
+            return f"it compiles too long for {steps} gradient steps"
         requests, updates = job.expected
         if _UPDATES_OF_A_REQUEST * requests + updates < _WORTHWHILE_UPDATES:
             return f"compiling does not pay for {updates:,} updates in {requests:,} requests"
@@ -175,7 +188,7 @@ def _program(job: Job, memory: Params, tasks: Task) -> _Program | None:
             )  # fmt: skip
         if len(programs) == _MOST_SHAPES:
             logger.warning(
-                "engine compiled has compiled for %d shapes of task; vmap computes the others",
+                "engine compiled has compiled for %d shapes of task; vmap computes any others",
                 _MOST_SHAPES,
             )
     return programs[shapes]
