@@ -1,6 +1,10 @@
-"""The progress bar: reads the run directory, so it is the same on every back end."""
+"""The progress bar: reads the run directory, so it is the same on every back end.
+
+What this process logs meanwhile, such as that it compiles something, is shown above the bar.
+"""
 
 import json
+import logging
 import threading
 from types import TracebackType
 from typing import Any
@@ -16,6 +20,20 @@ from rich.progress import (
 
 from fedmaml.config import RunConfig
 from fedmaml.server.run_directory import RunDirectory
+
+_logger = logging.getLogger("fedmaml")
+
+
+class _AboveTheBar(logging.Handler):
+    """Prints records where they do not tear the bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
 
 
 class RunProgress:
@@ -43,6 +61,8 @@ class RunProgress:
             console=Console(stderr=True),
             disable=not enabled,
         )
+        self._handler = _AboveTheBar(self._progress.console)
+        self._level = _logger.level
         label = f"{config.scenario} {config.strategy}"
         self._task = self._progress.add_task(label, total=self._rounds, loss="starting")
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -52,6 +72,9 @@ class RunProgress:
         if self._enabled:
             self._progress.start()
             self._thread.start()
+            self._level = _logger.level
+            _logger.setLevel(logging.INFO)
+            _logger.addHandler(self._handler)
         return self
 
     def __exit__(
@@ -62,6 +85,8 @@ class RunProgress:
     ) -> None:
         """Show the last state and stop."""
         if self._enabled:
+            _logger.removeHandler(self._handler)
+            _logger.setLevel(self._level)
             self._stop.set()
             self._thread.join()
             self._update()

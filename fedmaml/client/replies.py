@@ -9,6 +9,7 @@ from flwr.app import Context, Error, Message
 
 from fedmaml.client import work
 from fedmaml.client.costs import load_costs, save_costs
+from fedmaml.client.engines import NOTHING_EXPECTED, Expected
 from fedmaml.client.memory import load_memories, save_memories
 from fedmaml.core import seeding
 from fedmaml.core.errors import FedmamlError
@@ -37,6 +38,7 @@ class Method:
         blank: A new client's memory, from its ``build``.
         client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
         engine: Name of an engine, or "auto".
+        expected: How much work of this kind this process may expect.
     """
 
     strategy: MetaStrategy
@@ -44,6 +46,7 @@ class Method:
     blank: Params
     client_batch: int = 0
     engine: str = "auto"
+    expected: Expected = NOTHING_EXPECTED
 
 
 def make_method(strategy: MetaStrategy, problem: Problem, seed: int = 0) -> Method:
@@ -91,6 +94,7 @@ def answer_train(
         method.client_batch,
         costs,
         method.engine,
+        method.expected,
     )
     save_memories(context, kept)
     save_costs(context, costs)

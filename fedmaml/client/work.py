@@ -13,7 +13,17 @@ import torch
 from torch import Tensor
 
 from fedmaml.client.costs import Costs, cost_of_update
-from fedmaml.client.engines import LOOP, Engine, Job, Memories, Rows, Total, plan
+from fedmaml.client.engines import (
+    LOOP,
+    NOTHING_EXPECTED,
+    Engine,
+    Expected,
+    Job,
+    Memories,
+    Rows,
+    Total,
+    plan,
+)
 from fedmaml.client.engines.base import batch_for_weights, select
 from fedmaml.client.engines.generic import apply
 from fedmaml.core import aggregation
@@ -49,6 +59,7 @@ def train(
     client_batch: int = 0,
     known_costs: Costs | None = None,
     engine: str = "auto",
+    expected: Expected = NOTHING_EXPECTED,
 ) -> tuple[TrainReply, dict[int, Params]]:
     """Compute the updates of the request's clients.
 
@@ -61,6 +72,7 @@ def train(
         client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
         known_costs: What updates take, as measured before; new measurements are added.
         engine: Name of an engine, or "auto".
+        expected: How much more of the same is to come.
 
     Returns:
         The reply, and the new memories of the clients whose updates are in it.
@@ -68,7 +80,7 @@ def train(
     collected = _Collected(request)
     kept: dict[int, Params] = {}
     costs: Costs = {} if known_costs is None else known_costs
-    job = Job(strategy, learner, request.meta, smaller_form(request))
+    job = Job(strategy, learner, request.meta, smaller_form(request), expected)
     chosen = plan("loop" if client_batch == 1 else engine, job)
     batch = client_batch or chosen.engine.client_batch(job)
     rejected = collected.rejected

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from fedmaml.client.engines import NOTHING_EXPECTED, Expected
 from fedmaml.client.replies import Method, make_method
-from fedmaml.config import from_run_config
+from fedmaml.config import RunConfig, from_run_config
 from fedmaml.simulations.scenario import Scenario
 
 
@@ -35,5 +36,19 @@ def _workbench(items: tuple[tuple[str, Any], ...]) -> Workbench:
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
     config = from_run_config(dict(items))
     method = make_method(config.make_strategy(), config.make_problem(), config.seed)
-    method = replace(method, client_batch=config.client_batch, engine=config.engine)
-    return Workbench(config.make_scenario(), method)
+    scenario = config.make_scenario()
+    method = replace(
+        method,
+        client_batch=config.client_batch,
+        engine=config.engine,
+        expected=_expected(config, scenario),
+    )
+    return Workbench(scenario, method)
+
+
+def _expected(config: RunConfig, scenario: Scenario) -> Expected:
+    """Return what one process computes in a run; nothing where processes come and go."""
+    if config.backend != "in-process":
+        return NOTHING_EXPECTED
+    cohort = config.clients or len(scenario.clients()["train"])
+    return Expected(config.rounds * min(config.nodes, cohort), config.rounds * cohort)

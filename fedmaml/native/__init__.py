@@ -52,7 +52,7 @@ def _library() -> ctypes.CDLL | str:
     """Return the library, or why there is none; tried once in a process."""
     if os.environ.get("FEDMAML_NATIVE") == "0":
         return "FEDMAML_NATIVE=0 forbids kernels in C++"
-    path = _folder() / f"kernels-{_fingerprint()}.so"
+    path = cache_folder() / "native" / f"kernels-{_fingerprint()}.so"
     try:
         if not path.exists():
             _build(path)
@@ -62,8 +62,9 @@ def _library() -> ctypes.CDLL | str:
         return f"the kernels in C++ could not be built: {lines[0]}"
 
 
-def _folder() -> Path:
-    return Path(os.environ.get("FEDMAML_CACHE") or pooch.os_cache("fedmaml")) / "native"
+def cache_folder() -> Path:
+    """Return the folder in which compiled code is kept."""
+    return Path(os.environ.get("FEDMAML_CACHE") or pooch.os_cache("fedmaml"))
 
 
 def _fingerprint() -> str:

@@ -5,14 +5,23 @@ A new engine is a file here and a line in `ENGINES`; the contract tests then hol
 
 from dataclasses import dataclass
 
-from fedmaml.client.engines.base import Engine, Job, Memories, Rows, Total
+from fedmaml.client.engines.base import (
+    NOTHING_EXPECTED,
+    Engine,
+    Expected,
+    Job,
+    Memories,
+    Rows,
+    Total,
+)
+from fedmaml.client.engines.compiled import Compiled
 from fedmaml.client.engines.factored import Factored
 from fedmaml.client.engines.fused import Fused
 from fedmaml.client.engines.generic import Loop, Vmap
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine
-    for engine in (Fused(), Factored(), Vmap(), Loop())  # in the order in which "auto" asks them
+    for engine in (Fused(), Factored(), Compiled(), Vmap(), Loop())  # the order of "auto"
 }
 LOOP = ENGINES["loop"]
 
@@ -54,4 +63,16 @@ def plan(wanted: str, job: Job) -> Plan:
     raise AssertionError("the loop takes everything")
 
 
-__all__ = ["ENGINES", "LOOP", "Engine", "Job", "Memories", "Plan", "Rows", "Total", "plan"]
+__all__ = [
+    "ENGINES",
+    "LOOP",
+    "NOTHING_EXPECTED",
+    "Engine",
+    "Expected",
+    "Job",
+    "Memories",
+    "Plan",
+    "Rows",
+    "Total",
+    "plan",
+]

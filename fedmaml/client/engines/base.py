@@ -27,6 +27,21 @@ _BATCH_BYTES = 256 * 2**20
 _MOST_CLIENTS = 1024
 
 
+class Expected(NamedTuple):
+    """How much work of the same kind a process may expect; what takes time to prepare must pay.
+
+    Attributes:
+        requests: How often it is asked.
+        updates: How many updates it computes in all.
+    """
+
+    requests: int = 0
+    updates: int = 0
+
+
+NOTHING_EXPECTED = Expected()
+
+
 @dataclass(frozen=True)
 class Job:
     """What all clients of a request have in common.
@@ -36,15 +51,14 @@ class Job:
         learner: From its ``build``.
         meta: Meta-parameters.
         form: "stack" if every client's update is wanted, "sum" if their weighted sum will do.
-        rounds: How often the same job is expected, with other meta-parameters; what takes time to
-            prepare must pay within them.
+        expected: How often the same is expected, with other meta-parameters.
     """
 
     strategy: MetaStrategy
     learner: Learner
     meta: MetaParams
     form: Form = "sum"
-    rounds: int = 1
+    expected: Expected = NOTHING_EXPECTED
 
     def update(self, task: Task, memory: Params) -> ClientUpdate:
         """Compute one client's update: what every engine must agree with."""
