@@ -119,6 +119,9 @@ def run(
     client_batch: Annotated[
         int | None, typer.Option(help="Clients per computation; 1: one by one.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that share the clients of a node, one per core.")
+    ] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Folder that holds one folder per data set.")
     ] = None,
@@ -138,7 +141,7 @@ def run(
     given = {
         "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
         "backend": backend, "nodes": nodes, "clients": clients, "engine": engine,
-        "client_batch": client_batch,
+        "client_batch": client_batch, "workers": workers,
         "data_dir": str(Path(data_dir).absolute()) if data_dir else None,
     }  # fmt: skip
     layers: list[dict[str, Any]] = [load_toml(config)] if config else []

@@ -77,33 +77,43 @@ def evaluate_reply(
 
 
 def answer_train(
-    message: Message, request: TrainRequest, context: Context, method: Method, tasks: work.Tasks
+    message: Message,
+    request: TrainRequest,
+    context: Context,
+    method: Method,
+    tasks: work.Tasks,
+    elsewhere: work.Elsewhere | None = None,
 ) -> Message:
     """Answer a train message for all clients that it names."""
     memories = load_memories(context, request.clients, method.blank)
-    costs = load_costs(context)
-    reply, kept = work.train(
+    trained = work.train(
         method.strategy,
         method.learner,
         request,
         tasks,
         memories,
         method.client_batch,
-        costs,
+        load_costs(context),
         method.engine,
+        elsewhere,
     )
-    save_memories(context, kept)
-    save_costs(context, costs)
-    return Message(write_train_reply(reply), reply_to=message)
+    save_memories(context, trained.memories)
+    save_costs(context, trained.costs)
+    return Message(write_train_reply(trained.reply), reply_to=message)
 
 
 def answer_evaluate(
-    message: Message, request: EvaluateRequest, context: Context, method: Method, tasks: work.Tasks
+    message: Message,
+    request: EvaluateRequest,
+    context: Context,
+    method: Method,
+    tasks: work.Tasks,
+    elsewhere: work.Elsewhere | None = None,
 ) -> Message:
     """Answer an evaluate message for all clients that it names."""
     memories = load_memories(context, request.clients, method.blank)
     reply = work.evaluate(
-        method.strategy, method.learner, request, tasks, memories, method.client_batch
+        method.strategy, method.learner, request, tasks, memories, method.client_batch, elsewhere
     )
     return Message(write_evaluate_reply(reply), reply_to=message)
 

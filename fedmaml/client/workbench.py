@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from fedmaml.client.replies import Method, make_method
+from fedmaml.client.work import Tasks
 from fedmaml.config import from_run_config
-from fedmaml.simulations.scenario import Scenario
+from fedmaml.core.params import Params
+from fedmaml.simulations.scenario import SPLITS, Scenario
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,17 @@ class Workbench:
     Attributes:
         scenario: Where tasks come from.
         method: What turns them into updates.
+        workers: Processes that share the work.
     """
 
     scenario: Scenario
     method: Method
+    workers: int = 1
+
+    def tasks(self, split: str, round: int, common: Params) -> Tasks:
+        """Return where the tasks of a request come from; arguments as in `Scenario.tasks`."""
+        known = next(name for name in SPLITS if name == split)
+        return lambda clients: self.scenario.tasks(known, clients, round, common)
 
 
 def workbench(run_config: Mapping[str, Any]) -> Workbench:
@@ -36,4 +45,4 @@ def _workbench(items: tuple[tuple[str, Any], ...]) -> Workbench:
     config = from_run_config(dict(items))
     method = make_method(config.make_strategy(), config.make_problem(), config.seed)
     method = replace(method, client_batch=config.client_batch, engine=config.engine)
-    return Workbench(config.make_scenario(), method)
+    return Workbench(config.make_scenario(), method, config.workers)
