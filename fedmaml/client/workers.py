@@ -16,17 +16,17 @@ import shutil
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 from logging.handlers import QueueHandler
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from queue import SimpleQueue
@@ -59,8 +59,6 @@ R = TypeVar("R")
 MOST_DEATHS = 3
 """So many workers may die before one more chunk is finished."""
 
-_SECONDS_TO_DIE = 0.1  # files of a killed process are closed a moment before it is gone
-
 logger = logging.getLogger("fedmaml")
 
 
@@ -75,6 +73,7 @@ class Workers:
         self._number = number
         self._executor: ProcessPoolExecutor | None = None
         self._leash: Connection | None = None
+        self._processes: set[BaseProcess] = set()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._names = count()
 
@@ -88,13 +87,7 @@ class Workers:
         while done < len(calls):
             before = done
             try:
-                executor = self._running()
-                with _interrupts_blocked():  # workers inherit it: Ctrl-C is this process's business
-                    futures = [
-                        executor.submit(_logged, logger.getEffectiveLevel(), function, *call)
-                        for call in calls[done:]
-                    ]
-                for future in futures:
+                for future in self._submit(function, calls[done:]):
                     result, records = future.result()
                     for record in records:
                         logging.getLogger(record.name).handle(record)
@@ -132,11 +125,23 @@ class Workers:
 
     def end(self) -> None:
         """End the processes, whatever they do; the next `map` starts new ones."""
-        if self._leash is not None:
-            self._leash.close()
+        for process in self._processes:
+            process.kill()
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
-        self._leash = self._executor = None
+        self._executor, self._processes = None, set()
+
+    def _submit(
+        self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]
+    ) -> list[Future[tuple[R, list[logging.LogRecord]]]]:
+        """Hand calls to the processes, which start as they are needed."""
+        executor, others = self._running(), set(active_children()) - self._processes
+        level = logger.getEffectiveLevel()
+        try:
+            with _interrupts_blocked():  # workers inherit it: Ctrl-C is this process's business
+                return [executor.submit(_logged, level, function, *call) for call in calls]
+        finally:
+            self._processes = set(active_children()) - others
 
     def _running(self) -> ProcessPoolExecutor:
         if self._executor is None:
@@ -245,13 +250,11 @@ def _stacked(chunk: work.Chunk, memories: Memories) -> dict[str, np.ndarray]:
 def _begin(leash: Connection, folder: str) -> None:
     """Make this process a worker: one thread, and no life without the process that started it."""
 
-    parent = os.getppid()
 
     def follow() -> None:
         with suppress(EOFError, OSError):
-            leash.recv_bytes()  # nothing is ever sent; it ends when the other end is closed
-        time.sleep(_SECONDS_TO_DIE)
-        if folder and os.getppid() != parent:  # killed, so that it could not clean up itself
+            leash.recv_bytes()  # nothing is ever sent; it ends with the process at the other end
+        if folder:  # which was killed, or it would have cleaned up itself
             shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
 
