@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from flwr.app import Context, Error, Message
@@ -13,7 +14,7 @@ from fedmaml.client.memory import load_memories, save_memories
 from fedmaml.core import seeding
 from fedmaml.core.errors import FedmamlError
 from fedmaml.core.learner import Learner, Problem
-from fedmaml.core.params import Params
+from fedmaml.core.params import Params, to_device
 from fedmaml.core.tasks import Task, TaskGroup, stack
 from fedmaml.flower_internals import CLIENT_APP_RAISED
 from fedmaml.messages.evaluate import (
@@ -23,6 +24,8 @@ from fedmaml.messages.evaluate import (
 )
 from fedmaml.messages.train import TrainRequest, read_train_request, write_train_reply
 from fedmaml.strategies.base import MetaStrategy
+
+Q = TypeVar("Q", TrainRequest, EvaluateRequest)
 
 logger = logging.getLogger("fedmaml")
 
@@ -37,6 +40,7 @@ class Method:
         blank: A new client's memory, from its ``build``.
         client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
         engine: Name of an engine, or "auto".
+        device: Where updates are computed; what messages carry is on the CPU.
     """
 
     strategy: MetaStrategy
@@ -44,6 +48,11 @@ class Method:
     blank: Params
     client_batch: int = 0
     engine: str = "auto"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def on_device(self, request: Q) -> Q:
+        """Return a request whose meta-parameters are where updates are computed."""
+        return replace(request, meta=to_device(request.meta, self.device))
 
 
 def make_method(strategy: MetaStrategy, problem: Problem, seed: int = 0) -> Method:
@@ -85,6 +94,7 @@ def answer_train(
     elsewhere: work.Elsewhere | None = None,
 ) -> Message:
     """Answer a train message for all clients that it names."""
+    request = method.on_device(request)
     memories = load_memories(context, request.clients, method.blank)
     trained = work.train(
         method.strategy,
@@ -111,6 +121,7 @@ def answer_evaluate(
     elsewhere: work.Elsewhere | None = None,
 ) -> Message:
     """Answer an evaluate message for all clients that it names."""
+    request = method.on_device(request)
     memories = load_memories(context, request.clients, method.blank)
     reply = work.evaluate(
         method.strategy, method.learner, request, tasks, memories, method.client_batch, elsewhere

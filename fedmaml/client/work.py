@@ -11,9 +11,10 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar
+from weakref import WeakSet
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedmaml.client.costs import Costs, cost_of_update
 from fedmaml.client.engines import LOOP, Engine, Job, Memories, Rows, Total, plan
@@ -24,7 +25,7 @@ from fedmaml.core.aggregation import SPACINGS, ExactSum
 from fedmaml.core.costs import Computation
 from fedmaml.core.errors import FedmamlError
 from fedmaml.core.learner import Learner
-from fedmaml.core.params import MetaParams, Params, flatten, map_params
+from fedmaml.core.params import MetaParams, Params, device_of, flatten, map_params
 from fedmaml.core.records import Rejection
 from fedmaml.core.tasks import Task, TaskGroup, cast
 from fedmaml.messages.evaluate import EvaluateReply, EvaluateRequest
@@ -38,6 +39,8 @@ from fedmaml.strategies.base import (
 R = TypeVar("R")
 
 logger = logging.getLogger("fedmaml")
+
+_one_by_one: WeakSet[nn.Module] = WeakSet()
 
 Tasks = Callable[[Sequence[int]], list[TaskGroup]]
 """Client numbers -> their tasks of this round, in groups of equal shape."""
@@ -139,7 +142,7 @@ def train_chunk(
     collected = _Collected(request)
     kept: dict[int, Params] = {}
     rejected = collected.rejected
-    for groups in _groups(request.clients, tasks, job.learner, rejected):
+    for groups in _groups(request, tasks, job.learner, rejected):
         cost: dict[int, Computation | None] = {}
         for group in groups:
             of_each = cost_of_update(job, memories[group.clients[0]], group, costs)
@@ -148,9 +151,10 @@ def train_chunk(
             if isinstance(part, Total):
                 collected.add_total(part, cost)
                 continue
+            memory = map_params(Tensor.cpu, part.results.memory)
             for position in collected.add(part, cost):
                 kept[part.clients[position]] = map_params(
-                    lambda value, i=position: value[i], part.results.memory
+                    lambda value, i=position: value[i], memory
                 )
     return Trained(collected.reply(str(chosen)), kept, costs)
 
@@ -206,7 +210,7 @@ def evaluate_chunk(
 
     rejected: list[Rejection] = []
     rows: dict[int, dict[str, float]] = {}
-    for groups in _groups(request.clients, tasks, learner, rejected):
+    for groups in _groups(request, tasks, learner, rejected):
         for group in groups:
             for clients, results in _judged(metrics, group, memories, rejected):
                 columns = {name: values.tolist() for name, values in results.items()}
@@ -240,9 +244,16 @@ def evaluation_stages(strategy: MetaStrategy, steps: Sequence[int]) -> dict[str,
 
 
 def _groups(
-    chunk: Sequence[int], tasks: Tasks, learner: Learner, rejected: list[Rejection]
+    request: TrainRequest | EvaluateRequest,
+    tasks: Tasks,
+    learner: Learner,
+    rejected: list[Rejection],
 ) -> Iterator[list[TaskGroup]]:
-    """Yield the tasks of a chunk; of its clients one by one if one of them has no usable data."""
+    """Yield the tasks of a request, in the type and on the device of the meta-parameters.
+
+    Of its clients one by one, if one of them has no usable data.
+    """
+    chunk = request.clients
     try:
         groups = tasks(chunk)
     except Exception as error:  # a client's own data may be broken in any way
@@ -250,9 +261,10 @@ def _groups(
             _reject_raised(error, chunk, "reading its data", rejected)
         else:
             for client in chunk:
-                yield from _groups((client,), tasks, learner, rejected)
+                yield from _groups(replace(request, clients=(client,)), tasks, learner, rejected)
         return
-    yield [TaskGroup(group.clients, cast(group.tasks, learner.problem.dtype)) for group in groups]
+    dtype, device = learner.problem.dtype, device_of(request.meta)
+    yield [TaskGroup(group.clients, cast(group.tasks, dtype, device)) for group in groups]
 
 
 def _updates(
@@ -306,7 +318,9 @@ def _those_that_work(
     if failed and engine is not LOOP and len(alone) > 1:
         yield from _updates(engine, job, _without(groups, failed), memories, rejected)
         return
-    if not failed:  # only the engine fails, e.g. as the network cannot be vmapped
+    if not failed and job.learner.network not in _one_by_one:
+        # Only the engine fails, e.g. as the network cannot be vmapped: said once, not every round.
+        _one_by_one.add(job.learner.network)
         logger.warning(
             "engine %s cannot compute this network for many clients at once; its clients are "
             "computed one by one (--engine loop does so without trying)",
@@ -430,7 +444,7 @@ class _Collected:
         """Take in what is sound; return the positions of the clients taken."""
         clients, results = part
         flat = {group: flatten(params, batch_axes=1) for group, params in results.update.items()}
-        usable = torch.ones(len(clients), dtype=torch.bool)
+        usable = torch.ones(len(clients), dtype=torch.bool, device=results.weight.device)
         for group, vectors in flat.items():
             ranged = aggregation.in_range(vectors, results.weight)
             for position in (usable & ~ranged).nonzero()[:, 0].tolist():
@@ -443,11 +457,10 @@ class _Collected:
 
         for group, vectors in flat.items():
             if self._form == "stack":
-                self._stacks[group].append(of_sound(vectors))
+                self._stacks[group].append(of_sound(vectors).cpu())
             elif sound:
-                self._add_sum(
-                    group, aggregation.exact_sum(of_sound(vectors), of_sound(results.weight))
-                )
+                total = aggregation.exact_sum(of_sound(vectors), of_sound(results.weight))
+                self._add_sum(group, replace(total, limbs=total.limbs.cpu()))
         self._note(
             [clients[position] for position in sound],
             of_sound(results.weight),
@@ -516,4 +529,4 @@ def smaller_form(request: TrainRequest) -> Form:
 
 def _no_updates(meta: MetaParams, group: str) -> Tensor:
     flat = flatten(meta[group])
-    return flat.new_zeros(0, len(flat))
+    return torch.zeros(0, len(flat), dtype=flat.dtype)

@@ -10,6 +10,8 @@ import torch
 from fedmaml.client.replies import Method, make_method
 from fedmaml.client.work import Tasks
 from fedmaml.config import from_run_config
+from fedmaml.core.errors import ConfigurationError
+from fedmaml.core.learner import on_device
 from fedmaml.core.params import Params
 from fedmaml.simulations.scenario import SPLITS, Scenario
 
@@ -44,5 +46,30 @@ def _workbench(items: tuple[tuple[str, Any], ...]) -> Workbench:
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
     config = from_run_config(dict(items))
     method = make_method(config.make_strategy(), config.make_problem(), config.seed)
-    method = replace(method, client_batch=config.client_batch, engine=config.engine)
+    device = find_device(config.device)
+    method = replace(
+        method,
+        learner=on_device(method.learner, device),
+        client_batch=config.client_batch,
+        engine=config.engine,
+        device=device,
+    )
     return Workbench(config.make_scenario(), method, config.workers)
+
+
+def find_device(name: str) -> torch.device:
+    """Return a device by name.
+
+    Raises:
+        ConfigurationError: If there is none; names cause and cure.
+    """
+    if name != "cpu" and not torch.cuda.is_available():
+        cause = (
+            "PyTorch finds no GPU: see whether `nvidia-smi` lists one, and whether "
+            "CUDA_VISIBLE_DEVICES hides it"
+            if torch.version.cuda
+            else f"this PyTorch ({torch.__version__}) was built without CUDA: install one that was "
+            "(https://pytorch.org/get-started)"
+        )
+        raise ConfigurationError(f"device = {name!r}: {cause}; or compute with --device cpu")
+    return torch.device(name)

@@ -250,7 +250,6 @@ def _stacked(chunk: work.Chunk, memories: Memories) -> dict[str, np.ndarray]:
 def _begin(leash: Connection, folder: str) -> None:
     """Make this process a worker: one thread, and no life without the process that started it."""
 
-
     def follow() -> None:
         with suppress(EOFError, OSError):
             leash.recv_bytes()  # nothing is ever sent; it ends with the process at the other end
@@ -291,8 +290,9 @@ def _train(
     trees = _tensors(order)
     common = trees.pop("common", {})
     assert isinstance(order.request, TrainRequest)
-    request = replace(order.request, clients=chunk, meta=trees, common=common)
     method = bench.method
+    request = replace(order.request, clients=chunk, meta=trees, common=common)
+    request = method.on_device(request)
     job = Job(method.strategy, method.learner, request.meta, request.form)
     return work.train_chunk(
         job,
@@ -312,6 +312,7 @@ def _evaluate(
     common = trees.pop("common", {})
     assert isinstance(order.request, EvaluateRequest)
     request = replace(order.request, clients=chunk, meta=trees, common=common)
+    request = bench.method.on_device(request)
     return work.evaluate_chunk(
         bench.method.strategy,
         bench.method.learner,

@@ -47,12 +47,17 @@ def missing() -> str:
     return found if isinstance(found, str) else ""
 
 
+def to_be_built() -> bool:
+    """Tell whether the first use will build the kernels, which takes some seconds."""
+    return os.environ.get("FEDMAML_NATIVE") != "0" and not _path().exists()
+
+
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | str:
     """Return the library, or why there is none; tried once in a process."""
     if os.environ.get("FEDMAML_NATIVE") == "0":
         return "FEDMAML_NATIVE=0 forbids kernels in C++"
-    path = _folder() / f"kernels-{_fingerprint()}.so"
+    path = _path()
     try:
         if not path.exists():
             _build(path)
@@ -60,6 +65,10 @@ def _library() -> ctypes.CDLL | str:
     except Exception as error:  # no compiler, no ninja, a full disk: none of them may stop a run
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return f"the kernels in C++ could not be built: {lines[0]}"
+
+
+def _path() -> Path:
+    return _folder() / f"kernels-{_fingerprint()}.so"
 
 
 def _folder() -> Path:

@@ -58,6 +58,7 @@ def summarise(
         "backend": config.backend,
         "nodes": config.nodes,
         "workers": config.workers,
+        "device": config.device,
         "clients_train": clients_train,
         "clients_test": len(judged.clients),
         "clients_test_asked": clients_test_asked,
