@@ -72,6 +72,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
         ) from error
     if native.to_be_built():
         say("building the kernels in C++, once on this machine; this takes some seconds")
+        native.missing()
     form: Form = "sum" if config.aggregation.rule == "mean" else "stack"
     job = Job(strategy, learner, meta, form, config.rounds)
     chosen = choose_engine(config, job)
@@ -105,23 +106,23 @@ def choose_engine(config: RunConfig, job: Job) -> Plan:
 
 
 def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
-    """Look into a network that is not a chain of known layers.
+    """Look for what a network should not do.
 
     Raises:
         UnsupportedProblemError: If it lacks second derivatives that the strategy takes.
     """
     learner, strategy = job.learner, job.strategy
-    if not isinstance(layers_of(learner.network), str):
-        return
     params, x = job.meta["theta"] | memory, task.support.x
-    if needs_second_derivatives(strategy):
-        check_derivatives(strategy, learner, params, x)
     if changed := changed_buffers(learner, params, x):
         logger.warning(
             "the network changes %s in its forward pass, which all clients of a process share: "
             "results depend on their order. Keep no state between calls",
             ", ".join(f"buffer {name!r}" for name in changed),
         )
+    if not isinstance(layers_of(learner.network), str):
+        return
+    if needs_second_derivatives(strategy):
+        check_derivatives(strategy, learner, params, x)
     if chosen.engine.name != "vmap":
         return
     two = TaskGroup((0, 1), stack([task, task]))
