@@ -119,6 +119,10 @@ def run(
     client_batch: Annotated[
         int | None, typer.Option(help="Clients per computation; 1: one by one.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that share the clients of a node, one per core.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu (default) or cuda.")] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Folder that holds one folder per data set.")
     ] = None,
@@ -138,7 +142,8 @@ def run(
     given = {
         "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
         "backend": backend, "nodes": nodes, "clients": clients, "engine": engine,
-        "client_batch": client_batch,
+        "client_batch": client_batch, "workers": workers,
+        "device": device,
         "data_dir": str(Path(data_dir).absolute()) if data_dir else None,
     }  # fmt: skip
     layers: list[dict[str, Any]] = [load_toml(config)] if config else []

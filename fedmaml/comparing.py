@@ -22,7 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fedmaml.config import Flat, RunConfig, flatten_table, known_keys, nearest, resolve
 from fedmaml.core import statistics
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError, RunDirectoryError
-from fedmaml.running import execute, preflight
+from fedmaml.preflight import preflight
+from fedmaml.running import execute
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.verdicts import REFERENCE, Metric, Row, Values, judge
 

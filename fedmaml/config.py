@@ -82,6 +82,8 @@ class RunConfig:
         clients: Clients per round; 0: all.
         engine: What computes the updates of many clients; "auto": what pays.
         client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
+        workers: Processes that share the clients of each node; the result does not depend on it.
+        device: Where clients compute.
         dtype: Type of parameters and data.
         timeout: Seconds to wait for the replies of a round.
         data_dir: Folder that holds one folder per data set.
@@ -100,6 +102,8 @@ class RunConfig:
     clients: Annotated[int, Ge(0)] = 0
     engine: EngineName = "auto"
     client_batch: Annotated[int, Ge(0)] = 0
+    workers: Annotated[int, Ge(1), Le(256)] = 1
+    device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
     timeout: Annotated[float, Gt(0)] = 3600.0
     data_dir: str = ""

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fedmaml.config import RunConfig, to_run_config
-from fedmaml.core import seeding
-from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError
-from fedmaml.core.tasks import cast, first_task
+from fedmaml.core.errors import BackendError
+from fedmaml.preflight import preflight
 from fedmaml.progress import RunProgress
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.backends.apps import Apps
+
+logger = logging.getLogger("fedmaml")
 
 APPS = Apps(server="fedmaml.server.app:app", client="fedmaml.client.app:app")
 _MODULES = {
@@ -44,12 +45,12 @@ def execute(
         logging.getLogger("flwr").setLevel(logging.WARNING)  # not a line per round of robust rules
     if data := os.environ.get("FEDMAML_DATA"):  # nodes may start in another working directory
         os.environ["FEDMAML_DATA"] = str(Path(data).absolute())
-    preflight(config)
+    preflight(config, _tell if progress else logger.debug)
     folder = out or default_directory(config)
     directory = RunDirectory(folder.absolute())
     directory.create(config, force)
     if progress:
-        print(f"writing to {folder}", file=sys.stderr)
+        _tell(f"writing to {folder}")
     backend = importlib.import_module(_MODULES[config.backend])
     run_config = to_run_config(config, directory.path)
     try:
@@ -69,6 +70,10 @@ def execute(
     return summary
 
 
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
     """Refuse to call a run finished in which nothing was learned or judged."""
     what = ""
@@ -80,36 +85,6 @@ def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
         left_out = [rejection for record in directory.rounds() for rejection in record["rejected"]]
         first = f"; the first reason: {left_out[0]['detail']}" if left_out else ""
         raise BackendError(f"{what}{first} (all reasons: {directory.path}/rounds.jsonl)")
-
-
-def preflight(config: RunConfig) -> None:
-    """Find what cannot work before any process starts: deal two tasks and compute on them.
-
-    Raises:
-        UnsupportedProblemError: If the strategy cannot work on the scenario's problem.
-        DataError: If the data are missing or damaged.
-        ConfigurationError: If the tasks cannot be made, or one client's update cannot be computed.
-    """
-    strategy, scenario = config.make_strategy(), config.make_scenario()
-    start = strategy.build(config.make_problem(), seeding.generator(config.seed, "init"))
-    learner, meta, memory = start.learner, start.state.meta, start.memory
-    try:
-        for split in ("train", "test"):
-            for client in scenario.clients()[split][:1]:
-                common = scenario.statistics(client)
-                (group,) = scenario.tasks(split, [client], 1, common)
-                task = first_task(cast(group.tasks, learner.problem.dtype))
-                if split == "train":
-                    strategy.client_update(learner, meta, memory, task)
-                else:
-                    strategy.adapt(learner, meta, memory, task.support)(task.query.x)
-    except FedmamlError:
-        raise
-    except Exception as error:
-        raise ConfigurationError(
-            f"strategy {config.strategy!r} cannot compute on a task of scenario "
-            f"{config.scenario!r} with these settings ({type(error).__name__}: {error})"
-        ) from error
 
 
 def default_directory(config: RunConfig) -> Path:

@@ -114,6 +114,37 @@ def test_show_names_what_is_missing_of_a_run_cut_short(tmp_path: Path) -> None:
     assert "x is not complete: 2 of 3 rounds are finished" in done.stderr
 
 
+def test_run_says_which_engine_computes_unless_it_must_be_quiet(tmp_path: Path) -> None:
+    arguments = ["run", "digits", "--strategy", "fedrep", *FAST]
+    told = fedmaml(*arguments, "--out", "told", cwd=tmp_path)
+    assert "engine vmap: many clients in one torch.func.vmap; not fused: only maml" in told.stderr
+    quiet = fedmaml(*arguments, "--out", "quiet", "--json", cwd=tmp_path)
+    assert quiet.stderr == ""
+
+
+def test_workers_that_have_nothing_to_do_are_pointed_out(tmp_path: Path) -> None:
+    done = fedmaml("run", "quadratic", *FAST[:2], "--workers", "200", "--json", cwd=tmp_path)
+    assert "workers = 200: 200 processes share" in done.stderr
+    assert "workers = 200 have nothing to share" in done.stderr
+    assert json.loads(done.stdout)["workers"] == 200
+
+
+def test_kernels_are_said_to_be_built_before_they_are(tmp_path: Path) -> None:
+    script = (
+        "import fedmaml.native as n; from fedmaml.config import resolve;"
+        "from fedmaml.preflight import preflight;"
+        "n._library = n.missing = lambda: 'not now';"
+        "preflight(resolve({'scenario': 'quadratic'}), print)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env=os.environ | {"FEDMAML_CACHE": str(tmp_path)},
+    )  # fmt: skip
+    first, second = done.stdout.splitlines()
+    assert "building the kernels in C++, once on this machine" in first
+    assert second.startswith("engine vmap: ")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_interrupt_ends_cleanly_with_what_is_finished_on_disk(tmp_path: Path) -> None:
     command = [*COMMAND, "run", "sinusoid", "--rounds", "100000", "--out", "x"]

@@ -15,7 +15,7 @@ from fedmaml.config import (
     to_run_config,
 )
 from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
-from fedmaml.running import preflight
+from fedmaml.preflight import preflight
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 
@@ -42,6 +42,13 @@ WRONG = [
         r"aggregation.malicious = 1",
     ),
     (["digits", "--set", "evaluation.steps=3"], r"evaluation.steps = 3: .*list"),
+    (["digits", "--workers", "0"], r"workers = 0: .*greater than or equal to 1"),
+    (["digits", "--workers", "257"], r"workers = 257: .*less than or equal to 256"),
+    (["digits", "--device", "tpu"], r"device = 'tpu': .*'cuda'"),
+    (
+        ["digits", "--strategy", "fedrep", "--engine", "fused"],
+        r"engine = 'fused' cannot compute this run: only maml.*--engine auto",
+    ),
     (["sinusoid", "--strategy", "protonet"], r"protonet.*needs a problem with classes"),
     (["digits", "--config", "/nowhere/x.toml"], r"cannot read configuration /nowhere/x.toml"),
 ]

@@ -4,19 +4,18 @@ A node that was given ``partition-id`` p of ``num-partitions`` n (by a simulatio
 line) hosts the clients whose number leaves the rest p when divided by n.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedmaml.client.replies import answer_evaluate, answer_train, error_reply
 from fedmaml.client.workbench import Workbench, workbench
+from fedmaml.client.workers import Crew, workers_of
 from fedmaml.core.params import Params
-from fedmaml.core.tasks import TaskGroup
 from fedmaml.messages.evaluate import read_evaluate_request
 from fedmaml.messages.roll_call import RollCallReply, write_roll_call_reply
 from fedmaml.messages.train import read_train_request
-from fedmaml.simulations.scenario import SPLITS, Split
 
 app = ClientApp()
 
@@ -48,8 +47,9 @@ def train(message: Message, context: Context) -> Message:
 
     def answer(bench: Workbench) -> Message:
         request = read_train_request(message.content)
-        tasks = _tasks(bench, "train", request.round, request.common)
-        return answer_train(message, request, context, bench.method, tasks)
+        tasks = bench.tasks("train", request.round, request.common)
+        crew = _crew(bench, context)
+        return answer_train(message, request, context, bench.method, tasks, crew)
 
     return _guarded(message, context, "training", answer)
 
@@ -60,9 +60,9 @@ def evaluate(message: Message, context: Context) -> Message:
 
     def answer(bench: Workbench) -> Message:
         request = read_evaluate_request(message.content)
-        split = next(split for split in SPLITS if split == request.split)
-        tasks = _tasks(bench, split, request.round, request.common)
-        return answer_evaluate(message, request, context, bench.method, tasks)
+        tasks = bench.tasks(request.split, request.round, request.common)
+        crew = _crew(bench, context)
+        return answer_evaluate(message, request, context, bench.method, tasks, crew)
 
     return _guarded(message, context, "evaluation", answer)
 
@@ -77,10 +77,8 @@ def _guarded(
         return error_reply(message, error, stage)
 
 
-def _tasks(
-    bench: Workbench, split: Split, round: int, common: Params
-) -> Callable[[Sequence[int]], list[TaskGroup]]:
-    return lambda clients: bench.scenario.tasks(split, clients, round, common)
+def _crew(bench: Workbench, context: Context) -> Crew | None:
+    return Crew(workers_of(bench.workers), context.run_config) if bench.workers > 1 else None
 
 
 def _partition(context: Context) -> tuple[int, int]:

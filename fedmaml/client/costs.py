@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord, Context
 from fedmaml.client.engines import Job
 from fedmaml.core.costs import Computation, measure
 from fedmaml.core.learner import Problem
-from fedmaml.core.params import MetaParams, Params
+from fedmaml.core.params import MetaParams, Params, device_of, to_device
 from fedmaml.core.tasks import Task, TaskGroup, first_task
 from fedmaml.strategies.base import ClientUpdate
 
@@ -56,7 +56,8 @@ def cost_of_update(job: Job, memory: Params, group: TaskGroup, known: Costs) -> 
     problem = job.learner.problem
     if (key, id(problem)) not in _process:
         try:
-            measured = _measure(job, memory, first_task(group.tasks))
+            there = to_device({"memory": memory}, device_of(job.meta))["memory"]
+            measured = _measure(job, there, first_task(group.tasks))
         except Exception:  # whatever a model does under the counters, its update is worth more
             logger.debug("the cost of an update could not be measured", exc_info=True)
             return None

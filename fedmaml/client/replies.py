@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from flwr.app import Context, Error, Message
@@ -14,7 +15,7 @@ from fedmaml.client.memory import load_memories, save_memories
 from fedmaml.core import seeding
 from fedmaml.core.errors import FedmamlError
 from fedmaml.core.learner import Learner, Problem
-from fedmaml.core.params import Params
+from fedmaml.core.params import Params, to_device
 from fedmaml.core.tasks import Task, TaskGroup, stack
 from fedmaml.flower_internals import CLIENT_APP_RAISED
 from fedmaml.messages.evaluate import (
@@ -24,6 +25,8 @@ from fedmaml.messages.evaluate import (
 )
 from fedmaml.messages.train import TrainRequest, read_train_request, write_train_reply
 from fedmaml.strategies.base import MetaStrategy
+
+Q = TypeVar("Q", TrainRequest, EvaluateRequest)
 
 logger = logging.getLogger("fedmaml")
 
@@ -39,6 +42,7 @@ class Method:
         client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
         engine: Name of an engine, or "auto".
         expected: How much work of this kind this process may expect.
+        device: Where updates are computed; what messages carry is on the CPU.
     """
 
     strategy: MetaStrategy
@@ -47,6 +51,11 @@ class Method:
     client_batch: int = 0
     engine: str = "auto"
     expected: Expected = NOTHING_EXPECTED
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def on_device(self, request: Q) -> Q:
+        """Return a request whose meta-parameters are where updates are computed."""
+        return replace(request, meta=to_device(request.meta, self.device))
 
 
 def make_method(strategy: MetaStrategy, problem: Problem, seed: int = 0) -> Method:
@@ -80,34 +89,46 @@ def evaluate_reply(
 
 
 def answer_train(
-    message: Message, request: TrainRequest, context: Context, method: Method, tasks: work.Tasks
+    message: Message,
+    request: TrainRequest,
+    context: Context,
+    method: Method,
+    tasks: work.Tasks,
+    elsewhere: work.Elsewhere | None = None,
 ) -> Message:
     """Answer a train message for all clients that it names."""
+    request = method.on_device(request)
     memories = load_memories(context, request.clients, method.blank)
-    costs = load_costs(context)
-    reply, kept = work.train(
+    trained = work.train(
         method.strategy,
         method.learner,
         request,
         tasks,
         memories,
         method.client_batch,
-        costs,
+        load_costs(context),
         method.engine,
         method.expected,
+        elsewhere,
     )
-    save_memories(context, kept)
-    save_costs(context, costs)
-    return Message(write_train_reply(reply), reply_to=message)
+    save_memories(context, trained.memories)
+    save_costs(context, trained.costs)
+    return Message(write_train_reply(trained.reply), reply_to=message)
 
 
 def answer_evaluate(
-    message: Message, request: EvaluateRequest, context: Context, method: Method, tasks: work.Tasks
+    message: Message,
+    request: EvaluateRequest,
+    context: Context,
+    method: Method,
+    tasks: work.Tasks,
+    elsewhere: work.Elsewhere | None = None,
 ) -> Message:
     """Answer an evaluate message for all clients that it names."""
+    request = method.on_device(request)
     memories = load_memories(context, request.clients, method.blank)
     reply = work.evaluate(
-        method.strategy, method.learner, request, tasks, memories, method.client_batch
+        method.strategy, method.learner, request, tasks, memories, method.client_batch, elsewhere
     )
     return Message(write_evaluate_reply(reply), reply_to=message)
 

@@ -1,16 +1,20 @@
 """What a node computes for one request, as functions: tasks in, updates or metrics out.
 
-A node's clients go through in chunks of ``client_batch``, each chunk through an engine
-(`fedmaml.client.engines`). A client that fails or diverges is left out with a reason and never
-harms the others.
+A node's clients are cut into chunks of ``client_batch``; each chunk goes through an engine
+(`fedmaml.client.engines`) by itself, here or in a worker process (`fedmaml.client.workers`), and
+the parts add up to the reply. Which clients share a chunk depends on the request alone and sums are
+exact, so where a chunk is computed changes no bit. A client that fails or diverges is left out with
+a reason and never harms the others.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol, TypeVar
+from weakref import WeakSet
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedmaml.client.costs import Costs, cost_of_update
 from fedmaml.client.engines import (
@@ -31,7 +35,7 @@ from fedmaml.core.aggregation import SPACINGS, ExactSum
 from fedmaml.core.costs import Computation
 from fedmaml.core.errors import FedmamlError
 from fedmaml.core.learner import Learner
-from fedmaml.core.params import MetaParams, Params, flatten, map_params
+from fedmaml.core.params import MetaParams, Params, device_of, flatten, map_params
 from fedmaml.core.records import Rejection
 from fedmaml.core.tasks import Task, TaskGroup, cast
 from fedmaml.messages.evaluate import EvaluateReply, EvaluateRequest
@@ -46,8 +50,46 @@ R = TypeVar("R")
 
 logger = logging.getLogger("fedmaml")
 
+_one_by_one: WeakSet[nn.Module] = WeakSet()
+
 Tasks = Callable[[Sequence[int]], list[TaskGroup]]
 """Client numbers -> their tasks of this round, in groups of equal shape."""
+
+Chunk = tuple[int, ...]
+"""Clients that are computed together."""
+
+
+class Trained(NamedTuple):
+    """What came of a request, or of a chunk of one.
+
+    Attributes:
+        reply: The updates.
+        memories: The new memories of the clients whose updates are in it.
+        costs: What updates take, as far as it is known by now.
+    """
+
+    reply: TrainReply
+    memories: dict[int, Params]
+    costs: Costs
+
+
+class Elsewhere(Protocol):
+    """Whoever computes chunks, e.g. worker processes; results come in the order of the chunks."""
+
+    def train(
+        self,
+        engine: str,
+        request: TrainRequest,
+        chunks: Sequence[Chunk],
+        memories: Memories,
+        costs: Costs,
+    ) -> Iterable[Trained]:
+        """Compute `train_chunk` of every chunk of a request."""
+
+    def evaluate(
+        self, request: EvaluateRequest, chunks: Sequence[Chunk], memories: Memories
+    ) -> Iterable[EvaluateReply]:
+        """Compute `evaluate_chunk` of every chunk of a request."""
 
 
 def train(
@@ -60,7 +102,8 @@ def train(
     known_costs: Costs | None = None,
     engine: str = "auto",
     expected: Expected = NOTHING_EXPECTED,
-) -> tuple[TrainReply, dict[int, Params]]:
+    elsewhere: Elsewhere | None = None,
+) -> Trained:
     """Compute the updates of the request's clients.
 
     Args:
@@ -70,21 +113,48 @@ def train(
         tasks: Where the tasks come from.
         memories: Client -> what it keeps; must hold every client of the request.
         client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
-        known_costs: What updates take, as measured before; new measurements are added.
+        known_costs: What updates take, as measured before.
         engine: Name of an engine, or "auto".
         expected: How much more of the same is to come.
-
-    Returns:
-        The reply, and the new memories of the clients whose updates are in it.
+        elsewhere: Computes chunks if there are several; None: here, one after the other.
     """
+    request = replace(request, form=smaller_form(request))
+    wanted = "loop" if client_batch == 1 else engine
+    job = Job(strategy, learner, request.meta, request.form, expected)
+    chosen = plan(wanted, job)
+    # One by one is the engine's business: however many share a chunk, `loop` computes each alone.
+    batch = client_batch if client_batch > 1 else chosen.engine.client_batch(job)
+    chunks = cut(request.clients, batch)
+    costs = dict(known_costs or {})
+    parts: Iterable[Trained]
+    if elsewhere is not None and len(chunks) > 1:
+        parts = elsewhere.train(wanted, request, chunks, memories, costs)
+    else:
+        parts = (
+            train_chunk(job, wanted, replace(request, clients=chunk), tasks, memories, costs)
+            for chunk in chunks
+        )
+    return _put_together(request, parts, str(chosen), costs)
+
+
+def train_chunk(
+    job: Job, engine: str, request: TrainRequest, tasks: Tasks, memories: Memories, costs: Costs
+) -> Trained:
+    """Compute the updates of clients that share a computation.
+
+    Args:
+        job: What they have in common.
+        engine: Name of an engine, or "auto".
+        request: Names these clients only; the reply has the form that it says.
+        tasks: Where the tasks come from.
+        memories: Client -> what it keeps.
+        costs: What updates take; new measurements are added.
+    """
+    chosen = plan(engine, job)
     collected = _Collected(request)
     kept: dict[int, Params] = {}
-    costs: Costs = {} if known_costs is None else known_costs
-    job = Job(strategy, learner, request.meta, smaller_form(request), expected)
-    chosen = plan("loop" if client_batch == 1 else engine, job)
-    batch = client_batch or chosen.engine.client_batch(job)
     rejected = collected.rejected
-    for groups in _chunks(request.clients, tasks, learner, batch, rejected):
+    for groups in _groups(request, tasks, job.learner, rejected):
         cost: dict[int, Computation | None] = {}
         for group in groups:
             of_each = cost_of_update(job, memories[group.clients[0]], group, costs)
@@ -93,11 +163,12 @@ def train(
             if isinstance(part, Total):
                 collected.add_total(part, cost)
                 continue
+            memory = map_params(Tensor.cpu, part.results.memory)
             for position in collected.add(part, cost):
                 kept[part.clients[position]] = map_params(
-                    lambda value, i=position: value[i], part.results.memory
+                    lambda value, i=position: value[i], memory
                 )
-    return collected.reply(str(chosen)), kept
+    return Trained(collected.reply(str(chosen)), kept, costs)
 
 
 def evaluate(
@@ -107,8 +178,35 @@ def evaluate(
     tasks: Tasks,
     memories: Memories,
     client_batch: int = 0,
+    elsewhere: Elsewhere | None = None,
 ) -> EvaluateReply:
     """Compute the metrics of the request's clients before and after adaptation."""
+    chunks = cut(request.clients, client_batch or batch_for_weights(learner))
+    parts: Iterable[EvaluateReply]
+    if elsewhere is not None and len(chunks) > 1:
+        parts = elsewhere.evaluate(request, chunks, memories)
+    else:
+        parts = (
+            evaluate_chunk(strategy, learner, replace(request, clients=chunk), tasks, memories)
+            for chunk in chunks
+        )
+    rejected: list[Rejection] = []
+    rows: dict[int, dict[str, float]] = {}
+    for part in parts:
+        rejected += part.rejected
+        for position, client in enumerate(part.clients):
+            rows[client] = {name: column[position] for name, column in part.values.items()}
+    return _judgement(rows, rejected)
+
+
+def evaluate_chunk(
+    strategy: MetaStrategy,
+    learner: Learner,
+    request: EvaluateRequest,
+    tasks: Tasks,
+    memories: Memories,
+) -> EvaluateReply:
+    """Compute the metrics of clients that share a computation."""
     stages = evaluation_stages(strategy, request.steps)
 
     def metrics(task: Task, memory: Params) -> dict[str, Tensor]:
@@ -124,13 +222,23 @@ def evaluate(
 
     rejected: list[Rejection] = []
     rows: dict[int, dict[str, float]] = {}
-    batch = client_batch or batch_for_weights(learner)
-    for groups in _chunks(request.clients, tasks, learner, batch, rejected):
+    for groups in _groups(request, tasks, learner, rejected):
         for group in groups:
             for clients, results in _judged(metrics, group, memories, rejected):
                 columns = {name: values.tolist() for name, values in results.items()}
                 for position, client in enumerate(clients):
                     rows[client] = {name: column[position] for name, column in columns.items()}
+    return _judgement(rows, rejected)
+
+
+def cut(clients: Sequence[int], size: int) -> list[Chunk]:
+    """Cut clients into chunks: the same ones, whoever computes them."""
+    return [tuple(clients[first : first + size]) for first in range(0, len(clients), size)]
+
+
+def _judgement(
+    rows: Mapping[int, Mapping[str, float]], rejected: Sequence[Rejection]
+) -> EvaluateReply:
     clients = tuple(sorted(rows))
     names = rows[clients[0]] if clients else {}
     values = {name: [rows[client][name] for client in clients] for name in names}
@@ -147,27 +255,28 @@ def evaluation_stages(strategy: MetaStrategy, steps: Sequence[int]) -> dict[str,
     return stages
 
 
-def _chunks(
-    clients: Sequence[int],
+def _groups(
+    request: TrainRequest | EvaluateRequest,
     tasks: Tasks,
     learner: Learner,
-    client_batch: int,
     rejected: list[Rejection],
 ) -> Iterator[list[TaskGroup]]:
-    """Yield the tasks of client_batch clients at a time; those without usable data are rejected."""
-    for first in range(0, len(clients), client_batch):
-        chunk = clients[first : first + client_batch]
-        try:
-            groups = tasks(chunk)
-        except Exception as error:  # a client's own data may be broken in any way
-            if len(chunk) == 1:
-                _reject_raised(error, chunk, "reading its data", rejected)
-            else:
-                yield from _chunks(chunk, tasks, learner, 1, rejected)
-            continue
-        yield [
-            TaskGroup(group.clients, cast(group.tasks, learner.problem.dtype)) for group in groups
-        ]
+    """Yield the tasks of a request, in the type and on the device of the meta-parameters.
+
+    Of its clients one by one, if one of them has no usable data.
+    """
+    chunk = request.clients
+    try:
+        groups = tasks(chunk)
+    except Exception as error:  # a client's own data may be broken in any way
+        if len(chunk) == 1:
+            _reject_raised(error, chunk, "reading its data", rejected)
+        else:
+            for client in chunk:
+                yield from _groups(replace(request, clients=(client,)), tasks, learner, rejected)
+        return
+    dtype, device = learner.problem.dtype, device_of(request.meta)
+    yield [TaskGroup(group.clients, cast(group.tasks, dtype, device)) for group in groups]
 
 
 def _updates(
@@ -221,7 +330,9 @@ def _those_that_work(
     if failed and engine is not LOOP and len(alone) > 1:
         yield from _updates(engine, job, _without(groups, failed), memories, rejected)
         return
-    if not failed:  # only the engine fails, e.g. as the network cannot be vmapped
+    if not failed and job.learner.network not in _one_by_one:
+        # Only the engine fails, e.g. as the network cannot be vmapped: said once, not every round.
+        _one_by_one.add(job.learner.network)
         logger.warning(
             "engine %s cannot compute this network for many clients at once; its clients are "
             "computed one by one (--engine loop does so without trying)",
@@ -263,7 +374,7 @@ def _reject_raised(
 ) -> None:
     """Name an error without its text, which may quote data; fedmaml's own texts never do.
 
-    The first error of a request goes to the node's own log with its traceback.
+    The first error of a chunk goes to the node's own log with its traceback.
     """
     trace = None if rejected else error
     logger.error(
@@ -276,8 +387,53 @@ def _reject_raised(
     rejected.append(Rejection("RAISED", detail, "", tuple(clients)))
 
 
+def _put_together(
+    request: TrainRequest, parts: Iterable[Trained], engine: str, costs: Costs
+) -> Trained:
+    """Add up the parts of a request, one at a time."""
+    sums: dict[str, ExactSum] = {}
+    stacks: dict[str, list[Tensor]] = {group: [] for group in request.meta}
+    clients: list[int] = []
+    weights: list[float] = []
+    metrics: dict[str, list[float]] = {}
+    computations: list[Computation] = []
+    rejected: list[Rejection] = []
+    memories: dict[int, Params] = {}
+    for part in parts:
+        reply = part.reply
+        for group, value in reply.update.items():
+            if isinstance(value, Tensor):
+                stacks[group].append(value)
+            else:
+                sums[group] = sums[group] + value if group in sums else value
+        clients += reply.clients
+        weights += reply.weights
+        computations += reply.computations
+        rejected += reply.rejected
+        for name, values in reply.metrics.items():
+            metrics.setdefault(name, []).extend(values)
+        memories |= part.memories
+        costs |= part.costs
+    stacked = {
+        group: torch.cat(values) if values else _no_updates(request.meta, group)
+        for group, values in stacks.items()
+    }
+    reply = TrainReply(
+        clients=tuple(clients),
+        weights=tuple(weights),
+        metrics=metrics,
+        update=sums or stacked,
+        rejected=tuple(rejected),
+        round=request.round,
+        base=request.base,
+        computations=tuple(computations) if len(computations) == len(clients) else (),
+        engine=engine,
+    )
+    return Trained(reply, memories, costs)
+
+
 class _Collected:
-    """Gathers the updates of a request's clients into one reply."""
+    """Gathers the updates of a chunk's clients into one reply."""
 
     def __init__(self, request: TrainRequest) -> None:
         self._request = request
@@ -288,7 +444,7 @@ class _Collected:
         self._metrics: dict[str, list[float]] = {}
         self._computations: list[Computation | None] = []
         self.rejected: list[Rejection] = []
-        self._form = smaller_form(request)
+        self._form = request.form
 
     def add_total(self, part: Total, cost: Mapping[int, Computation | None]) -> None:
         """Take in a sum."""
@@ -300,7 +456,7 @@ class _Collected:
         """Take in what is sound; return the positions of the clients taken."""
         clients, results = part
         flat = {group: flatten(params, batch_axes=1) for group, params in results.update.items()}
-        usable = torch.ones(len(clients), dtype=torch.bool)
+        usable = torch.ones(len(clients), dtype=torch.bool, device=results.weight.device)
         for group, vectors in flat.items():
             ranged = aggregation.in_range(vectors, results.weight)
             for position in (usable & ~ranged).nonzero()[:, 0].tolist():
@@ -313,11 +469,10 @@ class _Collected:
 
         for group, vectors in flat.items():
             if self._form == "stack":
-                self._stacks[group].append(of_sound(vectors))
+                self._stacks[group].append(of_sound(vectors).cpu())
             elif sound:
-                self._add_sum(
-                    group, aggregation.exact_sum(of_sound(vectors), of_sound(results.weight))
-                )
+                total = aggregation.exact_sum(of_sound(vectors), of_sound(results.weight))
+                self._add_sum(group, replace(total, limbs=total.limbs.cpu()))
         self._note(
             [clients[position] for position in sound],
             of_sound(results.weight),
@@ -386,4 +541,4 @@ def smaller_form(request: TrainRequest) -> Form:
 
 def _no_updates(meta: MetaParams, group: str) -> Tensor:
     flat = flatten(meta[group])
-    return flat.new_zeros(0, len(flat))
+    return torch.zeros(0, len(flat), dtype=flat.dtype)

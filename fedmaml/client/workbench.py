@@ -9,8 +9,12 @@ import torch
 
 from fedmaml.client.engines import NOTHING_EXPECTED, Expected
 from fedmaml.client.replies import Method, make_method
+from fedmaml.client.work import Tasks
 from fedmaml.config import RunConfig, from_run_config
-from fedmaml.simulations.scenario import Scenario
+from fedmaml.core.errors import ConfigurationError
+from fedmaml.core.learner import on_device
+from fedmaml.core.params import Params
+from fedmaml.simulations.scenario import SPLITS, Scenario
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,17 @@ class Workbench:
     Attributes:
         scenario: Where tasks come from.
         method: What turns them into updates.
+        workers: Processes that share the work.
     """
 
     scenario: Scenario
     method: Method
+    workers: int = 1
+
+    def tasks(self, split: str, round: int, common: Params) -> Tasks:
+        """Return where the tasks of a request come from; arguments as in `Scenario.tasks`."""
+        known = next(name for name in SPLITS if name == split)
+        return lambda clients: self.scenario.tasks(known, clients, round, common)
 
 
 def workbench(run_config: Mapping[str, Any]) -> Workbench:
@@ -37,18 +48,42 @@ def _workbench(items: tuple[tuple[str, Any], ...]) -> Workbench:
     config = from_run_config(dict(items))
     method = make_method(config.make_strategy(), config.make_problem(), config.seed)
     scenario = config.make_scenario()
+    device = find_device(config.device)
     method = replace(
         method,
+        learner=on_device(method.learner, device),
         client_batch=config.client_batch,
         engine=config.engine,
-        expected=_expected(config, scenario),
+        expected=expected_of(config, scenario),
+        device=device,
     )
-    return Workbench(scenario, method)
+    return Workbench(scenario, method, config.workers)
 
 
-def _expected(config: RunConfig, scenario: Scenario) -> Expected:
-    """Return what one process computes in a run; nothing where processes come and go."""
+def expected_of(config: RunConfig, scenario: Scenario) -> Expected:
+    """Return what one process computes in a run; nothing where processes come and go.
+
+    Workers do not count: results may not depend on their number.
+    """
     if config.backend != "in-process":
         return NOTHING_EXPECTED
     cohort = config.clients or len(scenario.clients()["train"])
     return Expected(config.rounds * min(config.nodes, cohort), config.rounds * cohort)
+
+
+def find_device(name: str) -> torch.device:
+    """Return a device by name.
+
+    Raises:
+        ConfigurationError: If there is none; names cause and cure.
+    """
+    if name != "cpu" and not torch.cuda.is_available():
+        cause = (
+            "PyTorch finds no GPU: see whether `nvidia-smi` lists one, and whether "
+            "CUDA_VISIBLE_DEVICES hides it"
+            if torch.version.cuda
+            else f"this PyTorch ({torch.__version__}) was built without CUDA: install one that was "
+            "(https://pytorch.org/get-started)"
+        )
+        raise ConfigurationError(f"device = {name!r}: {cause}; or compute with --device cpu")
+    return torch.device(name)

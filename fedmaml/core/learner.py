@@ -108,6 +108,13 @@ def make_learner(problem: Problem, rng: torch.Generator) -> tuple[Learner, Param
     return Learner(network.requires_grad_(False), problem), params
 
 
+def on_device(learner: Learner, device: torch.device) -> Learner:
+    """Return a learner whose network (its buffers, that is) is on a device."""
+    if next(learner.network.parameters()).device == device:
+        return learner
+    return Learner(copy.deepcopy(learner.network).to(device), learner.problem)
+
+
 def without_head(learner: Learner) -> Learner:
     """Return a learner whose network stops before the head: inputs -> embedding.
 

@@ -30,7 +30,13 @@ def subtract(left: Params, right: Params) -> Params:
 
 def squared_norm(params: Params) -> Tensor:
     """Return the sum of squares over all entries, a scalar (0 for an empty tree)."""
-    return sum((value.square().sum() for value in params.values()), start=torch.zeros(()))
+    return sum((value.square().sum() for value in params.values()), start=_zero(params))
+
+
+def _zero(params: Params) -> Tensor:
+    """Return 0 where the tree is: on the CPU if it is empty."""
+    first = next(iter(params.values()), torch.empty(0))
+    return first.new_zeros(())
 
 
 def squared_distance(left: Params, right: Params) -> Tensor:
@@ -41,6 +47,18 @@ def squared_distance(left: Params, right: Params) -> Tensor:
 def zeros_like(meta: MetaParams) -> MetaParams:
     """Return a tree of the same groups, names and shapes that is zero everywhere."""
     return {group: map_params(torch.zeros_like, params) for group, params in meta.items()}
+
+
+def to_device(meta: MetaParams, device: torch.device) -> MetaParams:
+    """Return the tree on a device; tensors that are there already are not copied."""
+    return {
+        group: map_params(lambda value: value.to(device), params) for group, params in meta.items()
+    }
+
+
+def device_of(meta: MetaParams) -> torch.device:
+    """Return where the tree is."""
+    return next(value.device for params in meta.values() for value in params.values())
 
 
 def layout_of(params: Params) -> Layout:

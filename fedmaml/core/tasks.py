@@ -51,7 +51,7 @@ def joined(task: Task) -> Batch:
 
 def example_count(batch: Batch) -> Tensor:
     """Return the number of examples as a float64 scalar, a tensor so that it passes vmap."""
-    return torch.tensor(float(batch.y.shape[0]), dtype=torch.float64)
+    return torch.full((), batch.y.shape[0], dtype=torch.float64, device=batch.y.device)
 
 
 def group_by_shape(tasks: Mapping[int, Task]) -> list[TaskGroup]:
@@ -82,11 +82,16 @@ def first_task(tasks: Task) -> Task:
     return Task(*(Batch(*(tensor[0] for tensor in batch)) for batch in tasks))
 
 
-def cast(task: Task, dtype: torch.dtype) -> Task:
-    """Give all floating-point tensors of a task one dtype; class indices stay as they are."""
-    return Task(
-        *(
-            Batch(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in batch))
-            for batch in task
-        )
-    )
+def cast(task: Task, dtype: torch.dtype, device: torch.device | None = None) -> Task:
+    """Give all floating-point tensors of a task one dtype, class indices keep theirs; move them.
+
+    Args:
+        task: One task, or stacked ones.
+        dtype: Of floating-point tensors.
+        device: Where they go; None: where they are.
+    """
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+
+    return Task(*(Batch(*map(moved, batch)) for batch in task))

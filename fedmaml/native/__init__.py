@@ -47,12 +47,17 @@ def missing() -> str:
     return found if isinstance(found, str) else ""
 
 
+def to_be_built() -> bool:
+    """Tell whether the first use will build the kernels, which takes some seconds."""
+    return os.environ.get("FEDMAML_NATIVE") != "0" and not _path().exists()
+
+
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | str:
     """Return the library, or why there is none; tried once in a process."""
     if os.environ.get("FEDMAML_NATIVE") == "0":
         return "FEDMAML_NATIVE=0 forbids kernels in C++"
-    path = cache_folder() / "native" / f"kernels-{_fingerprint()}.so"
+    path = _path()
     try:
         if not path.exists():
             _build(path)
@@ -65,6 +70,10 @@ def _library() -> ctypes.CDLL | str:
 def cache_folder() -> Path:
     """Return the folder in which compiled code is kept."""
     return Path(os.environ.get("FEDMAML_CACHE") or pooch.os_cache("fedmaml"))
+
+
+def _path() -> Path:
+    return cache_folder() / "native" / f"kernels-{_fingerprint()}.so"
 
 
 def _fingerprint() -> str:

@@ -57,6 +57,8 @@ def summarise(
         "rounds": config.rounds,
         "backend": config.backend,
         "nodes": config.nodes,
+        "workers": config.workers,
+        "device": config.device,
         "clients_train": clients_train,
         "clients_test": len(judged.clients),
         "clients_test_asked": clients_test_asked,

@@ -74,7 +74,7 @@ def check_all(only: str | None = None) -> list[CheckResult]:
 def sent_update(strategy: MetaStrategy, start: Start, meta: MetaParams, task: Task) -> MetaParams:
     """Return what one client sends, from the code that a node runs."""
     request = TrainRequest(round=1, clients=(0,), meta=meta, form="stack")
-    reply, _ = work.train(
+    reply, _, _ = work.train(
         strategy,
         start.learner,
         request,

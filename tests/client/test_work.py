@@ -163,7 +163,7 @@ def test_memory_of_a_rejected_client_stays_as_it_was(classification: Example) ->
     request = TrainRequest(1, CLIENTS, start.state.meta, "stack")
     memories = dict.fromkeys(CLIENTS, start.memory)
     tasks = tasks_of(classification, spoil=3, value=float("nan"))
-    _, kept = work.train(strategy, start.learner, request, tasks, memories, 5)
+    _, kept, _ = work.train(strategy, start.learner, request, tasks, memories, 5)
     assert set(kept) == {0, 1, 2, 4}
 
 

@@ -285,7 +285,7 @@ def test_one_round_has_finite_losses_or_the_strategy_is_refused(
         memories = dict.fromkeys(clients, start.memory)
         if split == "train":
             request = TrainRequest(1, clients, start.state.meta)
-            reply, _ = work.train(algorithm, start.learner, request, tasks, memories, 4)
+            reply, _, _ = work.train(algorithm, start.learner, request, tasks, memories, 4)
             values = reply.metrics
         else:
             request = EvaluateRequest(1, split, clients, start.state.meta)

@@ -202,7 +202,7 @@ def test_survives_the_wire(name: str, form: str, classification) -> None:
     content = TrainRequestWriter(3, state.meta, form, {}).write(clients)
     request = read_train_request(content)
     assert same(request.meta, state.meta)
-    reply, memories = work.train(
+    reply, memories, _ = work.train(
         strategy,
         start.learner,
         request,
@@ -229,7 +229,7 @@ def test_the_sum_is_the_sum_of_single_updates(name: str, classification) -> None
     strategy, state, start = built(name, classification)
     clients = tuple(range(5))
     request = read_train_request(TrainRequestWriter(1, state.meta, "sum", {}).write(clients))
-    reply, _ = work.train(
+    reply, _, _ = work.train(
         strategy,
         start.learner,
         request,

@@ -24,7 +24,7 @@ Memories = Mapping[int, Params]
 """Client -> what it keeps."""
 
 _BATCH_BYTES = 256 * 2**20
-_MOST_CLIENTS = 1024
+_MOST_CLIENTS = 512  # more are hardly faster, and leave less for workers to share
 
 
 class Expected(NamedTuple):
@@ -137,9 +137,10 @@ def select(group: TaskGroup, positions: Sequence[int]) -> TaskGroup:
 
 
 def stacked_memory(group: TaskGroup, memories: Memories) -> Params:
-    """Return the memories of a group's clients with a leading client axis."""
+    """Return the memories of a group's clients with a leading client axis, where its tasks are."""
     each = [memories[client] for client in group.clients]
-    return map_params(lambda *values: torch.stack(values), *each)
+    device = group.tasks.support.x.device
+    return map_params(lambda *values: torch.stack(values).to(device), *each)
 
 
 def batch_for_weights(learner: Learner) -> int:

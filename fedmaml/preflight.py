@@ -1,0 +1,160 @@
+"""What is found out before a run starts: what cannot work, what will be slow, and who computes."""
+
+import logging
+import math
+import os
+from collections.abc import Callable
+
+from fedmaml import native
+from fedmaml.client.diagnosis import (
+    changed_buffers,
+    check_derivatives,
+    needs_second_derivatives,
+    what_prevents_vmap,
+)
+from fedmaml.client.engines import ENGINES, Job, Plan, plan
+from fedmaml.client.engines.layers import layers_of
+from fedmaml.client.workbench import expected_of, find_device
+from fedmaml.config import RunConfig
+from fedmaml.core import seeding
+from fedmaml.core.errors import ConfigurationError, FedmamlError
+from fedmaml.core.learner import on_device
+from fedmaml.core.params import Params, to_device
+from fedmaml.core.tasks import Task, TaskGroup, cast, first_task, stack
+from fedmaml.messages.train import Form
+
+logger = logging.getLogger("fedmaml")
+
+
+def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> None:
+    """Find what cannot work before any process starts: deal two tasks and compute on them.
+
+    What will be slow goes to the log.
+
+    Args:
+        config: What is to be run.
+        say: Is told what is going on, and which engine computes.
+
+    Raises:
+        UnsupportedProblemError: If the strategy cannot work on the scenario's problem; names the
+            module that is in the way.
+        DataError: If the data are missing or damaged.
+        ConfigurationError: If the device or the engine cannot be had, if the tasks cannot be made,
+            or if one client's update cannot be computed.
+    """
+    device = find_device(config.device)
+    strategy, scenario = config.make_strategy(), config.make_scenario()
+    start = strategy.build(config.make_problem(), seeding.generator(config.seed, "init"))
+    learner = on_device(start.learner, device)
+    meta = to_device(start.state.meta, device)
+    memory = to_device({"memory": start.memory}, device)["memory"]
+    tasks: dict[str, Task] = {}
+    try:
+        for split in ("train", "test"):
+            for client in scenario.clients()[split][:1]:
+                common = scenario.statistics(client)
+                (group,) = scenario.tasks(split, [client], 1, common)
+                task = first_task(cast(group.tasks, learner.problem.dtype, device))
+                tasks[split] = task
+                if split == "train":
+                    strategy.client_update(learner, meta, memory, task)
+                else:
+                    strategy.adapt(learner, meta, memory, task.support)(task.query.x)
+    except FedmamlError:
+        raise
+    except Exception as error:
+        if tasks:
+            x = next(iter(tasks.values())).support.x
+            check_derivatives(strategy, learner, meta["theta"] | memory, x)
+        raise ConfigurationError(
+            f"strategy {config.strategy!r} cannot compute on a task of scenario "
+            f"{config.scenario!r} with these settings ({type(error).__name__}: {error})"
+        ) from error
+    if native.to_be_built():
+        say("building the kernels in C++, once on this machine; this takes some seconds")
+        native.missing()
+    form: Form = "sum" if config.aggregation.rule == "mean" else "stack"
+    job = Job(strategy, learner, meta, form, expected_of(config, scenario))
+    chosen = choose_engine(config, job)
+    if config.rounds:
+        say(f"engine {chosen}")
+        _check_workers(config, chosen.engine.client_batch(job), len(scenario.clients()["train"]))
+    if "train" in tasks:
+        check_network(job, memory, tasks["train"], chosen)
+
+
+def choose_engine(config: RunConfig, job: Job) -> Plan:
+    """Return the engine that will compute.
+
+    Raises:
+        ConfigurationError: If one was asked for by name that cannot.
+    """
+    if config.client_batch == 1:
+        return plan("loop", job)
+    if config.engine != "auto":
+        reason = (
+            ENGINES[config.engine].refusal(job)
+            if config.engine in ENGINES
+            else "there is none of this name (fedmaml list engines)"
+        )
+        if reason:
+            raise ConfigurationError(
+                f"engine = {config.engine!r} cannot compute this run: {reason}; use --engine auto, "
+                "which takes the first that can"
+            )
+    return plan(config.engine, job)
+
+
+def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
+    """Look for what a network should not do.
+
+    Raises:
+        UnsupportedProblemError: If it lacks second derivatives that the strategy takes.
+    """
+    learner, strategy = job.learner, job.strategy
+    params, x = job.meta["theta"] | memory, task.support.x
+    if changed := changed_buffers(learner, params, x):
+        logger.warning(
+            "the network changes %s in its forward pass, which all clients of a process share: "
+            "results depend on their order. Keep no state between calls",
+            ", ".join(f"buffer {name!r}" for name in changed),
+        )
+    if not isinstance(layers_of(learner.network), str):
+        return
+    if needs_second_derivatives(strategy):
+        check_derivatives(strategy, learner, params, x)
+    if chosen.engine.name != "vmap":
+        return
+    two = TaskGroup((0, 1), stack([task, task]))
+    try:
+        for _ in chosen.engine.compute(job, [two], {0: memory, 1: memory}):
+            pass
+    except Exception as error:  # whatever a network may raise
+        why = what_prevents_vmap(learner, params, x)
+        why = why or f"{type(error).__name__} in client_update of {type(strategy).__name__}"
+        logger.warning(
+            "many clients at once (torch.func.vmap) are impossible with this network, so they are "
+            "computed one by one, which is slower. The reason: %s. What to change: no .item() and "
+            "no branch on values of tensors (use torch.where), no change of tensors in place, and "
+            "generate_vmap_rule = True in an autograd.Function",
+            why,
+        )
+
+
+def _check_workers(config: RunConfig, engine_batch: int, training_clients: int) -> None:
+    """Say where workers will stand idle."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processes = config.workers * (1 if config.backend == "in-process" else config.nodes)
+    if config.workers > 1 and processes > (cores or 1):
+        logger.warning(
+            "workers = %d: %d processes share %d cores, which is not faster than one for each core",
+            config.workers, processes, cores,
+        )  # fmt: skip
+    cohort = math.ceil((config.clients or training_clients) / config.nodes)
+    batch = config.client_batch if config.client_batch > 1 else engine_batch
+    if config.workers > 1 and cohort <= batch:
+        logger.warning(
+            "workers = %d have nothing to share: a node's %d clients of a round are one chunk of "
+            "at most %d; lower --client-batch",
+            config.workers, cohort, batch,
+        )  # fmt: skip

@@ -1,0 +1,185 @@
+"""Worker processes: the bits of one process, and an end with the process that started them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedmaml.client.workers import Workers, workers_of
+from fedmaml.config import resolve
+from fedmaml.core.errors import BackendError
+from fedmaml.running import execute
+from fedmaml.server.run_directory import RunDirectory
+
+pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+
+COMMAND = [sys.executable, "-m", "fedmaml.cli", "run", "digits", "--strategy", "fedrep"]
+FEW_AT_A_TIME = ["--workers", "2", "--client-batch", "5", "--clients", "20"]
+
+
+def digits(strategy: str, **settings: Any) -> dict[str, Any]:
+    base = {"scenario": "digits", "strategy": strategy, "rounds": 3, "seed": 1, "clients": 14}
+    return base | {"client_batch": 4} | settings
+
+
+def outcome(out: Path, **settings: Any) -> tuple[Any, ...]:
+    summary = execute(resolve(digits(**settings)), out)
+    records = RunDirectory(out).rounds()
+    judged = (out / "clients.jsonl").read_text()
+    cost = [record["cost"]["flops"] for record in records]
+    return summary["theta_sha256"], summary["metric"], summary["engines"], judged, cost
+
+
+@pytest.mark.parametrize("strategy", ["maml", "meta_sgd", "fedrep"])
+@pytest.mark.parametrize("engine", ["auto", "vmap", "loop"])
+def test_workers_change_no_bit(strategy: str, engine: str, tmp_path: Path) -> None:
+    settings = {"strategy": strategy, "engine": engine}
+    one = outcome(tmp_path / "one", **settings)
+    assert outcome(tmp_path / "two", workers=2, **settings) == one
+
+
+def test_more_workers_than_chunks_and_several_nodes_change_no_bit(tmp_path: Path) -> None:
+    settings = {"strategy": "fomaml", "client_batch": 3, "engine": "loop"}
+    one = outcome(tmp_path / "one", **settings)
+    assert outcome(tmp_path / "four", workers=4, **settings) == one
+    nodes = outcome(tmp_path / "nodes", workers=2, nodes=2, **settings)
+    assert nodes[0] == one[0]
+    workers_of(4).end()
+
+
+def test_what_workers_log_and_leave_out_is_what_one_process_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"strategy": "maml", "engine": "vmap", "inner.lr": 1e30, "rounds": 1}
+    told = []
+    for workers in (1, 2):
+        caplog.clear()
+        with pytest.raises(BackendError, match="not one client's update could be used"):
+            execute(resolve(digits(workers=workers, **settings)), tmp_path / str(workers))
+        rejected = RunDirectory(tmp_path / str(workers)).rounds()[0]["rejected"]
+        told.append((rejected, sorted(record.getMessage() for record in caplog.records)))
+    assert told[0] == told[1]
+    assert told[0][0]
+
+
+# --- death --------------------------------------------------------------------------------------
+
+
+def square(number: int, deadly: Path | None) -> int:
+    if deadly is not None and not deadly.exists():
+        deadly.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def die(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    some = Workers(2)
+    yield some
+    some.end()
+
+
+def test_what_a_killed_worker_did_not_finish_is_done_again(
+    workers: Workers, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    deadly = tmp_path / "deadly"
+    calls = [(number, deadly if number == 5 else None) for number in range(9)]
+    assert list(workers.map(square, calls)) == [number * number for number in range(9)]
+    assert "a worker process died; new ones are started" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_work_that_kills_every_worker_is_given_up(workers: Workers) -> None:
+    with pytest.raises(BackendError, match=r"died 3 times in a row.*memory ran out.*--workers"):
+        list(workers.map(die, [(1,)]))
+    assert list(workers.map(square, [(3, None)])) == [9]  # and others go on
+
+
+def test_killed_worker_changes_no_bit_of_a_run(tmp_path: Path) -> None:
+    settings = {"client_batch": 5, "clients": 20, "rounds": 40, "seed": 0}
+    alone = execute(resolve(digits("fedrep", **settings)), tmp_path / "alone")
+    arguments = [*COMMAND, *FEW_AT_A_TIME, "--rounds", "40", "--json", "--out", "killed"]
+    with started(arguments, tmp_path) as popen:
+        wait_for_rounds(tmp_path / "killed")
+        os.kill(children(popen.pid, "multiprocessing.spawn")[-1], signal.SIGKILL)
+        _, errors = popen.communicate(timeout=60)
+    assert popen.returncode == 0, errors
+    assert "a worker process died" in errors
+    summary = RunDirectory(tmp_path / "killed").summary()
+    assert summary is not None
+    assert (summary["rejected_replies"], summary["workers"]) == (0, 2)
+    assert summary["theta_sha256"] == alone["theta_sha256"]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [signal.SIGINT, signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
+def test_no_worker_and_no_file_outlives_its_run(how: signal.Signals, tmp_path: Path) -> None:
+    arguments = [*COMMAND, *FEW_AT_A_TIME, "--rounds", "100000", "--out", "x"]
+    with started(arguments, tmp_path) as popen:
+        wait_for_rounds(tmp_path / "x")
+        family = children(popen.pid, "")
+        assert len(children(popen.pid, "multiprocessing.spawn")) == 2
+        if how == signal.SIGINT:
+            os.killpg(popen.pid, how)  # as a terminal does: every process of the group
+        else:
+            popen.send_signal(how)
+        _, errors = popen.communicate(timeout=30)
+    assert "Traceback" not in errors
+    if how == signal.SIGINT:
+        assert popen.returncode == 130
+    deadline = time.monotonic() + 10
+    while (left := [pid for pid in family if alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+    assert not list(tmp_path.glob("fedmaml-workers-*"))
+
+
+def started(arguments: list[str], folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        arguments,
+        cwd=folder,
+        env=os.environ | {"TMPDIR": str(folder)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_rounds(run: Path, count: int = 3) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (run / "rounds.jsonl").exists() and len(RunDirectory(run).rounds()) >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no rounds within a minute")
+
+
+def children(parent: int, mark: str) -> list[int]:
+    """Return the children of a process whose command line has a mark."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(parent)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if mark in line]
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
