@@ -72,10 +72,13 @@ def options(
 
 @app.command("list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="scenarios, strategies, backends or all")] = "all",
+    what: Annotated[
+        str, typer.Argument(help="scenarios, strategies, backends, engines or all")
+    ] = "all",
     as_json: Json = False,
 ) -> None:
-    """List scenarios, strategies and backends, or all of them."""
+    """List scenarios, strategies, backends and engines, or all of them."""
+    from fedmaml.client.engines import ENGINES
     from fedmaml.core.errors import ConfigurationError
     from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
     from fedmaml.strategies import CATALOGUE as STRATEGIES
@@ -84,6 +87,8 @@ def list_command(
         "scenarios": {name: scenario.about for name, scenario in SCENARIOS.items()},
         "strategies": {name: _first_line(cls.__module__) for name, cls in STRATEGIES.items()},
         "backends": BACKENDS,
+        "engines": {"auto": "the first of these that can and that pays (default)"}
+        | {name: engine.about for name, engine in ENGINES.items()},
     }
     if what not in (*everything, "all"):
         raise ConfigurationError(f"cannot list {what!r}; known: {', '.join(everything)}, all")
@@ -107,8 +112,12 @@ def run(
     backend: Annotated[str | None, typer.Option(help=", ".join(BACKENDS))] = None,
     nodes: Annotated[int | None, typer.Option(help="Flower nodes that share the clients.")] = None,
     clients: Annotated[int | None, typer.Option(help="Clients per round; 0: all.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="What computes the updates; see `fedmaml list engines`. (default: auto)"),
+    ] = None,
     client_batch: Annotated[
-        int | None, typer.Option(help="Clients per vectorised computation; 1: one by one.")
+        int | None, typer.Option(help="Clients per computation; 1: one by one.")
     ] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Folder that holds one folder per data set.")
@@ -128,7 +137,8 @@ def run(
 
     given = {
         "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
-        "backend": backend, "nodes": nodes, "clients": clients, "client_batch": client_batch,
+        "backend": backend, "nodes": nodes, "clients": clients, "engine": engine,
+        "client_batch": client_batch,
         "data_dir": str(Path(data_dir).absolute()) if data_dir else None,
     }  # fmt: skip
     layers: list[dict[str, Any]] = [load_toml(config)] if config else []

@@ -33,6 +33,7 @@ Flat = dict[str, Any]
 """Dotted key -> scalar or list."""
 
 Backend = Literal["in-process", "flower-simulation", "flower-deployment"]
+EngineName = Literal["auto", "fused", "factored", "compiled", "vmap", "loop"]
 
 
 @settings
@@ -79,7 +80,8 @@ class RunConfig:
         backend: How messages travel.
         nodes: Flower nodes that share the clients.
         clients: Clients per round; 0: all.
-        client_batch: Clients per vectorised computation; 0: chosen by size; 1: one by one.
+        engine: What computes the updates of many clients; "auto": what pays.
+        client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
         dtype: Type of parameters and data.
         timeout: Seconds to wait for the replies of a round.
         data_dir: Folder that holds one folder per data set.
@@ -96,6 +98,7 @@ class RunConfig:
     backend: Backend = "in-process"
     nodes: Annotated[int, Gt(0)] = 1
     clients: Annotated[int, Ge(0)] = 0
+    engine: EngineName = "auto"
     client_batch: Annotated[int, Ge(0)] = 0
     dtype: Literal["float32", "float64"] = "float32"
     timeout: Annotated[float, Gt(0)] = 3600.0

@@ -47,6 +47,8 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
             f"{name}: {summary['clients_test']} of {asked} test clients judged; "
             f"{summary['seconds']:.1f} s"
         )
+        for engine, updates in summary.get("engines", {}).items():
+            _console.print(f"{name}: {updates} updates by {escape(engine)}")
         _cost_lines(name, summary)
         if "distance_to_closed_form" in summary:
             distance = summary["distance_to_closed_form"]

@@ -37,7 +37,7 @@ def test_help_imports_neither_torch_nor_flower(tmp_path: Path) -> None:
 
 def test_list_as_json_has_everything(tmp_path: Path) -> None:
     listed = json.loads(fedmaml("list", "--json", cwd=tmp_path).stdout)
-    assert set(listed) == {"scenarios", "strategies", "backends"}
+    assert set(listed) == {"scenarios", "strategies", "backends", "engines"}
     assert len(listed["strategies"]) >= 9
     assert all(about for entries in listed.values() for about in entries.values())
 

@@ -6,14 +6,16 @@ the node's Flower context, since in a deployment every message is answered by a 
 
 import hashlib
 import logging
+from dataclasses import replace
 
 from flwr.app import ConfigRecord, Context
 
+from fedmaml.client.engines import Job
 from fedmaml.core.costs import Computation, measure
-from fedmaml.core.learner import Learner, Problem
+from fedmaml.core.learner import Problem
 from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.tasks import Task, TaskGroup, first_task
-from fedmaml.strategies.base import ClientUpdate, MetaStrategy
+from fedmaml.strategies.base import ClientUpdate
 
 logger = logging.getLogger("fedmaml")
 
@@ -39,31 +41,22 @@ def save_costs(context: Context, costs: Costs) -> None:
         context.state[_RECORD] = ConfigRecord(stored)  # type: ignore[arg-type]
 
 
-def cost_of_update(
-    strategy: MetaStrategy,
-    learner: Learner,
-    meta: MetaParams,
-    memory: Params,
-    group: TaskGroup,
-    known: Costs,
-) -> Computation | None:
+def cost_of_update(job: Job, memory: Params, group: TaskGroup, known: Costs) -> Computation | None:
     """Return what one update of a group takes, computed by itself; None if it cannot be measured.
 
     Args:
-        strategy: The algorithm.
-        learner: From its ``build``.
-        meta: Meta-parameters.
+        job: What all clients have in common.
         memory: What a client keeps.
         group: Tasks of equal shape, of which the first is measured.
         known: What was measured before; a new measurement is added.
     """
-    key = cost_key(strategy, meta, memory, group)
+    key = cost_key(job, memory, group)
     if key in known:
         return known[key]
-    problem = learner.problem
+    problem = job.learner.problem
     if (key, id(problem)) not in _process:
         try:
-            measured = _measure(strategy, learner, meta, memory, first_task(group.tasks))
+            measured = _measure(job, memory, first_task(group.tasks))
         except Exception:  # whatever a model does under the counters, its update is worth more
             logger.debug("the cost of an update could not be measured", exc_info=True)
             return None
@@ -74,19 +67,17 @@ def cost_of_update(
     return known[key]
 
 
-def cost_key(strategy: MetaStrategy, meta: MetaParams, memory: Params, group: TaskGroup) -> str:
+def cost_key(job: Job, memory: Params, group: TaskGroup) -> str:
     """Return what an update's cost depends on, within one problem, as one word."""
-    params = [value for tree in (*meta.values(), memory) for value in tree.values()]
+    params = [value for tree in (*job.meta.values(), memory) for value in tree.values()]
     tasks = [value for batch in group.tasks for value in batch]
     shapes = [(*value.shape, value.dtype) for value in params]
     shapes += [(*value.shape[1:], value.dtype) for value in tasks]
-    return hashlib.sha256(f"{strategy!r}|{shapes}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{job.strategy!r}|{shapes}".encode()).hexdigest()[:16]
 
 
-def _measure(
-    strategy: MetaStrategy, learner: Learner, meta: MetaParams, memory: Params, task: Task
-) -> Computation:
+def _measure(job: Job, memory: Params, task: Task) -> Computation:
     def update(meta: MetaParams, memory: Params, task: Task) -> ClientUpdate:
-        return strategy.client_update(learner, meta, memory, task)
+        return replace(job, meta=meta).update(task, memory)
 
-    return measure(update, meta, memory, task)
+    return measure(update, job.meta, memory, task)

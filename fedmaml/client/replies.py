@@ -35,13 +35,15 @@ class Method:
         strategy: The algorithm.
         learner: From its ``build``.
         blank: A new client's memory, from its ``build``.
-        client_batch: Clients per vectorised computation.
+        client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
+        engine: Name of an engine, or "auto".
     """
 
     strategy: MetaStrategy
     learner: Learner
     blank: Params
-    client_batch: int = 1
+    client_batch: int = 0
+    engine: str = "auto"
 
 
 def make_method(strategy: MetaStrategy, problem: Problem, seed: int = 0) -> Method:
@@ -81,7 +83,14 @@ def answer_train(
     memories = load_memories(context, request.clients, method.blank)
     costs = load_costs(context)
     reply, kept = work.train(
-        method.strategy, method.learner, request, tasks, memories, method.client_batch, costs
+        method.strategy,
+        method.learner,
+        request,
+        tasks,
+        memories,
+        method.client_batch,
+        costs,
+        method.engine,
     )
     save_memories(context, kept)
     save_costs(context, costs)

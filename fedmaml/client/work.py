@@ -1,8 +1,8 @@
 """What a node computes for one request, as functions: tasks in, updates or metrics out.
 
-A node's clients go through in chunks of ``client_batch``, tasks of equal shape in one
-``torch.func.vmap``; a single task is computed without it. A client that fails or diverges is left
-out with a reason and never harms the others.
+A node's clients go through in chunks of ``client_batch``, each chunk through an engine
+(`fedmaml.client.engines`). A client that fails or diverges is left out with a reason and never
+harms the others.
 """
 
 import logging
@@ -11,9 +11,11 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from fedmaml.client.costs import Costs, cost_of_update
+from fedmaml.client.engines import LOOP, Engine, Job, Memories, Rows, Total, plan
+from fedmaml.client.engines.base import batch_for_weights, select
+from fedmaml.client.engines.generic import apply
 from fedmaml.core import aggregation
 from fedmaml.core.aggregation import SPACINGS, ExactSum
 from fedmaml.core.costs import Computation
@@ -25,7 +27,6 @@ from fedmaml.core.tasks import Task, TaskGroup, cast
 from fedmaml.messages.evaluate import EvaluateReply, EvaluateRequest
 from fedmaml.messages.train import Form, TrainReply, TrainRequest
 from fedmaml.strategies.base import (
-    ClientUpdate,
     MetaStrategy,
     adaptation_steps,
     with_adaptation_steps,
@@ -37,7 +38,6 @@ logger = logging.getLogger("fedmaml")
 
 Tasks = Callable[[Sequence[int]], list[TaskGroup]]
 """Client numbers -> their tasks of this round, in groups of equal shape."""
-Memories = Mapping[int, Params]
 
 
 def train(
@@ -46,8 +46,9 @@ def train(
     request: TrainRequest,
     tasks: Tasks,
     memories: Memories,
-    client_batch: int,
+    client_batch: int = 0,
     known_costs: Costs | None = None,
+    engine: str = "auto",
 ) -> tuple[TrainReply, dict[int, Params]]:
     """Compute the updates of the request's clients.
 
@@ -57,8 +58,9 @@ def train(
         request: What the server asked.
         tasks: Where the tasks come from.
         memories: Client -> what it keeps; must hold every client of the request.
-        client_batch: Clients per vmap; 1 computes them one by one.
+        client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
         known_costs: What updates take, as measured before; new measurements are added.
+        engine: Name of an engine, or "auto".
 
     Returns:
         The reply, and the new memories of the clients whose updates are in it.
@@ -66,19 +68,24 @@ def train(
     collected = _Collected(request)
     kept: dict[int, Params] = {}
     costs: Costs = {} if known_costs is None else known_costs
-
-    def update(task: Task, memory: Params) -> ClientUpdate:
-        return strategy.client_update(learner, request.meta, memory, task)
-
-    for group in _groups(request.clients, tasks, learner, client_batch, collected.rejected):
-        for clients, results in _compute(update, group, memories, collected.rejected):
-            memory = memories[clients[0]]
-            cost = cost_of_update(strategy, learner, request.meta, memory, group, costs)
-            sound = collected.add(clients, results, cost)
-            for position in sound:
-                memory = map_params(lambda value, i=position: value[i], results.memory)
-                kept[clients[position]] = memory
-    return collected.reply(), kept
+    job = Job(strategy, learner, request.meta, smaller_form(request))
+    chosen = plan("loop" if client_batch == 1 else engine, job)
+    batch = client_batch or chosen.engine.client_batch(job)
+    rejected = collected.rejected
+    for groups in _chunks(request.clients, tasks, learner, batch, rejected):
+        cost: dict[int, Computation | None] = {}
+        for group in groups:
+            of_each = cost_of_update(job, memories[group.clients[0]], group, costs)
+            cost |= dict.fromkeys(group.clients, of_each)
+        for part in _updates(chosen.engine, job, groups, memories, rejected):
+            if isinstance(part, Total):
+                collected.add_total(part, cost)
+                continue
+            for position in collected.add(part, cost):
+                kept[part.clients[position]] = map_params(
+                    lambda value, i=position: value[i], part.results.memory
+                )
+    return collected.reply(str(chosen)), kept
 
 
 def evaluate(
@@ -87,7 +94,7 @@ def evaluate(
     request: EvaluateRequest,
     tasks: Tasks,
     memories: Memories,
-    client_batch: int,
+    client_batch: int = 0,
 ) -> EvaluateReply:
     """Compute the metrics of the request's clients before and after adaptation."""
     stages = evaluation_stages(strategy, request.steps)
@@ -105,11 +112,13 @@ def evaluate(
 
     rejected: list[Rejection] = []
     rows: dict[int, dict[str, float]] = {}
-    for group in _groups(request.clients, tasks, learner, client_batch, rejected):
-        for clients, results in _compute(metrics, group, memories, rejected):
-            columns = {name: values.tolist() for name, values in results.items()}
-            for position, client in enumerate(clients):
-                rows[client] = {name: column[position] for name, column in columns.items()}
+    batch = client_batch or batch_for_weights(learner)
+    for groups in _chunks(request.clients, tasks, learner, batch, rejected):
+        for group in groups:
+            for clients, results in _judged(metrics, group, memories, rejected):
+                columns = {name: values.tolist() for name, values in results.items()}
+                for position, client in enumerate(clients):
+                    rows[client] = {name: column[position] for name, column in columns.items()}
     clients = tuple(sorted(rows))
     names = rows[clients[0]] if clients else {}
     values = {name: [rows[client][name] for client in clients] for name in names}
@@ -126,14 +135,14 @@ def evaluation_stages(strategy: MetaStrategy, steps: Sequence[int]) -> dict[str,
     return stages
 
 
-def _groups(
+def _chunks(
     clients: Sequence[int],
     tasks: Tasks,
     learner: Learner,
     client_batch: int,
     rejected: list[Rejection],
-) -> Iterator[TaskGroup]:
-    """Yield groups of at most client_batch clients; clients without usable data are rejected."""
+) -> Iterator[list[TaskGroup]]:
+    """Yield the tasks of client_batch clients at a time; those without usable data are rejected."""
     for first in range(0, len(clients), client_batch):
         chunk = clients[first : first + client_batch]
         try:
@@ -142,65 +151,99 @@ def _groups(
             if len(chunk) == 1:
                 _reject_raised(error, chunk, "reading its data", rejected)
             else:
-                yield from _groups(chunk, tasks, learner, 1, rejected)
+                yield from _chunks(chunk, tasks, learner, 1, rejected)
             continue
-        for group in groups:
-            yield TaskGroup(group.clients, cast(group.tasks, learner.problem.dtype))
+        yield [
+            TaskGroup(group.clients, cast(group.tasks, learner.problem.dtype)) for group in groups
+        ]
 
 
-def _compute(
+def _updates(
+    engine: Engine,
+    job: Job,
+    groups: Sequence[TaskGroup],
+    memories: Memories,
+    rejected: list[Rejection],
+) -> Iterator[Rows | Total]:
+    """Yield the updates of all clients but those whose computation raises.
+
+    Those that the engine finds unsound are computed once more by themselves, to learn why.
+    """
+    done: set[int] = set()
+    unsound: set[int] = set()
+    try:
+        for part in engine.compute(job, groups, memories):
+            done.update(part.clients)
+            if isinstance(part, Total):
+                unsound.update(part.unsound)
+            yield part
+    except Exception as error:  # anything a model may raise
+        rest = _without(groups, done | unsound)
+        if sum(len(group.clients) for group in rest) == 1:
+            _reject_raised(error, rest[0].clients, "its computation", rejected)
+        else:
+            logger.debug("engine %s raised; trying the clients one by one", engine.name)
+            yield from _those_that_work(engine, job, rest, memories, rejected)
+    if unsound:
+        everyone = {client for group in groups for client in group.clients}
+        yield from _updates(LOOP, job, _without(groups, everyone - unsound), memories, rejected)
+
+
+def _those_that_work(
+    engine: Engine,
+    job: Job,
+    groups: Sequence[TaskGroup],
+    memories: Memories,
+    rejected: list[Rejection],
+) -> Iterator[Rows | Total]:
+    """Yield the updates of clients of which at least one raises, as if that one were absent."""
+    alone: list[Rows | Total] = []
+    failed: set[int] = set()
+    for group in groups:
+        for position, client in enumerate(group.clients):
+            try:
+                alone += LOOP.compute(job, [select(group, [position])], memories)
+            except Exception as error:
+                _reject_raised(error, (client,), "its computation", rejected)
+                failed.add(client)
+    if failed and engine is not LOOP and len(alone) > 1:
+        yield from _updates(engine, job, _without(groups, failed), memories, rejected)
+        return
+    if not failed:  # only the engine fails, e.g. as the network cannot be vmapped
+        logger.warning(
+            "engine %s cannot compute this network for many clients at once; its clients are "
+            "computed one by one (--engine loop does so without trying)",
+            engine.name,
+        )
+    yield from alone
+
+
+def _without(groups: Sequence[TaskGroup], clients: set[int]) -> list[TaskGroup]:
+    """Return groups without some clients."""
+    rest = []
+    for group in groups:
+        positions = [i for i, client in enumerate(group.clients) if client not in clients]
+        if positions:
+            rest.append(select(group, positions))
+    return rest
+
+
+def _judged(
     function: Callable[[Task, Params], R],
     group: TaskGroup,
     memories: Memories,
     rejected: list[Rejection],
 ) -> Iterator[tuple[tuple[int, ...], R]]:
     """Yield (clients, stacked results) of a group, without the clients whose computation raises."""
-    clients = group.clients
     try:
-        yield clients, _apply(function, group, memories)
+        yield group.clients, apply(function, group, memories)
         return
     except Exception as error:  # anything a model may raise
-        if len(clients) == 1:
-            _reject_raised(error, clients, "its computation", rejected)
+        if len(group.clients) == 1:
+            _reject_raised(error, group.clients, "its computation", rejected)
             return
-        logger.debug("a batch of %d clients raised; trying them one by one", len(clients))
-    working = []
-    for position, client in enumerate(clients):
-        single = _select(group, [position])
-        try:
-            _apply(function, single, memories)
-            working.append(position)
-        except Exception as error:
-            _reject_raised(error, (client,), "its computation", rejected)
-    if len(working) == len(clients):  # only the batch fails: the model cannot be vmapped
-        logger.warning(
-            "the network cannot be computed for many clients at once (torch.func.vmap); "
-            "its clients are computed one by one"
-        )
-        for position in working:
-            single = _select(group, [position])
-            yield single.clients, _apply(function, single, memories)
-    elif working:
-        rest = _select(group, working)
-        yield rest.clients, _apply(function, rest, memories)
-
-
-def _apply(function: Callable[[Task, Params], R], group: TaskGroup, memories: Memories) -> R:
-    """Compute a whole group; results have a leading client axis."""
-    memory = _stacked_memory([memories[client] for client in group.clients])
-    if len(group.clients) > 1:
-        return torch.func.vmap(function)(group.tasks, memory)
-    first = tree_map(lambda value: value[0], (group.tasks, memory))
-    return tree_map(lambda value: value[None], function(*first))
-
-
-def _select(group: TaskGroup, positions: list[int]) -> TaskGroup:
-    tasks = tree_map(lambda value: value[positions], group.tasks)
-    return TaskGroup(tuple(group.clients[position] for position in positions), tasks)
-
-
-def _stacked_memory(memories: Sequence[Params]) -> Params:
-    return map_params(lambda *values: torch.stack(values), *memories)
+    for position in range(len(group.clients)):
+        yield from _judged(function, select(group, [position]), memories, rejected)
 
 
 def _reject_raised(
@@ -235,10 +278,15 @@ class _Collected:
         self.rejected: list[Rejection] = []
         self._form = smaller_form(request)
 
-    def add(
-        self, clients: Sequence[int], results: ClientUpdate, cost: Computation | None
-    ) -> list[int]:
+    def add_total(self, part: Total, cost: Mapping[int, Computation | None]) -> None:
+        """Take in a sum."""
+        for group, value in part.sums.items():
+            self._add_sum(group, value)
+        self._note(part.clients, part.weight, part.metrics, cost)
+
+    def add(self, part: Rows, cost: Mapping[int, Computation | None]) -> list[int]:
         """Take in what is sound; return the positions of the clients taken."""
+        clients, results = part
         flat = {group: flatten(params, batch_axes=1) for group, params in results.update.items()}
         usable = torch.ones(len(clients), dtype=torch.bool)
         for group, vectors in flat.items():
@@ -247,22 +295,40 @@ class _Collected:
                 self._reject(clients[position], group, vectors[position])
             usable &= ranged
         sound = usable.nonzero()[:, 0].tolist()
-        everyone = len(sound) == len(clients)
-        weights = results.weight if everyone else results.weight[usable]
+
+        def of_sound(values: Tensor) -> Tensor:
+            return values if len(sound) == len(clients) else values[usable]
+
         for group, vectors in flat.items():
-            kept = vectors if everyone else vectors[usable]
             if self._form == "stack":
-                self._stacks[group].append(kept)
-            elif len(kept):
-                part = aggregation.exact_sum(kept, weights)
-                self._sums[group] = self._sums[group] + part if group in self._sums else part
-        self._clients += [clients[position] for position in sound]
-        self._weights += weights.tolist()
-        self._computations += [cost] * len(sound)
-        for name, values in results.metrics.items():
-            kept_values = values if everyone else values[usable]
-            self._metrics.setdefault(name, []).extend(kept_values.tolist())
+                self._stacks[group].append(of_sound(vectors))
+            elif sound:
+                self._add_sum(
+                    group, aggregation.exact_sum(of_sound(vectors), of_sound(results.weight))
+                )
+        self._note(
+            [clients[position] for position in sound],
+            of_sound(results.weight),
+            {name: of_sound(values) for name, values in results.metrics.items()},
+            cost,
+        )
         return sound
+
+    def _add_sum(self, group: str, value: ExactSum) -> None:
+        self._sums[group] = self._sums[group] + value if group in self._sums else value
+
+    def _note(
+        self,
+        clients: Sequence[int],
+        weights: Tensor,
+        metrics: Mapping[str, Tensor],
+        cost: Mapping[int, Computation | None],
+    ) -> None:
+        self._clients += clients
+        self._weights += weights.tolist()
+        self._computations += [cost[client] for client in clients]
+        for name, values in metrics.items():
+            self._metrics.setdefault(name, []).extend(values.tolist())
 
     def _reject(self, client: int, group: str, vector: Tensor) -> None:
         finite = bool(vector.isfinite().all())
@@ -275,7 +341,7 @@ class _Collected:
         )
         self.rejected.append(Rejection(reason, detail, "", (client,)))
 
-    def reply(self) -> TrainReply:
+    def reply(self, engine: str) -> TrainReply:
         update: dict[str, Tensor] | dict[str, ExactSum]
         if self._form == "sum" and self._sums:
             update = self._sums
@@ -294,6 +360,7 @@ class _Collected:
             round=self._request.round,
             base=self._request.base,
             computations=() if len(told) < len(self._computations) else tuple(told),
+            engine=engine,
         )
 
 

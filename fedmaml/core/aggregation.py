@@ -13,10 +13,13 @@ cut is deterministic for each number by itself. It is the pre-rounding of Demmel
 no party needs to know the largest number of another.
 """
 
+import ctypes
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from fedmaml import native
 
 SPACINGS = (2.0**5, 2.0**-27, 2.0**-59)
 LIMIT = 2.0**35
@@ -67,9 +70,22 @@ def exact_sum(vectors: Tensor, weights: Tensor) -> ExactSum:
         vectors: Shape ``(clients, entries)``, floating point; every product below `LIMIT`.
         weights: Shape ``(clients,)``, float64, whole numbers.
     """
-    entries = vectors.shape[1]
-    limbs = torch.zeros(len(SPACINGS), entries, dtype=torch.float64)
-    rows = max(1, _BLOCK_ENTRIES // max(entries, 1))
+    limbs = torch.zeros(len(SPACINGS), vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    if vectors.device.type == "cpu" and not native.missing():
+        vectors, weights = vectors.contiguous(), weights.contiguous()
+        kernel = f"exact_sum_{str(vectors.dtype).removeprefix('torch.')}"
+        pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (vectors, weights, limbs))
+        first, second, out = pointers
+        sizes = (ctypes.c_int64(size) for size in vectors.shape)
+        getattr(native.library(), kernel)(first, second, *sizes, out)
+    else:
+        _add_limbs(vectors, weights, limbs)
+    return ExactSum(limbs, float(weights.sum()), len(vectors))
+
+
+def _add_limbs(vectors: Tensor, weights: Tensor, limbs: Tensor) -> None:
+    """Do what fedmaml/native/exact_sum.cpp does, to the same bits."""
+    rows = max(1, _BLOCK_ENTRIES // max(vectors.shape[1], 1))
     for first in range(0, len(vectors), rows):
         block = slice(first, first + rows)
         rest = vectors[block].to(torch.float64) * weights[block, None]
@@ -79,10 +95,9 @@ def exact_sum(vectors: Tensor, weights: Tensor) -> ExactSum:
             limb = (rest + shift).sub_(shift)
             limb_sum += limb.sum(0)
             rest -= limb
-    return ExactSum(limbs, float(weights.sum()), len(vectors))
 
 
 def in_range(vectors: Tensor, weights: Tensor) -> Tensor:
     """Tell for each client whether `exact_sum` can take it: finite and below `LIMIT`."""
-    largest = vectors.abs().amax(dim=-1).to(torch.float64) * weights
+    largest = torch.linalg.vector_norm(vectors, torch.inf, dim=-1).to(torch.float64) * weights
     return largest < LIMIT  # False for NaN

@@ -29,6 +29,9 @@ MOST_EXAMPLES = 1e9
 MOST_COST = 2**62
 """Nor one that claims more operations or bytes."""
 
+MOST_ENGINE_TEXT = 1000
+"""What a node says of its engine is cut there."""
+
 Form = Literal["sum", "stack"]
 
 _GRID = torch.tensor(SPACINGS, dtype=torch.float64)[:, None]
@@ -69,6 +72,7 @@ class TrainReply:
         round: Of the request.
         base: Of the request.
         computations: What each client's update took; empty if it is not told.
+        engine: What computed the updates and why; empty if it is not told.
     """
 
     clients: tuple[int, ...]
@@ -79,6 +83,7 @@ class TrainReply:
     round: int
     base: str
     computations: tuple[Computation, ...] = ()
+    engine: str = ""
 
 
 class TrainRequestWriter:
@@ -135,6 +140,7 @@ def write_train_reply(reply: TrainReply) -> RecordDict:
                     "form": form,
                     "clients": list(reply.clients),
                     "rejected": [rejection_text(rejection) for rejection in reply.rejected],
+                    "engine": reply.engine,
                 }
             ),
         }
@@ -183,6 +189,7 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
         round=request.round,
         base=request.base,
         computations=computations,
+        engine=str(reply.get("engine", ""))[:MOST_ENGINE_TEXT],
     )
 
 

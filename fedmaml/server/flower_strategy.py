@@ -102,6 +102,7 @@ class FlowerStrategy(Strategy):
         self.state: ServerState = strategy.build(problem, seeding.generator(seed, "init")).state
         self.outcome = Outcome(0, (), 0.0, {}, (), Cost())
         self.evaluated = EvaluateReply((), {}, ())
+        self.engines: dict[str, int] = {}
         self._seed, self._clients = seed, clients
         self._roll_call = roll_call
         self._aggregator = aggregator
@@ -164,6 +165,9 @@ class FlowerStrategy(Strategy):
                 rejected.append(Rejection(error.reason, error.detail, "", lost))
                 sound = []
         _log(f"round {server_round}", rejected)
+        for reply in sound:
+            told = reply.engine or "not told"
+            self.engines[told] = self.engines.get(told, 0) + len(reply.clients)
         requests = [request for _, request in self._train_sent]
         cohort = sum(len(request.clients) for request in requests)
         self.outcome = _outcome(cohort, sound, rejected, _cost(requests, sound))

@@ -2,6 +2,7 @@
 
 import math
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -43,6 +44,7 @@ def summarise(
     updates_used: int,
     rejected_replies: int,
     clients_test_asked: int,
+    engines: Mapping[str, int],
     cost: Mapping[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
@@ -65,6 +67,8 @@ def summarise(
         "updates_used": updates_used,
         "rejected_replies": rejected_replies,
         "seconds": round(seconds, 3),
+        "engines": dict(engines),
+        "peak_process_bytes": peak_process_bytes(),
         "cost": dict(cost),
         "versions": {name: version(name) for name in ("fedmaml", "flwr", "torch", "numpy")}
         | {"python": platform.python_version()},
@@ -86,6 +90,16 @@ def cost_summary(cost: Cost, rounds: int, grid: MeteredGrid) -> dict[str, Any]:
         "energy": "not measured",
         "measured": dict(_MEASURED),
     }
+
+
+def peak_process_bytes() -> int | None:
+    """Return the most memory that this process ever held; None where there is no such count."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def client_rows(judged: EvaluateReply) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmaml import native
+from fedmaml.core import aggregation, seeding
 from fedmaml.core.aggregation import (
     LIMIT,
     MOST_TERMS,
@@ -158,3 +160,17 @@ def test_more_terms_than_stay_exact_are_refused() -> None:
     assert (full + empty_sum(1)).terms == MOST_TERMS
     with pytest.raises(OverflowError, match="2097153 clients is past the 2097152"):
         full + ExactSum(limbs, 1.0, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(7, 1), (3, 33), (50, 515), (1, 0)])
+def test_kernel_and_pytorch_cut_numbers_alike(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    if reason := native.missing():
+        pytest.skip(reason)
+    rng = seeding.generator(0, "kernel")
+    spread = torch.exp(6 * torch.randn(shape, generator=rng, dtype=dtype))
+    vectors = torch.randn(shape, generator=rng, dtype=dtype) * spread
+    weights = torch.randint(1, 99, shape[:1], generator=rng).to(torch.float64)
+    expected = torch.zeros(3, shape[1], dtype=torch.float64)
+    aggregation._add_limbs(vectors, weights, expected)
+    assert torch.equal(exact_sum(vectors, weights).limbs, expected)

@@ -100,9 +100,9 @@ def test_message_bytes_are_those_of_every_message_serialised(nodes: int, tmp_pat
 
 def test_vectorised_and_single_clients_tell_the_same_cost(tmp_path: Path) -> None:
     told = []
-    for batch in (0, 1):
-        config = resolve(SETTINGS | {"strategy": "maml", "nodes": 1, "client_batch": batch})
-        totals = execute(config, tmp_path / str(batch))["cost"]["totals"]
+    for engine in ("vmap", "loop"):
+        config = resolve(SETTINGS | {"strategy": "maml", "nodes": 1, "engine": engine})
+        totals = execute(config, tmp_path / engine)["cost"]["totals"]
         told.append({name: totals[name] for name in totals if not name.startswith("seconds")})
     assert told[0] == told[1]
 

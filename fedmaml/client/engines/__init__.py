@@ -1,0 +1,56 @@
+"""The engines by name, and the plan: which of them computes a job, and why.
+
+A new engine is a file here and a line in `ENGINES`; the contract tests then hold it against `loop`.
+"""
+
+from dataclasses import dataclass
+
+from fedmaml.client.engines.base import Engine, Job, Memories, Rows, Total
+from fedmaml.client.engines.fused import Fused
+from fedmaml.client.engines.generic import Loop, Vmap
+
+ENGINES: dict[str, Engine] = {
+    engine.name: engine
+    for engine in (Fused(), Vmap(), Loop())  # in the order in which "auto" asks them
+}
+LOOP = ENGINES["loop"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which engine computes a job.
+
+    Attributes:
+        engine: The engine.
+        why: Why it, and why not those before it.
+    """
+
+    engine: Engine
+    why: str
+
+    def __str__(self) -> str:
+        """Return both in one line."""
+        return f"{self.engine.name}: {self.why}"
+
+
+def plan(wanted: str, job: Job) -> Plan:
+    """Choose an engine for a job.
+
+    Args:
+        wanted: Name of an engine, which is used if it can; "auto" takes the first of `ENGINES` that
+            can and that pays.
+        job: What is to be computed.
+    """
+    passed: list[str] = []
+    for name, engine in ENGINES.items():
+        if wanted not in (name, "auto") and not passed:
+            continue
+        reason = engine.refusal(job) or (wanted == "auto" and engine.objection(job)) or ""
+        if not reason:
+            why = engine.about if wanted == "auto" else "as asked" if wanted == name else "instead"
+            return Plan(engine, "; ".join([why, *passed]))
+        passed.append(f"not {name}: {reason}")
+    raise AssertionError("the loop takes everything")
+
+
+__all__ = ["ENGINES", "LOOP", "Engine", "Job", "Memories", "Plan", "Rows", "Total", "plan"]

@@ -1,0 +1,134 @@
+"""What an engine is: a way to compute the updates of many clients.
+
+Every engine computes what `client_update` of the strategy defines, each client's update by itself;
+they differ in how many clients share a kernel, and so only in rounding. `loop` is the reference.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from fedmaml.core.aggregation import ExactSum
+from fedmaml.core.learner import Learner
+from fedmaml.core.params import MetaParams, Params, map_params
+from fedmaml.core.tasks import Task, TaskGroup
+from fedmaml.messages.train import Form
+from fedmaml.strategies.base import ClientUpdate, MetaStrategy
+
+Memories = Mapping[int, Params]
+"""Client -> what it keeps."""
+
+_BATCH_BYTES = 256 * 2**20
+_MOST_CLIENTS = 1024
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all clients of a request have in common.
+
+    Attributes:
+        strategy: The algorithm.
+        learner: From its ``build``.
+        meta: Meta-parameters.
+        form: "stack" if every client's update is wanted, "sum" if their weighted sum will do.
+        rounds: How often the same job is expected, with other meta-parameters; what takes time to
+            prepare must pay within them.
+    """
+
+    strategy: MetaStrategy
+    learner: Learner
+    meta: MetaParams
+    form: Form = "sum"
+    rounds: int = 1
+
+    def update(self, task: Task, memory: Params) -> ClientUpdate:
+        """Compute one client's update: what every engine must agree with."""
+        return self.strategy.client_update(self.learner, self.meta, memory, task)
+
+
+class Rows(NamedTuple):
+    """Updates client by client.
+
+    Attributes:
+        clients: Client numbers.
+        results: A `ClientUpdate` whose tensors have a leading client axis.
+    """
+
+    clients: tuple[int, ...]
+    results: ClientUpdate
+
+
+class Total(NamedTuple):
+    """The weighted sum of updates, for strategies whose clients keep nothing.
+
+    Attributes:
+        clients: Clients whose updates are in the sum.
+        weight: float64, ``(clients,)``.
+        metrics: name -> ``(clients,)``.
+        sums: group -> sum.
+        unsound: Clients whose updates are not finite, or too large; they are in none of the above.
+    """
+
+    clients: tuple[int, ...]
+    weight: Tensor
+    metrics: dict[str, Tensor]
+    sums: dict[str, ExactSum]
+    unsound: tuple[int, ...] = ()
+
+
+class Engine(ABC):
+    """A way to compute updates.
+
+    Attributes:
+        name: In the catalogue.
+        about: One line for ``fedmaml list``.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+
+    @abstractmethod
+    def refusal(self, job: Job) -> str:
+        """Say why it cannot compute a job; "" if it can."""
+
+    @abstractmethod
+    def objection(self, job: Job) -> str:
+        """Say why it would not pay, though it can; "" if it would. A function of the job alone."""
+
+    @abstractmethod
+    def client_batch(self, job: Job) -> int:
+        """Return how many clients it computes best at a time."""
+
+    @abstractmethod
+    def compute(
+        self, job: Job, groups: Sequence[TaskGroup], memories: Memories
+    ) -> Iterator[Rows | Total]:
+        """Yield the results of all clients, in parts of any size.
+
+        Raises:
+            Exception: Whatever a network may raise. The caller finds out whose fault it is.
+        """
+
+
+def select(group: TaskGroup, positions: Sequence[int]) -> TaskGroup:
+    """Return some clients of a group."""
+    rows = list(positions)
+    tasks = tree_map(lambda value: value[rows], group.tasks)
+    return TaskGroup(tuple(group.clients[row] for row in rows), tasks)
+
+
+def stacked_memory(group: TaskGroup, memories: Memories) -> Params:
+    """Return the memories of a group's clients with a leading client axis."""
+    each = [memories[client] for client in group.clients]
+    return map_params(lambda *values: torch.stack(values), *each)
+
+
+def batch_for_weights(learner: Learner) -> int:
+    """Return how many clients' own weights fit: about eight copies of 8 bytes per entry."""
+    entries = sum(value.numel() for value in learner.network.parameters())
+    return max(1, min(_MOST_CLIENTS, _BATCH_BYTES // (64 * max(entries, 1))))

@@ -1,0 +1,277 @@
+"""`fused`: small fully connected networks in one C++ kernel, whose vector lanes are clients.
+
+fedmaml/native/fused.cpp has the mathematics. A client's update does not depend on who shares its
+vector, so its bits are the same in any cohort; clients of unequal size need no groups.
+"""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fedmaml import native
+from fedmaml.client.engines.base import Engine, Job, Memories, Rows, Total
+from fedmaml.client.engines.layers import Elementwise, Flatten, Linear, layers_of
+from fedmaml.client.engines.recipes import NO_RECIPE, Recipe, recipe_of
+from fedmaml.core import losses
+from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum
+from fedmaml.core.learner import Learner
+from fedmaml.core.params import flatten, layout_of, unflatten
+from fedmaml.core.tasks import Batch, TaskGroup
+from fedmaml.strategies.base import ClientUpdate
+
+_LARGEST_BLOCK_BYTES = 32 * 2**20
+_WORTHWHILE_ENTRIES = 30_000
+_SENDS = {"first-order": 0, "exact": 1, "difference": 2}
+_ACTIVATIONS = {None: 0, "relu": 1, "tanh": 2}
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """A network in the kernel's terms.
+
+    Attributes:
+        layers: Its linear layers.
+        activations: After each of them.
+        loss: Number of the loss.
+        scale: Of squared errors.
+        targets_have_columns: Whether targets have an axis of outputs.
+    """
+
+    layers: tuple[Linear, ...]
+    activations: tuple[int, ...]
+    loss: int
+    scale: float
+    targets_have_columns: bool
+
+    @property
+    def widths(self) -> list[int]:
+        """Inputs of each layer, and outputs of the last."""
+        return [self.layers[0].inputs, *(layer.outputs for layer in self.layers)]
+
+
+class Fused(Engine):
+    """Small networks, a client per vector lane, all steps in cache."""
+
+    name: ClassVar[str] = "fused"
+    about: ClassVar[str] = "small fully connected networks in C++, a client per vector lane"
+
+    def refusal(self, job: Job) -> str:
+        """Say why it cannot compute a job; builds the kernel if nothing else is in the way."""
+        recipe = recipe_of(job.strategy)
+        if recipe is None:
+            return NO_RECIPE
+        chain = _chain(job.learner)
+        if isinstance(chain, str):
+            return chain
+        device = next(iter(job.meta["theta"].values())).device
+        if device.type != "cpu":
+            return f"it runs on the CPU, and the parameters are on {device}"
+        copies = 3 + (recipe.steps if recipe.sends == "exact" else 0)
+        block_bytes = 64 * copies * _entries(job)
+        if block_bytes > _LARGEST_BLOCK_BYTES:
+            return f"the network is too large for it ({block_bytes / 2**20:.0f} MiB a block)"
+        return native.missing()
+
+    def objection(self, job: Job) -> str:
+        """Say that a larger network is faster elsewhere."""
+        if _entries(job) > _WORTHWHILE_ENTRIES:
+            return f"it does not pay above {_WORTHWHILE_ENTRIES:,} parameters"
+        return ""
+
+    def client_batch(self, job: Job) -> int:
+        """Return how many clients' tasks are made at a time: its own memory does not grow."""
+        return 1024
+
+    def compute(
+        self, job: Job, groups: Sequence[TaskGroup], memories: Memories
+    ) -> Iterator[Rows | Total]:
+        """Yield all clients at once."""
+        recipe, chain = recipe_of(job.strategy), _chain(job.learner)
+        if recipe is None or isinstance(chain, str):
+            raise ValueError(self.refusal(job))
+        yield _Call(job, recipe, chain, groups).run()
+
+
+def _entries(job: Job) -> int:
+    return sum(value.numel() for value in job.meta["theta"].values())
+
+
+def _chain(learner: Learner) -> _Chain | str:
+    """Return a learner's network and loss in the kernel's terms, or why that cannot be."""
+    layers = layers_of(learner.network)
+    if isinstance(layers, str):
+        return f"the network is not a chain of layers: {layers}"
+    linear: list[Linear] = []
+    activations: list[int] = []
+    for layer in layers:
+        match layer:
+            case Linear():
+                linear.append(layer)
+                activations.append(0)
+            case Elementwise() if linear and not activations[-1] and layer != layers[-1]:
+                activations[-1] = _ACTIVATIONS[layer.function]
+            case Flatten() if not linear:
+                pass
+            case _:
+                return f"{type(layer).__name__} is not a layer that it knows at its place"
+    if not linear:
+        return "the network has no linear layer"
+    outputs = linear[-1].outputs
+    known = {
+        losses.squared_error: (0, 1 / outputs, True),
+        losses.half_squared_error: (0, 0.5, False),
+        losses.cross_entropy: (1, 0.0, False),
+        losses.binary_cross_entropy: (2, 0.0, False),
+    }
+    if learner.problem.loss not in known:
+        return "the loss is none of those in fedmaml.core.losses"
+    if outputs != 1 and learner.problem.loss in (
+        losses.half_squared_error,
+        losses.binary_cross_entropy,
+    ):
+        return f"the loss is for one output, and there are {outputs}"
+    return _Chain(tuple(linear), tuple(activations), *known[learner.problem.loss])
+
+
+# --- the kernel's arguments, as in fused.cpp -----------------------------------------------------
+
+
+class _Network(ctypes.Structure):
+    _fields_ = (
+        ("layers", ctypes.c_int32), ("width", ctypes.c_void_p), ("activation", ctypes.c_void_p),
+        ("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("entries", ctypes.c_int64),
+        ("loss", ctypes.c_int32), ("scale", ctypes.c_double), ("l2", ctypes.c_double),
+    )  # fmt: skip
+
+
+class _Recipe(ctypes.Structure):
+    _fields_ = (
+        ("sends", ctypes.c_int32), ("steps", ctypes.c_int32),
+        ("lr", ctypes.c_double), ("proximal", ctypes.c_double),
+    )  # fmt: skip
+
+
+class _Clients(ctypes.Structure):
+    _fields_ = (
+        ("count", ctypes.c_int64), ("order", ctypes.c_void_p), ("rows", ctypes.c_void_p * 2),
+        ("x", ctypes.c_void_p * 2), ("y", ctypes.c_void_p * 2), ("weight", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+class _Result(ctypes.Structure):
+    _fields_ = (
+        ("limbs", ctypes.c_void_p), ("stack", ctypes.c_void_p), ("before", ctypes.c_void_p),
+        ("after", ctypes.c_void_p), ("sound", ctypes.c_void_p), ("limit", ctypes.c_double),
+    )  # fmt: skip
+
+
+class _Call:
+    """One call of the kernel; holds every tensor whose address it passes."""
+
+    def __init__(
+        self, job: Job, recipe: Recipe, chain: _Chain, groups: Sequence[TaskGroup]
+    ) -> None:
+        self._kept: list[Any] = []
+        self._job, theta = job, job.meta["theta"]
+        self._clients = tuple(client for group in groups for client in group.clients)
+        self._theta = flatten(theta)
+        sizes = [value.numel() for value in theta.values()]
+        start = dict(zip(theta, accumulate(sizes, initial=0), strict=False))
+        self._network = _Network(
+            len(chain.layers),
+            self._integers(chain.widths, torch.int32),
+            self._integers(chain.activations, torch.int32),
+            self._integers([start[layer.weight] for layer in chain.layers]),
+            self._integers([start[layer.bias] if layer.bias else -1 for layer in chain.layers]),
+            len(self._theta), chain.loss, chain.scale, job.learner.problem.l2,
+        )  # fmt: skip
+        self._recipe = _Recipe(_SENDS[recipe.sends], recipe.steps, recipe.lr, recipe.proximal)
+        batches = [
+            [group.tasks.support for group in groups],
+            [group.tasks.query for group in groups],
+        ]
+        rows = [self._rows(parts) for parts in batches]
+        judged = rows[0] + rows[1] if recipe.sends == "difference" else rows[1]
+        if not bool((judged > 0).all()) or not bool((rows[0] > 0).all()):
+            raise ValueError("a client has no examples")
+        self._weight = judged.to(torch.float64)
+        order = sorted(range(len(judged)), key=(rows[0] * 2**20 + rows[1]).tolist().__getitem__)
+        inputs, target_type = chain.widths[0], torch.int64 if chain.loss == 1 else self._theta.dtype
+        targets = (chain.widths[-1],) if chain.targets_have_columns else ()
+        self._arguments = _Clients(
+            len(judged),
+            self._integers(order),
+            (ctypes.c_void_p * 2)(*(self._keep(value) for value in rows)),
+            (ctypes.c_void_p * 2)(
+                *(
+                    self._addresses([p.x.flatten(2) for p in parts], (inputs,), self._theta.dtype)
+                    for parts in batches
+                )
+            ),
+            (ctypes.c_void_p * 2)(
+                *(self._addresses([p.y for p in parts], targets, target_type) for parts in batches)
+            ),
+            self._keep(self._weight),
+        )
+
+    def run(self) -> Rows | Total:
+        count, entries, dtype = len(self._clients), len(self._theta), self._theta.dtype
+        limbs = torch.zeros(len(SPACINGS), entries, dtype=torch.float64)
+        stack = torch.empty(count, entries, dtype=dtype) if self._job.form == "stack" else None
+        before, after = torch.empty(2, count, dtype=torch.float64)
+        sound = torch.empty(count, dtype=torch.bool)
+        result = _Result(
+            limbs.data_ptr(), None if stack is None else stack.data_ptr(),
+            before.data_ptr(), after.data_ptr(), sound.data_ptr(), LIMIT,
+        )  # fmt: skip
+        name = str(dtype).removeprefix("torch.")
+        kernel = getattr(native.library(), f"fused_{name}")
+        kernel(
+            *map(ctypes.byref, (self._network, self._recipe)),
+            ctypes.c_void_p(self._theta.data_ptr()),
+            *map(ctypes.byref, (self._arguments, result)),
+        )
+        metrics = {"loss_before": before.to(dtype), "loss_after": after.to(dtype)}
+        if stack is not None:
+            update = {"theta": unflatten(stack, layout_of(self._job.meta["theta"]))}
+            return Rows(self._clients, ClientUpdate(update, self._weight, metrics, {}))
+        usable = sound.nonzero()[:, 0].tolist()
+        everyone = len(usable) == count
+        weight = self._weight if everyone else self._weight[sound]
+        return Total(
+            clients=tuple(self._clients[i] for i in usable),
+            weight=weight,
+            metrics=metrics if everyone else {n: v[sound] for n, v in metrics.items()},
+            sums={"theta": ExactSum(limbs, float(weight.sum()), len(usable))},
+            unsound=tuple(self._clients[i] for i in (~sound).nonzero()[:, 0].tolist()),
+        )
+
+    def _keep(self, value: Tensor) -> int:
+        self._kept.append(value)
+        return value.data_ptr()
+
+    def _integers(self, values: Sequence[int], dtype: torch.dtype = torch.int64) -> int:
+        return self._keep(torch.tensor(values, dtype=dtype))
+
+    def _rows(self, batches: Sequence[Batch]) -> Tensor:
+        counts = [batch.y.shape[1] for batch in batches for _ in range(len(batch.y))]
+        return torch.tensor(counts, dtype=torch.int64)
+
+    def _addresses(
+        self, tensors: Sequence[Tensor], columns: tuple[int, ...], dtype: torch.dtype
+    ) -> int:
+        """Return the address of the clients' addresses, one for each entry of the leading axes."""
+        addresses: list[int] = []
+        for each in tensors:
+            if tuple(each.shape[2:]) != columns:
+                raise ValueError(f"examples of shape {tuple(each.shape[2:])}, expected {columns}")
+            laid_out = each.to(dtype).contiguous()
+            bytes_each = laid_out[0].nbytes
+            first = self._keep(laid_out)
+            addresses += range(first, first + laid_out.nbytes, bytes_each)
+        return self._integers(addresses)

@@ -1,0 +1,474 @@
+// Updates of many clients with a small fully connected network: clients are the lanes of a vector.
+//
+// Every number is a vector of one value per client, 64 bytes wide (16 clients in float, 8 in double),
+// so that ordinary scalar code computes a whole block of clients, and all k steps of a block run
+// while its weights lie in cache. A lane never sees another lane: a client's update does not depend,
+// not even in its last bit, on who shares its block. Clients of unequal size share a block; a row
+// past a client's own has coefficient 0 and adds an exact zero.
+//
+// Notation: z_l = h_{l-1} W_l' + b_l, h_l = a_l(z_l), h_0 = x, z_L the prediction; loss
+// L(phi) = mean over rows of loss(z_L, y) + l2 |phi|^2.
+//
+//   step      phi <- phi - lr (grad L(phi) + proximal (phi - theta))
+//   reverse   e_L = dloss/dz_L / rows;  dW_l = e_l' h_{l-1};  db_l = sum over rows of e_l;
+//             e_{l-1} = a'(z_{l-1}) o (e_l W_l)
+//   exact     MAML's gradient is v_0 of  v_k = grad L_query(phi_k),  v_t = v_{t+1} - lr H_t v_{t+1},
+//             H_t the Hessian of L_support at phi_t. A Hessian-vector product is the derivative of the
+//             reverse pass in direction v (Pearlmutter 1994), with R{.} for that derivative:
+//               R{z_l}   = h_{l-1} V_l' + c_l + R{h_{l-1}} W_l'      v = (V_l, c_l) for each layer
+//               R{h_l}   = a'(z_l) o R{z_l}
+//               R{e_L}   = (Hessian of the row's loss in z) R{z_L} / rows
+//               R{dW_l}  = R{e_l}' h_{l-1} + e_l' R{h_{l-1}}
+//               R{e_l-1} = a'(z_{l-1}) o (R{e_l} W_l + e_l V_l) + a''/a' o R{z_{l-1}} o e_{l-1}
+//             relu: a' = [h > 0], a'' = 0;  tanh: a' = 1 - h^2, a''/a' = -2 h.
+//             Only phi_0 .. phi_k are kept; activations are computed again.
+//
+// The sum over clients is exact (exact_sum.h).
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "exact_sum.h"
+
+extern "C" {
+struct Network {
+  int32_t layers;                // linear layers
+  const int32_t* width;          // layers + 1: inputs, ..., outputs
+  const int32_t* activation;     // after each layer: 0 none, 1 relu, 2 tanh
+  const int64_t *weight, *bias;  // where a layer's weight and bias begin in theta; bias -1: none
+  int64_t entries;               // of theta
+  int32_t loss;                  // 0: scale * sum of squares, 1: cross-entropy, 2: binary
+  double scale, l2;
+};
+struct Recipe {
+  int32_t sends;  // 0: first-order gradient, 1: exact gradient, 2: theta - phi on all rows
+  int32_t steps;
+  double lr, proximal;
+};
+struct Clients {
+  int64_t count;
+  const int64_t* order;                // clients of similar size follow one another
+  const int64_t *rows[2];              // support, query
+  const void *const *x[2], *const *y[2];  // of each client: rows * inputs; rows * outputs, or classes
+  const double* weight;
+};
+struct Result {
+  double* limbs;       // 3 * entries, added to
+  void* stack;         // count * entries, or null
+  double *before, *after;  // losses
+  uint8_t* sound;      // whether an update is finite and small enough to be added
+  double limit;        // for |weight * update|
+};
+}
+
+namespace {
+
+template <typename T> struct Lanes;
+template <> struct Lanes<float> {
+  typedef float V __attribute__((vector_size(64)));
+  typedef int32_t I __attribute__((vector_size(64)));
+  typedef float Half __attribute__((vector_size(32)));
+  static constexpr int count = 16, halves = 2, mantissa = 23, bias = 127, terms = 7, log_terms = 5;
+  static constexpr float largest_exponent = 88.f;
+};
+template <> struct Lanes<double> {
+  typedef double V __attribute__((vector_size(64)));
+  typedef int64_t I __attribute__((vector_size(64)));
+  typedef double Half __attribute__((vector_size(64)));
+  static constexpr int count = 8, halves = 1, mantissa = 52, bias = 1023, terms = 13, log_terms = 11;
+  static constexpr double largest_exponent = 709.;
+};
+
+template <typename T> using Vec = typename Lanes<T>::V;
+template <typename T> using Int = typename Lanes<T>::I;
+template <typename T> inline Vec<T> all(T value) { return Vec<T>{} + value; }
+template <typename V> inline V larger(V a, V b) { return a > b ? a : b; }
+template <typename V> inline V smaller(V a, V b) { return a < b ? a : b; }
+template <typename V> inline V absolute(V a) { return a < 0 ? -a : a; }
+
+// exp(x) = 2^n (1 + p), |x - n ln 2| <= ln 2 / 2, p by its Taylor series; NaN stays NaN.
+template <typename T> inline void exponential(Vec<T> x, Vec<T>& power, Vec<T>& p) {
+  typedef Lanes<T> L;
+  Vec<T> bound = all<T>(L::largest_exponent);
+  Vec<T> clipped = x > bound ? bound : (x < -bound ? -bound : x);
+  Vec<T> shift = all<T>(T(1.5) * T(int64_t(1) << L::mantissa));
+  Vec<T> n = (clipped * T(1.4426950408889634) + shift) - shift;
+  constexpr T high = T(0.693359375), low = T(0.693147180559945309417232 - 0.693359375);
+  Vec<T> r = (clipped - n * high) - n * low;
+  T factorial = 1;
+  for (int k = 2; k <= L::terms; k++) factorial *= k;
+  Vec<T> series = all<T>(1 / factorial);
+  for (int k = L::terms; k >= 2; k--) { factorial /= k; series = series * r + 1 / factorial; }
+  p = series * r;
+  Int<T> finite = x == x;
+  Vec<T> safe = finite ? n : Vec<T>{};
+  power = (Vec<T>)((__builtin_convertvector(safe, Int<T>) + L::bias) << L::mantissa);
+}
+template <typename T> inline Vec<T> vexp(Vec<T> x) {
+  Vec<T> power, p;
+  exponential<T>(x, power, p);
+  return power + power * p;
+}
+template <typename T> inline Vec<T> vtanh(Vec<T> x) {
+  Vec<T> power, p, magnitude = smaller(absolute(x), all<T>(20));
+  magnitude = x == x ? magnitude : x;
+  exponential<T>(magnitude * T(2), power, p);
+  Vec<T> minus_one = power * p + (power - 1);  // exp(2|x|) - 1, accurate near 0
+  Vec<T> t = minus_one / (minus_one + 2);
+  return x < 0 ? -t : t;
+}
+// log of normal numbers: m 2^n with m in (1/sqrt 2, sqrt 2), log m = 2 artanh((m - 1) / (m + 1)).
+template <typename T> inline Vec<T> vlog(Vec<T> x) {
+  typedef Lanes<T> L;
+  Int<T> bits = (Int<T>)x, root = (Int<T>)all<T>(T(0.70710678118654752));
+  Int<T> n = (bits - root) >> L::mantissa;
+  Vec<T> m = (Vec<T>)(bits - (n << L::mantissa)), s = (m - 1) / (m + 1), square = s * s;
+  Vec<T> series = all<T>(T(1) / (2 * L::log_terms + 1));
+  for (int k = L::log_terms - 1; k >= 0; k--) series = series * square + T(1) / (2 * k + 1);
+  Vec<T> log = __builtin_convertvector(n, Vec<T>) * T(0.69314718055994531) + 2 * s * series;
+  return x == x ? log : x;
+}
+
+// C[m][n] (+)= sum over k of A(m, k) B(n, k), an M x N tile of it in registers.
+template <typename V> struct Matrix {  // element (i, k) at data[i * outer + k * inner]
+  const V* data;
+  int outer, inner;
+};
+template <int M, int N, bool add, typename V>
+inline void tile(V* c, int stride, const V* a, const V* b, Matrix<V> A, Matrix<V> B, int K) {
+  V sum[M][N];
+  for (int m = 0; m < M; m++)
+    for (int n = 0; n < N; n++) sum[m][n] = add ? c[m * stride + n] : V{};
+  for (int k = 0; k < K; k++) {
+    V column[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; n++) column[n] = b[n * B.outer + k * B.inner];
+#pragma GCC unroll 5
+    for (int m = 0; m < M; m++) {
+      V value = a[m * A.outer + k * A.inner];
+#pragma GCC unroll 4
+      for (int n = 0; n < N; n++) sum[m][n] += value * column[n];
+    }
+  }
+  for (int m = 0; m < M; m++)
+    for (int n = 0; n < N; n++) c[m * stride + n] = sum[m][n];
+}
+template <int M, bool add, typename V>
+inline void rows_of_tiles(V* c, int stride, const V* a, Matrix<V> A, Matrix<V> B, int n_end, int K) {
+  int n = 0;
+  for (; n + 4 <= n_end; n += 4) tile<M, 4, add>(c + n, stride, a, B.data + n * B.outer, A, B, K);
+  for (; n < n_end; n++) tile<M, 1, add>(c + n, stride, a, B.data + n * B.outer, A, B, K);
+}
+template <bool add, typename V>
+void multiply(V* c, int stride, Matrix<V> A, Matrix<V> B, int M, int N, int K) {
+  int m = 0;
+  for (; m + 5 <= M; m += 5)
+    rows_of_tiles<5, add>(c + m * stride, stride, A.data + m * A.outer, A, B, N, K);
+  for (; m + 2 <= M; m += 2)
+    rows_of_tiles<2, add>(c + m * stride, stride, A.data + m * A.outer, A, B, N, K);
+  for (; m < M; m++)
+    rows_of_tiles<1, add>(c + m * stride, stride, A.data + m * A.outer, A, B, N, K);
+}
+
+template <typename T> class Block {  // the computation of the clients of one vector
+  typedef Vec<T> V;
+  struct Batch {  // rows of a block: inputs, targets, and the network's numbers
+    int rows = 0;
+    std::vector<V> target, coefficient, probability, inverse;
+    std::vector<std::vector<V>> h, e, rh, rz, re;
+  };
+  const Network& net;
+  const Recipe& recipe;
+  const V* theta;
+  int targets;
+  Batch part[2];
+  std::vector<V> phi, gradient, product;
+
+ public:
+  Block(const Network& net, const Recipe& recipe, const V* theta)
+      : net(net), recipe(recipe), theta(theta), targets(net.loss == 0 ? net.width[net.layers] : 1) {
+    phi.resize((recipe.sends == 1 ? recipe.steps + 1 : 1) * net.entries);
+    gradient.resize(net.entries);
+    product.resize(net.entries);
+  }
+
+  // Lay the clients' rows side by side. "both": support and query as one batch.
+  void load(const Clients& all_clients, int64_t first, int lanes) {
+    bool both = recipe.sends == 2;
+    for (int which = 0; which < (both ? 1 : 2); which++) {
+      Batch& b = part[which];
+      int64_t count[16] = {}, most = 0;
+      for (int lane = 0; lane < lanes; lane++) {
+        int64_t client = all_clients.order[first + lane];
+        count[lane] = all_clients.rows[which][client] + (both ? all_clients.rows[1][client] : 0);
+        most = count[lane] > most ? count[lane] : most;
+      }
+      resize(b, int(most));
+      for (int lane = 0; lane < lanes; lane++) {
+        int64_t client = all_clients.order[first + lane];
+        int64_t done = 0;
+        for (int source = which; source < (both ? 2 : which + 1); source++) {
+          int64_t rows = all_clients.rows[source][client];
+          copy(b, lane, done, rows, all_clients.x[source][client], all_clients.y[source][client]);
+          done += rows;
+        }
+        for (int64_t row = 0; row < done; row++) b.coefficient[row][lane] = T(1) / T(done);
+      }
+    }
+  }
+
+  // Compute the block's updates; the losses without and with adaptation go to before and after.
+  V* update(V& before, V& after) {
+    int64_t P = net.entries;
+    Batch &local = part[0], &judged = part[recipe.sends == 2 ? 0 : 1];
+    V* point = phi.data();
+    std::memcpy((void*)point, theta, P * sizeof(V));
+    before = forward(judged, point);
+    for (int step = 0; step < recipe.steps; step++) {
+      forward(local, point);
+      backward(local, point, gradient.data());
+      V* next = recipe.sends == 1 ? point + P : point;
+      T lr = T(recipe.lr), l2 = T(2 * net.l2), mu = T(recipe.proximal);
+      for (int64_t i = 0; i < P; i++)
+        next[i] = point[i] - lr * (gradient[i] + l2 * point[i] + mu * (point[i] - theta[i]));
+      point = next;
+    }
+    after = forward(judged, point);
+    V* v = gradient.data();
+    if (recipe.sends == 2) {
+      before += penalty(theta), after += penalty(point);
+      for (int64_t i = 0; i < P; i++) v[i] = theta[i] - point[i];
+      return v;
+    }
+    backward(judged, point, v);
+    if (recipe.sends == 1)
+      for (int step = 0; step < recipe.steps; step++) {
+        point -= P;
+        forward(local, point);
+        backward(local, point, nullptr);
+        curvature(local, point, v, product.data());
+        T lr = T(recipe.lr), l2 = T(2 * net.l2);
+        for (int64_t i = 0; i < P; i++) v[i] -= lr * (product[i] + l2 * v[i]);
+      }
+    return v;
+  }
+
+ private:
+  void resize(Batch& b, int rows) {
+    b.rows = rows;
+    for (auto* each : {&b.h, &b.e, &b.rh, &b.rz, &b.re}) each->resize(net.layers + 1);
+    for (int l = 0; l <= net.layers; l++)
+      for (auto* each : {&b.h, &b.e, &b.rh, &b.rz, &b.re})
+        (*each)[l].resize(size_t(rows) * net.width[l]);
+    b.probability.resize(size_t(rows) * net.width[net.layers]);
+    std::fill_n((T*)b.h[0].data(), size_t(rows) * net.width[0] * Lanes<T>::count, T(0));
+    b.target.assign(size_t(rows) * targets, V{});
+    b.coefficient.assign(rows, V{});
+  }
+
+  void copy(Batch& b, int lane, int64_t at, int64_t rows, const void* x, const void* y) {
+    constexpr int lanes = Lanes<T>::count;
+    T* inputs = (T*)(b.h[0].data() + at * net.width[0]) + lane;
+    for (int64_t i = 0; i < rows * net.width[0]; i++) inputs[i * lanes] = ((const T*)x)[i];
+    T* outputs = (T*)(b.target.data() + at * targets) + lane;
+    for (int64_t i = 0; i < rows * targets; i++)
+      outputs[i * lanes] = net.loss == 1 ? T(((const int64_t*)y)[i]) : ((const T*)y)[i];
+  }
+
+  V penalty(const V* w) {
+    V sum{};
+    for (int64_t i = 0; i < net.entries; i++) sum += w[i] * w[i];
+    return sum * T(net.l2);
+  }
+
+  V forward(Batch& b, const V* w) {  // fills h; returns the mean loss and leaves e_L
+    for (int l = 0; l < net.layers; l++) {
+      int I = net.width[l], O = net.width[l + 1];
+      V* z = b.h[l + 1].data();
+      for (int row = 0; row < b.rows; row++)
+        for (int o = 0; o < O; o++) z[row * O + o] = net.bias[l] < 0 ? V{} : w[net.bias[l] + o];
+      multiply<true, V>(z, O, {b.h[l].data(), I, 1}, {w + net.weight[l], I, 1}, b.rows, O, I);
+      if (net.activation[l] == 1)
+        for (int i = 0; i < b.rows * O; i++) z[i] = z[i] < 0 ? V{} : z[i];  // keeps NaN
+      if (net.activation[l] == 2)
+        for (int i = 0; i < b.rows * O; i++) z[i] = vtanh<T>(z[i]);
+    }
+    return loss(b);
+  }
+
+  V loss(Batch& b) {
+    int O = net.width[net.layers];
+    V total{};
+    T scale = T(net.scale);
+    for (int row = 0; row < b.rows; row++) {
+      const V *z = &b.h[net.layers][row * O], *y = &b.target[row * targets];
+      V *e = &b.e[net.layers][row * O], *p = &b.probability[row * O];
+      V c = b.coefficient[row], value{};
+      if (net.loss == 0) {
+        for (int o = 0; o < O; o++) {
+          V d = z[o] - y[o];
+          value += d * d * scale;
+          e[o] = d * (2 * scale) * c;
+        }
+      } else if (net.loss == 1) {
+        V most = z[0], sum{}, own{};
+        for (int o = 1; o < O; o++) most = larger(most, z[o]);
+        for (int o = 0; o < O; o++) sum += p[o] = vexp<T>(z[o] - most);
+        V inverse = T(1) / sum;
+        for (int o = 0; o < O; o++) {
+          Int<T> hit = y[0] == all<T>(T(o));
+          p[o] *= inverse;
+          own = hit ? z[o] : own;
+          e[o] = (p[o] - (hit ? all<T>(1) : V{})) * c;
+        }
+        value = vlog<T>(sum) + most - own;
+      } else {
+        V q = vexp<T>(-absolute(z[0]));
+        p[0] = (z[0] < 0 ? q : all<T>(1)) / (q + 1);
+        value = (z[0] < 0 ? V{} : z[0]) - z[0] * y[0] + vlog<T>(q + 1);
+        e[0] = (p[0] - y[0]) * c;
+      }
+      total += value * c;
+    }
+    return total;
+  }
+
+  void through_activation(Batch& b, int l, std::vector<V>& e) {  // e_l <- a'(z_l) o e_l
+    const V* h = b.h[l].data();
+    int n = b.rows * net.width[l];
+    if (net.activation[l - 1] == 1)
+      for (int i = 0; i < n; i++) e[i] = h[i] > 0 ? e[i] : V{};
+    if (net.activation[l - 1] == 2)
+      for (int i = 0; i < n; i++) e[i] *= 1 - h[i] * h[i];
+  }
+
+  void backward(Batch& b, const V* w, V* g) {  // from e_L: all e, and the gradient unless g is null
+    for (int l = net.layers - 1; l >= 0; l--) {
+      int I = net.width[l], O = net.width[l + 1];
+      const V* e = b.e[l + 1].data();
+      if (g) {
+        multiply<false, V>(g + net.weight[l], I, {e, 1, O}, {b.h[l].data(), 1, I}, O, I, b.rows);
+        add_rows(b.rows, O, e, l, g);
+      }
+      if (l == 0) continue;
+      multiply<false, V>(b.e[l].data(), I, {e, O, 1}, {w + net.weight[l], 1, I}, b.rows, I, O);
+      through_activation(b, l, b.e[l]);
+    }
+  }
+
+  void add_rows(int rows, int O, const V* e, int l, V* g) {
+    if (net.bias[l] < 0) return;
+    for (int o = 0; o < O; o++) {
+      V sum{};
+      for (int row = 0; row < rows; row++) sum += e[row * O + o];
+      g[net.bias[l] + o] = sum;
+    }
+  }
+
+  void curvature(Batch& b, const V* w, const V* v, V* out) {  // out = H(w) v, after both passes
+    for (int l = 0; l < net.layers; l++) {
+      int I = net.width[l], O = net.width[l + 1], n = b.rows * O;
+      V* rz = b.rz[l + 1].data();
+      for (int row = 0; row < b.rows; row++)
+        for (int o = 0; o < O; o++) rz[row * O + o] = net.bias[l] < 0 ? V{} : v[net.bias[l] + o];
+      multiply<true, V>(rz, O, {b.h[l].data(), I, 1}, {v + net.weight[l], I, 1}, b.rows, O, I);
+      if (l) multiply<true, V>(rz, O, {b.rh[l].data(), I, 1}, {w + net.weight[l], I, 1}, b.rows, O, I);
+      std::memcpy((void*)b.rh[l + 1].data(), rz, n * sizeof(V));
+      if (l + 1 < net.layers) through_activation(b, l + 1, b.rh[l + 1]);
+    }
+    curvature_of_loss(b);
+    for (int l = net.layers - 1; l >= 0; l--) {
+      int I = net.width[l], O = net.width[l + 1];
+      const V *e = b.e[l + 1].data(), *re = b.re[l + 1].data();
+      multiply<false, V>(out + net.weight[l], I, {re, 1, O}, {b.h[l].data(), 1, I}, O, I, b.rows);
+      add_rows(b.rows, O, re, l, out);
+      if (l == 0) continue;
+      multiply<true, V>(out + net.weight[l], I, {e, 1, O}, {b.rh[l].data(), 1, I}, O, I, b.rows);
+      multiply<false, V>(b.re[l].data(), I, {re, O, 1}, {w + net.weight[l], 1, I}, b.rows, I, O);
+      multiply<true, V>(b.re[l].data(), I, {e, O, 1}, {v + net.weight[l], 1, I}, b.rows, I, O);
+      through_activation(b, l, b.re[l]);
+      if (net.activation[l - 1] == 2)
+        for (int i = 0; i < b.rows * I; i++) b.re[l][i] -= 2 * b.h[l][i] * b.rz[l][i] * b.e[l][i];
+    }
+  }
+
+  void curvature_of_loss(Batch& b) {  // R{e_L} from R{z_L}
+    int O = net.width[net.layers];
+    for (int row = 0; row < b.rows; row++) {
+      const V *rz = &b.rz[net.layers][row * O], *p = &b.probability[row * O];
+      V *re = &b.re[net.layers][row * O], c = b.coefficient[row], mean{};
+      if (net.loss == 1)
+        for (int o = 0; o < O; o++) mean += p[o] * rz[o];
+      for (int o = 0; o < O; o++) {
+        if (net.loss == 0) re[o] = T(2 * net.scale) * c * rz[o];
+        if (net.loss == 1) re[o] = p[o] * (rz[o] - mean) * c;
+        if (net.loss == 2) re[o] = p[o] * (1 - p[o]) * rz[o] * c;
+      }
+    }
+  }
+};
+
+// Add weight * v of the lanes to sums: [3 limbs][entries], eight partial sums each.
+template <typename T>
+void add_exactly(const Vec<T>* v, const double* weight, int64_t entries, Doubles* sums) {
+  for (int half = 0; half < Lanes<T>::halves; half++) {
+    Doubles w;
+    std::memcpy(&w, weight + 8 * half, sizeof w);
+    for (int64_t i = 0; i < entries; i++) {
+      typename Lanes<T>::Half part;
+      std::memcpy(&part, (const T*)(v + i) + 8 * half, sizeof part);
+      Doubles product = __builtin_convertvector(part, Doubles) * w;
+      product = w == 0.0 ? Doubles{} : product;
+      add_limbs(product, sums[i], sums[entries + i], sums[2 * entries + i]);
+    }
+  }
+}
+
+template <typename T>
+void run(const Network& net, const Recipe& recipe, const T* theta, const Clients& clients, Result out) {
+  constexpr int lanes = Lanes<T>::count;
+  int64_t P = net.entries;
+  std::vector<Vec<T>> start(P);
+  for (int64_t i = 0; i < P; i++) start[i] = all<T>(theta[i]);
+  std::vector<Doubles> sums(3 * P);
+  Block<T> block(net, recipe, start.data());
+  for (int64_t first = 0; first < clients.count; first += lanes) {
+    int used = int(clients.count - first < lanes ? clients.count - first : lanes);
+    block.load(clients, first, used);
+    Vec<T> before, after, largest{};
+    const Vec<T>* v = block.update(before, after);
+    Int<T> number = largest == largest;
+    for (int64_t i = 0; i < P; i++) {
+      number &= v[i] == v[i];
+      largest = larger(largest, absolute(v[i]));
+    }
+    double weight[lanes] = {};
+    for (int lane = 0; lane < used; lane++) {
+      int64_t client = clients.order[first + lane];
+      double own = clients.weight[client];
+      bool sound = number[lane] && double(largest[lane]) * own < out.limit;
+      out.sound[client] = sound;
+      out.before[client] = before[lane];
+      out.after[client] = after[lane];
+      weight[lane] = sound ? own : 0.0;
+      if (out.stack)
+        for (int64_t i = 0; i < P; i++) ((T*)out.stack)[client * P + i] = v[i][lane];
+    }
+    if (!out.stack) add_exactly<T>(v, weight, P, sums.data());
+  }
+  for (int64_t i = 0; i < 3 * P; i++)
+    for (int lane = 0; lane < 8; lane++) out.limbs[i] += sums[i][lane];
+}
+
+}  // namespace
+
+extern "C" void fused_float32(const Network* net, const Recipe* recipe, const float* theta,
+                              const Clients* clients, const Result* out) {
+  run<float>(*net, *recipe, theta, *clients, *out);
+}
+extern "C" void fused_float64(const Network* net, const Recipe* recipe, const double* theta,
+                              const Clients* clients, const Result* out) {
+  run<double>(*net, *recipe, theta, *clients, *out);
+}
