@@ -1,11 +1,9 @@
 """Flower's own simulation: Ray, one client per node, a plain PyTorch loop in the ClientApp.
 
-python -m benchmarks.engine.flower_round FILE
-
-The process reads a pickled `Round` from FILE, computes it several times, and replaces the file by
-the mean update and the time of each repetition after the first, which starts the actors. Processor
-time is that of this process and all its descendants. It runs apart from the other contenders, since
-Ray's processes would disturb them.
+A process of its own reads from a file which round is wanted, computes it several times, and
+replaces the file by the mean update and each repetition's time, of which the first, which starts
+the actors, does not count. Processor time is that of the process and all its descendants. It runs
+apart from the other contenders, since Ray's processes would disturb them.
 """
 
 import os
@@ -46,8 +44,13 @@ def measure(name: str, round_: Round) -> tuple[Tensor, Seconds]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "round.pt")
         torch.save({"name": name, "clients": len(round_.tasks), "steps": round_.steps}, file)
-        command = [sys.executable, "-m", __spec__.name, str(file)]
-        environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0", "RAY_DISABLE_DOCKER_CPU_WARNING": "1"}
+        # not -m: Ray's actors must find the functions in a module of this name
+        command = [sys.executable, "-c", f"from {__name__} import main; main()", str(file)]
+        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        }
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         result = torch.load(file)
         if "mean" not in result:
@@ -114,9 +117,7 @@ def _server_app(job: tuple[str, int, int], file: Path) -> Any:
                 for reply in grid.send_and_receive(messages)
             ]
             mean = flat({name: sum(r[name] for r in replies) / len(replies) for name in theta})
-            seconds.append(
-                (_processor_seconds_of_tree() - processor, time.perf_counter() - wall)
-            )
+            seconds.append((_processor_seconds_of_tree() - processor, time.perf_counter() - wall))
         torch.save({"mean": mean, "seconds": seconds}, file)
 
     return app
@@ -158,7 +159,3 @@ def main() -> None:
             "init_args": {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False},
         },
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -21,7 +21,9 @@ class JaxRound:
     def __init__(self, round_: Round) -> None:
         python = os.environ.get("JAX_PYTHON")
         if not python:
-            raise NotInstalledError("pip install jax in an environment, set JAX_PYTHON to its python")
+            raise NotInstalledError(
+                "pip install jax in an environment, set JAX_PYTHON to its python"
+            )
         groups = group_by_shape(dict(enumerate(round_.tasks)))
         if len(groups) > 1:
             raise RefusedError("clients of unequal size are not vmapped")

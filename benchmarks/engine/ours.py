@@ -1,12 +1,15 @@
-"""fedmaml's engines as contenders: the same code that a node runs, from request to exact sum."""
+"""fedmaml's engines as contenders: what a node runs, from the request to the exact sum."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from benchmarks.engine.rounds import LR, Contender, Round
+from benchmarks.engine.rounds import LR, Contender, RefusedError, Round
 from fedmaml.client import work
+from fedmaml.client.costs import Costs
+from fedmaml.client.engines import ENGINES, Job
 from fedmaml.core import seeding
 from fedmaml.core.aggregation import ExactSum
 from fedmaml.core.inner_loop import GradientSteps
@@ -14,9 +17,7 @@ from fedmaml.core.tasks import TaskGroup, group_by_shape
 from fedmaml.messages.train import TrainRequest
 from fedmaml.strategies import FOMAML, MAML, Reptile
 
-ENGINES = {"loop": 1, "vmap": 1024}
-"""Name -> clients of a batch."""
-STRATEGIES = {"fomaml": FOMAML, "maml": MAML, "reptile": Reptile}
+_STRATEGIES = {"fomaml": FOMAML, "maml": MAML, "reptile": Reptile}
 
 
 def contender(engine: str, round_: Round) -> Contender:
@@ -25,19 +26,27 @@ def contender(engine: str, round_: Round) -> Contender:
     Raises:
         RefusedError: If the engine cannot compute it.
     """
-    strategy = STRATEGIES[round_.algorithm](inner=GradientSteps(lr=LR, steps=round_.steps))
-    start = strategy.build(round_.workload.problem, seeding.generator(0, "init"))
+    strategy = _STRATEGIES[round_.algorithm](inner=GradientSteps(lr=LR, steps=round_.steps))
+    learner, state, memory = strategy.build(round_.workload.problem, seeding.generator(0, "init"))
+    reason = ENGINES[engine].refusal(Job(strategy, learner, state.meta))
+    if reason:
+        raise RefusedError(reason)
     clients = tuple(range(len(round_.tasks)))
-    request = TrainRequest(1, clients, start.state.meta)
-    memories = dict.fromkeys(clients, start.memory)
-    costs: dict = {}
+    request = TrainRequest(1, clients, state.meta)
+    memories = dict.fromkeys(clients, memory)
+    costs: Costs = {}
 
     def tasks(chosen: Sequence[int]) -> list[TaskGroup]:
+        return stacked(chosen[0], len(chosen))
+
+    @cache  # the other contenders' data is laid out beforehand, too
+    def stacked(first: int, count: int) -> list[TaskGroup]:
+        chosen = range(first, first + count)
         return group_by_shape({client: round_.tasks[client] for client in chosen})
 
     def mean() -> Tensor:
         reply, _ = work.train(
-            strategy, start.learner, request, tasks, memories, ENGINES[engine], costs
+            strategy, learner, request, tasks, memories, known_costs=costs, engine=engine
         )
         update = reply.update["theta"]
         if isinstance(update, ExactSum):

@@ -1,8 +1,8 @@
 """The definition that all contenders are held against: one client as a pure function.
 
-    phi_0 = theta,  phi_{t+1} = phi_t - lr * grad L(phi_t)
-    fomaml   grad L_query at phi_k        maml   the same, through the steps
-    reptile  theta - phi_k
+phi_0 = theta,  phi_{t+1} = phi_t - lr * grad L(phi_t)
+fomaml   grad L_query at phi_k        maml   the same, through the steps
+reptile  theta - phi_k
 """
 
 from collections.abc import Callable

@@ -64,7 +64,9 @@ def sinusoid() -> Workload:
         x = 10 * torch.rand(20, 1, generator=rng) - 5
         return _split(x, amplitude * torch.sin(x + phase), 10)
 
-    return Workload(Problem(lambda: fully_connected(1, 40, 40, 1), squared_error, (MEAN_SQUARED_ERROR,)), draw)
+    return Workload(
+        Problem(lambda: fully_connected(1, 40, 40, 1), squared_error, (MEAN_SQUARED_ERROR,)), draw
+    )
 
 
 def hospital(smallest: int = 32, largest: int = 32) -> Workload:
