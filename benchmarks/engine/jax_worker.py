@@ -70,7 +70,9 @@ def compiled(job):
     def steps(params, x, y):
         for _ in range(job["steps"]):
             gradient = jax.grad(loss)(params, x, y)
-            params = [value - job["lr"] * part for value, part in zip(params, gradient)]
+            params = [
+                value - job["lr"] * part for value, part in zip(params, gradient, strict=True)
+            ]
         return params
 
     def fomaml(theta, x, y, query_x, query_y):
@@ -80,7 +82,8 @@ def compiled(job):
         return jax.grad(lambda start: loss(steps(start, x, y), query_x, query_y))(theta)
 
     def reptile(theta, x, y, query_x, query_y):
-        return [start - end for start, end in zip(theta, steps(theta, x, y))]
+        del query_x, query_y
+        return [start - end for start, end in zip(theta, steps(theta, x, y), strict=True)]
 
     update = {"fomaml": fomaml, "maml": maml, "reptile": reptile}[job["algorithm"]]
     many = jax.vmap(update, (None, 0, 0, 0, 0))
