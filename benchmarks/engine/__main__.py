@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -30,11 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", help="names separated by commas; all by default")
     parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--plots", type=Path, help="folder for the figures, of further cases")
+    parser.add_argument(
+        "--flower-clients",
+        type=int,
+        help="clients of Flower's own simulation (its time per client grows); 0: leave it out",
+    )
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     seconds = _QUICK_SECONDS if chosen.quick else _SECONDS
     rows: list[Row] = []
     for case in _cases(chosen.cases, parser):
+        if case.flower and chosen.flower_clients is not None:
+            case = replace(case, flower=min(chosen.flower_clients, case.clients))
         rows += _shown(case.quick() if chosen.quick else case, seconds)
     print("\n## Targets\n")
     print_table(["case", "demand", "this run", "verdict"], judged(rows))

@@ -53,7 +53,7 @@ class Case:
 
     def quick(self) -> "Case":
         """Return the case with so few clients that it takes seconds; its figures mean little."""
-        small = min(self.clients, 100 if self.few > 4 else 2)
+        small = min(self.clients, 32 if self.few > 4 else 2)
         return replace(self, clients=small, few=min(self.few, 2), flower=min(self.flower, 8))
 
 
@@ -63,7 +63,7 @@ CASES = (
     Case("W1-reptile", "W1", "reptile", 1000, 16),
     Case("W1-fomaml-25", "W1", "fomaml", 25, 16),
     Case("W1-maml-25", "W1", "maml", 25, 16, base="learn2learn"),
-    Case("W2-fomaml", "W2", "fomaml", 2000, 16, flower=100),
+    Case("W2-fomaml", "W2", "fomaml", 2000, 16, flower=2000),
     Case("W2-maml", "W2", "maml", 2000, 16, base="learn2learn"),
     Case("W2-unequal", "W2-unequal", "fomaml", 2000, 16),
     Case("W3-fomaml-1", "W3", "fomaml", 8, 2, steps=1),

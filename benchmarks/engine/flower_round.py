@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.engine.rounds import LR, NotInstalledError, RefusedError, Round, Seconds, flat
 
-_REPETITIONS = 4
+_REPETITIONS = 3
 
 
 def measure(name: str, round_: Round) -> tuple[Tensor, Seconds]:

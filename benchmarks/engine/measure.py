@@ -103,12 +103,7 @@ def measure(case: Case, seconds: float, contenders: Mapping[str, Entry] = CONTEN
     for name, entry in contenders.items():
         round_ = few if entry.one_by_one else everyone
         clients = len(round_.tasks)
-        row = Row(
-            case.name, case.workload, case.algorithm, name, "timed", clients,
-            flops_per_client=flops[clients],
-            examples_per_client=round_.examples() / clients,
-            parameters=len(expected[clients]),
-        )  # fmt: skip
+        row = _empty(case, name, round_, flops[clients])
         try:
             contender = entry.make(round_)
             rows.append(_checked(row, contender(), expected[clients]))
@@ -129,8 +124,23 @@ def measure(case: Case, seconds: float, contenders: Mapping[str, Entry] = CONTEN
     note = f"{turns} turns, peak {peak / 1e9:.0f} GFLOP/s"
     rows = [_timed(row, times.get(row.contender), peak, note) for row in rows]
     if case.flower:
-        rows.append(_flower(case, everyone, rows, peak))
+        rows.append(_flower(case, everyone, peak))
     return _with_ratios(rows, case.base)
+
+
+def _empty(case: Case, contender: str, round_: Round, flops: float) -> Row:
+    clients = len(round_.tasks)
+    return Row(
+        case.name,
+        case.workload,
+        case.algorithm,
+        contender,
+        "timed",
+        clients,
+        flops_per_client=flops,
+        examples_per_client=round_.examples() / clients,
+        parameters=sum(value.numel() for value in round_.workload.theta().values()),
+    )
 
 
 def _checked(row: Row, result: Tensor, expected: Tensor) -> Row:
@@ -154,12 +164,10 @@ def _timed(row: Row, seconds: Seconds | None, peak: float, note: str) -> Row:
     )
 
 
-def _flower(case: Case, everyone: Round, rows: list[Row], peak: float) -> Row:
+def _flower(case: Case, everyone: Round, peak: float) -> Row:
     """Run Flower's simulation by itself; it is checked like the others."""
     round_ = replace(everyone, tasks=everyone.tasks[: case.flower])
-    row = replace(
-        rows[0], contender=FLOWER, status="timed", clients=case.flower, relative_difference=None
-    )
+    row = _empty(case, FLOWER, round_, reference.flops_per_client(round_))
     try:
         result, seconds = flower_round.measure(case.workload, round_)
     except NotInstalledError as error:

@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, which people with any colour vision tell apart; eve
 marker of its own and its name at its end.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from benchmarks.engine.cases import CLIENT_SWEEP, SIZE_SWEEP, Case
 from benchmarks.engine.measure import Row
 
 _STYLES = {
-    "higher": ("#999999", "v"),
-    "learn2learn": ("#56B4E9", "s"),
+    "higher": ("#777777", "v"),
+    "learn2learn": ("#0072B2", "s"),
     "deepcopy loop": ("#000000", "o"),
-    "torch.func.vmap": ("#E69F00", "^"),
+    "torch.func.vmap": ("#009E73", "^"),
     "JAX jit(vmap)": ("#CC79A7", "D"),
     "fedmaml": ("#D55E00", "o"),
 }
@@ -35,7 +36,7 @@ _SETTINGS = {
     "svg.fonttype": "none",
 }
 Points = list[tuple[float, float]]
-_LEAST_GAP = 0.06  # between names, as a fraction of the figure's height
+_LEAST_GAP = 0.065  # between names, as a fraction of the figure's height
 
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
@@ -105,17 +106,20 @@ def _figure(series: dict[str, Points], x_label: str, title: str, file: Path) -> 
 
 def _label_ends(axes: Axes, series: dict[str, Points]) -> None:
     """Write each name to the right of its line, apart from its neighbours."""
-    to_fraction = (axes.transData + axes.transAxes.inverted()).transform
-    heights = {name: float(to_fraction(max(points))[1]) for name, points in series.items()}
-    lowest = 0.0
-    for name in sorted(heights, key=heights.__getitem__):
-        lowest = max(heights[name], lowest)
+    low, high = axes.get_ylim()
+    heights = {
+        name: math.log(max(points)[1] / low) / math.log(high / low)
+        for name, points in series.items()
+    }
+    free = 1.0
+    for name in sorted(heights, key=heights.__getitem__, reverse=True):
+        height = min(heights[name], free)
         axes.annotate(
             name,
-            (1.03, lowest),
+            (1.02, height),
             xycoords="axes fraction",
             color=_STYLES[name][0],
             weight="bold" if name == _OURS else "normal",
             va="center",
         )
-        lowest += _LEAST_GAP
+        free = height - _LEAST_GAP
