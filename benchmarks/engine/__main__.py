@@ -43,17 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if case.flower and chosen.flower_clients is not None:
             case = replace(case, flower=min(chosen.flower_clients, case.clients))
         rows += _shown(case.quick() if chosen.quick else case, seconds)
+        _write(rows, chosen.json)
     print("\n## Targets\n")
     print_table(["case", "demand", "this run", "verdict"], judged(rows))
     if chosen.plots:
         from benchmarks.engine import plots
 
-        sweep = CLIENT_SWEEP + SIZE_SWEEP
-        for case in sweep:
+        for case in CLIENT_SWEEP + SIZE_SWEEP:
             rows += _shown(case.quick() if chosen.quick else case, seconds / 2)
+            _write(rows, chosen.json)
         plots.draw(rows, chosen.plots)
-    if chosen.json:
-        chosen.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
 def _cases(names: str | None, parser: argparse.ArgumentParser) -> list[Case]:
@@ -76,6 +75,12 @@ def _shown(case: Case, seconds: float) -> list[Row]:
     )
     print_table(_HEADER, [_cells(row) for row in rows])
     return rows
+
+
+def _write(rows: list[Row], file: Path | None) -> None:
+    """Write all rows so far: a run that is stopped loses nothing."""
+    if file:
+        file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
 def _cells(row: Row) -> list[str]:
