@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows += _shown(case.quick() if chosen.quick else case, seconds)
         _write(rows, chosen.json)
     print("\n## Targets\n")
+    if chosen.quick:
+        print("With --quick these say nothing: too few clients, too little time.\n")
     print_table(["case", "demand", "this run", "verdict"], judged(rows))
     if chosen.plots:
         from benchmarks.engine import plots
