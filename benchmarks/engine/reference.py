@@ -1,0 +1,102 @@
+"""The definition that all contenders are held against: one client as a pure function.
+
+phi_0 = theta,  phi_{t+1} = phi_t - lr * grad L(phi_t)
+fomaml   grad L_query at phi_k        maml   the same, through the steps
+reptile  theta - phi_k
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from benchmarks.engine.rounds import LR, Contender, Round, flat
+from fedmaml.core.costs import count_flops
+from fedmaml.core.params import Params
+from fedmaml.core.tasks import Batch, Task, cast, group_by_shape
+
+
+def client_update(round_: Round) -> Callable[[Params, Batch, Batch], Params]:
+    """Return the function (theta, examples to train on, query) -> one client's update."""
+    module = round_.workload.module().requires_grad_(False)
+
+    def loss(params: Params, batch: Batch) -> Tensor:
+        return round_.workload.mean_loss(functional_call(module, params, (batch.x,)), batch.y)
+
+    def steps(params: Params, batch: Batch) -> Params:
+        for _ in range(round_.steps):
+            gradient = grad(loss)(params, batch)
+            params = {name: value - LR * gradient[name] for name, value in params.items()}
+        return params
+
+    def fomaml(theta: Params, training: Batch, query: Batch) -> Params:
+        return grad(loss)(steps(theta, training), query)
+
+    def maml(theta: Params, training: Batch, query: Batch) -> Params:
+        return grad(lambda start: loss(steps(start, training), query))(theta)
+
+    def reptile(theta: Params, training: Batch, query: Batch) -> Params:
+        del query
+        phi = steps(theta, training)
+        return {name: theta[name] - phi[name] for name in theta}
+
+    return {"fomaml": fomaml, "maml": maml, "reptile": reptile}[round_.algorithm]
+
+
+def loop(round_: Round, dtype: torch.dtype = torch.float32) -> Contender:
+    """Return plain torch.func, one client after the other."""
+    theta = {name: value.to(dtype) for name, value in round_.workload.theta().items()}
+    update, weights = client_update(round_), round_.weights()
+    tasks = [cast(task, dtype) for task in round_.tasks]
+
+    def mean() -> Tensor:
+        total = torch.zeros((), dtype=dtype)
+        for task, weight in zip(tasks, weights, strict=True):
+            total = total + weight * flat(update(theta, round_.training(task), task.query))
+        return total
+
+    return mean
+
+
+def vectorised(round_: Round) -> Contender:
+    """Return plain torch.func.vmap, the clients of equal size together."""
+    theta, update = round_.workload.theta(), client_update(round_)
+    weights = round_.weights()
+    groups = group_by_shape(dict(enumerate(round_.tasks)))
+    shares = [torch.tensor([weights[client] for client in group.clients]) for group in groups]
+
+    def one(theta: Params, task: Task) -> Params:
+        return update(theta, round_.training(task), task.query)
+
+    many = vmap(one, in_dims=(None, 0))
+
+    def mean() -> Tensor:
+        total: Tensor | float = 0.0
+        for group, share in zip(groups, shares, strict=True):
+            updates = many(theta, group.tasks)
+            weigh = partial(torch.tensordot, share, dims=1)
+            total = total + flat([weigh(value) for value in updates.values()])
+        assert isinstance(total, Tensor)
+        return total
+
+    return mean
+
+
+def flops_per_client(round_: Round) -> float:
+    """Count the operations of the clients' updates; the mean over clients."""
+    theta, update = round_.workload.theta(), client_update(round_)
+    known: dict[tuple[int, ...], int] = {}
+    total = 0
+    for task in round_.tasks:
+        sizes = tuple(len(batch.y) for batch in task)
+        if sizes not in known:
+            known[sizes] = count_flops(update, theta, round_.training(task), task.query)
+        total += known[sizes]
+    return total / len(round_.tasks)
+
+
+def relative_difference(result: Tensor, expected: Tensor) -> float:
+    """Return |result - expected| / |expected| in the Euclidean norm."""
+    return float((result.double() - expected).norm() / expected.norm())

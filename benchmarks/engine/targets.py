@@ -1,0 +1,85 @@
+"""What fedmaml's best engine must reach, and whether it did in this run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.engine.measure import FLOWER, Row
+
+
+@dataclass(frozen=True)
+class Target:
+    """A ratio that must be reached: a peer's time over that of fedmaml's fastest engine.
+
+    Attributes:
+        case: Name of the case.
+        peers: Against whom; the first that was timed counts.
+        ratio: The least.
+    """
+
+    case: str
+    peers: tuple[str, ...]
+    ratio: float
+
+
+_L2L = ("learn2learn", "deepcopy loop")
+_LOOP = ("deepcopy loop",)
+TARGETS = (
+    Target("W1-fomaml", _L2L, 200),
+    Target("W1-maml", ("learn2learn",), 110),
+    Target("W2-fomaml", _L2L, 350),
+    Target("W2-fomaml", ("JAX jit(vmap)",), 6),
+    Target("W2-fomaml", (FLOWER,), 2000),
+    Target("W2-maml", ("learn2learn",), 220),
+    Target("W3-fomaml-1", _L2L, 1.5),
+    Target("W3-fomaml", _L2L, 1.5),
+    Target("W4-fomaml", _LOOP, 1.5),
+    Target("MLP-1e6", _LOOP, 2.8),
+    Target("MLP-1e7", _LOOP, 5.5),
+)
+UNEQUAL_AT_MOST = 1.25
+"""Time per example of clients of unequal size, over that of clients of equal size."""
+
+
+def judged(rows: Sequence[Row]) -> list[list[str]]:
+    """Return case, demand, what was reached, and the verdict, for the cases that were run."""
+    cases = {row.case for row in rows}
+    lines = [_line(target, rows) for target in TARGETS if target.case in cases]
+    if {"W2-unequal", "W2-fomaml"} <= cases:
+        costs = []
+        for case in ("W2-unequal", "W2-fomaml"):
+            row = _fastest_of_ours(case, rows)
+            costs.append((row.microseconds_per_client or 0.0) / row.examples_per_client)
+        value = costs[0] / costs[1]
+        demand = f"<= {UNEQUAL_AT_MOST}x the time per example of equal sizes"
+        verdict = _verdict(value <= UNEQUAL_AT_MOST)
+        lines.append(["W2-unequal", demand, f"{value:.2f}x", verdict])
+    return lines
+
+
+def _line(target: Target, rows: Sequence[Row]) -> list[str]:
+    times = {
+        row.contender: row.microseconds_per_client
+        for row in rows
+        if row.case == target.case and row.microseconds_per_client
+    }
+    peer = next((name for name in target.peers if name in times), None)
+    demand = f">= {target.ratio:g}x {peer or ' or '.join(target.peers)}"
+    if peer is None:
+        return [target.case, demand, "", "not measured: the peer was not timed"]
+    ours = _fastest_of_ours(target.case, rows)
+    value = (times[peer] or 0.0) / (ours.microseconds_per_client or 1.0)
+    reached = f"{value:.3g}x ({ours.contender})"
+    return [target.case, demand, reached, _verdict(value >= target.ratio)]
+
+
+def _fastest_of_ours(case: str, rows: Sequence[Row]) -> Row:
+    ours = [
+        row
+        for row in rows
+        if row.case == case and row.contender.startswith("fedmaml") and row.microseconds_per_client
+    ]
+    return min(ours, key=lambda row: row.microseconds_per_client or 0.0)
+
+
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "NOT reached"

@@ -1,0 +1,142 @@
+"""What is computed: four networks of the literature, and fully connected ones of any size.
+
+    W1  sinusoid regression, 1-40-40-1, 10 examples to adapt on and 10 to be judged on
+    W2  a hospital's table, 13-32-2, 16 and 16; or 4..32 and as many, different at each client
+    W3  Omniglot's network, four convolutions of 64 filters with batch norm, 5 and 75 images
+    W4  FEMNIST's network, two convolutions and 6.6 million parameters, 20 and 20 images
+    MLP 64-h-h-10 with about as many parameters as asked for, 16 and 16
+
+The data is drawn, not loaded: speed depends on its shape alone.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from fedmaml.core import seeding
+from fedmaml.core.learner import Problem, make_learner
+from fedmaml.core.losses import cross_entropy, squared_error
+from fedmaml.core.metrics import ACCURACY, MEAN_SQUARED_ERROR
+from fedmaml.core.params import Params
+from fedmaml.core.tasks import Batch, Task
+
+Draw = Callable[[torch.Generator], Task]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network, its loss and a way to draw clients' data.
+
+    Attributes:
+        problem: Network and loss, as fedmaml takes them.
+        draw: Draws one client's task.
+    """
+
+    problem: Problem
+    draw: Draw
+
+    def tasks(self, clients: int) -> list[Task]:
+        """Draw the clients' tasks; the first ones do not depend on how many follow."""
+        return [self.draw(seeding.generator(0, "client", client)) for client in range(clients)]
+
+    def theta(self) -> Params:
+        """Draw the initialisation, the same for all contenders."""
+        return make_learner(self.problem, seeding.generator(0, "init"))[1]
+
+    def module(self, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """Build the network with the initialisation in it."""
+        module = self.problem.network().to(dtype)
+        module.load_state_dict({name: value.to(dtype) for name, value in self.theta().items()})
+        return module
+
+    def mean_loss(self, prediction: Tensor, y: Tensor) -> Tensor:
+        """Return the mean loss over examples."""
+        return self.problem.loss(prediction, y).mean()
+
+
+def sinusoid() -> Workload:
+    def draw(rng: torch.Generator) -> Task:
+        amplitude = 0.1 + 4.9 * torch.rand((), generator=rng)
+        phase = math.pi * torch.rand((), generator=rng)
+        x = 10 * torch.rand(20, 1, generator=rng) - 5
+        return _split(x, amplitude * torch.sin(x + phase), 10)
+
+    return Workload(
+        Problem(lambda: fully_connected(1, 40, 40, 1), squared_error, (MEAN_SQUARED_ERROR,)), draw
+    )
+
+
+def hospital(smallest: int = 32, largest: int = 32) -> Workload:
+    """Return W2; a client holds so many examples, half of them to be judged on."""
+
+    def draw(rng: torch.Generator) -> Task:
+        half = int(torch.randint(smallest // 2, largest // 2 + 1, (), generator=rng))
+        x = torch.randn(2 * half, 13, generator=rng) + 0.5 * torch.randn(13, generator=rng)
+        y = (x @ torch.randn(13, generator=rng) > 0).long()
+        return _split(x, y, half)
+
+    return _classification(lambda: fully_connected(13, 32, 2), draw)
+
+
+def omniglot() -> Workload:
+    def network() -> nn.Module:
+        layers: list[nn.Module] = []
+        for channels in (1, 64, 64, 64):
+            convolution = nn.Conv2d(channels, 64, 3, padding=1)
+            norm = nn.BatchNorm2d(64, track_running_stats=False)
+            layers += [convolution, norm, nn.ReLU(), nn.MaxPool2d(2)]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64, 5))
+
+    def draw(rng: torch.Generator) -> Task:
+        y = torch.arange(5).repeat(16)  # 1 shot to adapt on, 15 of each class to be judged on
+        characters = torch.rand(5, 1, 28, 28, generator=rng)
+        return _split(characters[y] + 0.3 * torch.rand(80, 1, 28, 28, generator=rng), y, 5)
+
+    return _classification(network, draw)
+
+
+def femnist() -> Workload:
+    def network() -> nn.Module:
+        return nn.Sequential(
+            *(nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(3136, 2048), nn.ReLU(), nn.Linear(2048, 62)),
+        )
+
+    def draw(rng: torch.Generator) -> Task:
+        x = torch.rand(40, 1, 28, 28, generator=rng)
+        return _split(x, torch.randint(0, 62, (40,), generator=rng), 20)
+
+    return _classification(network, draw)
+
+
+def perceptron(parameters: float) -> Workload:
+    """Return the fully connected network 64-h-h-10 nearest to so many parameters."""
+    # h^2 + (64 + 10 + 2) h + 10 parameters, biases included
+    width = max(1, round(-38 + math.sqrt(38**2 + parameters - 10)))
+
+    def draw(rng: torch.Generator) -> Task:
+        x = torch.randn(32, 64, generator=rng)
+        return _split(x, torch.randint(0, 10, (32,), generator=rng), 16)
+
+    return _classification(lambda: fully_connected(64, width, width, 10), draw)
+
+
+def fully_connected(*widths: int) -> nn.Sequential:
+    """Return linear layers with ReLU between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _classification(network: Callable[[], nn.Module], draw: Draw) -> Workload:
+    return Workload(Problem(network, cross_entropy, (ACCURACY,)), draw)
+
+
+def _split(x: Tensor, y: Tensor, support: int) -> Task:
+    return Task(Batch(x[:support], y[:support]), Batch(x[support:], y[support:]))
