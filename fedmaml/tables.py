@@ -47,8 +47,7 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
             f"{name}: {summary['clients_test']} of {asked} test clients judged; "
             f"{summary['seconds']:.1f} s"
         )
-        for engine, updates in summary.get("engines", {}).items():
-            _console.print(f"{name}: {updates} updates by {escape(engine)}")
+        _engine_lines(name, summary)
         _cost_lines(name, summary)
         if "distance_to_closed_form" in summary:
             distance = summary["distance_to_closed_form"]
@@ -66,6 +65,18 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
                 "the reasons are in rounds.jsonl",
                 style="yellow",
             )
+
+
+def _engine_lines(name: str, summary: Mapping[str, Any]) -> None:
+    engines = summary.get("engines", {"planned": {}, "updates": {}})
+    for planned in engines["planned"]:
+        _console.print(f"{name}: engine {escape(planned)}")
+    names = {planned.partition(":")[0] for planned in engines["planned"]}
+    for engine, updates in engines["updates"].items():
+        if engine not in names:
+            _console.print(f"{name}: {updates} updates by engine {escape(engine)}", style="yellow")
+    if peak := summary.get("peak_process_bytes"):
+        _console.print(f"{name}: largest memory of the process {peak / 2**20:,.0f} MiB")
 
 
 def _names(summaries: Sequence[Mapping[str, Any]]) -> list[str]:

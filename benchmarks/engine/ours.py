@@ -45,7 +45,7 @@ def contender(engine: str, round_: Round) -> Contender:
         return group_by_shape({client: round_.tasks[client] for client in chosen})
 
     def mean() -> Tensor:
-        reply, _ = work.train(
+        reply, _, _ = work.train(
             strategy, learner, request, tasks, memories, known_costs=costs, engine=engine
         )
         update = reply.update["theta"]

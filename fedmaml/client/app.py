@@ -35,7 +35,7 @@ def roll_call(message: Message, context: Context) -> Message:
             if not (own := bench.scenario.statistics(client)):
                 break  # this scenario has none; there may be a million clients
             statistics[client] = own
-        content = write_roll_call_reply(RollCallReply(hosted, statistics))
+        content = write_roll_call_reply(RollCallReply(hosted, statistics, bench.engine))
         return Message(content, reply_to=message)
 
     return _guarded(message, context, "the roll call", answer)

@@ -134,7 +134,7 @@ def train(
             train_chunk(job, wanted, replace(request, clients=chunk), tasks, memories, costs)
             for chunk in chunks
         )
-    return _put_together(request, parts, str(chosen), costs)
+    return _put_together(request, parts, chosen.engine.name, costs)
 
 
 def train_chunk(

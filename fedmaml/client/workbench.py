@@ -1,19 +1,20 @@
 """Everything a node builds once from a run's configuration and keeps between messages."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 
-from fedmaml.client.engines import NOTHING_EXPECTED, Expected
-from fedmaml.client.replies import Method, make_method
+from fedmaml.client.engines import NOTHING_EXPECTED, Expected, Job, plan
+from fedmaml.client.replies import Method
 from fedmaml.client.work import Tasks
 from fedmaml.config import RunConfig, from_run_config
+from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.learner import on_device
-from fedmaml.core.params import Params
+from fedmaml.core.params import Params, to_device
 from fedmaml.simulations.scenario import SPLITS, Scenario
 
 
@@ -25,11 +26,13 @@ class Workbench:
         scenario: Where tasks come from.
         method: What turns them into updates.
         workers: Processes that share the work.
+        engine: Which engine computes updates, and why.
     """
 
     scenario: Scenario
     method: Method
     workers: int = 1
+    engine: str = ""
 
     def tasks(self, split: str, round: int, common: Params) -> Tasks:
         """Return where the tasks of a request come from; arguments as in `Scenario.tasks`."""
@@ -46,18 +49,22 @@ def workbench(run_config: Mapping[str, Any]) -> Workbench:
 def _workbench(items: tuple[tuple[str, Any], ...]) -> Workbench:
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
     config = from_run_config(dict(items))
-    method = make_method(config.make_strategy(), config.make_problem(), config.seed)
-    scenario = config.make_scenario()
+    strategy, scenario = config.make_strategy(), config.make_scenario()
+    start = strategy.build(config.make_problem(), seeding.generator(config.seed, "init"))
     device = find_device(config.device)
-    method = replace(
-        method,
-        learner=on_device(method.learner, device),
+    method = Method(
+        strategy,
+        on_device(start.learner, device),
+        start.memory,
         client_batch=config.client_batch,
         engine=config.engine,
         expected=expected_of(config, scenario),
         device=device,
     )
-    return Workbench(scenario, method, config.workers)
+    meta = to_device(start.state.meta, device)
+    job = Job(strategy, method.learner, meta, expected=method.expected)
+    chosen = plan("loop" if config.client_batch == 1 else config.engine, job)
+    return Workbench(scenario, method, config.workers, str(chosen))
 
 
 def expected_of(config: RunConfig, scenario: Scenario) -> Expected:

@@ -10,6 +10,9 @@ from fedmaml.core.params import Params
 from fedmaml.messages.arrays import pack, unpack
 from fedmaml.messages.records import required
 
+MOST_TEXT = 1000
+"""What a node says of its engine is cut there."""
+
 
 @dataclass(frozen=True)
 class RollCallReply:
@@ -18,16 +21,20 @@ class RollCallReply:
     Attributes:
         hosted: split -> (start, stop, step) of the client numbers.
         statistics: Training client -> its sums.
+        engine: Which engine computes updates, and why; empty if it is not told.
     """
 
     hosted: dict[str, tuple[int, int, int]]
     statistics: dict[int, Params]
+    engine: str = ""
 
 
 def write_roll_call_reply(reply: RollCallReply) -> RecordDict:
     """Return the records of a roll-call reply."""
     hosted = ConfigRecord({split: list(numbers) for split, numbers in reply.hosted.items()})
     records: dict[str, Any] = {"hosted": hosted}
+    if reply.engine:
+        records["node"] = ConfigRecord({"engine": reply.engine})
     if reply.statistics:
         named = {str(client): params for client, params in reply.statistics.items()}
         records["statistics"], records["layout"] = pack(named)
@@ -49,4 +56,5 @@ def read_roll_call_reply(content: RecordDict) -> RollCallReply:
     if "statistics" in content.array_records:
         named = unpack(content.array_records["statistics"], content.config_records["layout"])
         statistics = {int(client): params for client, params in named.items()}
-    return RollCallReply(hosted, statistics)
+    told = content.config_records.get("node", ConfigRecord())
+    return RollCallReply(hosted, statistics, str(told.get("engine", ""))[:MOST_TEXT])

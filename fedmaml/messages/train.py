@@ -29,7 +29,7 @@ MOST_EXAMPLES = 1e9
 MOST_COST = 2**62
 """Nor one that claims more operations or bytes."""
 
-MOST_ENGINE_TEXT = 1000
+MOST_ENGINE_TEXT = 40
 """What a node says of its engine is cut there."""
 
 Form = Literal["sum", "stack"]
@@ -72,7 +72,7 @@ class TrainReply:
         round: Of the request.
         base: Of the request.
         computations: What each client's update took; empty if it is not told.
-        engine: What computed the updates and why; empty if it is not told.
+        engine: Name of the engine that computed the updates; empty if it is not told.
     """
 
     clients: tuple[int, ...]

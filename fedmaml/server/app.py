@@ -71,6 +71,7 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
             updates_used=used,
             rejected_replies=left_out,
             clients_test_asked=len(test),
+            planned=roll_call.engines,
             engines=strategy.engines,
             cost=cost_summary(cost, config.rounds, metered),
             seconds=time.perf_counter() - started,

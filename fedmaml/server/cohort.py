@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -25,10 +26,12 @@ class RollCall:
     Attributes:
         hosts: Node id -> split -> client numbers.
         common: Totals of the training clients' statistics, summed in client order in float64.
+        engines: Which engine computes and why, as the nodes say -> how many nodes say so.
     """
 
     hosts: Mapping[int, Mapping[str, range]]
     common: Params = field(default_factory=dict)
+    engines: Mapping[str, int] = field(default_factory=dict)
 
     def population(self, split: str) -> Sequence[int]:
         """Return all client numbers of a split in ascending order.
@@ -94,6 +97,7 @@ def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
     messages = [Message(RecordDict(), node, ROLL_CALL) for node in ids]
     hosts: dict[int, Mapping[str, range]] = {}
     statistics: dict[int, Params] = {}
+    engines: Counter[str] = Counter()
     for reply in grid.send_and_receive(messages, timeout=timeout):
         node = reply.metadata.src_node_id
         if reply.has_error():
@@ -107,6 +111,7 @@ def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
             ) from error
         hosts[node] = {split: range(*numbers) for split, numbers in answer.hosted.items()}
         statistics |= answer.statistics
+        engines[answer.engine or "not told"] += 1
     if missing := sorted(set(ids) - set(hosts)):
         raise BackendError(f"nodes {missing} did not answer the roll call within {timeout:g} s")
     parts = max(
@@ -114,7 +119,8 @@ def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
     )
     if len(hosts) < parts:  # the nodes know of more nodes than had connected
         return call_roll(grid, parts, timeout)
-    return RollCall(hosts, _totals([statistics[client] for client in sorted(statistics)]))
+    common = _totals([statistics[client] for client in sorted(statistics)])
+    return RollCall(hosts, common, dict(engines))
 
 
 def wait_for_nodes(grid: Grid, nodes: int, timeout: float) -> list[int]:

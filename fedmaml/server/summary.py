@@ -44,6 +44,7 @@ def summarise(
     updates_used: int,
     rejected_replies: int,
     clients_test_asked: int,
+    planned: Mapping[str, int],
     engines: Mapping[str, int],
     cost: Mapping[str, Any],
     seconds: float,
@@ -69,7 +70,7 @@ def summarise(
         "updates_used": updates_used,
         "rejected_replies": rejected_replies,
         "seconds": round(seconds, 3),
-        "engines": dict(engines),
+        "engines": {"planned": dict(planned), "updates": dict(engines)},
         "peak_process_bytes": peak_process_bytes(),
         "cost": dict(cost),
         "versions": {name: version(name) for name in ("fedmaml", "flwr", "torch", "numpy")}

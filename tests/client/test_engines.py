@@ -220,7 +220,9 @@ def test_without_a_compiler_the_plan_says_so_and_the_run_goes_on() -> None:
     strategy = small(MAML, 2)
     problem, groups = problem_of("cross-entropy"), tasks_of("cross-entropy")
     reply = answer(strategy, problem, groups, "auto")
-    assert "FEDMAML_NATIVE=0" in reply.engine
+    chosen = plan("auto", job_of(strategy, problem)[0])
+    assert "not fused: FEDMAML_NATIVE=0" in chosen.why
+    assert reply.engine == chosen.engine.name
     assert len(reply.clients) == len(SIZES)
 
 
