@@ -167,8 +167,11 @@ template <typename T> class Block {  // the computation of the clients of one ve
 
   void copy(Batch& b, int lane, int64_t at, int64_t rows, const void* x, const void* y) {
     constexpr int lanes = Lanes<T>::count;
-    T* inputs = (T*)(b.h[0].data() + at * net.width[0]) + lane;
-    for (int64_t i = 0; i < rows * net.width[0]; i++) inputs[i * lanes] = ((const T*)x)[i];
+    T* __restrict inputs = (T*)(b.h[0].data() + at * net.width[0]) + lane;
+    const T* __restrict from = (const T*)x;
+    int64_t count = rows * net.width[0];
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < count; i++) inputs[i * lanes] = from[i];
     T* outputs = (T*)(b.target.data() + at * targets) + lane;
     for (int64_t i = 0; i < rows * targets; i++)
       outputs[i * lanes] = net.loss == 1 ? T(((const int64_t*)y)[i]) : ((const T*)y)[i];

@@ -5,11 +5,15 @@ vector, so its bits are the same in any cohort; clients of unequal size need no 
 """
 
 import ctypes
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
+from itertools import chain as chain_of
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +24,8 @@ from fedmaml.client.engines.recipes import NO_RECIPE, Recipe, recipe_of
 from fedmaml.core import losses
 from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum
 from fedmaml.core.learner import Learner
-from fedmaml.core.params import flatten, layout_of, unflatten
-from fedmaml.core.tasks import Batch, TaskGroup
+from fedmaml.core.params import Layout, flatten, layout_of, unflatten
+from fedmaml.core.tasks import TaskGroup
 from fedmaml.strategies.base import ClientUpdate
 
 _LARGEST_BLOCK_BYTES = 32 * 2**20
@@ -85,7 +89,7 @@ class Fused(Engine):
 
     def client_batch(self, job: Job) -> int:
         """Return how many clients' tasks are made at a time; more of them are not faster."""
-        return 256
+        return 1024
 
     def compute(
         self, job: Job, groups: Sequence[TaskGroup], memories: Memories
@@ -101,6 +105,7 @@ def _entries(job: Job) -> int:
     return sum(value.numel() for value in job.meta["theta"].values())
 
 
+@lru_cache(maxsize=32)
 def _chain(learner: Learner) -> _Chain | str:
     """Return a learner's network and loss in the kernel's terms, or why that cannot be."""
     layers = layers_of(learner.network)
@@ -156,10 +161,13 @@ class _Recipe(ctypes.Structure):
     )  # fmt: skip
 
 
+_Pair = ctypes.c_void_p * 2  # support, query
+
+
 class _Clients(ctypes.Structure):
     _fields_ = (
-        ("count", ctypes.c_int64), ("order", ctypes.c_void_p), ("rows", ctypes.c_void_p * 2),
-        ("x", ctypes.c_void_p * 2), ("y", ctypes.c_void_p * 2), ("weight", ctypes.c_void_p),
+        ("count", ctypes.c_int64), ("order", ctypes.c_void_p), ("rows", _Pair),
+        ("x", _Pair), ("y", _Pair), ("weight", ctypes.c_void_p),
     )  # fmt: skip
 
 
@@ -178,45 +186,34 @@ class _Call:
     ) -> None:
         self._kept: list[Any] = []
         self._job, theta = job, job.meta["theta"]
-        self._clients = tuple(client for group in groups for client in group.clients)
+        self._clients = tuple(chain_of.from_iterable(group.clients for group in groups))
         self._theta = flatten(theta)
-        sizes = [value.numel() for value in theta.values()]
-        start = dict(zip(theta, accumulate(sizes, initial=0), strict=False))
-        self._network = _Network(
-            len(chain.layers),
-            self._integers(chain.widths, torch.int32),
-            self._integers(chain.activations, torch.int32),
-            self._integers([start[layer.weight] for layer in chain.layers]),
-            self._integers([start[layer.bias] if layer.bias else -1 for layer in chain.layers]),
-            len(self._theta), chain.loss, chain.scale, job.learner.problem.l2,
-        )  # fmt: skip
+        places, self._network = _network(chain, layout_of(theta), job.learner.problem.l2)
+        self._kept.append(places)
         self._recipe = _Recipe(_SENDS[recipe.sends], recipe.steps, recipe.lr, recipe.proximal)
         batches = [
             [group.tasks.support for group in groups],
             [group.tasks.query for group in groups],
         ]
-        rows = [self._rows(parts) for parts in batches]
+        sizes = [len(group.clients) for group in groups]
+        rows = [np.repeat([part.y.shape[1] for part in parts], sizes) for parts in batches]
         judged = rows[0] + rows[1] if recipe.sends == "difference" else rows[1]
-        if not bool((judged > 0).all()) or not bool((rows[0] > 0).all()):
+        if not judged.all() or not rows[0].all():
             raise ValueError("a client has no examples")
-        self._weight = judged.to(torch.float64)
-        order = torch.argsort(rows[0] * 2**32 + rows[1], stable=True)
-        inputs, target_type = chain.widths[0], torch.int64 if chain.loss == 1 else self._theta.dtype
+        weight = judged.astype(np.float64)
+        self._weight = torch.from_numpy(weight)
+        dtype = self._theta.dtype
+        target_type = torch.int64 if chain.loss == 1 else dtype
         targets = (chain.widths[-1],) if chain.targets_have_columns else ()
+        x = [[part.x.flatten(2) for part in parts] for parts in batches]
+        y = [[part.y for part in parts] for parts in batches]
         self._arguments = _Clients(
             len(judged),
-            self._keep(order),
-            (ctypes.c_void_p * 2)(*(self._keep(value) for value in rows)),
-            (ctypes.c_void_p * 2)(
-                *(
-                    self._addresses([p.x.flatten(2) for p in parts], (inputs,), self._theta.dtype)
-                    for parts in batches
-                )
-            ),
-            (ctypes.c_void_p * 2)(
-                *(self._addresses([p.y for p in parts], targets, target_type) for parts in batches)
-            ),
-            self._keep(self._weight),
+            self._keep(np.lexsort(rows[::-1])),
+            _Pair(*map(self._keep, rows)),
+            _Pair(*(self._addresses(each, (chain.widths[0],), dtype) for each in x)),
+            _Pair(*(self._addresses(each, targets, target_type) for each in y)),
+            self._keep(weight),
         )
 
     def run(self) -> Rows | Total:
@@ -251,25 +248,36 @@ class _Call:
             unsound=tuple(self._clients[i] for i in (~sound).nonzero()[:, 0].tolist()),
         )
 
-    def _keep(self, value: Tensor) -> int:
-        self._kept.append(value)
-        return value.data_ptr()
-
-    def _integers(self, values: Sequence[int], dtype: torch.dtype = torch.int64) -> int:
-        return self._keep(torch.tensor(values, dtype=dtype))
-
-    def _rows(self, batches: Sequence[Batch]) -> Tensor:
-        return torch.cat([torch.full((len(batch.y),), batch.y.shape[1]) for batch in batches])
+    def _keep(self, values: np.ndarray) -> int:
+        self._kept.append(values)
+        return int(values.ctypes.data)
 
     def _addresses(
         self, tensors: Sequence[Tensor], columns: tuple[int, ...], dtype: torch.dtype
     ) -> int:
         """Return the address of the clients' addresses, one for each entry of the leading axes."""
-        addresses: list[Tensor] = []
+        addresses: list[np.ndarray] = []
         for each in tensors:
             if tuple(each.shape[2:]) != columns:
                 raise ValueError(f"examples of shape {tuple(each.shape[2:])}, expected {columns}")
             laid_out = each.to(dtype).contiguous()
-            first = self._keep(laid_out)
-            addresses.append(first + torch.arange(len(each)) * laid_out[0].nbytes)
-        return self._keep(torch.cat(addresses))
+            self._kept.append(laid_out)
+            step = laid_out.nbytes // len(each)
+            addresses.append(laid_out.data_ptr() + step * np.arange(len(each)))
+        return self._keep(np.concatenate(addresses))
+
+
+@lru_cache(maxsize=32)
+def _network(chain: _Chain, layout: Layout, l2: float) -> tuple[list[np.ndarray], _Network]:
+    """Return a network in the kernel's terms, and the arrays whose addresses are in it."""
+    sizes = [math.prod(shape) for _, shape in layout]
+    start = dict(zip((name for name, _ in layout), accumulate(sizes, initial=0), strict=False))
+    places = [
+        np.array(chain.widths, np.int32),
+        np.array(chain.activations, np.int32),
+        np.array([start[layer.weight] for layer in chain.layers]),
+        np.array([start[layer.bias] if layer.bias else -1 for layer in chain.layers]),
+    ]
+    addresses = (int(array.ctypes.data) for array in places)
+    numbers = (sum(sizes), chain.loss, chain.scale, l2)
+    return places, _Network(len(chain.layers), *addresses, *numbers)
