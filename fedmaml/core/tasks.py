@@ -95,14 +95,16 @@ def _padded(batch: Batch, rows: int) -> Batch:
 
     clients, examples = batch.y.shape[:2]
     mask = torch.arange(rows, device=batch.y.device) < examples
-    whole = PaddedBatch(filled(batch.x), filled(batch.y), mask.expand(clients, -1))
-    return whole  # type: ignore[return-value]
+    x, y = filled(batch.x), filled(batch.y)
+    return PaddedBatch(x, y, mask.expand(clients, -1))  # type: ignore[return-value]
 
 
 def merged(groups: Sequence[TaskGroup]) -> TaskGroup:
     """Make one group of several whose tasks have equal shapes."""
     clients = tuple(client for group in groups for client in group.clients)
-    return TaskGroup(clients, tree_map(lambda *values: torch.cat(values), *(g.tasks for g in groups)))
+    return TaskGroup(
+        clients, tree_map(lambda *values: torch.cat(values), *(g.tasks for g in groups))
+    )
 
 
 def group_by_shape(tasks: Mapping[int, Task]) -> list[TaskGroup]:
