@@ -12,7 +12,7 @@ from fedmaml.core import seeding
 from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import Params, squared_norm
-from fedmaml.core.tasks import Batch
+from fedmaml.core.tasks import Batch, mask_of
 
 Predictor = Callable[[Tensor], Tensor]
 """What adaptation yields: inputs ``(examples, *features)`` -> predictions."""
@@ -62,21 +62,24 @@ class Learner:
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Return the mean loss over the batch plus ``l2 * ||params||^2``, a scalar."""
-        data_loss = self._mean_loss(self.apply(params, batch.x), batch.y)
+        data_loss = self._mean_loss(self.apply(params, batch.x), batch)
         return data_loss + self.problem.l2 * squared_norm(params) if self.problem.l2 else data_loss
 
     def query_loss(self, predictor: Predictor, batch: Batch) -> Tensor:
         """Return an adapted predictor's mean loss over the batch, without any penalty."""
-        return self._mean_loss(predictor(batch.x), batch.y)
+        return self._mean_loss(predictor(batch.x), batch)
 
-    def _mean_loss(self, predictions: Tensor, y: Tensor) -> Tensor:
+    def _mean_loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+        y, mask = batch.y, mask_of(batch)
         losses = self.problem.loss(predictions, y)
         if losses.shape != y.shape[:1]:
             raise UnsupportedProblemError(
                 f"the loss returned shape {tuple(losses.shape)} for {y.shape[0]} examples; it must "
                 "return one loss per example, e.g. cross_entropy(..., reduction='none')"
             )
-        return losses.mean()
+        if mask is None:
+            return losses.mean()
+        return torch.where(mask, losses, 0).sum() / mask.sum()
 
 
 def make_learner(problem: Problem, rng: torch.Generator) -> tuple[Learner, Params]:

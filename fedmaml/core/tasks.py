@@ -4,11 +4,12 @@ A scenario hands tasks over in groups of equal shape, stacked along a leading cl
 a whole group can go through one ``torch.func.vmap``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 
 class Batch(NamedTuple):
@@ -21,6 +22,22 @@ class Batch(NamedTuple):
 
     x: Tensor
     y: Tensor
+
+
+class PaddedBatch(NamedTuple):
+    """A `Batch` with further rows that are not examples; only engines make them, for themselves.
+
+    It is no field of `Batch`, so that a batch is a pair for everybody else.
+
+    Attributes:
+        x: Inputs; the padding holds copies of an example.
+        y: Targets, likewise.
+        mask: Which rows are examples; bool, ``(rows,)``.
+    """
+
+    x: Tensor
+    y: Tensor
+    mask: Tensor
 
 
 class Task(NamedTuple):
@@ -42,16 +59,52 @@ class TaskGroup(NamedTuple):
     tasks: Task
 
 
+def mask_of(batch: Batch) -> Tensor | None:
+    """Return which rows are examples, bool, ``(rows,)``; None if all are."""
+    return getattr(batch, "mask", None)
+
+
 def joined(task: Task) -> Batch:
     """Return support and query together: all examples that a client holds in this round."""
-    return Batch(
-        torch.cat([task.support.x, task.query.x]), torch.cat([task.support.y, task.query.y])
-    )
+    return type(task.support)(*map(torch.cat, zip(*task, strict=True)))
 
 
 def example_count(batch: Batch) -> Tensor:
     """Return the number of examples as a float64 scalar, a tensor so that it passes vmap."""
+    mask = mask_of(batch)
+    if mask is not None:
+        return mask.sum(dtype=torch.float64)
     return torch.full((), batch.y.shape[0], dtype=torch.float64, device=batch.y.device)
+
+
+def padded(group: TaskGroup, support: int, query: int) -> TaskGroup:
+    """Give every task so many rows; what is missing are copies of the client's first example.
+
+    Returns:
+        Tasks of `PaddedBatch`, though the type says `Batch`, in whose place they may stand where
+        rows are not counted: `mask_of` and `example_count` tell.
+    """
+    batches = zip(group.tasks, (support, query), strict=True)
+    return TaskGroup(group.clients, Task(*(_padded(batch, rows) for batch, rows in batches)))
+
+
+def _padded(batch: Batch, rows: int) -> Batch:
+    def filled(tensor: Tensor) -> Tensor:
+        missing = rows - tensor.shape[1]
+        return torch.cat([tensor, tensor[:, :1].expand(-1, missing, *tensor.shape[2:])], 1)
+
+    clients, examples = batch.y.shape[:2]
+    mask = torch.arange(rows, device=batch.y.device) < examples
+    x, y = filled(batch.x), filled(batch.y)
+    return PaddedBatch(x, y, mask.expand(clients, -1))  # type: ignore[return-value]
+
+
+def merged(groups: Sequence[TaskGroup]) -> TaskGroup:
+    """Make one group of several whose tasks have equal shapes."""
+    clients = tuple(client for group in groups for client in group.clients)
+    return TaskGroup(
+        clients, tree_map(lambda *values: torch.cat(values), *(g.tasks for g in groups))
+    )
 
 
 def group_by_shape(tasks: Mapping[int, Task]) -> list[TaskGroup]:
@@ -79,7 +132,8 @@ def _stack_batches(batches: Iterable[Batch]) -> Batch:
 
 def first_task(tasks: Task) -> Task:
     """Return the first of stacked tasks."""
-    return Task(*(Batch(*(tensor[0] for tensor in batch)) for batch in tasks))
+    first: Task = tree_map(lambda tensor: tensor[0], tasks)
+    return first
 
 
 def cast(task: Task, dtype: torch.dtype, device: torch.device | None = None) -> Task:

@@ -23,7 +23,7 @@ from fedmaml.core.meta_gradient import meta_gradient
 from fedmaml.core.outer_optimizer import OuterOptimizer
 from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, example_count
+from fedmaml.core.tasks import Batch, Task, example_count, mask_of
 from fedmaml.strategies.base import (
     ClientUpdate,
     MetaStrategy,
@@ -65,6 +65,8 @@ class ProtoNet(MetaStrategy):
         embedded = learner.apply(theta, support.x).flatten(1)
         classes = torch.arange(learner.problem.classes or 0, device=support.y.device)
         member = (support.y[:, None] == classes).to(embedded.dtype)  # (examples, classes)
+        if (mask := mask_of(support)) is not None:
+            member = member * mask[:, None]
         count = member.sum(0)
         prototypes = (member.T @ embedded) / count.clamp(min=1)[:, None]  # eq. 1
         absent = count == 0

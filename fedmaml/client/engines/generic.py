@@ -16,6 +16,7 @@ from fedmaml.client.engines.base import (
     select,
     stacked_memory,
 )
+from fedmaml.client.engines.padding import few
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import Task, TaskGroup
 
@@ -49,7 +50,10 @@ class Loop(Engine):
 
 
 class Vmap(Engine):
-    """All clients of equal shape in one ``torch.func.vmap``."""
+    """All clients of equal shape in one ``torch.func.vmap``, of many shapes padded to few.
+
+    Where there is padding, a client's rounding depends on who shares its computation.
+    """
 
     name: ClassVar[str] = "vmap"
     about: ClassVar[str] = "many clients in one torch.func.vmap"
@@ -68,7 +72,7 @@ class Vmap(Engine):
         self, job: Job, groups: Sequence[TaskGroup], memories: Memories
     ) -> Iterator[Rows | Total]:
         """Yield one group at a time."""
-        for group in groups:
+        for group in few(job, groups, memories):
             yield Rows(group.clients, apply(job.update, group, memories))
 
 
