@@ -35,6 +35,9 @@ class Case:
         steps: Of the inner loop.
         base: Contender whose time the others are compared to.
         flower: Clients of Flower's own simulation; 0 leaves it out.
+        tolerance: Relative difference to float64 past which a float32 result is wrong. Where the
+            network pools, rounding may decide which of two nearly equal pixels is the larger, in
+            any contender, and a client's gradient then goes another way.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Case:
     steps: int = 5
     base: str = "deepcopy loop"
     flower: int = 0
+    tolerance: float = 1e-4
 
     def round(self) -> Round:
         """Draw the data."""
@@ -66,9 +70,9 @@ CASES = (
     Case("W2-fomaml", "W2", "fomaml", 2000, 16, flower=2000),
     Case("W2-maml", "W2", "maml", 2000, 16, base="learn2learn"),
     Case("W2-unequal", "W2-unequal", "fomaml", 2000, 16),
-    Case("W3-fomaml-1", "W3", "fomaml", 8, 2, steps=1),
-    Case("W3-fomaml", "W3", "fomaml", 8, 2),
-    Case("W4-fomaml", "W4", "fomaml", 8, 2),
+    Case("W3-fomaml-1", "W3", "fomaml", 8, 2, steps=1, tolerance=0.02),
+    Case("W3-fomaml", "W3", "fomaml", 8, 2, tolerance=0.02),
+    Case("W4-fomaml", "W4", "fomaml", 8, 2, tolerance=0.02),
     Case("MLP-1e6", "MLP-1e6", "fomaml", 32, 4),
     Case("MLP-1e7", "MLP-1e7", "fomaml", 8, 2),
 )

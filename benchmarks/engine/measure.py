@@ -21,8 +21,6 @@ from benchmarks.engine.rounds import (
 from benchmarks.engine.timing import MatrixProduct, interleaved
 from fedmaml.client.engines import ENGINES
 
-TOLERANCE = 1e-4
-"""Relative difference to float64 past which a float32 result is wrong."""
 FLOWER = "Flower, Ray, one client per node"
 
 
@@ -106,7 +104,7 @@ def measure(case: Case, seconds: float, contenders: Mapping[str, Entry] = CONTEN
         row = _empty(case, name, round_, flops[clients])
         try:
             contender = entry.make(round_)
-            rows.append(_checked(row, contender(), expected[clients]))
+            rows.append(_checked(case, row, contender(), expected[clients]))
         except (NotInstalledError, RefusedError) as error:
             missing = isinstance(error, NotInstalledError)
             status: Literal["not installed", "refused"] = "not installed" if missing else "refused"
@@ -143,9 +141,9 @@ def _empty(case: Case, contender: str, round_: Round, flops: float) -> Row:
     )
 
 
-def _checked(row: Row, result: Tensor, expected: Tensor) -> Row:
+def _checked(case: Case, row: Row, result: Tensor, expected: Tensor) -> Row:
     difference = reference.relative_difference(result, expected)
-    if difference <= TOLERANCE:  # false for NaN, too
+    if difference <= case.tolerance:  # false for NaN, too
         return replace(row, relative_difference=difference)
     note = f"differs from float64 by {difference:.1e}"
     return replace(row, status="wrong", relative_difference=difference, note=note)
@@ -172,7 +170,7 @@ def _flower(case: Case, everyone: Round, peak: float) -> Row:
         result, seconds = flower_round.measure(case.workload, round_)
     except NotInstalledError as error:
         return replace(row, status="not installed", note=str(error))
-    row = _checked(row, result, reference.loop(round_, torch.float64)())
+    row = _checked(case, row, result, reference.loop(round_, torch.float64)())
     return _timed(row, seconds, peak, "in a run of its own, with all its processes")
 
 
