@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedmaml.client.engines.base import Job, Memories
 from fedmaml.core.params import device_of, map_params
-from fedmaml.core.tasks import Task, TaskGroup, first_task, merged, padded
+from fedmaml.core.tasks import Task, TaskGroup, first_task, padded
 from fedmaml.strategies import CATALOGUE
 from fedmaml.strategies.base import adaptation_steps, with_adaptation_steps
 
@@ -56,7 +56,7 @@ def few(job: Job, groups: Sequence[TaskGroup], memories: Memories) -> Iterator[T
                 yield some[0]
             else:
                 support, query = (max(rows) for rows in zip(*map(_rows, some), strict=True))
-                yield merged([padded(group, support, query) for group in some])
+                yield padded(some, support, query)
 
 
 def cheapest_cuts(
@@ -124,7 +124,7 @@ def _rows_are_independent(job: Job, family: Sequence[TaskGroup], memories: Memor
     with torch.no_grad():
         try:
             alone = judged(first_task(group.tasks))
-            among = judged(first_task(padded(group, 2 * support, 2 * query).tasks))
+            among = judged(first_task(padded([group], 2 * support, 2 * query).tasks))
         except Exception:  # e.g. a network for one size of batch
             return False
     return all(_close(one, other) for one, other in zip(alone, among, strict=True))
