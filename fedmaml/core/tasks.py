@@ -95,7 +95,7 @@ def _padded(batches: Sequence[Batch], rows: int) -> Batch:
     def filled(tensors: Sequence[Tensor]) -> Tensor:
         first = torch.cat([tensor[:, :1] for tensor in tensors])
         whole = first.repeat(1, rows, *[1] * (first.ndim - 2))
-        for part, tensor in zip(whole.split(list(map(len, tensors))), tensors, strict=True):
+        for part, tensor in zip(torch.split(whole, [*map(len, tensors)]), tensors, strict=True):
             part[:, : tensor.shape[1]] = tensor
         return whole
 
