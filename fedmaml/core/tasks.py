@@ -77,34 +77,32 @@ def example_count(batch: Batch) -> Tensor:
     return torch.full((), batch.y.shape[0], dtype=torch.float64, device=batch.y.device)
 
 
-def padded(group: TaskGroup, support: int, query: int) -> TaskGroup:
-    """Give every task so many rows; what is missing are copies of the client's first example.
+def padded(groups: Sequence[TaskGroup], support: int, query: int) -> TaskGroup:
+    """Make one group of several: every task gets so many rows, as many as it has or more.
+
+    What is missing are copies of the client's first example.
 
     Returns:
         Tasks of `PaddedBatch`, though the type says `Batch`, in whose place they may stand where
         rows are not counted: `mask_of` and `example_count` tell.
     """
-    batches = zip(group.tasks, (support, query), strict=True)
-    return TaskGroup(group.clients, Task(*(_padded(batch, rows) for batch, rows in batches)))
-
-
-def _padded(batch: Batch, rows: int) -> Batch:
-    def filled(tensor: Tensor) -> Tensor:
-        missing = rows - tensor.shape[1]
-        return torch.cat([tensor, tensor[:, :1].expand(-1, missing, *tensor.shape[2:])], 1)
-
-    clients, examples = batch.y.shape[:2]
-    mask = torch.arange(rows, device=batch.y.device) < examples
-    x, y = filled(batch.x), filled(batch.y)
-    return PaddedBatch(x, y, mask.expand(clients, -1))  # type: ignore[return-value]
-
-
-def merged(groups: Sequence[TaskGroup]) -> TaskGroup:
-    """Make one group of several whose tasks have equal shapes."""
+    supports, queries = zip(*(group.tasks for group in groups), strict=True)
     clients = tuple(client for group in groups for client in group.clients)
-    return TaskGroup(
-        clients, tree_map(lambda *values: torch.cat(values), *(g.tasks for g in groups))
-    )
+    return TaskGroup(clients, Task(_padded(supports, support), _padded(queries, query)))
+
+
+def _padded(batches: Sequence[Batch], rows: int) -> Batch:
+    def filled(tensors: Sequence[Tensor]) -> Tensor:
+        first = torch.cat([tensor[:, :1] for tensor in tensors])
+        whole = first.repeat(1, rows, *[1] * (first.ndim - 2))
+        for part, tensor in zip(torch.split(whole, [*map(len, tensors)]), tensors, strict=True):
+            part[:, : tensor.shape[1]] = tensor
+        return whole
+
+    xs, ys = zip(*batches, strict=True)
+    counts = torch.tensor([y.shape[1] for y in ys for _ in range(len(y))], device=ys[0].device)
+    mask = torch.arange(rows, device=counts.device) < counts[:, None]
+    return PaddedBatch(filled(xs), filled(ys), mask)  # type: ignore[return-value]
 
 
 def group_by_shape(tasks: Mapping[int, Task]) -> list[TaskGroup]:

@@ -190,7 +190,7 @@ def test_tasks_of_other_features_and_empty_ones_are_not_mixed() -> None:
 
 def test_counts_and_joined_leave_padding_out() -> None:
     group = tasks_of(sizes=[(2, 3)])[0]
-    task = Task(*(type(b)(*(v[0] for v in b)) for b in padded(group, 5, 4).tasks))
+    task = Task(*(type(b)(*(v[0] for v in b)) for b in padded([group], 5, 4).tasks))
     assert float(example_count(task.support)) == 2
     assert float(example_count(joined(task))) == 5
     assert joined(task).x.shape == (9, 4)

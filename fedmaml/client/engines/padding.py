@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedmaml.client.engines.base import Job, Memories
 from fedmaml.core.params import device_of, map_params
-from fedmaml.core.tasks import Task, TaskGroup, first_task, merged, padded
+from fedmaml.core.tasks import Task, TaskGroup, first_task, padded
 from fedmaml.strategies import CATALOGUE
 from fedmaml.strategies.base import adaptation_steps, with_adaptation_steps
 
@@ -29,7 +29,7 @@ _DISPATCH_US = 5_000.0
 _ROW_US = 0.4
 _ROW_US_PER_MEGAFLOP = 78.0
 
-_megaflops: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
+_megaflops: WeakKeyDictionary[nn.Module, dict[torch.Size, float]] = WeakKeyDictionary()
 
 
 def few(job: Job, groups: Sequence[TaskGroup], memories: Memories) -> Iterator[TaskGroup]:
@@ -56,7 +56,7 @@ def few(job: Job, groups: Sequence[TaskGroup], memories: Memories) -> Iterator[T
                 yield some[0]
             else:
                 support, query = (max(rows) for rows in zip(*map(_rows, some), strict=True))
-                yield merged([padded(group, support, query) for group in some])
+                yield padded(some, support, query)
 
 
 def cheapest_cuts(
@@ -124,7 +124,7 @@ def _rows_are_independent(job: Job, family: Sequence[TaskGroup], memories: Memor
     with torch.no_grad():
         try:
             alone = judged(first_task(group.tasks))
-            among = judged(first_task(padded(group, 2 * support, 2 * query).tasks))
+            among = judged(first_task(padded([group], 2 * support, 2 * query).tasks))
         except Exception:  # e.g. a network for one size of batch
             return False
     return all(_close(one, other) for one, other in zip(alone, among, strict=True))
@@ -142,10 +142,15 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 
 def _megaflops_of_a_row(network: nn.Module, group: TaskGroup) -> float:
-    """Return the operations of a network on one example, forward; counted once."""
-    if network not in _megaflops:
-        x = first_task(group.tasks).query.x
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(x)
-        _megaflops[network] = counter.get_total_flops() / len(x) / 1e6
-    return _megaflops[network]
+    """Return the operations of a network on one example, forward; counted once for a shape."""
+    x = first_task(group.tasks).query.x
+    known = _megaflops.setdefault(network, {})
+    if x.shape[1:] not in known:
+        try:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                network(x)
+            flops = counter.get_total_flops() / len(x)
+        except Exception:  # whatever a network does under the counter: one use of each parameter
+            flops = 2 * sum(value.numel() for value in network.parameters())
+        known[x.shape[1:]] = flops / 1e6
+    return known[x.shape[1:]]
