@@ -102,7 +102,7 @@ def test_memory_of_clients_survives_rounds_wherever_they_live(tmp_path: Path) ->
 @pytest.mark.timeout(240)
 def test_flower_simulation_gives_the_bits_of_one_process(tmp_path: Path, data_dir: Path) -> None:
     pytest.importorskip("ray")
-    here = execute(resolve(hospitals("maml", data_dir, client_batch=1)), tmp_path / "here")
+    here = execute(resolve(hospitals("maml", data_dir)), tmp_path / "here")
     ray = resolve(hospitals("maml", data_dir, nodes=4, backend="flower-simulation"))
     there = execute(ray, tmp_path / "there")
     assert there["theta_sha256"] == here["theta_sha256"]
@@ -129,7 +129,7 @@ def test_flower_deployment_gives_the_bits_of_one_process(tmp_path: Path, data_di
 def test_every_strategy_gives_the_same_bits_on_flower(
     strategy: str, backend: str, tmp_path: Path, data_dir: Path
 ) -> None:
-    here = execute(resolve(hospitals(strategy, data_dir, client_batch=1)), tmp_path / "here")
+    here = execute(resolve(hospitals(strategy, data_dir)), tmp_path / "here")
     there = execute(
         resolve(hospitals(strategy, data_dir, nodes=4, backend=backend)), tmp_path / "there"
     )
