@@ -150,7 +150,7 @@ def train_chunk(
         memories: Client -> what it keeps.
         costs: What updates take; new measurements are added.
     """
-    chosen = plan(engine, job)
+    chosen = plan(engine, job).engine
     collected = _Collected(request)
     kept: dict[int, Params] = {}
     rejected = collected.rejected
@@ -159,7 +159,7 @@ def train_chunk(
         for group in groups:
             of_each = cost_of_update(job, memories[group.clients[0]], group, costs)
             cost |= dict.fromkeys(group.clients, of_each)
-        for part in _updates(chosen.engine, job, groups, memories, rejected):
+        for part in _updates(chosen, job, groups, memories, rejected):
             if isinstance(part, Total):
                 collected.add_total(part, cost)
                 continue
@@ -168,7 +168,7 @@ def train_chunk(
                 kept[part.clients[position]] = map_params(
                     lambda value, i=position: value[i], memory
                 )
-    return Trained(collected.reply(str(chosen)), kept, costs)
+    return Trained(collected.reply(chosen.name), kept, costs)
 
 
 def evaluate(

@@ -27,7 +27,7 @@ from fedmaml.client.engines.clients_last import with_clients_last
 from fedmaml.client.engines.generic import apply
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Learner
-from fedmaml.core.params import Params, count_entries
+from fedmaml.core.params import Params, count_entries, device_of
 from fedmaml.core.tasks import Task, TaskGroup
 from fedmaml.strategies.base import ClientUpdate, MetaStrategy
 
@@ -112,7 +112,7 @@ class Compiled(Engine):
         """Say why it cannot compute a job, as far as that is known before the first task."""
         if importlib.util.find_spec("torch._inductor.standalone_compile") is None:
             return f"torch {torch.__version__} cannot compile a graph by itself; a newer one can"
-        device = tree_leaves(job.meta)[0].device
+        device = device_of(job.meta)
         if device.type != "cpu":
             return f"it runs on the CPU, and the parameters are on {device}"
         for name, module in job.learner.network.named_modules():

@@ -24,7 +24,7 @@ from fedmaml.client.engines.recipes import NO_RECIPE, Recipe, recipe_of
 from fedmaml.core import losses
 from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum
 from fedmaml.core.learner import Learner
-from fedmaml.core.params import Layout, flatten, layout_of, unflatten
+from fedmaml.core.params import Layout, count_entries, device_of, flatten, layout_of, unflatten
 from fedmaml.core.tasks import TaskGroup
 from fedmaml.strategies.base import ClientUpdate
 
@@ -72,18 +72,18 @@ class Fused(Engine):
         chain = _chain(job.learner)
         if isinstance(chain, str):
             return chain
-        device = next(iter(job.meta["theta"].values())).device
+        device = device_of(job.meta)
         if device.type != "cpu":
             return f"it runs on the CPU, and the parameters are on {device}"
         copies = 3 + (recipe.steps if recipe.sends == "exact" else 0)
-        block_bytes = 64 * copies * _entries(job)
+        block_bytes = 64 * copies * count_entries(job.meta)
         if block_bytes > _LARGEST_BLOCK_BYTES:
             return f"the network is too large for it ({block_bytes / 2**20:.0f} MiB a block)"
         return native.missing()
 
     def objection(self, job: Job) -> str:
         """Say that a larger network is faster elsewhere."""
-        if _entries(job) > _WORTHWHILE_ENTRIES:
+        if count_entries(job.meta) > _WORTHWHILE_ENTRIES:
             return f"it does not pay above {_WORTHWHILE_ENTRIES:,} parameters"
         return ""
 
@@ -99,10 +99,6 @@ class Fused(Engine):
         if recipe is None or isinstance(chain, str):
             raise ValueError(self.refusal(job))
         yield _Call(job, recipe, chain, groups).run()
-
-
-def _entries(job: Job) -> int:
-    return sum(value.numel() for value in job.meta["theta"].values())
 
 
 @lru_cache(maxsize=32)

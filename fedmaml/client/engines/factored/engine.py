@@ -18,7 +18,7 @@ from fedmaml.client.engines.factored.updates import Sent, Sum, squared_norm_of_r
 from fedmaml.client.engines.layers import Linear, names_of
 from fedmaml.client.engines.recipes import NO_RECIPE, Recipe, recipe_of
 from fedmaml.core import losses
-from fedmaml.core.params import count_entries, squared_norm
+from fedmaml.core.params import count_entries, device_of, squared_norm
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.strategies.base import ClientUpdate
 
@@ -51,7 +51,7 @@ class Factored(Engine):
         chain = chain_of(job.learner)
         if isinstance(chain, str):
             return chain
-        device = next(iter(job.meta["theta"].values())).device
+        device = device_of(job.meta)
         return "" if device.type == "cpu" else f"the parameters are on {device}, not on the CPU"
 
     def objection(self, job: Job) -> str:
