@@ -8,7 +8,8 @@ from typing import TypeVar
 import torch
 from flwr.app import Context, Error, Message
 
-from fedmaml.client import work
+from fedmaml.client import judging, work
+from fedmaml.client.chunks import Elsewhere, Tasks
 from fedmaml.client.costs import load_costs, save_costs
 from fedmaml.client.engines import NOTHING_EXPECTED, Expected
 from fedmaml.client.memory import load_memories, save_memories
@@ -93,8 +94,8 @@ def answer_train(
     request: TrainRequest,
     context: Context,
     method: Method,
-    tasks: work.Tasks,
-    elsewhere: work.Elsewhere | None = None,
+    tasks: Tasks,
+    elsewhere: Elsewhere | None = None,
 ) -> Message:
     """Answer a train message for all clients that it names."""
     request = method.on_device(request)
@@ -121,13 +122,13 @@ def answer_evaluate(
     request: EvaluateRequest,
     context: Context,
     method: Method,
-    tasks: work.Tasks,
-    elsewhere: work.Elsewhere | None = None,
+    tasks: Tasks,
+    elsewhere: Elsewhere | None = None,
 ) -> Message:
     """Answer an evaluate message for all clients that it names."""
     request = method.on_device(request)
     memories = load_memories(context, request.clients, method.blank)
-    reply = work.evaluate(
+    reply = judging.evaluate(
         method.strategy, method.learner, request, tasks, memories, method.client_batch, elsewhere
     )
     return Message(write_evaluate_reply(reply), reply_to=message)
@@ -141,7 +142,7 @@ def error_reply(message: Message, error: Exception, stage: str) -> Message:
     return Message(Error(CLIENT_APP_RAISED, reason), reply_to=message)
 
 
-def _only(task: Task) -> work.Tasks:
+def _only(task: Task) -> Tasks:
     def tasks(clients: Sequence[int]) -> list[TaskGroup]:
         return [TaskGroup(tuple(clients), stack([task]))]
 

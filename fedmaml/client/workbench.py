@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from fedmaml.client.chunks import Tasks
 from fedmaml.client.engines import NOTHING_EXPECTED, Expected, Job, plan
 from fedmaml.client.replies import Method
-from fedmaml.client.work import Tasks
 from fedmaml.config import RunConfig, from_run_config
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError

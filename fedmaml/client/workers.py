@@ -37,9 +37,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedmaml.client import work
+from fedmaml.client import judging, work
+from fedmaml.client.chunks import Chunk
 from fedmaml.client.costs import Costs
 from fedmaml.client.engines import Job, Memories
+from fedmaml.client.gathering import Trained
 from fedmaml.client.workbench import workbench
 from fedmaml.core.errors import BackendError
 from fedmaml.core.params import (
@@ -209,19 +211,19 @@ class Crew:
         self,
         engine: str,
         request: TrainRequest,
-        chunks: Sequence[work.Chunk],
+        chunks: Sequence[Chunk],
         memories: Memories,
         costs: Costs,
-    ) -> Iterator[work.Trained]:
+    ) -> Iterator[Trained]:
         """Compute `work.train_chunk` of every chunk."""
         with self._order(request) as order:
             calls = [(order, engine, chunk, _stacked(chunk, memories), costs) for chunk in chunks]
             yield from self._workers.map(_train, calls)
 
     def evaluate(
-        self, request: EvaluateRequest, chunks: Sequence[work.Chunk], memories: Memories
+        self, request: EvaluateRequest, chunks: Sequence[Chunk], memories: Memories
     ) -> Iterator[EvaluateReply]:
-        """Compute `work.evaluate_chunk` of every chunk."""
+        """Compute `judging.evaluate_chunk` of every chunk."""
         with self._order(request) as order:
             calls = [(order, chunk, _stacked(chunk, memories)) for chunk in chunks]
             yield from self._workers.map(_evaluate, calls)
@@ -236,7 +238,7 @@ class Crew:
             yield _Order(self._run_config, bare, path, layouts)
 
 
-def _stacked(chunk: work.Chunk, memories: Memories) -> dict[str, np.ndarray]:
+def _stacked(chunk: Chunk, memories: Memories) -> dict[str, np.ndarray]:
     """Return the memories of a chunk, which is cheaper to send than one by one."""
     names = memories[chunk[0]]
     return {
@@ -282,10 +284,10 @@ def _logged(
 def _train(
     order: _Order,
     engine: str,
-    chunk: work.Chunk,
+    chunk: Chunk,
     memories: Mapping[str, np.ndarray],
     costs: Costs,
-) -> work.Trained:
+) -> Trained:
     bench = workbench(dict(order.run_config))
     trees = _tensors(order)
     common = trees.pop("common", {})
@@ -304,16 +306,14 @@ def _train(
     )
 
 
-def _evaluate(
-    order: _Order, chunk: work.Chunk, memories: Mapping[str, np.ndarray]
-) -> EvaluateReply:
+def _evaluate(order: _Order, chunk: Chunk, memories: Mapping[str, np.ndarray]) -> EvaluateReply:
     bench = workbench(dict(order.run_config))
     trees = _tensors(order)
     common = trees.pop("common", {})
     assert isinstance(order.request, EvaluateRequest)
     request = replace(order.request, clients=chunk, meta=trees, common=common)
     request = bench.method.on_device(request)
-    return work.evaluate_chunk(
+    return judging.evaluate_chunk(
         bench.method.strategy,
         bench.method.learner,
         request,
@@ -332,7 +332,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     return load_file(path)
 
 
-def _unstacked(chunk: work.Chunk, memories: Mapping[str, np.ndarray]) -> dict[int, Params]:
+def _unstacked(chunk: Chunk, memories: Mapping[str, np.ndarray]) -> dict[int, Params]:
     tensors = {name: torch.from_numpy(values) for name, values in memories.items()}
     return {
         client: map_params(lambda value, i=position: value[i], tensors)

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from fedmaml.client import work
+from fedmaml.client import judging, work
 from fedmaml.client.replies import make_method
 from fedmaml.client.workbench import find_device
 from fedmaml.config import resolve
@@ -127,7 +127,7 @@ def outcome(name: str, example: Example, device: str, batch: int) -> tuple[list[
         values += [value for client in CLIENTS for value in kept[client].values()]
         values += [torch.tensor(column) for column in reply.metrics.values()]
     evaluation = method.on_device(EvaluateRequest(1, "test", CLIENTS, start.state.meta, (2,)))
-    judged = work.evaluate(strategy, learner, evaluation, tasks, memories, batch)
+    judged = judging.evaluate(strategy, learner, evaluation, tasks, memories, batch)
     return values, judged
 
 

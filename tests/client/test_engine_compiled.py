@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from fedmaml import native
 from fedmaml.client import work
 from fedmaml.client.engines import ENGINES, LOOP, Expected, Job, Rows, compiled, plan
+from fedmaml.client.engines.base import without
 from fedmaml.client.engines.clients_last import UnknownOperationError, with_clients_last
 from fedmaml.config import resolve, to_run_config
 from fedmaml.core import losses, seeding
@@ -201,7 +202,7 @@ def reply_of(job: Job, groups: list[TaskGroup], engine: str = "compiled") -> Tra
     request = TrainRequest(1, clients, job.meta, "sum")
 
     def tasks(chosen: object) -> list[TaskGroup]:
-        return work._without(groups, set(clients) - set(chosen))  # type: ignore[call-overload]
+        return without(groups, set(clients) - set(chosen))  # type: ignore[call-overload]
 
     memories: dict[int, Params] = {client: {} for client in clients}
     return work.train(job.strategy, job.learner, request, tasks, memories, engine=engine)[0]
@@ -220,7 +221,7 @@ def test_a_client_that_diverges_is_left_out_alone(
     (rejection,) = reply.rejected
     assert rejection.reason in ("NONFINITE", "RANGE")
     assert rejection.clients == (4,)
-    expected = reply_of(job, [work._without([group], {4})[0]], "loop")
+    expected = reply_of(job, [without([group], {4})[0]], "loop")
     for name in job.meta:
         assert torch.allclose(reply.update[name].mean(), expected.update[name].mean(), atol=1e-12)  # type: ignore[union-attr]
 

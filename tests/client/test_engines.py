@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fedmaml import native
 from fedmaml.client import work
 from fedmaml.client.engines import ENGINES, LOOP, Job, Rows, Total, plan
+from fedmaml.client.engines.base import without
 from fedmaml.core import losses, seeding
 from fedmaml.core.aggregation import exact_sum
 from fedmaml.core.inner_loop import GradientSteps
@@ -141,7 +142,7 @@ def answer(
     request = TrainRequest(1, clients, job.meta, form)  # type: ignore[arg-type]
 
     def tasks(chosen: object) -> list[TaskGroup]:
-        return work._without(groups, set(clients) - set(chosen))  # type: ignore[call-overload]
+        return without(groups, set(clients) - set(chosen))  # type: ignore[call-overload]
 
     memories = dict.fromkeys(clients, memory)
     return work.train(strategy, job.learner, request, tasks, memories, batch, engine=engine)[0]

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmaml.client import work
+from fedmaml.client import judging, work
+from fedmaml.client.chunks import Tasks
 from fedmaml.core import seeding
 from fedmaml.core.aggregation import ExactSum
 from fedmaml.core.learner import Problem
@@ -25,7 +26,7 @@ def start_of(strategy: MetaStrategy, example: Example) -> Start:
     return strategy.build(example.problem, seeding.generator(0, "init"))
 
 
-def tasks_of(example: Example, spoil: int | None = None, value: float = 0.0) -> work.Tasks:
+def tasks_of(example: Example, spoil: int | None = None, value: float = 0.0) -> Tasks:
     def tasks(clients: Sequence[int]) -> list[TaskGroup]:
         chosen = {client: example.task(client) for client in clients}
         if spoil in chosen:
@@ -37,7 +38,7 @@ def tasks_of(example: Example, spoil: int | None = None, value: float = 0.0) -> 
 
 
 def train(
-    example: Example, tasks: work.Tasks, batch: int, strategy: MetaStrategy | None = None
+    example: Example, tasks: Tasks, batch: int, strategy: MetaStrategy | None = None
 ) -> TrainReply:
     strategy = strategy or MAML()
     start = start_of(strategy, example)
@@ -173,7 +174,7 @@ def test_evaluation_counts_a_diverged_client_as_worst(classification: Example) -
     request = EvaluateRequest(1, "test", CLIENTS, start.state.meta, (1, 2))
     tasks = tasks_of(classification, spoil=3, value=float("nan"))
     memories = dict.fromkeys(CLIENTS, start.memory)
-    reply = work.evaluate(strategy, start.learner, request, tasks, memories, 5)
+    reply = judging.evaluate(strategy, start.learner, request, tasks, memories, 5)
     assert set(reply.values) == {f"accuracy:{s}" for s in ("before", "after", "after@1", "after@2")}
     assert reply.values["accuracy:after"][3] == 0.0
     assert reply.values["accuracy:before"][3] > 0.0

@@ -12,7 +12,7 @@ import torch
 from torch.func import functional_call
 
 from fedmaml import config
-from fedmaml.client import work
+from fedmaml.client import judging, work
 from fedmaml.core import seeding
 from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.params import Params
@@ -289,7 +289,7 @@ def test_one_round_has_finite_losses_or_the_strategy_is_refused(
             values = reply.metrics
         else:
             request = EvaluateRequest(1, split, clients, start.state.meta)
-            reply = work.evaluate(algorithm, start.learner, request, tasks, memories, 4)
+            reply = judging.evaluate(algorithm, start.learner, request, tasks, memories, 4)
             values = reply.values
         assert reply.rejected == ()
         assert sorted(reply.clients) == list(clients)

@@ -147,3 +147,13 @@ def batch_for_weights(learner: Learner) -> int:
     """Return how many clients' own weights fit: about eight copies of 8 bytes per entry."""
     entries = sum(value.numel() for value in learner.network.parameters())
     return max(1, min(_MOST_CLIENTS, _BATCH_BYTES // (64 * max(entries, 1))))
+
+
+def without(groups: Sequence[TaskGroup], clients: set[int]) -> list[TaskGroup]:
+    """Return groups without some clients."""
+    rest = []
+    for group in groups:
+        positions = [i for i, client in enumerate(group.clients) if client not in clients]
+        if positions:
+            rest.append(select(group, positions))
+    return rest

@@ -1,0 +1,118 @@
+"""How well adaptation works at a node's clients: metrics before and after."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from fedmaml.client.chunks import Elsewhere, Tasks, cut, reject_raised, task_groups
+from fedmaml.client.engines import Memories
+from fedmaml.client.engines.base import batch_for_weights, select
+from fedmaml.client.engines.generic import apply
+from fedmaml.core.learner import Learner
+from fedmaml.core.params import Params
+from fedmaml.core.records import Rejection
+from fedmaml.core.tasks import Task, TaskGroup
+from fedmaml.messages.evaluate import EvaluateReply, EvaluateRequest
+from fedmaml.strategies.base import MetaStrategy, adaptation_steps, with_adaptation_steps
+
+R = TypeVar("R")
+
+
+def evaluate(
+    strategy: MetaStrategy,
+    learner: Learner,
+    request: EvaluateRequest,
+    tasks: Tasks,
+    memories: Memories,
+    client_batch: int = 0,
+    elsewhere: Elsewhere | None = None,
+) -> EvaluateReply:
+    """Compute the metrics of the request's clients before and after adaptation."""
+    chunks = cut(request.clients, client_batch or batch_for_weights(learner))
+    parts: Iterable[EvaluateReply]
+    if elsewhere is not None and len(chunks) > 1:
+        parts = elsewhere.evaluate(request, chunks, memories)
+    else:
+        parts = (
+            evaluate_chunk(strategy, learner, replace(request, clients=chunk), tasks, memories)
+            for chunk in chunks
+        )
+    rejected: list[Rejection] = []
+    rows: dict[int, dict[str, float]] = {}
+    for part in parts:
+        rejected += part.rejected
+        for position, client in enumerate(part.clients):
+            rows[client] = {name: column[position] for name, column in part.values.items()}
+    return _judgement(rows, rejected)
+
+
+def evaluate_chunk(
+    strategy: MetaStrategy,
+    learner: Learner,
+    request: EvaluateRequest,
+    tasks: Tasks,
+    memories: Memories,
+) -> EvaluateReply:
+    """Compute the metrics of clients that share a computation."""
+    stages = evaluation_stages(strategy, request.steps)
+
+    def metrics(task: Task, memory: Params) -> dict[str, Tensor]:
+        values = {}
+        for stage, adapting in stages.items():
+            predictor = adapting.adapt(learner, request.meta, memory, task.support)
+            prediction = predictor(task.query.x)
+            sound = prediction.isfinite().all()
+            for metric in learner.problem.metrics:
+                value = metric.function(prediction, task.query.y)
+                values[f"{metric.name}:{stage}"] = torch.where(sound, value, metric.worst)
+        return values
+
+    rejected: list[Rejection] = []
+    rows: dict[int, dict[str, float]] = {}
+    for groups in task_groups(request, tasks, learner, rejected):
+        for group in groups:
+            for clients, results in _judged(metrics, group, memories, rejected):
+                columns = {name: values.tolist() for name, values in results.items()}
+                for position, client in enumerate(clients):
+                    rows[client] = {name: column[position] for name, column in columns.items()}
+    return _judgement(rows, rejected)
+
+
+def _judgement(
+    rows: Mapping[int, Mapping[str, float]], rejected: Sequence[Rejection]
+) -> EvaluateReply:
+    clients = tuple(sorted(rows))
+    names = rows[clients[0]] if clients else {}
+    values = {name: [rows[client][name] for client in clients] for name in names}
+    return EvaluateReply(clients, values, tuple(rejected))
+
+
+def evaluation_stages(strategy: MetaStrategy, steps: Sequence[int]) -> dict[str, MetaStrategy]:
+    """Return the strategies to judge: as it is ("after"), unadapted ("before"), and at N steps."""
+    stages = {"after": strategy}
+    if adaptation_steps(strategy) is not None:
+        stages["before"] = with_adaptation_steps(strategy, 0)
+        for count in steps:
+            stages[f"after@{count}"] = with_adaptation_steps(strategy, count)
+    return stages
+
+
+def _judged(
+    function: Callable[[Task, Params], R],
+    group: TaskGroup,
+    memories: Memories,
+    rejected: list[Rejection],
+) -> Iterator[tuple[tuple[int, ...], R]]:
+    """Yield (clients, stacked results) of a group, without the clients whose computation raises."""
+    try:
+        yield group.clients, apply(function, group, memories)
+        return
+    except Exception as error:  # anything a model may raise
+        if len(group.clients) == 1:
+            reject_raised(error, group.clients, "its computation", rejected)
+            return
+    for position in range(len(group.clients)):
+        yield from _judged(function, select(group, [position]), memories, rejected)
