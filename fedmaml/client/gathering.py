@@ -137,7 +137,7 @@ class Collected:
     ) -> None:
         self._clients += clients
         self._weights += weights.tolist()
-        self._computations += [cost[client] for client in clients]
+        self._computations += map(cost.__getitem__, clients)
         for name, values in metrics.items():
             self._metrics.setdefault(name, []).extend(values.tolist())
 

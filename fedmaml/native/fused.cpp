@@ -23,7 +23,7 @@
 //             relu: a' = [h > 0], a'' = 0;  tanh: a' = 1 - h^2, a''/a' = -2 h.
 //             Only phi_0 .. phi_k are kept; activations are computed again.
 //
-// The sum over clients is exact (exact_sum.h).
+// The sum over clients is exact (lane_sums.h).
 
 #include <algorithm>
 #include <cmath>
@@ -31,7 +31,7 @@
 #include <cstring>
 #include <vector>
 
-#include "exact_sum.h"
+#include "lane_sums.h"
 #include "tiles.h"
 
 extern "C" {
@@ -101,17 +101,23 @@ template <typename T> class Block {  // the computation of the clients of one ve
         most = count[lane] > most ? count[lane] : most;
       }
       resize(b, int(most));
-      for (int lane = 0; lane < lanes; lane++) {
-        int64_t client = all_clients.order[first + lane];
-        int64_t done = 0;
-        for (int source = which; source < (both ? 2 : which + 1); source++) {
-          int64_t rows = all_clients.rows[source][client];
-          copy(b, lane, done, rows, all_clients.x[source][client], all_clients.y[source][client]);
-          done += rows;
-        }
-        for (int64_t row = 0; row < done; row++) b.coefficient[row][lane] = T(1) / T(done);
-      }
+      int64_t done[Lanes<T>::count] = {};
+      for (int source = which; source < (both ? 2 : which + 1); source++)
+        copy(b, all_clients, source, &all_clients.order[first], lanes, done);
+      for (int lane = 0; lane < lanes; lane++)
+        for (int64_t row = 0; row < done[lane]; row++) b.coefficient[row][lane] = T(1) / T(done[lane]);
     }
+  }
+
+  // Ask for the examples of coming clients, which reach the cache while others are computed.
+  void prefetch(const Clients& from, int64_t first, int64_t end) {
+    for (int64_t i = first; i < std::min(end, from.count); i++)
+      for (int source = 0; source < 2; source++) {
+        int64_t client = from.order[i];
+        int64_t bytes = from.rows[source][client] * net.width[0] * int64_t(sizeof(T));
+        const char* x = (const char*)from.x[source][client];
+        for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(x + at, 0, 2);
+      }
   }
 
   // Compute the block's updates; the losses without and with adaptation go to before and after.
@@ -122,7 +128,7 @@ template <typename T> class Block {  // the computation of the clients of one ve
     std::memcpy((void*)point, theta, P * sizeof(V));
     before = forward(judged, point);
     for (int step = 0; step < recipe.steps; step++) {
-      forward(local, point);
+      forward(local, point, false);
       V* next = recipe.sends == 1 ? point + P : point;
       T shrink = T(recipe.lr * (2 * net.l2 + recipe.proximal)), pull = T(recipe.lr * recipe.proximal);
       for (int64_t i = 0; shrink != 0 && i < P; i++)
@@ -142,7 +148,7 @@ template <typename T> class Block {  // the computation of the clients of one ve
     if (recipe.sends == 1)
       for (int step = 0; step < recipe.steps; step++) {
         point -= P;
-        forward(local, point);
+        forward(local, point, false);
         backward<ZERO>(local, point, nullptr);
         T shrink = T(recipe.lr * 2 * net.l2);
         for (int64_t i = 0; shrink != 0 && i < P; i++) product[i] = shrink * v[i];
@@ -165,16 +171,29 @@ template <typename T> class Block {  // the computation of the clients of one ve
     b.coefficient.assign(rows, V{});
   }
 
-  void copy(Batch& b, int lane, int64_t at, int64_t rows, const void* x, const void* y) {
-    constexpr int lanes = Lanes<T>::count;
-    T* __restrict inputs = (T*)(b.h[0].data() + at * net.width[0]) + lane;
-    const T* __restrict from = (const T*)x;
-    int64_t count = rows * net.width[0];
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < count; i++) inputs[i * lanes] = from[i];
-    T* outputs = (T*)(b.target.data() + at * targets) + lane;
-    for (int64_t i = 0; i < rows * targets; i++)
-      outputs[i * lanes] = net.loss == 1 ? T(((const int64_t*)y)[i]) : ((const T*)y)[i];
+  // Lay the clients' rows of a source below those that are done.
+  void copy(Batch& b, const Clients& from, int source, const int64_t* client, int lanes, int64_t* done) {
+    constexpr int all_lanes = Lanes<T>::count;
+    int I = net.width[0];
+    bool level = true;  // every lane has as many rows, at the same place
+    const T* x[all_lanes];
+    for (int lane = 0; lane < all_lanes; lane++) {
+      int64_t own = client[lane < lanes ? lane : 0];  // what an unused lane computes, nobody reads
+      x[lane] = (const T*)from.x[source][own];
+      level &= from.rows[source][own] == from.rows[source][client[0]] && done[lane] == done[0];
+    }
+    V* top = b.h[0].data() + done[0] * I;
+    int64_t laid = level ? transpose<T>(x, top, from.rows[source][client[0]] * I) : 0;
+    for (int lane = 0; lane < lanes; lane++) {
+      int64_t rows = from.rows[source][client[lane]];
+      T* inputs = (T*)(b.h[0].data() + done[lane] * I) + lane;
+      for (int64_t i = laid; i < rows * I; i++) inputs[i * all_lanes] = x[lane][i];
+      T* outputs = (T*)(b.target.data() + done[lane] * targets) + lane;
+      const void* y = from.y[source][client[lane]];
+      for (int64_t i = 0; i < rows * targets; i++)
+        outputs[i * all_lanes] = net.loss == 1 ? T(((const int64_t*)y)[i]) : ((const T*)y)[i];
+      done[lane] += rows;
+    }
   }
 
   V penalty(const V* w) {
@@ -183,20 +202,22 @@ template <typename T> class Block {  // the computation of the clients of one ve
     return sum * T(net.l2);
   }
 
-  V forward(Batch& b, const V* w) {  // fills h; returns the mean loss and leaves e_L
+  // Fill h and e_L; return the mean loss, or nothing of use if its value is not wanted.
+  V forward(Batch& b, const V* w, bool value_wanted = true) {
     for (int l = 0; l < net.layers; l++) {
       int O = net.width[l + 1];
       V* z = b.h[l + 1].data();
-      add_product(b, l, b.h[l].data(), w, w, z);
       if (net.activation[l] == 1)
-        for (int i = 0; i < b.rows * O; i++) z[i] = z[i] < 0 ? V{} : z[i];  // keeps NaN
+        add_product<RELU>(b, l, b.h[l].data(), w, w, z);
+      else
+        add_product<AS_IS>(b, l, b.h[l].data(), w, w, z);
       if (net.activation[l] == 2)
         for (int i = 0; i < b.rows * O; i++) z[i] = vtanh<T>(z[i]);
     }
-    return loss(b);
+    return loss(b, value_wanted);
   }
 
-  V loss(Batch& b) {
+  V loss(Batch& b, bool value_wanted) {
     int O = net.width[net.layers];
     V total{};
     T scale = T(net.scale);
@@ -221,11 +242,11 @@ template <typename T> class Block {  // the computation of the clients of one ve
           own = hit ? z[o] : own;
           e[o] = (p[o] - (hit ? all<T>(1) : V{})) * c;
         }
-        value = vlog<T>(sum) + most - own;
+        if (value_wanted) value = vlog<T>(sum) + most - own;
       } else {
         V q = vexp<T>(-absolute(z[0]));
         p[0] = (z[0] < 0 ? q : all<T>(1)) / (q + 1);
-        value = (z[0] < 0 ? V{} : z[0]) - z[0] * y[0] + vlog<T>(q + 1);
+        if (value_wanted) value = (z[0] < 0 ? V{} : z[0]) - z[0] * y[0] + vlog<T>(q + 1);
         e[0] = (p[0] - y[0]) * c;
       }
       total += value * c;
@@ -233,7 +254,17 @@ template <typename T> class Block {  // the computation of the clients of one ve
     return total;
   }
 
-  void through_activation(Batch& b, int l, std::vector<V>& e) {  // e_l <- a'(z_l) o e_l
+  // out = a'(z_{l-1}) o (start + e W_l)
+  template <Start from> void through(Batch& b, int l, V* out, const V* e, const V* w) {
+    int I = net.width[l], O = net.width[l + 1];
+    Matrix<V> errors{e, O, 1}, weight{w + net.weight[l], 1, I};
+    if (net.activation[l - 1] == 1)
+      return multiply<from, GATED, T>(out, errors, weight, b.rows, I, O, b.h[l].data());
+    multiply<from, AS_IS, T>(out, errors, weight, b.rows, I, O);
+    through_activation(b, l, out);
+  }
+
+  void through_activation(Batch& b, int l, V* e) {  // e <- a'(z_{l-1}) o e
     const V* h = b.h[l].data();
     int n = b.rows * net.width[l];
     if (net.activation[l - 1] == 1)
@@ -242,14 +273,14 @@ template <typename T> class Block {  // the computation of the clients of one ve
       for (int i = 0; i < n; i++) e[i] *= 1 - h[i] * h[i];
   }
 
-  // z = x W_l' + (bias of c)
-  void add_product(Batch& b, int l, const V* x, const V* w, const V* c, V* z) {
+  // z = x W_l' + (bias of c), or relu of it
+  template <Then then> void add_product(Batch& b, int l, const V* x, const V* w, const V* c, V* z) {
     int I = net.width[l], O = net.width[l + 1];
     Matrix<V> inputs{x, I, 1}, weight{w + net.weight[l], I, 1};
     if (net.bias[l] < 0)
-      multiply<ZERO, T>(z, inputs, weight, b.rows, O, I);
+      multiply<ZERO, then, T>(z, inputs, weight, b.rows, O, I);
     else
-      multiply<COLUMNS, T>(z, inputs, weight, b.rows, O, I, c + net.bias[l]);
+      multiply<COLUMNS, then, T>(z, inputs, weight, b.rows, O, I, c + net.bias[l]);
   }
 
   // From e_L: all e, and out = w + factor * gradient ("OTHER") or the gradient ("ZERO"); out may be w,
@@ -259,8 +290,7 @@ template <typename T> class Block {  // the computation of the clients of one ve
       int I = net.width[l], O = net.width[l + 1];
       const V* e = b.e[l + 1].data();
       if (l > 0) {
-        multiply<ZERO, T>(b.e[l].data(), {e, O, 1}, {w + net.weight[l], 1, I}, b.rows, I, O);
-        through_activation(b, l, b.e[l]);
+        through<ZERO>(b, l, b.e[l].data(), e, w);
       }
       if (out) gradient_of<from>(b, l, e, b.h[l].data(), w, out, factor);
     }
@@ -271,12 +301,10 @@ template <typename T> class Block {  // the computation of the clients of one ve
   void gradient_of(Batch& b, int l, const V* e, const V* h, const V* start, V* out, T factor) {
     int I = net.width[l], O = net.width[l + 1];
     int64_t at = net.weight[l];
-    multiply<from, T>(out + at, {e, 1, O}, {h, 1, I}, O, I, b.rows, start + at, factor);
-    for (int o = 0; net.bias[l] >= 0 && o < O; o++) {
-      V sum{};
-      for (int row = 0; row < b.rows; row++) sum += e[row * O + o];
-      out[net.bias[l] + o] = from == OTHER ? start[net.bias[l] + o] + factor * sum : sum;
-    }
+    multiply<from, AS_IS, T>(out + at, {e, 1, O}, {h, 1, I}, O, I, b.rows, start + at, factor);
+    if ((at = net.bias[l]) < 0) return;
+    const V one = all<T>(1);
+    multiply<from, AS_IS, T>(out + at, {e, 1, O}, {&one, 0, 0}, O, 1, b.rows, start + at, factor);
   }
 
   // v <- v + factor * H(w) v, after both passes at w.
@@ -284,11 +312,11 @@ template <typename T> class Block {  // the computation of the clients of one ve
     for (int l = 0; l < net.layers; l++) {
       int I = net.width[l], O = net.width[l + 1];
       V* rz = b.rz[l + 1].data();
-      add_product(b, l, b.h[l].data(), v, v, rz);
-      if (l) multiply<OLD, T>(rz, {b.rh[l].data(), I, 1}, {w + net.weight[l], I, 1}, b.rows, O, I);
+      add_product<AS_IS>(b, l, b.h[l].data(), v, v, rz);
+      if (l) multiply<OLD, AS_IS, T>(rz, {b.rh[l].data(), I, 1}, {w + net.weight[l], I, 1}, b.rows, O, I);
       if (l + 1 == net.layers) break;
       std::memcpy((void*)b.rh[l + 1].data(), rz, size_t(b.rows) * O * sizeof(V));
-      through_activation(b, l + 1, b.rh[l + 1]);
+      through_activation(b, l + 1, b.rh[l + 1].data());
     }
     curvature_of_loss(b);
     for (int l = net.layers - 1; l >= 0; l--) {
@@ -296,16 +324,15 @@ template <typename T> class Block {  // the computation of the clients of one ve
       const V *e = b.e[l + 1].data(), *re = b.re[l + 1].data();
       V* next = b.re[l].data();
       if (l) {
-        multiply<ZERO, T>(next, {re, O, 1}, {w + net.weight[l], 1, I}, b.rows, I, O);
-        multiply<OLD, T>(next, {e, O, 1}, {v + net.weight[l], 1, I}, b.rows, I, O);
-        through_activation(b, l, b.re[l]);
+        multiply<ZERO, AS_IS, T>(next, {re, O, 1}, {w + net.weight[l], 1, I}, b.rows, I, O);
+        through<OLD>(b, l, next, e, v);
         if (net.activation[l - 1] == 2)
           for (int i = 0; i < b.rows * I; i++) next[i] -= 2 * b.h[l][i] * b.rz[l][i] * b.e[l][i];
       }
       gradient_of<OTHER>(b, l, re, b.h[l].data(), v, v, factor);
       int64_t at = net.weight[l];
       if (l)
-        multiply<OTHER, T>(v + at, {e, 1, O}, {b.rh[l].data(), 1, I}, O, I, b.rows, v + at, factor);
+        multiply<OTHER, AS_IS, T>(v + at, {e, 1, O}, {b.rh[l].data(), 1, I}, O, I, b.rows, v + at, factor);
     }
   }
 
@@ -325,29 +352,6 @@ template <typename T> class Block {  // the computation of the clients of one ve
   }
 };
 
-// Add weight * v of the lanes to sums: [limbs][entries], a vector of partial sums each. The first limb of
-// numbers below half its grid is 0 and may be left out.
-template <typename T, int first_limb>
-void add_exactly(const Vec<T>* v, const double* weight, int64_t entries, Doubles* sums) {
-  constexpr int halves = Lanes<T>::halves;
-  Doubles w[halves];
-  std::memcpy(w, weight, sizeof w);
-  for (int64_t i = 0; i < entries; i++) {
-    typename Lanes<T>::Half part[halves];
-    std::memcpy(part, v + i, sizeof part);
-    Doubles limbs[LIMBS] = {};
-#pragma GCC unroll 2
-    for (int half = 0; half < halves; half++) {
-      Doubles rest = __builtin_convertvector(part[half], Doubles) * w[half];
-      rest = w[half] == 0.0 ? Doubles{} : rest;  // what is unsound may not be a number
-#pragma GCC unroll 3
-      for (int level = first_limb; level < LIMBS; level++) limbs[level] += take_limb(rest, level);
-    }
-#pragma GCC unroll 3
-    for (int level = first_limb; level < LIMBS; level++) sums[level * entries + i] += limbs[level];
-  }
-}
-
 template <typename T>
 void run(const Network& net, const Recipe& recipe, const T* theta, const Clients& clients, Result out) {
   constexpr int lanes = Lanes<T>::count;
@@ -359,6 +363,7 @@ void run(const Network& net, const Recipe& recipe, const T* theta, const Clients
   for (int64_t first = 0; first < clients.count; first += lanes) {
     int used = int(clients.count - first < lanes ? clients.count - first : lanes);
     block.load(clients, first, used);
+    block.prefetch(clients, first + lanes, first + 2 * lanes);
     Vec<T> before, after, largest{};
     const Vec<T>* v = block.update(before, after);
     Int<T> number = largest == largest;

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
+#include <utility>
 
 #include "exact_sum.h"
 
@@ -71,3 +73,45 @@ template <typename T> inline Vec<T> vlog(Vec<T> x) {
   Vec<T> log = __builtin_convertvector(n, Vec<T>) * T(0.69314718055994531) + 2 * s * series;
   return x == x ? log : x;
 }
+
+// Lay one array per lane side by side, to[i][lane] = from[lane][i], in squares of as many entries as
+// there are lanes; returns how many entries were laid, the rest is left. A square is transposed by
+// exchanging, for each bit s of an index, the entries (i, j + s) and (i + s, j).
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+template <int s, bool lower, typename V, int... j>
+inline V exchanged(V a, V b, std::integer_sequence<int, j...>) {
+  constexpr int L = sizeof...(j);
+  if constexpr (lower)
+    return __builtin_shufflevector(a, b, ((j & s) ? L + j : j ^ s)...);
+  else
+    return __builtin_shufflevector(a, b, ((j & s) ? L + (j ^ s) : j)...);
+}
+template <int s, typename V, int L> inline void exchange(V (&square)[L]) {
+  if constexpr (s < L) {
+    constexpr auto indices = std::make_integer_sequence<int, L>();
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++) {
+      if (i & s) continue;
+      V a = square[i], b = square[i + s];
+      square[i] = exchanged<s, false>(a, b, indices);
+      square[i + s] = exchanged<s, true>(a, b, indices);
+    }
+    exchange<2 * s>(square);
+  }
+}
+template <typename T> inline int64_t transpose(const T* const* from, Vec<T>* to, int64_t entries) {
+  constexpr int L = Lanes<T>::count;
+  int64_t done = 0;
+  for (; done + L <= entries; done += L) {
+    Vec<T> square[L];
+#pragma GCC unroll 16
+    for (int lane = 0; lane < L; lane++) std::memcpy(&square[lane], from[lane] + done, sizeof(Vec<T>));
+    exchange<1>(square);
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++) to[done + i] = square[i];
+  }
+  return done;
+}
+#else
+template <typename T> inline int64_t transpose(const T* const*, Vec<T>*, int64_t) { return 0; }
+#endif

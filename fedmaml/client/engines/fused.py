@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, compress
 from itertools import chain as chain_of
 from typing import Any, ClassVar
 
@@ -233,15 +233,15 @@ class _Call:
         if stack is not None:
             update = {"theta": unflatten(stack, layout_of(self._job.meta["theta"]))}
             return Rows(self._clients, ClientUpdate(update, self._weight, metrics, {}))
-        usable = sound.nonzero()[:, 0].tolist()
-        everyone = len(usable) == count
-        weight = self._weight if everyone else self._weight[sound]
+        sums = {"theta": ExactSum(limbs, float(self._weight[sound].sum()), int(sound.sum()))}
+        if bool(sound.all()):
+            return Total(self._clients, self._weight, metrics, sums)
         return Total(
-            clients=tuple(self._clients[i] for i in usable),
-            weight=weight,
-            metrics=metrics if everyone else {n: v[sound] for n, v in metrics.items()},
-            sums={"theta": ExactSum(limbs, float(weight.sum()), len(usable))},
-            unsound=tuple(self._clients[i] for i in (~sound).nonzero()[:, 0].tolist()),
+            clients=tuple(compress(self._clients, sound.tolist())),
+            weight=self._weight[sound],
+            metrics={name: values[sound] for name, values in metrics.items()},
+            sums=sums,
+            unsound=tuple(compress(self._clients, (~sound).tolist())),
         )
 
     def _keep(self, values: np.ndarray) -> int:
