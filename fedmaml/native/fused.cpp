@@ -175,15 +175,15 @@ template <typename T> class Block {  // the computation of the clients of one ve
   void copy(Batch& b, const Clients& from, int source, const int64_t* client, int lanes, int64_t* done) {
     constexpr int all_lanes = Lanes<T>::count;
     int I = net.width[0];
-    bool level = true;  // every lane has as many rows, at the same place
+    int64_t shared = from.rows[source][client[0]];  // rows that all lanes have, at the same place
     const T* x[all_lanes];
     for (int lane = 0; lane < all_lanes; lane++) {
       int64_t own = client[lane < lanes ? lane : 0];  // what an unused lane computes, nobody reads
       x[lane] = (const T*)from.x[source][own];
-      level &= from.rows[source][own] == from.rows[source][client[0]] && done[lane] == done[0];
+      shared = lane < lanes && done[lane] != done[0] ? 0 : std::min(shared, from.rows[source][own]);
     }
     V* top = b.h[0].data() + done[0] * I;
-    int64_t laid = level ? transpose<T>(x, top, from.rows[source][client[0]] * I) : 0;
+    int64_t laid = transpose<T>(x, top, shared * I);
     for (int lane = 0; lane < lanes; lane++) {
       int64_t rows = from.rows[source][client[lane]];
       T* inputs = (T*)(b.h[0].data() + done[lane] * I) + lane;
