@@ -1,7 +1,7 @@
 """What a node trains for one request, as functions: tasks in, updates out.
 
 A node's clients are cut into chunks of ``client_batch``; each chunk goes through an engine
-(`fedmaml.client.engines`) by itself, here or in a worker process (`fedmaml.client.workers`), and
+(`fedmaml.client.engines`) by itself, here or in a worker process (`fedmaml.client.crew`), and
 the parts add up to the reply (`fedmaml.client.gathering`). A client that fails or diverges is left
 out with a reason and never harms the others.
 """
