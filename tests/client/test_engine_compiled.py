@@ -5,7 +5,7 @@ seconds each.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map
 
-from fedmaml import native
 from fedmaml.client import work
 from fedmaml.client.engines import COMPILED, ENGINES, LOOP, Job, Rows, compiled, plan
 from fedmaml.client.engines.base import without
@@ -258,14 +257,6 @@ def test_every_strategy_equals_the_loop(name: str, dtype: torch.dtype) -> None:
 def test_refuses_layers_that_it_does_not_know() -> None:
     problem = Problem(lambda: Conv4(1, 16, 3, filters=4), losses.cross_entropy, (), classes=3)
     assert "Conv2d 'body.0.0'" in ENGINE.refusal(job_of(FOMAML(), problem)[0])
-
-
-@pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("FEDMAML_NATIVE", "0")
-    native._library.cache_clear()
-    yield
-    native._library.cache_clear()
 
 
 @pytest.mark.usefixtures("no_compiler")
