@@ -9,9 +9,10 @@ from collections.abc import Callable
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedmaml.client.crew import Crew
 from fedmaml.client.replies import answer_evaluate, answer_train, error_reply
 from fedmaml.client.workbench import Workbench, workbench
-from fedmaml.client.workers import Crew, workers_of
+from fedmaml.client.workers import workers_of
 from fedmaml.core.params import Params
 from fedmaml.messages.evaluate import read_evaluate_request
 from fedmaml.messages.roll_call import RollCallReply, write_roll_call_reply

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -11,11 +11,10 @@ from flwr.app import Context, Error, Message
 from fedmaml.client import judging, work
 from fedmaml.client.chunks import Elsewhere, Tasks
 from fedmaml.client.costs import load_costs, save_costs
-from fedmaml.client.engines import NOTHING_EXPECTED, Expected
 from fedmaml.client.memory import load_memories, save_memories
 from fedmaml.core import seeding
 from fedmaml.core.errors import FedmamlError
-from fedmaml.core.learner import Learner, Problem
+from fedmaml.core.learner import Learner, Problem, on_device
 from fedmaml.core.params import Params, to_device
 from fedmaml.core.tasks import Task, TaskGroup, stack
 from fedmaml.flower_internals import CLIENT_APP_RAISED
@@ -25,9 +24,11 @@ from fedmaml.messages.evaluate import (
     write_evaluate_reply,
 )
 from fedmaml.messages.train import TrainRequest, read_train_request, write_train_reply
-from fedmaml.strategies.base import MetaStrategy
+from fedmaml.strategies.base import MetaStrategy, Start
 
 Q = TypeVar("Q", TrainRequest, EvaluateRequest)
+
+CPU = torch.device("cpu")
 
 logger = logging.getLogger("fedmaml")
 
@@ -42,7 +43,6 @@ class Method:
         blank: A new client's memory, from its ``build``.
         client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
         engine: Name of an engine, or "auto".
-        expected: How much work of this kind this process may expect.
         device: Where updates are computed; what messages carry is on the CPU.
     """
 
@@ -51,8 +51,7 @@ class Method:
     blank: Params
     client_batch: int = 0
     engine: str = "auto"
-    expected: Expected = NOTHING_EXPECTED
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = CPU
 
     def on_device(self, request: Q) -> Q:
         """Return a request whose meta-parameters are where updates are computed."""
@@ -61,8 +60,19 @@ class Method:
 
 def make_method(strategy: MetaStrategy, problem: Problem, seed: int = 0) -> Method:
     """Build a strategy as the server of the same seed does."""
-    start = strategy.build(problem, seeding.generator(seed, "init"))
-    return Method(strategy, start.learner, start.memory)
+    return method_of(strategy, strategy.build(problem, seeding.generator(seed, "init")))
+
+
+def method_of(
+    strategy: MetaStrategy,
+    start: Start,
+    client_batch: int = 0,
+    engine: str = "auto",
+    device: torch.device = CPU,
+) -> Method:
+    """Make a strategy that was built ready to answer; see `Method` for what is optional."""
+    learner = on_device(start.learner, device)
+    return Method(strategy, learner, start.memory, client_batch, engine, device)
 
 
 def train_reply(
@@ -109,7 +119,6 @@ def answer_train(
         method.client_batch,
         load_costs(context),
         method.engine,
-        method.expected,
         elsewhere,
     )
     save_memories(context, trained.memories)

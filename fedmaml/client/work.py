@@ -1,7 +1,7 @@
 """What a node trains for one request, as functions: tasks in, updates out.
 
 A node's clients are cut into chunks of ``client_batch``; each chunk goes through an engine
-(`fedmaml.client.engines`) by itself, here or in a worker process (`fedmaml.client.workers`), and
+(`fedmaml.client.engines`) by itself, here or in a worker process (`fedmaml.client.crew`), and
 the parts add up to the reply (`fedmaml.client.gathering`). A client that fails or diverges is left
 out with a reason and never harms the others.
 """
@@ -17,9 +17,7 @@ from fedmaml.client.chunks import Elsewhere, Tasks, cut, reject_raised, task_gro
 from fedmaml.client.costs import Costs, cost_of_update
 from fedmaml.client.engines import (
     LOOP,
-    NOTHING_EXPECTED,
     Engine,
-    Expected,
     Job,
     Memories,
     Rows,
@@ -50,7 +48,6 @@ def train(
     client_batch: int = 0,
     known_costs: Costs | None = None,
     engine: str = "auto",
-    expected: Expected = NOTHING_EXPECTED,
     elsewhere: Elsewhere | None = None,
 ) -> Trained:
     """Compute the updates of the request's clients.
@@ -64,12 +61,11 @@ def train(
         client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
         known_costs: What updates take, as measured before.
         engine: Name of an engine, or "auto".
-        expected: How much more of the same is to come.
         elsewhere: Computes chunks if there are several; None: here, one after the other.
     """
     request = replace(request, form=smaller_form(request))
     wanted = "loop" if client_batch == 1 else engine
-    job = Job(strategy, learner, request.meta, request.form, expected)
+    job = Job(strategy, learner, request.meta, request.form)
     chosen = plan(wanted, job)
     # One by one is the engine's business: however many share a chunk, `loop` computes each alone.
     batch = client_batch if client_batch > 1 else chosen.engine.client_batch(job)

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 
 from fedmaml.client.chunks import Tasks
-from fedmaml.client.engines import NOTHING_EXPECTED, Expected, Job, plan
-from fedmaml.client.replies import Method
-from fedmaml.config import RunConfig, from_run_config
+from fedmaml.client.engines import Job, plan
+from fedmaml.client.replies import Method, method_of
+from fedmaml.config import from_run_config
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError
-from fedmaml.core.learner import on_device
 from fedmaml.core.params import Params, to_device
 from fedmaml.simulations.scenario import SPLITS, Scenario
 
@@ -49,33 +48,12 @@ def workbench(run_config: Mapping[str, Any]) -> Workbench:
 def _workbench(items: tuple[tuple[str, Any], ...]) -> Workbench:
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
     config = from_run_config(dict(items))
-    strategy, scenario = config.make_strategy(), config.make_scenario()
+    strategy, device = config.make_strategy(), find_device(config.device)
     start = strategy.build(config.make_problem(), seeding.generator(config.seed, "init"))
-    device = find_device(config.device)
-    method = Method(
-        strategy,
-        on_device(start.learner, device),
-        start.memory,
-        client_batch=config.client_batch,
-        engine=config.engine,
-        expected=expected_of(config, scenario),
-        device=device,
-    )
-    meta = to_device(start.state.meta, device)
-    job = Job(strategy, method.learner, meta, expected=method.expected)
+    method = method_of(strategy, start, config.client_batch, config.engine, device)
+    job = Job(strategy, method.learner, to_device(start.state.meta, device))
     chosen = plan("loop" if config.client_batch == 1 else config.engine, job)
-    return Workbench(scenario, method, config.workers, str(chosen))
-
-
-def expected_of(config: RunConfig, scenario: Scenario) -> Expected:
-    """Return what one process computes in a run; nothing where processes come and go.
-
-    Workers do not count: results may not depend on their number.
-    """
-    if config.backend != "in-process":
-        return NOTHING_EXPECTED
-    cohort = config.clients or len(scenario.clients()["train"])
-    return Expected(config.rounds * min(config.nodes, cohort), config.rounds * cohort)
+    return Workbench(config.make_scenario(), method, config.workers, str(chosen))
 
 
 def find_device(name: str) -> torch.device:

@@ -1,67 +1,76 @@
-"""Worker processes: chunks of clients on several cores, with the bits of one.
+"""Worker processes, which compute calls of functions for the process that started them.
 
     workers_of(count)     the worker processes of this process, started once and kept
-    Crew(...).train       what `fedmaml.client.work` takes as ``elsewhere``
 
-A worker has one thread, a workbench of its own, and makes the tasks of its clients itself. What it
-needs of a request is written to a file once, whatever the number of chunks.
+A worker has one thread to compute with. Each has a pipe of its own, and only the thread that wants
+the results reads and writes them all: there is no lock that a killed process could hold, and a
+message that it did not finish ends in an end of file. (`concurrent.futures` has one pipe for the
+results of all, open at both ends here: killing a worker amid a result leaves it waiting for ever.)
 
-Workers cannot outlive the process that started them, however it ends: they hold the reading end of
-a pipe that closes with it. One that dies is replaced, and what it did not finish is done again.
+Workers cannot outlive the process that started them, however it ends: their pipes end with it. One
+that dies is replaced, and what it did not finish is done again.
 """
 
+import atexit
 import logging
 import os
+import pickle
 import shutil
 import signal
 import tempfile
 import threading
+import traceback
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 from logging.handlers import QueueHandler
-from multiprocessing import active_children, get_context
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from fedmaml.client import judging, work
-from fedmaml.client.chunks import Chunk
-from fedmaml.client.costs import Costs
-from fedmaml.client.engines import Job, Memories
-from fedmaml.client.gathering import Trained
-from fedmaml.client.workbench import workbench
 from fedmaml.core.errors import BackendError
-from fedmaml.core.params import (
-    Layout,
-    MetaParams,
-    Params,
-    flatten,
-    layout_of,
-    map_params,
-    unflatten,
-)
-from fedmaml.messages.evaluate import EvaluateReply, EvaluateRequest
-from fedmaml.messages.train import TrainRequest
 
 R = TypeVar("R")
 
 MOST_DEATHS = 3
-"""So many workers may die before one more chunk is finished."""
+"""So many workers may die of the same call."""
 
 logger = logging.getLogger("fedmaml")
+
+
+class _Answer(NamedTuple):
+    """What came of a call.
+
+    Attributes:
+        error: What the function raised.
+        result: What it returned.
+        records: What it would have logged.
+    """
+
+    error: Exception | None
+    result: Any
+    records: list[logging.LogRecord]
+
+
+class _Worker:
+    """A process, its pipe, and the number of the call that it is at work on."""
+
+    def __init__(self, folder: str) -> None:
+        context = get_context("spawn")  # a fork would copy locks that other threads hold
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, folder))
+        self.process.start()
+        theirs.close()  # so that its end is the end of the file
+        self.call: int | None = None
 
 
 class Workers:
@@ -73,45 +82,34 @@ class Workers:
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._executor: ProcessPoolExecutor | None = None
-        self._leash: Connection | None = None
-        self._processes: set[BaseProcess] = set()
+        self._staff: list[_Worker] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._names = count()
+        atexit.register(_end, self._staff)  # before multiprocessing waits for its processes
 
     def map(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
         """Yield ``function(*call)`` of each call, in their order.
 
         Raises:
             BackendError: If workers die again and again.
+            Exception: What the function raises.
         """
-        done = deaths = 0
-        while done < len(calls):
-            before = done
-            try:
-                for future in self._submit(function, calls[done:]):
-                    result, records = future.result()
-                    for record in records:
-                        logging.getLogger(record.name).handle(record)
-                    done += 1
-                    yield result
-            except BrokenProcessPool as error:
-                self.end()
-                deaths = 1 if done > before else deaths + 1
-                if deaths >= MOST_DEATHS:
-                    raise BackendError(
-                        f"a worker process died {deaths} times in a row (see the log above; if it "
-                        "says nothing, most likely memory ran out: then use fewer --workers, or a "
-                        "smaller --client-batch. A script of your own that starts runs must do so "
-                        "below `if __name__ == '__main__':`)"
-                    ) from error
-                logger.warning(
-                    "a worker process died; new ones are started, and what was not finished is "
-                    "computed again"
-                )
-            except BaseException:  # Ctrl-C, or nobody wants the rest
-                self.end()
-                raise
+        todo, deaths = deque(range(len(calls))), Counter[int]()
+        answers: dict[int, _Answer] = {}
+        turn = 0
+        try:
+            while turn < len(calls):
+                self._start(min(self._number, len(calls)))
+                dead = self._hand_out(function, calls, todo)
+                dead += self._collect(answers, block=not dead and turn not in answers)
+                for worker in dead:
+                    self._bury(worker, todo, deaths)
+                if turn in answers:
+                    yield _result(answers.pop(turn))
+                    turn += 1
+        except BaseException:  # Ctrl-C, or nobody wants the rest
+            self.end()
+            raise
 
     @contextmanager
     def file(self, groups: Mapping[str, Tensor]) -> Iterator[Path]:
@@ -127,33 +125,69 @@ class Workers:
 
     def end(self) -> None:
         """End the processes, whatever they do; the next `map` starts new ones."""
-        for process in self._processes:
-            process.kill()
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
-        self._executor, self._processes = None, set()
+        _end(self._staff)
 
-    def _submit(
-        self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]
-    ) -> list[Future[tuple[R, list[logging.LogRecord]]]]:
-        """Hand calls to the processes, which start as they are needed."""
-        executor, others = self._running(), set(active_children()) - self._processes
-        level = logger.getEffectiveLevel()
-        try:
-            with _interrupts_blocked():  # workers inherit it: Ctrl-C is this process's business
-                return [executor.submit(_logged, level, function, *call) for call in calls]
-        finally:
-            self._processes = set(active_children()) - others
-
-    def _running(self) -> ProcessPoolExecutor:
-        if self._executor is None:
-            context = get_context("spawn")  # a fork would copy locks that other threads hold
-            held, self._leash = context.Pipe(duplex=False)
+    def _start(self, number: int) -> None:
+        """Let there be so many processes at least."""
+        if len(self._staff) < number:
             folder = "" if self._folder is None else self._folder.name
-            self._executor = ProcessPoolExecutor(
-                self._number, context, initializer=_begin, initargs=(held, folder)
+            with _interrupts_held_back():
+                while len(self._staff) < number:
+                    self._staff.append(_Worker(folder))
+
+    def _hand_out(
+        self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]], todo: deque[int]
+    ) -> list[_Worker]:
+        """Give calls to those who have nothing to do; return the workers that are found dead."""
+        level, dead = logger.getEffectiveLevel(), []
+        for worker in self._staff:
+            if todo and worker.call is None:
+                worker.call = todo.popleft()
+                try:
+                    worker.pipe.send((level, function, calls[worker.call]))
+                except OSError:
+                    dead.append(worker)
+        return dead
+
+    def _collect(self, answers: dict[int, _Answer], *, block: bool) -> list[_Worker]:
+        """Take in the answers that are there, or the next; return the workers that are dead."""
+        busy = {worker.pipe: worker for worker in self._staff if worker.call is not None}
+        dead = []
+        for pipe in wait(list(busy), None if block else 0):
+            worker = busy[pipe]  # type: ignore[index]
+            assert worker.call is not None
+            try:
+                answers[worker.call] = worker.pipe.recv()
+            except (EOFError, OSError):
+                dead.append(worker)
+            else:
+                worker.call = None
+        return dead
+
+    def _bury(self, worker: _Worker, todo: deque[int], deaths: Counter[int]) -> None:
+        """Put a dead worker's call first again.
+
+        Raises:
+            BackendError: If it was the last that is tried.
+        """
+        if worker not in self._staff:
+            return  # found dead twice
+        self._staff.remove(worker)
+        _end([worker])
+        assert worker.call is not None
+        todo.appendleft(worker.call)
+        deaths[worker.call] += 1
+        if deaths[worker.call] == MOST_DEATHS:
+            raise BackendError(
+                f"a worker process died {MOST_DEATHS} times in a row at the same work (see the log "
+                "above; if it says nothing, most likely memory ran out: then use fewer --workers, "
+                "or a smaller --client-batch. A script of your own that starts runs must do so "
+                "below `if __name__ == '__main__':`)"
             )
-        return self._executor
+        logger.warning(
+            "a worker process died; a new one is started, and what was not finished is computed "
+            "again"
+        )
 
 
 @lru_cache(maxsize=8)
@@ -162,179 +196,99 @@ def workers_of(number: int) -> Workers:
     return Workers(number)
 
 
+def _result(answer: _Answer) -> Any:
+    """Log what a worker would have logged; return what it returned, or raise what it raised."""
+    for record in answer.records:
+        logging.getLogger(record.name).handle(record)
+    if answer.error is not None:
+        raise answer.error
+    return answer.result
+
+
+def _end(staff: list[_Worker]) -> None:
+    """End processes, in place; whoever is interrupted here may call it again."""
+    for worker in staff:
+        worker.process.kill()
+    for worker in staff:
+        worker.process.join()
+        worker.pipe.close()
+    staff.clear()
+
+
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Let processes and threads that are started meanwhile never see Ctrl-C."""
+def _interrupts_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait, so that no process is half started, and those started never see it.
+
+    Processes inherit the mask of blocked signals. It holds back nothing by itself: another thread
+    may take the signal, and Python then interrupts the main thread all the same.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    came: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    replaced = threading.current_thread() is threading.main_thread() and handler is not None
+    resource_tracker.ensure_running()  # or the first process starts it, which unblocks the signal
+    if replaced:
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-# --- what workers are told ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What all chunks of a request have in common.
-
-    Attributes:
-        run_config: Items of the Flower run config.
-        request: Without clients and tensors.
-        path: File with the tensors, one for each group.
-        layouts: Group -> names and shapes; "common" holds the scenario's totals.
-    """
-
-    run_config: tuple[tuple[str, Any], ...]
-    request: TrainRequest | EvaluateRequest
-    path: Path
-    layouts: tuple[tuple[str, Layout], ...]
-
-
-class Crew:
-    """The workers of a node, at work on a run.
-
-    Args:
-        workers: The processes.
-        run_config: The Flower run config, from which each makes its workbench.
-    """
-
-    def __init__(self, workers: Workers, run_config: Mapping[str, Any]) -> None:
-        self._workers = workers
-        self._run_config = tuple(sorted(run_config.items()))
-
-    def train(
-        self,
-        engine: str,
-        request: TrainRequest,
-        chunks: Sequence[Chunk],
-        memories: Memories,
-        costs: Costs,
-    ) -> Iterator[Trained]:
-        """Compute `work.train_chunk` of every chunk."""
-        with self._order(request) as order:
-            calls = [(order, engine, chunk, _stacked(chunk, memories), costs) for chunk in chunks]
-            yield from self._workers.map(_train, calls)
-
-    def evaluate(
-        self, request: EvaluateRequest, chunks: Sequence[Chunk], memories: Memories
-    ) -> Iterator[EvaluateReply]:
-        """Compute `judging.evaluate_chunk` of every chunk."""
-        with self._order(request) as order:
-            calls = [(order, chunk, _stacked(chunk, memories)) for chunk in chunks]
-            yield from self._workers.map(_evaluate, calls)
-
-    @contextmanager
-    def _order(self, request: TrainRequest | EvaluateRequest) -> Iterator[_Order]:
-        trees = request.meta | ({"common": request.common} if request.common else {})
-        layouts = tuple((group, layout_of(params)) for group, params in trees.items())
-        bare = replace(request, clients=(), meta={}, common={})
-        flat = {group: flatten(params).cpu() for group, params in trees.items()}
-        with self._workers.file(flat) as path:
-            yield _Order(self._run_config, bare, path, layouts)
-
-
-def _stacked(chunk: Chunk, memories: Memories) -> dict[str, np.ndarray]:
-    """Return the memories of a chunk, which is cheaper to send than one by one."""
-    names = memories[chunk[0]]
-    return {
-        name: torch.stack([memories[client][name] for client in chunk]).numpy() for name in names
-    }
+        if replaced:
+            signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 # --- what a worker does ---------------------------------------------------------------------------
 
 
-def _begin(leash: Connection, folder: str) -> None:
-    """Make this process a worker: one thread, and no life without the process that started it."""
-
-    def follow() -> None:
-        with suppress(EOFError, OSError):
-            leash.recv_bytes()  # nothing is ever sent; it ends with the process at the other end
-        if folder:  # which was killed, or it would have cleaned up itself
-            shutil.rmtree(folder, ignore_errors=True)
-        os._exit(0)
-
-    threading.Thread(target=follow, daemon=True).start()
+def _serve(pipe: Connection, folder: str) -> None:
+    """Answer calls, in a process with one thread to compute with, as long as its node lives."""
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
     # By value: handles to shared memory would need this process to live until they are read.
     ForkingPickler.register(Tensor, lambda value: (torch.from_numpy, (value.detach().numpy(),)))
+    calls: SimpleQueue[tuple[int, Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
+
+    def receive() -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                calls.put(pipe.recv())
+        if folder:  # the node was killed, or it would have cleaned up itself
+            shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+    threading.Thread(target=receive, daemon=True).start()
+    while True:
+        answer = _answer(*calls.get())
+        with suppress(OSError):  # nobody wants it any more: `receive` ends this process
+            pipe.send(answer)
 
 
-def _logged(
-    level: int, function: Callable[..., R], *args: Any
-) -> tuple[R, list[logging.LogRecord]]:
-    """Call a function; return what it returns and what it would have logged."""
+def _answer(level: int, function: Callable[..., Any], call: tuple[Any, ...]) -> _Answer:
+    """Call a function; return what came of it, and what it would have logged."""
     records: SimpleQueue[logging.LogRecord] = SimpleQueue()
     handler = QueueHandler(records)  # makes records fit to be sent
     logger.propagate = False
     logger.setLevel(level)
     logger.addHandler(handler)
+    error, result = None, None
     try:
-        result = function(*args)
+        result = function(*call)
+    except Exception as raised:  # the node raises it
+        error = _portable(raised)
     finally:
         logger.removeHandler(handler)
-    return result, [records.get() for _ in range(records.qsize())]
+    return _Answer(error, result, [records.get() for _ in range(records.qsize())])
 
 
-def _train(
-    order: _Order,
-    engine: str,
-    chunk: Chunk,
-    memories: Mapping[str, np.ndarray],
-    costs: Costs,
-) -> Trained:
-    bench = workbench(dict(order.run_config))
-    trees = _tensors(order)
-    common = trees.pop("common", {})
-    assert isinstance(order.request, TrainRequest)
-    method = bench.method
-    request = replace(order.request, clients=chunk, meta=trees, common=common)
-    request = method.on_device(request)
-    job = Job(method.strategy, method.learner, request.meta, request.form, method.expected)
-    return work.train_chunk(
-        job,
-        engine,
-        request,
-        bench.tasks("train", request.round, common),
-        _unstacked(chunk, memories),
-        costs,
-    )
-
-
-def _evaluate(order: _Order, chunk: Chunk, memories: Mapping[str, np.ndarray]) -> EvaluateReply:
-    bench = workbench(dict(order.run_config))
-    trees = _tensors(order)
-    common = trees.pop("common", {})
-    assert isinstance(order.request, EvaluateRequest)
-    request = replace(order.request, clients=chunk, meta=trees, common=common)
-    request = bench.method.on_device(request)
-    return judging.evaluate_chunk(
-        bench.method.strategy,
-        bench.method.learner,
-        request,
-        bench.tasks(request.split, request.round, common),
-        _unstacked(chunk, memories),
-    )
-
-
-def _tensors(order: _Order) -> MetaParams:
-    flat = _read(order.path)
-    return {group: unflatten(flat[group], layout) for group, layout in order.layouts}
-
-
-@lru_cache(maxsize=1)
-def _read(path: Path) -> dict[str, Tensor]:
-    return load_file(path)
-
-
-def _unstacked(chunk: Chunk, memories: Mapping[str, np.ndarray]) -> dict[int, Params]:
-    tensors = {name: torch.from_numpy(values) for name, values in memories.items()}
-    return {
-        client: map_params(lambda value, i=position: value[i], tensors)
-        for position, client in enumerate(chunk)
-    }
+def _portable(error: Exception) -> Exception:
+    """Return an error that survives being sent, with a note of where it was raised."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class does when it is made anew
+        error = BackendError(f"{type(error).__name__}: {error}")
+    error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+    return error

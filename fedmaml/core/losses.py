@@ -4,6 +4,8 @@ A `Problem` may use any function of this form. These are the ones that the hand-
 (``fedmaml.client.engines``) know by sight.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,3 +28,11 @@ def squared_error(prediction: Tensor, y: Tensor) -> Tensor:
 def half_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
     """Return 1/2 (prediction - y)^2; predictions ``(examples, 1)``, y ``(examples,)``."""
     return 0.5 * (prediction[:, 0] - y).square()
+
+
+CATALOGUE: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+    cross_entropy,
+    binary_cross_entropy,
+    squared_error,
+    half_squared_error,
+)

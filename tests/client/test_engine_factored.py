@@ -7,10 +7,12 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fedmaml.client.engines import ENGINES, LOOP, Job, Rows, Total, plan
+from fedmaml.client.engines.factored import images
 from fedmaml.client.engines.factored.linear import First, LowRank, Own, kind_of
-from fedmaml.client.engines.layers import Linear
+from fedmaml.client.engines.layers import BatchNorm2d, Linear
 from fedmaml.core import losses, seeding
 from fedmaml.core.aggregation import exact_sum
 from fedmaml.core.costs import measure
@@ -291,6 +293,14 @@ def test_large_networks_are_not_left_to_fused() -> None:
     large = job_of(FOMAML(), lambda: MLP((64, 400, 400, 3)))
     assert plan("auto", large).engine is FACTORED
     assert plan("auto", replace(large, strategy=MAML())).engine is not FACTORED
+
+
+def test_batch_statistics_of_many_pixels_keep_their_digits() -> None:
+    x = 3 + torch.randn(75, 4, 28, 28, generator=seeding.generator(0, "pixels"))
+    params = {"w": torch.ones(4), "b": torch.zeros(4)}
+    y, _ = images.forward([BatchNorm2d("w", "b", 1e-5)], params, x)
+    exact = F.batch_norm(x.double(), None, None, training=True, eps=1e-5)
+    assert (y - exact).norm() <= 1e-6 * exact.norm()
 
 
 def test_batch_statistics_of_one_number_raise_as_in_the_loop() -> None:

@@ -33,6 +33,10 @@ LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[], nn.Modu
 }
 
 
+def test_every_loss_of_the_catalogue_is_held_against_the_loop_here() -> None:
+    assert {function for function, _ in LOSSES.values()} == set(losses.CATALOGUE)
+
+
 def problem_of(loss: str, dtype: torch.dtype = torch.float64, l2: float = 0.01) -> Problem:
     function, network = LOSSES[loss]
     classes = 3 if loss == "cross-entropy" else None
@@ -206,14 +210,6 @@ def test_plan_names_the_reasons_of_those_passed_over() -> None:
 def test_plan_for_an_engine_asked_for() -> None:
     job, _ = job_of(MAML(), problem_of("squared"))
     assert str(plan("loop", job)) == "loop: as asked"
-
-
-@pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("FEDMAML_NATIVE", "0")
-    native._library.cache_clear()
-    yield
-    native._library.cache_clear()
 
 
 @pytest.mark.usefixtures("no_compiler")

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedmaml.client.workers import Workers, workers_of
@@ -68,7 +70,7 @@ def test_what_workers_log_and_leave_out_is_what_one_process_does(
     assert told[0][0]
 
 
-# --- death --------------------------------------------------------------------------------------
+# --- calls, death and Ctrl-C --------------------------------------------------------------------
 
 
 def square(number: int, deadly: Path | None) -> int:
@@ -83,7 +85,20 @@ def die(number: int) -> int:
     return number
 
 
-@pytest.fixture
+class DemandingError(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def refuse(number: int, demanding: bool) -> int:
+    raise DemandingError(number, 2) if demanding else KeyError(number)
+
+
+def large(megabytes: int) -> np.ndarray:
+    return np.zeros(megabytes * 2**20, np.uint8)
+
+
+@pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
     some = Workers(2)
     yield some
@@ -96,14 +111,33 @@ def test_what_a_killed_worker_did_not_finish_is_done_again(
     deadly = tmp_path / "deadly"
     calls = [(number, deadly if number == 5 else None) for number in range(9)]
     assert list(workers.map(square, calls)) == [number * number for number in range(9)]
-    assert "a worker process died; new ones are started" in caplog.text
+    assert "a worker process died; a new one is started" in caplog.text
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_work_that_kills_every_worker_is_given_up(workers: Workers) -> None:
     with pytest.raises(BackendError, match=r"died 3 times in a row.*memory ran out.*--workers"):
         list(workers.map(die, [(1,)]))
     assert list(workers.map(square, [(3, None)])) == [9]  # and others go on
+
+
+def test_what_a_worker_raises_is_raised_here(workers: Workers) -> None:
+    with pytest.raises(KeyError, match="7") as caught:
+        list(workers.map(refuse, [(7, False)]))
+    assert "in a worker process" in caught.value.__notes__[0]
+    assert "in refuse" in caught.value.__notes__[0]
+    with pytest.raises(BackendError, match="DemandingError: 7 and 2"):  # cannot be unpickled
+        list(workers.map(refuse, [(7, True)]))
+
+
+@pytest.mark.timeout(60)
+def test_interrupt_amid_large_results_ends_at_once_and_new_workers_start(workers: Workers) -> None:
+    list(workers.map(square, [(1, None)] * 2))
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        timer.start()
+        while True:  # a worker is writing most of the time
+            list(workers.map(large, [(20,)] * 8))
+    assert list(workers.map(square, [(3, None)])) == [9]
 
 
 def test_killed_worker_changes_no_bit_of_a_run(tmp_path: Path) -> None:

@@ -6,9 +6,7 @@ A new engine is a file here and a line in `ENGINES`; the contract tests then hol
 from dataclasses import dataclass
 
 from fedmaml.client.engines.base import (
-    NOTHING_EXPECTED,
     Engine,
-    Expected,
     Job,
     Memories,
     Rows,
@@ -19,9 +17,10 @@ from fedmaml.client.engines.factored import Factored
 from fedmaml.client.engines.fused import Fused
 from fedmaml.client.engines.generic import Loop, Vmap
 
+COMPILED = Compiled()
 ENGINES: dict[str, Engine] = {
     engine.name: engine
-    for engine in (Fused(), Factored(), Compiled(), Vmap(), Loop())  # the order of "auto"
+    for engine in (Fused(), Factored(), COMPILED, Vmap(), Loop())  # the order of "auto"
 }
 LOOP = ENGINES["loop"]
 
@@ -44,7 +43,7 @@ class Plan:
 
 
 def plan(wanted: str, job: Job) -> Plan:
-    """Choose an engine for a job.
+    """Choose an engine, as a function of job and machine, the same on every back end.
 
     Args:
         wanted: Name of an engine, which is used if it can; "auto" takes the first of `ENGINES` that
@@ -55,7 +54,7 @@ def plan(wanted: str, job: Job) -> Plan:
     for name, engine in ENGINES.items():
         if wanted not in (name, "auto") and not passed:
             continue
-        reason = engine.refusal(job) or (wanted == "auto" and engine.objection(job)) or ""
+        reason = engine.refusal(job) or (name != wanted and engine.objection(job)) or ""
         if not reason:
             why = engine.about if wanted == "auto" else "as asked" if wanted == name else "instead"
             return Plan(engine, "; ".join([why, *passed]))
@@ -64,11 +63,10 @@ def plan(wanted: str, job: Job) -> Plan:
 
 
 __all__ = [
+    "COMPILED",
     "ENGINES",
     "LOOP",
-    "NOTHING_EXPECTED",
     "Engine",
-    "Expected",
     "Job",
     "Memories",
     "Plan",

@@ -27,21 +27,6 @@ _BATCH_BYTES = 256 * 2**20
 _MOST_CLIENTS = 512  # more are hardly faster, and leave less for workers to share
 
 
-class Expected(NamedTuple):
-    """How much work of the same kind a process may expect; what takes time to prepare must pay.
-
-    Attributes:
-        requests: How often it is asked.
-        updates: How many updates it computes in all.
-    """
-
-    requests: int = 0
-    updates: int = 0
-
-
-NOTHING_EXPECTED = Expected()
-
-
 @dataclass(frozen=True)
 class Job:
     """What all clients of a request have in common.
@@ -51,14 +36,12 @@ class Job:
         learner: From its ``build``.
         meta: Meta-parameters.
         form: "stack" if every client's update is wanted, "sum" if their weighted sum will do.
-        expected: How often the same is expected, with other meta-parameters.
     """
 
     strategy: MetaStrategy
     learner: Learner
     meta: MetaParams
     form: Form = "sum"
-    expected: Expected = NOTHING_EXPECTED
 
     def update(self, task: Task, memory: Params) -> ClientUpdate:
         """Compute one client's update: what every engine must agree with."""
@@ -112,7 +95,7 @@ class Engine(ABC):
 
     @abstractmethod
     def objection(self, job: Job) -> str:
-        """Say why it would not pay, though it can; "" if it would. A function of the job alone."""
+        """Say why "auto" should pass it over, though it can; "". A function of the job alone."""
 
     @abstractmethod
     def client_batch(self, job: Job) -> int:

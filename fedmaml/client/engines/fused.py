@@ -20,7 +20,7 @@ from torch import Tensor
 from fedmaml import native
 from fedmaml.client.engines.base import Engine, Job, Memories, Rows, Total
 from fedmaml.client.engines.layers import Elementwise, Flatten, Linear, layers_of
-from fedmaml.client.engines.recipes import NO_RECIPE, Recipe, recipe_of
+from fedmaml.client.engines.recipes import NO_RECIPE, UNKNOWN_LOSS, Recipe, recipe_of
 from fedmaml.core import losses
 from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum
 from fedmaml.core.learner import Learner
@@ -130,7 +130,7 @@ def _chain(learner: Learner) -> _Chain | str:
         losses.binary_cross_entropy: (2, 0.0, False),
     }
     if learner.problem.loss not in known:
-        return "the loss is none of those in fedmaml.core.losses"
+        return UNKNOWN_LOSS
     if outputs != 1 and learner.problem.loss in (
         losses.half_squared_error,
         losses.binary_cross_entropy,

@@ -88,7 +88,8 @@ class Flatten:
     """All axes but the first become one."""
 
 
-Layer = Linear | Conv2d | BatchNorm2d | Elementwise | MaxPool2d | Flatten
+ImageLayer = Conv2d | BatchNorm2d | Elementwise | MaxPool2d
+Layer = ImageLayer | Linear | Flatten
 
 _ACTIVATIONS: dict[Any, Activation] = {
     torch.relu: "relu", F.relu: "relu", "relu": "relu",

@@ -43,4 +43,5 @@ def recipe_of(strategy: MetaStrategy) -> Recipe | None:
     return None
 
 
+UNKNOWN_LOSS = "the loss is none of those in fedmaml.core.losses"
 NO_RECIPE = "only maml, fomaml, reptile, fedavg and fedprox are written out for it"

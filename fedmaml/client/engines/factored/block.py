@@ -70,7 +70,7 @@ def forward(block: Block, params: Params, x: Tensor) -> tuple[Tensor, KeptOfBloc
     weight, bias = _turned(block, params)
     z = F.conv2d(x, weight, bias, block.conv.stride, block.conv.padding)
     check_spread(z)
-    mean, variance = _statistics(z)
+    mean, variance = statistics(z)
     inverse = (variance + block.norm.eps).rsqrt_()
     pooled, places = torch.ops.aten.max_pool2d_with_indices(z, [block.pool.size] * 2)
     centred = pooled.sub_(_channels(mean))
@@ -126,7 +126,7 @@ def check_spread(x: Tensor) -> None:
         raise ValueError(f"no batch statistics in shape {tuple(x.shape)}: one number a channel")
 
 
-def _statistics(z: Tensor) -> tuple[Tensor, Tensor]:
+def statistics(z: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and variance of each channel: those of each image, put together in float64.
 
     PyTorch's statistics of all images at once, channels last, add 58,800 numbers one by one in

@@ -21,9 +21,8 @@ from fedmaml.client.engines.layers import (
     BatchNorm2d,
     Conv2d,
     Elementwise,
-    Flatten,
+    ImageLayer,
     Layer,
-    Linear,
     MaxPool2d,
     names_of,
 )
@@ -46,9 +45,9 @@ def pooled_first(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     return tuple(order)
 
 
-def in_blocks(layers: Sequence[Layer]) -> tuple[Layer | Block, ...]:
+def in_blocks(layers: Sequence[ImageLayer]) -> tuple[ImageLayer | Block, ...]:
     """Make a block of each convolution that is followed by normalisation and a pool."""
-    found: list[Layer | Block] = []
+    found: list[ImageLayer | Block] = []
     for layer in layers:
         match [*found[-2:], layer]:
             case [Conv2d() as conv, BatchNorm2d() as norm, MaxPool2d() as pool]:
@@ -58,7 +57,7 @@ def in_blocks(layers: Sequence[Layer]) -> tuple[Layer | Block, ...]:
     return tuple(found)
 
 
-def names_in(layer: Layer | Block) -> list[str]:
+def names_in(layer: ImageLayer | Block) -> list[str]:
     """Return the names of a layer's parameters, or of all in a block."""
     parts = (layer.conv, layer.norm) if isinstance(layer, Block) else (layer,)
     return [name for part in parts for name in names_of(part)]
@@ -84,7 +83,7 @@ def activated(function: Activation, x: Tensor) -> Tensor:
     return x.relu_() if function == "relu" else x.tanh()
 
 
-def forward(layers: Sequence[Layer | Block], params: Params, x: Tensor) -> tuple[Tensor, Kept]:
+def forward(layers: Sequence[ImageLayer | Block], params: Params, x: Tensor) -> tuple[Tensor, Kept]:
     """Return the layers' output for one client's images, and what `backward` needs."""
     kept: Kept = []
     x = channels_last(x)
@@ -103,10 +102,11 @@ def forward(layers: Sequence[Layer | Block], params: Params, x: Tensor) -> tuple
             case BatchNorm2d():
                 block.check_spread(x)
                 weight, bias = params[layer.weight], params[layer.bias]
-                out, mean, deviation = torch.native_batch_norm(
-                    x, weight, bias, None, None, True, 0.0, layer.eps
+                mean, variance = block.statistics(x)
+                out, _, _ = torch.native_batch_norm(
+                    x, weight, bias, mean, variance, False, 0.0, layer.eps
                 )
-                kept.append((x, mean, deviation))
+                kept.append((x, mean, (variance + layer.eps).rsqrt_()))
                 x = out
             case MaxPool2d(size):
                 out, places = torch.ops.aten.max_pool2d_with_indices(x, [size, size])
@@ -115,21 +115,22 @@ def forward(layers: Sequence[Layer | Block], params: Params, x: Tensor) -> tuple
             case Elementwise(function):
                 x = activated(function, x)
                 kept.append(x)
-            case Flatten() | Linear():
-                raise NotImplementedError(f"{layer} among images")
     return x, kept
 
 
-def bytes_kept(layers: Sequence[Layer], params: Params, x: Tensor) -> int:
-    """Return how many bytes `forward` keeps of an image like those of x; computes nothing."""
-    absent = {name: params[name].to("meta") for layer in layers for name in names_of(layer)}
-    two = torch.empty(2, *x.shape[1:], dtype=x.dtype, device="meta")  # one has no variance
-    _, kept = forward(layers, absent, two)
+def bytes_kept(layers: Sequence[ImageLayer], params: Params, x: Tensor) -> int:
+    """Return how many bytes `forward` keeps of an image like those of x."""
+    two = x.new_zeros(2, *x.shape[1:])  # one has no variance
+    _, kept = forward(layers, params, two)
     return sum(value.nbytes for value in tree_leaves(kept) if isinstance(value, Tensor)) // 2
 
 
 def backward(
-    layers: Sequence[Layer | Block], params: Params, kept: Kept, e: Tensor, wanted: bool = False
+    layers: Sequence[ImageLayer | Block],
+    params: Params,
+    kept: Kept,
+    e: Tensor,
+    wanted: bool = False,
 ) -> tuple[Tensor, Params]:
     """Return the derivative by the layers' inputs, if wanted, and the gradient.
 
@@ -163,9 +164,9 @@ def backward(
                 if layer.bias is not None:
                     gradient[layer.bias] = of_bias
             case BatchNorm2d() as layer:
-                x, mean, deviation = kept[i]
+                x, mean, inverse = kept[i]
                 e, gradient[layer.weight], gradient[layer.bias] = aten.native_batch_norm_backward(
-                    e, x, params[layer.weight], None, None, mean, deviation, True, layer.eps,
+                    e, x, params[layer.weight], None, None, mean, inverse, True, layer.eps,
                     [True, True, True],
                 )  # fmt: skip
             case MaxPool2d(size):

@@ -64,7 +64,7 @@ class Pace:
 
 
 class LinearOfAll(ABC):
-    """A linear layer of all clients; `backward` keeps what `step` and `gradient` need."""
+    """A linear layer of all clients; `keep` or `backward` keep what `step` and `gradient` need."""
 
     def __init__(self, layer: Linear, theta: Params, pace: Pace) -> None:
         self._names = layer.weight, layer.bias
@@ -82,10 +82,6 @@ class LinearOfAll(ABC):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(clients, rows, inputs)`` to ``(clients, rows, outputs)``."""
-
-    @abstractmethod
-    def backward(self, e: Tensor) -> Tensor:
-        """Take the derivative by the outputs and return that by the inputs."""
 
     @abstractmethod
     def step(self) -> None:
@@ -124,7 +120,15 @@ class LinearOfAll(ABC):
         return products if self._bias is None else products.add_(1)
 
 
-class LowRank(LinearOfAll):
+class Inner(LinearOfAll):
+    """One that may have others before it, which want the derivative by its inputs."""
+
+    @abstractmethod
+    def backward(self, e: Tensor) -> Tensor:
+        """Take the derivative by the outputs and return that by the inputs."""
+
+
+class LowRank(Inner):
     """A large layer: fast weights are never formed."""
 
     def __init__(self, layer: Linear, theta: Params, pace: Pace) -> None:
@@ -194,9 +198,6 @@ class First(LinearOfAll):
             at_theta, self._products[id(x)], self._left, beta=self._share, alpha=-self._pace.lr
         )
 
-    def backward(self, e: Tensor) -> Tensor:
-        raise NotImplementedError("examples have no derivative")
-
     def step(self) -> None:
         if self._left is None:
             self._left, self._right = self._e, self._x
@@ -210,7 +211,7 @@ class First(LinearOfAll):
         return self._pieces(self._left, self._right, self._pace.lr, 1 - self._share)
 
 
-class Own(LinearOfAll):
+class Own(Inner):
     """A small layer: each client has fast weights of its own."""
 
     def __init__(self, layer: Linear, theta: Params, pace: Pace) -> None:

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from fedmaml.client.engines.base import Job
 from fedmaml.client.engines.factored import images
-from fedmaml.client.engines.factored.linear import LinearOfAll, Pace, kind_of
+from fedmaml.client.engines.factored.linear import Inner, LinearOfAll, Pace, kind_of
 from fedmaml.client.engines.factored.updates import Formed, Piece
 from fedmaml.client.engines.layers import (
     BatchNorm2d,
     Conv2d,
     Elementwise,
     Flatten,
-    Layer,
+    ImageLayer,
     Linear,
     MaxPool2d,
     layers_of,
@@ -34,7 +34,7 @@ class Chain:
         tail: Linear layers and activations, computed for all clients together.
     """
 
-    images: tuple[Layer, ...]
+    images: tuple[ImageLayer, ...]
     tail: tuple[Linear | Elementwise, ...]
 
 
@@ -48,18 +48,19 @@ def chain_of(learner: Learner) -> Chain | str:
         i for i, layer in enumerate(layers) if isinstance(layer, Conv2d | BatchNorm2d | MaxPool2d)
     ]
     cut = on_images[-1] + 1 if on_images else 0
-    if any(isinstance(layer, Linear | Flatten) for layer in layers[:cut]):
+    first = [layer for layer in layers[:cut] if isinstance(layer, ImageLayer)]
+    if len(first) < cut:
         return "a linear layer comes before one on images"
     rest = list(layers[cut:])
-    while cut and rest and isinstance(rest[0], Elementwise):
-        cut += 1
+    while first and rest and isinstance(rest[0], Elementwise):
+        first.append(rest[0])
         del rest[0]
-    if cut and (not rest or not isinstance(rest[0], Flatten)):
+    if first and (not rest or not isinstance(rest[0], Flatten)):
         return "its images are not flattened"
     tail = tuple(layer for layer in rest if isinstance(layer, Linear | Elementwise))
     if not tail or not isinstance(tail[0], Linear):
         return "it has no linear layer, or an activation before the first"
-    return Chain(layers[:cut], tail)
+    return Chain(tuple(first), tail)
 
 
 def kind_in(chain: Chain, layer: Linear, steps: int, rows: int) -> type[LinearOfAll]:
@@ -114,10 +115,10 @@ class Network:
         for part, y in zip(reversed(self._tail), reversed(self._outputs), strict=True):
             if isinstance(part, Elementwise):
                 e = images.through(part.function, e, y)
-            elif part is self._tail[0] and not self._layers:
-                part.keep(e)
-            else:
+            elif isinstance(part, Inner) and (self._layers or part is not self._tail[0]):
                 e = part.backward(e)
+            else:
+                part.keep(e)
         if self._layers:
             self._gradients = [
                 images.backward(self._layers, self._fast(client), kept, of_client)[1]

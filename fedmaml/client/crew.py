@@ -1,0 +1,168 @@
+"""A node's clients at work in other processes: chunks go out, parts of the reply come back.
+
+    Crew(...).train       what `fedmaml.client.work` takes as ``elsewhere``
+
+A worker has a workbench of its own and makes the tasks of its clients itself. What it needs of a
+request is written to a file once, whatever the number of chunks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fedmaml.client import judging, work
+from fedmaml.client.chunks import Chunk
+from fedmaml.client.costs import Costs
+from fedmaml.client.engines import Job, Memories
+from fedmaml.client.gathering import Trained
+from fedmaml.client.workbench import workbench
+from fedmaml.client.workers import Workers
+from fedmaml.core.params import (
+    Layout,
+    MetaParams,
+    Params,
+    flatten,
+    layout_of,
+    map_params,
+    unflatten,
+)
+from fedmaml.messages.evaluate import EvaluateReply, EvaluateRequest
+from fedmaml.messages.train import TrainRequest
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What all chunks of a request have in common.
+
+    Attributes:
+        run_config: Items of the Flower run config.
+        request: Without clients and tensors.
+        path: File with the tensors, one for each group.
+        layouts: Group -> names and shapes; "common" holds the scenario's totals.
+    """
+
+    run_config: tuple[tuple[str, Any], ...]
+    request: TrainRequest | EvaluateRequest
+    path: Path
+    layouts: tuple[tuple[str, Layout], ...]
+
+
+class Crew:
+    """The workers of a node, at work on a run.
+
+    Args:
+        workers: The processes.
+        run_config: The Flower run config, from which each makes its workbench.
+    """
+
+    def __init__(self, workers: Workers, run_config: Mapping[str, Any]) -> None:
+        self._workers = workers
+        self._run_config = tuple(sorted(run_config.items()))
+
+    def train(
+        self,
+        engine: str,
+        request: TrainRequest,
+        chunks: Sequence[Chunk],
+        memories: Memories,
+        costs: Costs,
+    ) -> Iterator[Trained]:
+        """Compute `work.train_chunk` of every chunk."""
+        with self._order(request) as order:
+            calls = [(order, engine, chunk, _stacked(chunk, memories), costs) for chunk in chunks]
+            yield from self._workers.map(_train, calls)
+
+    def evaluate(
+        self, request: EvaluateRequest, chunks: Sequence[Chunk], memories: Memories
+    ) -> Iterator[EvaluateReply]:
+        """Compute `judging.evaluate_chunk` of every chunk."""
+        with self._order(request) as order:
+            calls = [(order, chunk, _stacked(chunk, memories)) for chunk in chunks]
+            yield from self._workers.map(_evaluate, calls)
+
+    @contextmanager
+    def _order(self, request: TrainRequest | EvaluateRequest) -> Iterator[_Order]:
+        trees = request.meta | ({"common": request.common} if request.common else {})
+        layouts = tuple((group, layout_of(params)) for group, params in trees.items())
+        bare = replace(request, clients=(), meta={}, common={})
+        flat = {group: flatten(params).cpu() for group, params in trees.items()}
+        with self._workers.file(flat) as path:
+            yield _Order(self._run_config, bare, path, layouts)
+
+
+def _stacked(chunk: Chunk, memories: Memories) -> dict[str, np.ndarray]:
+    """Return the memories of a chunk, which is cheaper to send than one by one."""
+    names = memories[chunk[0]]
+    return {
+        name: torch.stack([memories[client][name] for client in chunk]).numpy() for name in names
+    }
+
+
+# --- what a worker does ---------------------------------------------------------------------------
+
+
+def _train(
+    order: _Order,
+    engine: str,
+    chunk: Chunk,
+    memories: Mapping[str, np.ndarray],
+    costs: Costs,
+) -> Trained:
+    bench = workbench(dict(order.run_config))
+    trees = _tensors(order)
+    common = trees.pop("common", {})
+    assert isinstance(order.request, TrainRequest)
+    method = bench.method
+    request = replace(order.request, clients=chunk, meta=trees, common=common)
+    request = method.on_device(request)
+    job = Job(method.strategy, method.learner, request.meta, request.form)
+    return work.train_chunk(
+        job,
+        engine,
+        request,
+        bench.tasks("train", request.round, common),
+        _unstacked(chunk, memories),
+        costs,
+    )
+
+
+def _evaluate(order: _Order, chunk: Chunk, memories: Mapping[str, np.ndarray]) -> EvaluateReply:
+    bench = workbench(dict(order.run_config))
+    trees = _tensors(order)
+    common = trees.pop("common", {})
+    assert isinstance(order.request, EvaluateRequest)
+    request = replace(order.request, clients=chunk, meta=trees, common=common)
+    request = bench.method.on_device(request)
+    return judging.evaluate_chunk(
+        bench.method.strategy,
+        bench.method.learner,
+        request,
+        bench.tasks(request.split, request.round, common),
+        _unstacked(chunk, memories),
+    )
+
+
+def _tensors(order: _Order) -> MetaParams:
+    flat = _read(order.path)
+    return {group: unflatten(flat[group], layout) for group, layout in order.layouts}
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path) -> dict[str, Tensor]:
+    return load_file(path)
+
+
+def _unstacked(chunk: Chunk, memories: Mapping[str, np.ndarray]) -> dict[int, Params]:
+    tensors = {name: torch.from_numpy(values) for name, values in memories.items()}
+    return {
+        client: map_params(lambda value, i=position: value[i], tensors)
+        for position, client in enumerate(chunk)
+    }
