@@ -26,7 +26,12 @@ def tiny(workload: str, algorithm: Algorithm) -> Case:
 
 @pytest.mark.parametrize(
     ("workload", "algorithm"),
-    [("W1", "maml"), ("W1", "reptile"), ("W2-unequal", "fomaml"), ("W2-unequal", "maml")],
+    [
+        ("W1", "maml"),
+        ("W1", "reptile"),
+        ("W2-unequal", "fomaml"),
+        pytest.param("W2-unequal", "maml", marks=pytest.mark.slow),
+    ],
 )
 def test_contenders_agree(workload: str, algorithm: Algorithm) -> None:
     without_jax = {name: entry for name, entry in CONTENDERS.items() if "JAX" not in name}
