@@ -10,14 +10,9 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "fedmaml.cli"]
+from tests.commands import COMMAND, fedmaml, fedmaml_process
+
 FAST = ["--rounds", "3", "--set", "task.test_clients=8"]
-
-
-def fedmaml(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False, timeout=120
-    )
 
 
 def test_help_names_all_commands(tmp_path: Path) -> None:
@@ -43,7 +38,8 @@ def test_list_as_json_has_everything(tmp_path: Path) -> None:
 
 
 def test_run_leaves_a_complete_directory_that_show_reads(tmp_path: Path) -> None:
-    done = fedmaml("run", "digits", "--strategy", "fomaml", *FAST, "--out", "one", cwd=tmp_path)
+    arguments = ["run", "digits", "--strategy", "fomaml", *FAST, "--out", "one"]
+    done = fedmaml_process(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
     files = {path.name for path in (tmp_path / "one").iterdir()}
@@ -123,7 +119,8 @@ def test_run_says_which_engine_computes_unless_it_must_be_quiet(tmp_path: Path) 
 
 
 def test_workers_that_have_nothing_to_do_are_pointed_out(tmp_path: Path) -> None:
-    done = fedmaml("run", "quadratic", *FAST[:2], "--workers", "200", "--json", cwd=tmp_path)
+    arguments = ["run", "quadratic", *FAST[:2], "--workers", "200", "--json"]
+    done = fedmaml_process(*arguments, cwd=tmp_path)
     assert "workers = 200: 200 processes share" in done.stderr
     assert "workers = 200 have nothing to share" in done.stderr
     assert json.loads(done.stdout)["workers"] == 200

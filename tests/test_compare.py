@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +15,11 @@ from fedmaml.comparing import Comparison, Plan, compare, plan, run_all
 from fedmaml.comparison_tables import as_csv, as_latex, as_markdown, print_comparison, write_files
 from fedmaml.core.errors import BackendError, ConfigurationError, RunDirectoryError
 from fedmaml.verdicts import Metric, Row, judge
+from tests.commands import COMMAND, fedmaml
 
-COMMAND = [sys.executable, "-m", "fedmaml.cli", "compare"]
 SMALL = {"task.test_clients": 8, "task.train_clients": 20}
 ACCURACY = Metric("accuracy", "1", "higher")
 FILES = ("comparison.md", "comparison.csv", "comparison.tex", "comparison.json")
-
-
-def fedmaml(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False, timeout=120,
-        env=os.environ | {"COLUMNS": "80"},
-    )  # fmt: skip
 
 
 def small(*strategies: str, seeds: int = 2, rounds: int = 2, **settings: float) -> Plan:
@@ -241,13 +233,13 @@ def test_the_table_fits_80_columns(capsys, monkeypatch) -> None:
 def test_command_says_first_that_nothing_is_better_and_json_is_one_value(tmp_path: Path) -> None:
     arguments = ["digits", "--strategies", "fomaml", "--seeds", "2", "--rounds", "1",
                  "--set", "task.test_clients=8", "--out", "c"]  # fmt: skip
-    done = fedmaml(*arguments, cwd=tmp_path)
+    done = fedmaml("compare", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first = done.stdout.splitlines()[0]
     assert first == "No meta-learning strategy is significantly better than fine-tuned FedAvg."
     assert "6/6" in done.stderr
     files = {name: (tmp_path / "c" / name).read_bytes() for name in FILES}
-    again = fedmaml(*arguments, "--json", cwd=tmp_path)
+    again = fedmaml("compare", *arguments, "--json", cwd=tmp_path)
     assert json.loads(again.stdout) == json.loads(files["comparison.json"])
     assert again.stderr == ""
     assert {name: (tmp_path / "c" / name).read_bytes() for name in FILES} == files
@@ -263,7 +255,7 @@ def test_command_says_first_that_nothing_is_better_and_json_is_one_value(tmp_pat
     ],
 )
 def test_mistakes_end_as_one_clear_line(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = fedmaml(*arguments, cwd=tmp_path)
+    done = fedmaml("compare", *arguments, cwd=tmp_path)
     assert done.returncode in (1, 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -274,7 +266,7 @@ def test_mistakes_end_as_one_clear_line(arguments: list[str], message: str, tmp_
 def test_interrupted_comparison_ends_cleanly_and_goes_on(tmp_path: Path) -> None:
     arguments = ["digits", "--strategies", "fomaml", "--seeds", "1", "--out", "c",
                  "--set", "task.test_clients=8"]  # fmt: skip
-    command = [*COMMAND, *arguments, "--rounds", "5000"]
+    command = [*COMMAND, "compare", *arguments, "--rounds", "5000"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as popen:
         deadline = time.monotonic() + 60
         started = tmp_path / "c" / "fedavg" / "seed0" / "theta.safetensors"
@@ -288,7 +280,7 @@ def test_interrupted_comparison_ends_cleanly_and_goes_on(tmp_path: Path) -> None
     local = tmp_path / "c" / "local" / "seed0" / "summary.json"
     stamp = local.stat().st_mtime_ns
     assert not (tmp_path / "c" / "comparison.md").exists()
-    refused = fedmaml(*arguments, "--rounds", "1", cwd=tmp_path)
+    refused = fedmaml("compare", *arguments, "--rounds", "1", cwd=tmp_path)
     assert "fedavg/seed0 holds a run with other settings (rounds = 5000, now 1)" in refused.stderr
-    assert fedmaml(*arguments, "--rounds", "1", "--force", cwd=tmp_path).returncode == 0
+    assert fedmaml("compare", *arguments, "--rounds", "1", "--force", cwd=tmp_path).returncode == 0
     assert local.stat().st_mtime_ns == stamp

@@ -25,21 +25,24 @@ FLOWER = "Flower, Ray, one client per node"
 
 
 class Entry(NamedTuple):
-    """A contender's factory, and whether its clients take turns: then it gets only a few."""
+    """A contender's factory, and which of the case's numbers of clients it gets."""
 
     make: Callable[[Round], Contender]
-    one_by_one: bool
+    share: Literal["few", "together", "all"]
 
 
 CONTENDERS: dict[str, Entry] = {
-    "deepcopy loop": Entry(peers.deepcopy_loop, True),
-    "learn2learn": Entry(peers.learn2learn, True),
-    "higher": Entry(peers.higher, True),
-    "TorchOpt": Entry(peers.torchopt, True),
-    "torch.func loop": Entry(reference.loop, True),
-    "torch.func.vmap": Entry(reference.vectorised, False),
-    "JAX jit(vmap)": Entry(JaxRound, False),
-    **{f"fedmaml {name}": Entry(partial(ours.contender, name), name == "loop") for name in ENGINES},
+    "deepcopy loop": Entry(peers.deepcopy_loop, "few"),
+    "learn2learn": Entry(peers.learn2learn, "few"),
+    "higher": Entry(peers.higher, "few"),
+    "TorchOpt": Entry(peers.torchopt, "few"),
+    "torch.func loop": Entry(reference.loop, "few"),
+    "torch.func.vmap": Entry(reference.vectorised, "together"),
+    "JAX jit(vmap)": Entry(JaxRound, "together"),
+    **{
+        f"fedmaml {name}": Entry(partial(ours.contender, name), "few" if name == "loop" else "all")
+        for name in ENGINES
+    },
 }
 
 
@@ -91,16 +94,17 @@ def measure(case: Case, seconds: float, contenders: Mapping[str, Entry] = CONTEN
         contenders: Who takes part.
     """
     everyone = case.round()
-    few = replace(everyone, tasks=everyone.tasks[: case.few])
-    expected = {
-        len(round_.tasks): reference.loop(round_, torch.float64)() for round_ in (few, everyone)
+    numbers = {"few": case.few, "together": case.together or case.clients, "all": case.clients}
+    rounds = {
+        number: replace(everyone, tasks=everyone.tasks[:number]) for number in set(numbers.values())
     }
-    flops = {len(round_.tasks): reference.flops_per_client(round_) for round_ in (few, everyone)}
+    expected = {number: reference.loop(some, torch.float64)() for number, some in rounds.items()}
+    flops = {number: reference.flops_per_client(some) for number, some in rounds.items()}
     rows: list[Row] = []
     sound: dict[str, Contender] = {}
     for name, entry in contenders.items():
-        round_ = few if entry.one_by_one else everyone
-        clients = len(round_.tasks)
+        clients = numbers[entry.share]
+        round_ = rounds[clients]
         row = _empty(case, name, round_, flops[clients])
         try:
             contender = entry.make(round_)

@@ -14,7 +14,6 @@ that dies is replaced, and what it did not finish is done again.
 import atexit
 import logging
 import os
-import pickle
 import shutil
 import signal
 import tempfile
@@ -287,7 +286,7 @@ def _answer(level: int, function: Callable[..., Any], call: tuple[Any, ...]) -> 
 def _portable(error: Exception) -> Exception:
     """Return an error that survives being sent, with a note of where it was raised."""
     try:
-        pickle.loads(pickle.dumps(error))
+        ForkingPickler.loads(ForkingPickler.dumps(error))
     except Exception:  # whatever its class does when it is made anew
         error = BackendError(f"{type(error).__name__}: {error}")
     error.add_note(f"in a worker process:\n{traceback.format_exc()}")

@@ -44,10 +44,10 @@ class ShuffledGrid(InProcessGrid):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_grouping_of_clients_over_nodes_changes_no_bit(strategy: str, tmp_path: Path) -> None:
     hashes = {
-        execute(resolve(digits(strategy, nodes=nodes, client_batch=1)), tmp_path / str(nodes))[
-            "theta_sha256"
-        ]
-        for nodes in (1, 2, 5, 12)
+        execute(
+            resolve(digits(strategy, nodes=nodes, client_batch=1, rounds=2)), tmp_path / str(nodes)
+        )["theta_sha256"]
+        for nodes in (1, 5, 12)
     }
     assert len(hashes) == 1
 
@@ -66,7 +66,10 @@ def test_order_of_arrival_changes_no_bit(strategy: str, tmp_path: Path, data_dir
     assert shuffled["theta_sha256"] == ordered["theta_sha256"]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [pytest.param("float32", 1e-6, marks=pytest.mark.slow), ("float64", 1e-12)],
+)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_vectorised_agrees_with_one_by_one(
     strategy: str, dtype: str, tolerance: float, tmp_path: Path

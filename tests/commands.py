@@ -1,0 +1,40 @@
+"""The command line for tests: in this process, or in one of its own."""
+
+import os
+import subprocess
+import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from fedmaml.cli import main
+
+COMMAND = [sys.executable, "-m", "fedmaml.cli"]
+WIDTH = {"COLUMNS": "80"}
+
+Done = subprocess.CompletedProcess[str]
+
+
+def fedmaml(*arguments: str, cwd: Path) -> Done:
+    """Run a command in this process: to start one and import PyTorch takes 2 s.
+
+    What is logged goes to pytest, not to standard error.
+    """
+    out, err = StringIO(), StringIO()
+    with (
+        chdir(cwd), redirect_stdout(out), redirect_stderr(err), patch.dict(os.environ, WIDTH),
+        patch.object(sys, "argv", ["fedmaml", *arguments]), pytest.raises(SystemExit) as ended,
+    ):  # fmt: skip
+        main()
+    return Done(arguments, int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def fedmaml_process(*arguments: str, cwd: Path) -> Done:
+    """Run a command in a process of its own."""
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False, timeout=120,
+        env=os.environ | WIDTH,
+    )  # fmt: skip
