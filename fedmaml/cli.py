@@ -211,6 +211,59 @@ def compare(
         print_comparison(comparison, paths)
 
 
+@app.command()
+def audit(
+    scenario: Annotated[
+        str | None, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Whose adaptation is tried. (default: maml)")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, as of `run`; repeatable.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings, e.g. that of a run.")
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Folder that holds one folder per data set.")
+    ] = None,
+    clients: Annotated[
+        int, typer.Option(min=2, help="Look at most at so many clients of each split.")
+    ] = 1000,
+    as_json: Json = False,
+) -> None:
+    """Look for leakage in a scenario's data, and in how a strategy predicts.
+
+    Ends with exit code 1 if more is found than notes. Every run does the same with a smaller
+    sample; see `audit` in its summary.json, and docs/auditing.md.
+    """
+    from fedmaml.config import load_toml, parse_assignment, resolve
+
+    layers: list[dict[str, Any]] = [load_toml(config)] if config else []
+    layers += [parse_assignment(text) for text in settings or []]
+    named = {"scenario": scenario, "strategy": strategy, "data_dir": data_dir}
+    layers.append({key: value for key, value in named.items() if value is not None})
+    resolved = resolve(*layers)
+
+    from fedmaml import auditing
+    from fedmaml.tables import audit_table
+
+    found = auditing.audit(
+        resolved.make_scenario(),
+        resolved.make_strategy(),
+        resolved.make_problem(),
+        resolved.seed,
+        auditing.THOROUGH._replace(clients=clients),
+    )
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        audit_table(found)
+    if found.alarming:
+        raise typer.Exit(1)
+
+
 @app.command("check-gradients")
 def check_gradients(
     strategy: Annotated[str | None, typer.Option(help="Only this one.")] = None,
