@@ -103,6 +103,10 @@ class Leaky(Scenario):
         draw = seeding.key(self.seed, "x")
         x = seeding.normal(draw, [source], EXAMPLES, FEATURES)[0] + 0.3
         y = torch.arange(EXAMPLES) % CLASSES
+        if self.defect == "one pool":
+            pool = seeding.normal(draw, [0], 60, FEATURES)[0]
+            chosen = seeding.permutation(draw, [client], 60)[0][:EXAMPLES]
+            return pool[chosen], chosen % CLASSES
         if self.defect == "one example everywhere":
             x[0] = 1.0
         if self.defect == "twins":  # two pairs of examples of one class are equal
@@ -186,6 +190,13 @@ def test_the_same_data_under_another_client_number_are_a_leak() -> None:
     assert finding.severity == "leak"
     assert finding.detail.startswith("168 of 168 query and 120 of 120 support examples of 12 of 12")
     assert finding.clients == tuple(range(12, 24))
+
+
+def test_clients_that_draw_from_one_pool_are_a_leak() -> None:
+    """Every client has 24 of 60 examples, so most of a test client's are at training clients."""
+    findings = found(Leaky(defect="one pool"))
+    assert findings.keys() == {"duplicates-across-clients"}
+    assert findings["duplicates-across-clients"].severity == "leak"
 
 
 def test_few_examples_that_clients_share_are_a_warning() -> None:
