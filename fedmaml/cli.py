@@ -1,4 +1,4 @@
-"""The command line: ``fedmaml list | run | compare | check-gradients | show``.
+"""The command line: ``fedmaml list | run | compare | audit | check-gradients | show | export``.
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
 """
@@ -310,6 +310,49 @@ def show(
         from fedmaml.tables import run_table
 
         run_table(summaries)
+
+
+@app.command()
+def export(
+    directories: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    to: Annotated[str, typer.Option(help="tensorboard or mlflow; each is an extra.")],
+    out: Annotated[
+        Path, typer.Option(help="TensorBoard: folder that gets one folder for each run.")
+    ] = Path("runs/tensorboard"),
+    uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow: tracking server or database. (default: MLflow's own choice)"),
+    ] = None,
+    experiment: Annotated[
+        str, typer.Option(help="MLflow: name of the experiment. (default: after the scenario)")
+    ] = "",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until the run ends, or Ctrl-C.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what was exported before.")
+    ] = False,
+) -> None:
+    """Show runs in TensorBoard or MLflow: finished ones, or with --follow one that goes on."""
+    from fedmaml import exporting
+    from fedmaml.core.errors import ConfigurationError
+
+    if to not in exporting.SINKS:
+        raise ConfigurationError(f"--to {to!r}: known: {', '.join(exporting.SINKS)}")
+    if follow and len(directories) > 1:
+        raise ConfigurationError(
+            f"--follow with {len(directories)} run directories: follow one, or start the command "
+            "once for each"
+        )
+    for path, name in zip(directories, exporting.names_of(directories), strict=True):
+        run = exporting.followed(path) if follow else exporting.recorded(path)
+        if to == "mlflow":
+            count = exporting.to_mlflow(run, name, uri=uri, experiment=experiment, force=force)
+        else:
+            count = exporting.to_tensorboard(run, out / name, force=force)
+        print(f"{name}: {count} points, run {run.outcome()}", file=sys.stderr)
+    if to == "tensorboard":
+        print(f"tensorboard --logdir {out}", file=sys.stderr)
 
 
 def _first_line(module: str) -> str:
