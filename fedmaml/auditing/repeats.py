@@ -95,6 +95,9 @@ def repeats_of(tasks: Iterable[TaskKeys]) -> Repeats:
 
 def _repeats(task: TaskKeys) -> Repeats:
     support, query = task
+    everything = support.examples + query.examples
+    if len(set(everything)) == len(everything):
+        return Repeats(len(query.examples))
     left, right = Counter(support.examples), Counter(query.examples)
     copied = sum(count for value, count in right.items() if value in left)
     counts = left + right

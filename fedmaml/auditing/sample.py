@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from fedmaml.core import seeding
 from fedmaml.core.params import Params
@@ -109,12 +108,10 @@ def draw(scenario: Scenario, seed: int, dtype: torch.dtype, extent: Extent) -> S
         rounds = range(1, 1 + (extent.rounds if split == "train" else 1))
 
         def made(clients: Sequence[int], round: int, split: Split = split) -> dict[int, Task]:
-            groups = scenario.tasks(split, clients, round, common)
-            return {
-                client: cast(_select(group.tasks, position), dtype)
-                for group in groups
-                for position, client in enumerate(group.clients)
-            }
+            each: dict[int, Task] = {}
+            for group in scenario.tasks(split, clients, round, common):
+                each |= zip(group.clients, _single(cast(group.tasks, dtype)), strict=True)
+            return each
 
         wanted = _choose(populations[split], seed, extent.clients, judged)
         if not wanted:
@@ -147,14 +144,15 @@ def _keys(batch: Batch) -> Keys:
 
 def _bytes(value: Tensor) -> np.ndarray:
     """Return each example's bytes, uint8 of shape ``(examples, bytes)``; -0 is 0."""
-    rows = value.detach().cpu().reshape(len(value), -1)
+    rows = value.detach().cpu()[:, None].flatten(1)
     rows = rows + 0 if rows.is_floating_point() else rows
     return np.ascontiguousarray(rows.numpy()).view(np.uint8)
 
 
-def _select(tasks: Task, position: int) -> Task:
-    one: Task = tree_map(lambda tensor: tensor[position], tasks)
-    return one
+def _single(tasks: Task) -> list[Task]:
+    """Return the tasks of a group one by one."""
+    sides = ([Batch(*pair) for pair in zip(*batch, strict=True)] for batch in tasks)
+    return [Task(support, query) for support, query in zip(*sides, strict=True)]
 
 
 def _common(scenario: Scenario, training: range, seed: int, extent: Extent) -> Params:

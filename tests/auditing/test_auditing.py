@@ -16,7 +16,7 @@ from fedmaml.core.errors import DataError
 from fedmaml.core.learner import Learner, Predictor, Problem
 from fedmaml.core.losses import cross_entropy
 from fedmaml.core.metrics import ACCURACY
-from fedmaml.core.networks import MLP
+from fedmaml.core.networks import MLP, Conv4
 from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
@@ -348,6 +348,16 @@ def test_batch_statistics_are_found_with_every_strategy(strategy: str) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_no_strategy_depends_on_the_other_queries(strategy: str) -> None:
     assert predictions(Leaky().problem(), STRATEGIES[strategy]()) == ()
+
+
+@pytest.mark.parametrize(("norm", "kinds"), [("batch", ["transductive-prediction"]), ("group", [])])
+def test_conv4_is_transductive_with_batch_statistics_only(norm: str, kinds: list[str]) -> None:
+    problem = replace(Leaky().problem(), network=lambda: Conv4(1, 16, CLASSES, 4, norm))
+    draw = seeding.normal(seeding.key(0, "images"), [0], EXAMPLES, 1, 16, 16)[0].float()
+    y = torch.arange(EXAMPLES) % CLASSES
+    task = Task(Batch(draw[:SUPPORT], y[:SUPPORT]), Batch(draw[SUPPORT:], y[SUPPORT:]))
+    audit = auditing.dependent_predictions(MAML(), problem, 0, {0: task}, of=1)
+    assert [finding.kind for finding in audit.findings] == kinds
 
 
 def test_a_strategy_that_looks_at_all_queries_is_found() -> None:
