@@ -1,4 +1,4 @@
-"""The command line: ``fedmaml list | run | compare | check-gradients | show``.
+"""The command line: ``fedmaml list | run | compare | audit | check-gradients | show | export``.
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
 """
@@ -211,6 +211,59 @@ def compare(
         print_comparison(comparison, paths)
 
 
+@app.command()
+def audit(
+    scenario: Annotated[
+        str | None, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Whose adaptation is tried. (default: maml)")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, as of `run`; repeatable.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings, e.g. that of a run.")
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Folder that holds one folder per data set.")
+    ] = None,
+    clients: Annotated[
+        int, typer.Option(min=2, help="Look at most at so many clients of each split.")
+    ] = 1000,
+    as_json: Json = False,
+) -> None:
+    """Look for leakage in a scenario's data, and in how a strategy predicts.
+
+    Ends with exit code 1 if more is found than notes. Every run does the same with a smaller
+    sample; see `audit` in its summary.json, and docs/auditing.md.
+    """
+    from fedmaml.config import load_toml, parse_assignment, resolve
+
+    layers: list[dict[str, Any]] = [load_toml(config)] if config else []
+    layers += [parse_assignment(text) for text in settings or []]
+    named = {"scenario": scenario, "strategy": strategy, "data_dir": data_dir}
+    layers.append({key: value for key, value in named.items() if value is not None})
+    resolved = resolve(*layers)
+
+    from fedmaml import auditing
+    from fedmaml.tables import audit_table
+
+    found = auditing.audit(
+        resolved.make_scenario(),
+        resolved.make_strategy(),
+        resolved.make_problem(),
+        resolved.seed,
+        auditing.THOROUGH._replace(clients=clients),
+    )
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        audit_table(found)
+    if found.alarming:
+        raise typer.Exit(1)
+
+
 @app.command("check-gradients")
 def check_gradients(
     strategy: Annotated[str | None, typer.Option(help="Only this one.")] = None,
@@ -257,6 +310,49 @@ def show(
         from fedmaml.tables import run_table
 
         run_table(summaries)
+
+
+@app.command()
+def export(
+    directories: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    to: Annotated[str, typer.Option(help="tensorboard or mlflow; each is an extra.")],
+    out: Annotated[
+        Path, typer.Option(help="TensorBoard: folder that gets one folder for each run.")
+    ] = Path("runs/tensorboard"),
+    uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow: tracking server or database. (default: MLflow's own choice)"),
+    ] = None,
+    experiment: Annotated[
+        str, typer.Option(help="MLflow: name of the experiment. (default: after the scenario)")
+    ] = "",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until the run ends, or Ctrl-C.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what was exported before.")
+    ] = False,
+) -> None:
+    """Show runs in TensorBoard or MLflow: finished ones, or with --follow one that goes on."""
+    from fedmaml import exporting
+    from fedmaml.core.errors import ConfigurationError
+
+    if to not in exporting.SINKS:
+        raise ConfigurationError(f"--to {to!r}: known: {', '.join(exporting.SINKS)}")
+    if follow and len(directories) > 1:
+        raise ConfigurationError(
+            f"--follow with {len(directories)} run directories: follow one, or start the command "
+            "once for each"
+        )
+    for path, name in zip(directories, exporting.names_of(directories), strict=True):
+        run = exporting.followed(path) if follow else exporting.recorded(path)
+        if to == "mlflow":
+            count = exporting.to_mlflow(run, name, uri=uri, experiment=experiment, force=force)
+        else:
+            count = exporting.to_tensorboard(run, out / name, force=force)
+        print(f"{name}: {count} points, run {run.outcome()}", file=sys.stderr)
+    if to == "tensorboard":
+        print(f"tensorboard --logdir {out}", file=sys.stderr)
 
 
 def _first_line(module: str) -> str:

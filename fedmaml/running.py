@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedmaml.auditing import IN_A_RUN, KINDS, Audit, NotChecked, audit_data
 from fedmaml.config import RunConfig, to_run_config
 from fedmaml.core.errors import BackendError
 from fedmaml.preflight import preflight
@@ -49,8 +50,12 @@ def execute(
     folder = out or default_directory(config)
     directory = RunDirectory(folder.absolute())
     directory.create(config, force)
+    audit = _audit(config)
+    directory.save_audit(audit)
     if progress:
         _tell(f"writing to {folder}")
+        if line := audit.line():
+            _tell(f"{line}: fedmaml audit --config {folder / 'config.toml'}")
     backend = importlib.import_module(_MODULES[config.backend])
     run_config = to_run_config(config, directory.path)
     try:
@@ -68,6 +73,17 @@ def execute(
         )
     _check_outcome(summary, directory)
     return summary
+
+
+def _audit(config: RunConfig) -> Audit:
+    """Look for leakage; a run goes on, whatever is found and whatever goes wrong with looking."""
+    parts = config.make_scenario(), config.make_strategy(), config.make_problem()
+    try:
+        return audit_data(*parts, config.seed, IN_A_RUN)
+    except Exception as error:  # whatever data and models of others may raise
+        logger.warning("the leakage audit failed", exc_info=error)
+        why = f"the audit raised {type(error).__name__}"
+        return Audit((), (), tuple(NotChecked(kind, why) for kind in KINDS))
 
 
 def _tell(line: str) -> None:

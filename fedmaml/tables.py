@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fedmaml.auditing import Audit
 from fedmaml.verification import CheckResult
 
 _console = Console()
@@ -155,6 +156,32 @@ def check_table(results: Sequence[CheckResult], tolerance: float) -> None:
         table.add_row(result.strategy, result.reference, f"{result.relative_error:.1e}", verdict)
     _console.print(table)
     _console.print(f"float64; a relative error above {tolerance:g} is wrong.", style="dim")
+
+
+def audit_table(audit: Audit) -> None:
+    """Print what was found, what was looked at, and what was not."""
+    styles = {"leak": "bold red", "warning": "yellow", "note": ""}
+    for finding in audit.findings:
+        style = styles[finding.severity]
+        _console.print(f"{finding.severity}: {finding.kind}", style=style, highlight=False)
+        _console.print(f"  {escape(finding.detail)}", highlight=False)
+        if finding.clients:
+            named = ", ".join(map(str, finding.clients))
+            _console.print(f"  clients: {named}", highlight=False)
+        _console.print(f"  what to do: {escape(finding.cure)}\n", highlight=False)
+    table = Table(title="Looked at", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("for", "clients", "of", "how"):
+        right = column in ("clients", "of")
+        table.add_column(column, justify="right" if right else "left")
+    for check in audit.checked:
+        table.add_row(check.kind, f"{check.clients:,}", f"{check.of:,}", escape(check.how))
+    _console.print(table)
+    for missing in audit.not_checked:
+        _console.print(f"not checked: {missing.kind}: {escape(missing.why)}", style="yellow")
+    _console.print(
+        "nothing found" if not audit.findings else
+        f"{len(audit.findings)} found, {len(audit.alarming)} of them more than notes",
+    )  # fmt: skip
 
 
 def _title(summaries: Sequence[Mapping[str, Any]]) -> str:

@@ -18,7 +18,7 @@ FAST = ["--rounds", "3", "--set", "task.test_clients=8"]
 def test_help_names_all_commands(tmp_path: Path) -> None:
     done = fedmaml("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for command in ("list", "run", "compare", "check-gradients", "show"):
+    for command in ("list", "run", "compare", "audit", "check-gradients", "show", "export"):
         assert command in done.stdout
 
 
@@ -44,7 +44,8 @@ def test_run_leaves_a_complete_directory_that_show_reads(tmp_path: Path) -> None
     assert "accuracy" in done.stdout
     files = {path.name for path in (tmp_path / "one").iterdir()}
     assert files == {
-        "config.toml", "rounds.jsonl", "theta.safetensors", "clients.jsonl", "summary.json",
+        "config.toml", "audit.json", "rounds.jsonl", "theta.safetensors", "clients.jsonl",
+        "summary.json",
     }  # fmt: skip
     assert len((tmp_path / "one" / "rounds.jsonl").read_text().splitlines()) == 3
     shown = json.loads(fedmaml("show", "one", "--json", cwd=tmp_path).stdout)

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedmaml.config import from_run_config
 from fedmaml.core.costs import Cost
 from fedmaml.server.aggregate import robust_rule
+from fedmaml.server.audit import audited
 from fedmaml.server.cohort import call_roll
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
@@ -76,4 +77,5 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
             cost=cost_summary(cost, config.rounds, metered),
             seconds=time.perf_counter() - started,
         )
+        | {"audit": audited(config, roll_call, directory).to_json()}
     )

@@ -27,11 +27,13 @@ class RollCall:
         hosts: Node id -> split -> client numbers.
         common: Totals of the training clients' statistics, summed in client order in float64.
         engines: Which engine computes and why, as the nodes say -> how many nodes say so.
+        statistics_from: Clients whose statistics are in ``common``, ascending.
     """
 
     hosts: Mapping[int, Mapping[str, range]]
     common: Params = field(default_factory=dict)
     engines: Mapping[str, int] = field(default_factory=dict)
+    statistics_from: tuple[int, ...] = ()
 
     def population(self, split: str) -> Sequence[int]:
         """Return all client numbers of a split in ascending order.
@@ -119,8 +121,9 @@ def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
     )
     if len(hosts) < parts:  # the nodes know of more nodes than had connected
         return call_roll(grid, parts, timeout)
-    common = _totals([statistics[client] for client in sorted(statistics)])
-    return RollCall(hosts, common, dict(engines))
+    told = tuple(sorted(statistics))
+    common = _totals([statistics[client] for client in told])
+    return RollCall(hosts, common, dict(engines), told)
 
 
 def wait_for_nodes(grid: Grid, nodes: int, timeout: float) -> list[int]:

@@ -1,6 +1,7 @@
 """What a run leaves on disk. Files are replaced whole; rounds.jsonl grows line by line.
 
 config.toml         everything needed to repeat the run
+audit.json          what was found in data and code before the run
 rounds.jsonl        one line per finished round, written as it finishes
 theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>")
 clients.jsonl       one line per test client: its metrics before and after adaptation
@@ -20,6 +21,7 @@ from typing import Any
 import tomli_w
 from safetensors.torch import load_file, save
 
+from fedmaml.auditing.findings import Audit, audit_from_json
 from fedmaml.config import RunConfig
 from fedmaml.core.errors import RunDirectoryError
 from fedmaml.core.params import MetaParams
@@ -28,6 +30,7 @@ from fedmaml.core.records import RoundRecord
 _SUMMARY_KEYS = {"scenario", "strategy", "metric", "metrics", "theta_sha256", "seconds"}
 _FILES = (
     "config.toml",
+    "audit.json",
     "rounds.jsonl",
     "theta.safetensors",
     "clients.jsonl",
@@ -118,6 +121,24 @@ class RunDirectory:
     def save_clients(self, rows: list[dict[str, Any]]) -> None:
         """Write one line per test client."""
         self._write("clients.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def save_audit(self, audit: Audit) -> None:
+        """Write what was found before the run."""
+        self._write("audit.json", (json.dumps(audit.to_json(), indent=2) + "\n").encode())
+
+    def audit(self) -> Audit | None:
+        """Return what was found before the run; None if nobody looked.
+
+        Raises:
+            RunDirectoryError: If it is damaged.
+        """
+        path = self.path / "audit.json"
+        if not path.exists():
+            return None
+        try:
+            return audit_from_json(json.loads(path.read_text()))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise RunDirectoryError(f"{path} is damaged ({error}); run it again") from error
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary; the run is complete."""

@@ -1,0 +1,212 @@
+"""The clients that an audit looks at, and their examples as keys that can be compared.
+
+Scenarios with a hundred thousand clients are audited by a sample, which is drawn from the seed.
+"""
+
+import hashlib
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmaml.core import seeding
+from fedmaml.core.params import Params
+from fedmaml.core.tasks import Batch, Task, cast
+from fedmaml.simulations.scenario import SPLITS, Scenario, Split
+
+logger = logging.getLogger("fedmaml")
+
+
+class Extent(NamedTuple):
+    """How much an audit looks at.
+
+    Attributes:
+        clients: At most so many clients of a split.
+        rounds: So many rounds of training.
+        megabytes: At most so much data of a split, but always two clients.
+    """
+
+    clients: int
+    rounds: int
+    megabytes: int
+
+
+IN_A_RUN = Extent(clients=64, rounds=3, megabytes=8)
+THOROUGH = Extent(clients=1000, rounds=5, megabytes=500)
+
+
+class Keys(NamedTuple):
+    """A batch to be compared: equal examples (inputs and target) have equal keys.
+
+    Attributes:
+        examples: 16 bytes for each example.
+        labels: The target of each; empty if targets are not classes.
+    """
+
+    examples: tuple[bytes, ...]
+    labels: tuple[bytes, ...]
+
+
+class TaskKeys(NamedTuple):
+    """A task to be compared."""
+
+    support: Keys
+    query: Keys
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What an audit looks at.
+
+    Attributes:
+        populations: All clients of each split.
+        tasks: Split -> client -> its first task.
+        keys: Split -> client -> its tasks, one for each round ("train") or one.
+        unreadable: Clients whose tasks could not be made.
+    """
+
+    populations: Mapping[Split, range]
+    tasks: Mapping[Split, Mapping[int, Task]]
+    keys: Mapping[Split, Mapping[int, tuple[TaskKeys, ...]]]
+    unreadable: tuple[int, ...]
+
+    def whole(self) -> bool:
+        """Tell whether these are all clients there are."""
+        return all(len(self.tasks[split]) == len(self.populations[split]) for split in SPLITS)
+
+    def every_task(self) -> list[Task]:
+        """Return the first task of every client in every split."""
+        return [task for of_split in self.tasks.values() for task in of_split.values()]
+
+
+def draw(scenario: Scenario, seed: int, dtype: torch.dtype, extent: Extent) -> Sample:
+    """Choose clients and make their tasks.
+
+    Clients that are judged and train as well are preferred among those that train.
+
+    Args:
+        scenario: Where tasks come from.
+        seed: Determines who is chosen.
+        dtype: What a run computes in; examples that are equal in it count as equal.
+        extent: How much to look at.
+
+    Raises:
+        Exception: Whatever the scenario raises, if not one client of a split can be read.
+    """
+    populations = scenario.clients()
+    common = _common(scenario, populations["train"], seed, extent)
+    tasks: dict[Split, dict[int, Task]] = {}
+    keys: dict[Split, dict[int, tuple[TaskKeys, ...]]] = {}
+    unreadable: list[int] = []
+    judged: set[int] = set()
+    for split in reversed(SPLITS):
+        rounds = range(1, 1 + (extent.rounds if split == "train" else 1))
+
+        def made(clients: Sequence[int], round: int, split: Split = split) -> dict[int, Task]:
+            each: dict[int, Task] = {}
+            for group in scenario.tasks(split, clients, round, common):
+                each |= zip(group.clients, _single(cast(group.tasks, dtype)), strict=True)
+            return each
+
+        wanted = _choose(populations[split], seed, extent.clients, judged)
+        if not wanted:
+            tasks[split], keys[split] = {}, {}
+            continue
+        size = _bytes_of(made, wanted[0], len(rounds))
+        wanted = wanted[: max(2, int(extent.megabytes * 1e6 / size))] if size else wanted
+        judged |= set(wanted)
+        drawn = [_readable(made, sorted(wanted), round, unreadable) for round in rounds]
+        tasks[split] = drawn[0]
+        keys[split] = {
+            client: tuple(keys_of(each[client]) for each in drawn if client in each)
+            for client in drawn[0]
+        }
+    return Sample(populations, tasks, keys, tuple(sorted(set(unreadable))))
+
+
+def keys_of(task: Task) -> TaskKeys:
+    """Return the keys of a task's examples."""
+    return TaskKeys(_keys(task.support), _keys(task.query))
+
+
+def _keys(batch: Batch) -> Keys:
+    x, y = (_bytes(value) for value in batch)
+    rows = np.concatenate([x, y], axis=1)
+    examples = tuple(hashlib.blake2b(row, digest_size=16).digest() for row in rows)
+    classes = not batch.y.is_floating_point() or len(np.unique(batch.y.numpy())) <= 2
+    return Keys(examples, tuple(row.tobytes() for row in y) if classes else ())
+
+
+def _bytes(value: Tensor) -> np.ndarray:
+    """Return each example's bytes, uint8 of shape ``(examples, bytes)``; -0 is 0."""
+    rows = value.detach().cpu()[:, None].flatten(1)
+    rows = rows + 0 if rows.is_floating_point() else rows
+    return np.ascontiguousarray(rows.numpy()).view(np.uint8)
+
+
+def _single(tasks: Task) -> list[Task]:
+    """Return the tasks of a group one by one."""
+    sides = ([Batch(*pair) for pair in zip(*batch, strict=True)] for batch in tasks)
+    return [Task(support, query) for support, query in zip(*sides, strict=True)]
+
+
+def _common(scenario: Scenario, training: range, seed: int, extent: Extent) -> Params:
+    """Return the totals of the training clients' statistics; of a sample if they are many."""
+    totals: Params = {}
+    for client in sorted(_choose(training, seed, extent.clients, ())):
+        own = scenario.statistics(client)
+        if not own:
+            return {}
+        totals = {name: totals[name] + own[name] if totals else own[name] for name in own}
+    return totals
+
+
+def _choose(population: range, seed: int, most: int, preferred: Iterable[int]) -> list[int]:
+    """Choose clients, preferred ones first."""
+    if len(population) <= most:
+        return list(population)
+    known = [client for client in sorted(preferred) if client in population][:most]
+    rng = random.Random(seeding.key(seed, "audit", population.start, population.stop))
+    others = (client for client in rng.sample(population, most) if client not in known)
+    return [*known, *others][:most]
+
+
+def _bytes_of(
+    made: Callable[[Sequence[int], int], Mapping[int, Task]], client: int, rounds: int
+) -> int:
+    """Return how much data one client has in so many rounds; 0 if that is not known."""
+    try:
+        task = made([client], 1)[client]
+    except Exception:  # whoever it is will be met again, and counted
+        return 0
+    return rounds * sum(tensor.nbytes for batch in task for tensor in batch)
+
+
+def _readable(
+    made: Callable[[Sequence[int], int], dict[int, Task]],
+    clients: Sequence[int],
+    round: int,
+    unreadable: list[int],
+) -> dict[int, Task]:
+    """Make the tasks of those clients whose data can be read; others are left out of a run, too."""
+    try:
+        return made(clients, round)
+    except Exception as error:
+        if len(clients) == 1:
+            raise
+        first_error = error
+    tasks: dict[int, Task] = {}
+    for client in clients:
+        try:
+            tasks |= made([client], round)
+        except Exception as error:
+            logger.debug("audit: client %d cannot be read", client, exc_info=error)
+            unreadable.append(client)
+    if not tasks:
+        raise first_error
+    return tasks

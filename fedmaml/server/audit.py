@@ -1,0 +1,56 @@
+"""What a server can say of leakage: who was asked, who is judged, who sent statistics.
+
+It has no data. What can be found in data and code is found before the run where the data are
+(`fedmaml.auditing`), and waits in the run directory.
+"""
+
+from fedmaml.auditing import KINDS, Audit, Finding, NotChecked, clients_seen_in_training
+from fedmaml.config import RunConfig
+from fedmaml.server.cohort import RollCall, choose
+from fedmaml.server.run_directory import RunDirectory
+
+_ELSEWHERE = (
+    "the data are not on the server; `fedmaml audit --config config.toml` finds it where they are, "
+    "and `fedmaml.auditing.audit_task` in an app of one's own"
+)
+
+
+def audited(config: RunConfig, roll_call: RollCall, directory: RunDirectory) -> Audit:
+    """Return what was found before the run, and what the server knows by itself."""
+    before = directory.audit()
+    if before is None:
+        kinds = [kind for kind in KINDS if kind != "test-clients-in-training"]
+        before = Audit((), (), tuple(NotChecked(kind, _ELSEWHERE) for kind in kinds))
+    return _who_was_asked(config, roll_call) + before + _who_sent_statistics(roll_call)
+
+
+def _who_was_asked(config: RunConfig, roll_call: RollCall) -> Audit:
+    judged = ("validation", "test") if config.evaluation.every else ("test",)
+    populations = {split: roll_call.population(split) for split in judged}
+    training = roll_call.population("train")
+    if not clients_seen_in_training(populations, training).findings:
+        return clients_seen_in_training(populations, training, config.rounds)
+    rounds = range(1, config.rounds + 1)
+    asked = {
+        client
+        for number in rounds
+        for client in choose(config.seed, number, training, config.clients)
+    }
+    return clients_seen_in_training(populations, asked, config.rounds)
+
+
+def _who_sent_statistics(roll_call: RollCall) -> Audit:
+    training = roll_call.population("train")
+    members = training if isinstance(training, range) else frozenset(training)
+    others = tuple(client for client in roll_call.statistics_from if client not in members)
+    if not others:
+        return Audit()
+    finding = Finding(
+        "statistics-from-test-data",
+        "leak",
+        f"{len(others)} of {len(roll_call.statistics_from)} clients that sent statistics do not "
+        "train, so what inputs are normalised with has seen them",
+        "let nodes answer the roll call with statistics of training clients only",
+        others[:20],
+    )
+    return Audit((finding,))
