@@ -1,66 +1,31 @@
 """Strategies next to each other: the same clients, the same seeds, and what may be concluded.
 
-    plan       settings -> one configuration per strategy and seed      checked before anything runs
-    run_all    configurations -> run directories DIR/<strategy>/seed<k>  complete ones are reused
-    compare    run directories -> differences to fine-tuned FedAvg, and what `verdicts` says of them
-
-What is compared is the state after the last round; no round is chosen by its test result, and
-the validation clients choose nothing either.
+plan       settings -> one configuration per strategy and seed      checked before anything runs
+run_all    configurations -> run directories DIR/<strategy>/seed<k>  complete ones are reused
+compare    run directories -> what may be concluded from them, see `conclusions`
 """
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import tomli_w
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fedmaml.conclusions import ALWAYS, Comparison, conclude, what_is_missing
 from fedmaml.config import Flat, RunConfig, flatten_table, known_keys, nearest, resolve
-from fedmaml.core import statistics
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError, RunDirectoryError
 from fedmaml.preflight import preflight
 from fedmaml.running import execute
 from fedmaml.server.run_directory import RunDirectory
-from fedmaml.verdicts import REFERENCE, Metric, Row, Values, judge
+from fedmaml.verdicts import REFERENCE
 
-ALWAYS = ("local", REFERENCE)
-NOT_META = (*ALWAYS, "fedprox", "fedrep")
-"""Strategies that nobody would call meta-learning."""
-
-_MANY_SEEDS = 5  # from here on Student's factor is below 3
 _OWN_KEYS = {"scenario": "as the argument", "strategy": "with --strategies", "seed": "with --seeds"}
 
 Plan = dict[str, list[RunConfig]]
 """Strategy -> its configuration for every seed."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All there is to say; `fedmaml.comparison_tables` shows it.
-
-    Attributes:
-        scenario: Name of the scenario.
-        metric: What was measured.
-        seeds: How many; they are 0, 1, ...
-        clients: Test clients per seed.
-        headline: The answer in one line.
-        rows: One per strategy, the baselines first.
-        notes: What limits the answer.
-        settings: Strategy -> all its settings by dotted key, those of the scenario included.
-    """
-
-    scenario: str
-    metric: Metric
-    seeds: int
-    clients: int
-    headline: str
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
-    settings: dict[str, Flat]
 
 
 # --- plan -------------------------------------------------------------------------------------
@@ -201,97 +166,16 @@ def _complete(config: RunConfig, out: Path, force: bool) -> bool:
 def _finished(directory: RunDirectory) -> bool:
     """Return whether nothing of a run's outcome is missing; what is cut short is run again."""
     try:
-        summary = directory.summary()
+        return not what_is_missing(directory)
     except RunDirectoryError:
         return False
-    return summary is not None and len(directory.clients()) == summary["clients_test"]
-
-
-# --- read -------------------------------------------------------------------------------------
 
 
 def compare(planned: Plan, out: Path) -> Comparison:
     """Read the complete runs of a comparison and judge them."""
-    first = planned[REFERENCE][0]
-    summary = RunDirectory(run_path(first, out)).summary()
-    assert summary is not None, "run_all makes every run complete"
-    metric = Metric(*(summary["metric"][key] for key in ("name", "unit", "better")))
-    before, after = (
+    return conclude(
         {
-            name: [_read(config, out, f"{metric.name}:{stage}") for config in configs]
+            name: {config.seed: run_path(config, out) for config in configs}
             for name, configs in planned.items()
         }
-        for stage in ("before", "after")
     )
-    rounds = {name: configs[0].rounds for name, configs in planned.items()}
-    rows = judge(metric, rounds, before, after)
-    return Comparison(
-        scenario=first.scenario,
-        metric=metric,
-        seeds=len(planned[REFERENCE]),
-        clients=int(summary["clients_test"]),
-        headline=_headline(rows),
-        rows=rows,
-        notes=(*_notes(len(planned[REFERENCE])), *_missing(after)),
-        settings={name: _settings(configs[0]) for name, configs in planned.items()},
-    )
-
-
-def _read(config: RunConfig, out: Path, column: str) -> dict[int, float]:
-    values: dict[int, float] = {}
-    for row in RunDirectory(run_path(config, out)).clients():
-        value = row.get(column)
-        lost = np.nan if value is None else np.inf  # "diverged"
-        values[int(row["client"])] = float(value) if isinstance(value, int | float) else lost
-    return values
-
-
-def _settings(config: RunConfig) -> Flat:
-    flat = flatten_table(config.to_table())
-    return {key: flat[key] for key in flat if key not in ("strategy", "seed", "data_dir")}
-
-
-# --- conclude ----------------------------------------------------------------------------------
-
-
-def _headline(rows: Sequence[Row]) -> str:
-    meta = [row for row in rows if row.strategy not in NOT_META]
-    better = [row.strategy for row in meta if row.verdict == "better"]
-    if not meta:
-        return "No meta-learning strategy was compared with fine-tuned FedAvg."
-    if not better:
-        return "No meta-learning strategy is significantly better than fine-tuned FedAvg."
-    return f"Significantly better than fine-tuned FedAvg: {', '.join(better)}."
-
-
-def _notes(seeds: int) -> tuple[str, ...]:
-    notes = [
-        "Judged after the last round; no round was chosen.",
-        "Differences are paired by seed and test client; intervals: hierarchical bootstrap over "
-        "seeds and clients, calibrated by Student's t over seeds; p: the larger of a t-test over "
-        "seeds and Wilcoxon's signed-rank test over clients, Holm-corrected for the number of "
-        "strategies, as the sentences are; intervals are not.",
-    ]
-    if seeds == 1:
-        notes.append(
-            "One seed: intervals and tests are about this one training and these clients; they do "
-            "not say what another seed would give. Use 5."
-        )
-    elif seeds < _MANY_SEEDS:
-        factor = statistics.student_factor(seeds)
-        notes.append(
-            f"{seeds} seeds are few: intervals reach {factor:.1f} standard errors, with "
-            f"{_MANY_SEEDS} seeds {statistics.student_factor(_MANY_SEEDS):.1f}. What is not "
-            "distinguishable here may be with more seeds."
-        )
-    return tuple(notes)
-
-
-def _missing(after: Mapping[str, Values]) -> list[str]:
-    """Say whose pairs are incomplete, because a client could not be judged."""
-    notes = []
-    for name, values in after.items():
-        pairs = zip(values, after[REFERENCE], strict=True)
-        if lost := sum(len(one.keys() ^ other.keys()) for one, other in pairs):
-            notes.append(f"{name}: {lost} test clients were judged only there or only in FedAvg.")
-    return notes

@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fedmaml.comparing import Comparison
+from fedmaml.conclusions import Comparison
 from fedmaml.core.errors import RunDirectoryError
 from fedmaml.verdicts import REFERENCE, Row, number, p_text, signed
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmaml.comparing import Comparison, Plan, compare, plan, run_all
+from fedmaml.comparing import Plan, compare, plan, run_all
 from fedmaml.comparison_tables import as_csv, as_latex, as_markdown, print_comparison, write_files
+from fedmaml.conclusions import Comparison
 from fedmaml.core.errors import BackendError, ConfigurationError, RunDirectoryError
 from fedmaml.verdicts import Metric, Row, judge
 
