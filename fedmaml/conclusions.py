@@ -116,7 +116,7 @@ def what_is_missing(directory: RunDirectory) -> str:
         )
     for name, there, wanted in (
         ("rounds.jsonl", len(directory.rounds()), summary["rounds"]),
-        ("clients.jsonl", len(directory.clients()), summary["clients_test"]),
+        ("clients.jsonl", len(directory.clients()), summary["clients_judged"]),
     ):
         if there != wanted:
             return f"{name} has {there} of {wanted} lines"

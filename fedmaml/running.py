@@ -79,8 +79,9 @@ def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
     what = ""
     if summary["rounds"] and not summary["updates_used"]:
         what = f"in {summary['rounds']} rounds not one client's update could be used"
-    elif summary["clients_test_asked"] and not summary["clients_test"]:
-        what = f"not one of {summary['clients_test_asked']} test clients could be judged"
+    elif summary["clients_asked"] and not summary["clients_judged"]:
+        split = summary["judged_split"]
+        what = f"not one of {summary['clients_asked']} {split} clients could be judged"
     if what:
         left_out = [rejection for record in directory.rounds() for rejection in record["rejected"]]
         first = f"; the first reason: {left_out[0]['detail']}" if left_out else ""

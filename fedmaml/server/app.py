@@ -1,6 +1,7 @@
 """The ServerApp: configuration in, run directory out."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,10 +11,11 @@ from flwr.serverapp import Grid, ServerApp
 from fedmaml.config import from_run_config
 from fedmaml.core.costs import Cost
 from fedmaml.server.aggregate import robust_rule
+from fedmaml.server.choosing import Chosen, better, outcome_of
 from fedmaml.server.cohort import call_roll
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
-from fedmaml.server.rounds import judge, run_rounds
+from fedmaml.server.rounds import asked_at_the_end, judge, run_rounds
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.server.summary import client_rows, cost_summary, summarise
 
@@ -52,25 +54,31 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
         evaluation_steps=config.evaluation.steps,
     )
     used, left_out, cost = 0, 0, Cost()
+    chosen = Chosen(0, strategy.state.meta)
     for record in run_rounds(strategy, metered, roll_call, config):
         directory.append(record)
         directory.save_meta(strategy.state.meta, at_most_every=_SAVE_SECONDS)
         used, cost = used + record.clients, cost + record.cost
         left_out += sum(len(rejection.clients) for rejection in record.rejected)
-    directory.save_meta(strategy.state.meta)
-    test = roll_call.population("test")
-    judged = judge(strategy, metered, roll_call, config, config.rounds, "test", test)
+        latest = outcome_of(record, strategy.state.meta, problem.metrics[0])
+        best = config.evaluation.choose == "best"
+        chosen = better(chosen, latest, problem.metrics[0]) if best else latest
+    directory.save_meta(chosen.meta)
+    strategy.state = replace(strategy.state, meta=chosen.meta)
+    asked = asked_at_the_end(roll_call, config)
+    split = config.evaluation.split
+    judged = judge(strategy, metered, roll_call, config, chosen.round, split, asked)
     directory.save_clients(client_rows(judged))
     directory.finish(
         summarise(
             config,
             problem,
-            strategy.state.meta,
+            chosen,
             judged,
             clients_train=len(roll_call.population("train")),
             updates_used=used,
             rejected_replies=left_out,
-            clients_test_asked=len(test),
+            clients_asked=len(asked),
             planned=roll_call.engines,
             engines=strategy.engines,
             cost=cost_summary(cost, config.rounds, metered),
