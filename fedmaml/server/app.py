@@ -7,10 +7,11 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedmaml.config import from_run_config
+from fedmaml.config import RunConfig, from_run_config
 from fedmaml.core.costs import Cost
+from fedmaml.core.learner import Problem
 from fedmaml.server.aggregate import robust_rule
-from fedmaml.server.cohort import call_roll
+from fedmaml.server.cohort import RollCall, call_roll
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.server.rounds import judge, run_rounds
@@ -42,15 +43,7 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
     metered = MeteredGrid(grid)
     problem = config.make_problem()
     roll_call = call_roll(metered, config.nodes, config.timeout)
-    strategy = FlowerStrategy(
-        config.make_strategy(),
-        problem,
-        seed=config.seed,
-        clients=config.clients,
-        roll_call=roll_call,
-        aggregator=robust_rule(config.aggregation),
-        evaluation_steps=config.evaluation.steps,
-    )
+    strategy = flower_strategy(config, problem, roll_call)
     used, left_out, cost = 0, 0, Cost()
     for record in run_rounds(strategy, metered, roll_call, config):
         directory.append(record)
@@ -76,4 +69,17 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
             cost=cost_summary(cost, config.rounds, metered),
             seconds=time.perf_counter() - started,
         )
+    )
+
+
+def flower_strategy(config: RunConfig, problem: Problem, roll_call: RollCall) -> FlowerStrategy:
+    """Return the Flower strategy that a configuration describes."""
+    return FlowerStrategy(
+        config.make_strategy(),
+        problem,
+        seed=config.seed,
+        clients=config.clients,
+        roll_call=roll_call,
+        aggregator=robust_rule(config.aggregation),
+        evaluation_steps=config.evaluation.steps,
     )
