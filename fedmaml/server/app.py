@@ -66,7 +66,7 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
             clients_test_asked=len(test),
             planned=roll_call.engines,
             engines=strategy.engines,
-            cost=cost_summary(cost, config.rounds, metered),
+            cost=cost_summary(cost, config.rounds, metered, strategy.evaluation_cost),
             seconds=time.perf_counter() - started,
         )
     )
