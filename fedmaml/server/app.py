@@ -8,11 +8,12 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedmaml.config import from_run_config
+from fedmaml.config import RunConfig, from_run_config
 from fedmaml.core.costs import Cost
+from fedmaml.core.learner import Problem
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.choosing import Chosen, better, outcome_of
-from fedmaml.server.cohort import call_roll
+from fedmaml.server.cohort import RollCall, call_roll
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.server.rounds import asked_at_the_end, judge, run_rounds
@@ -44,15 +45,7 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
     metered = MeteredGrid(grid)
     problem = config.make_problem()
     roll_call = call_roll(metered, config.nodes, config.timeout)
-    strategy = FlowerStrategy(
-        config.make_strategy(),
-        problem,
-        seed=config.seed,
-        clients=config.clients,
-        roll_call=roll_call,
-        aggregator=robust_rule(config.aggregation),
-        evaluation_steps=config.evaluation.steps,
-    )
+    strategy = flower_strategy(config, problem, roll_call)
     used, left_out, cost = 0, 0, Cost()
     chosen = Chosen(0, strategy.state.meta)
     for record in run_rounds(strategy, metered, roll_call, config):
@@ -81,7 +74,20 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
             clients_asked=len(asked),
             planned=roll_call.engines,
             engines=strategy.engines,
-            cost=cost_summary(cost, config.rounds, metered),
+            cost=cost_summary(cost, config.rounds, metered, strategy.evaluation_cost),
             seconds=time.perf_counter() - started,
         )
+    )
+
+
+def flower_strategy(config: RunConfig, problem: Problem, roll_call: RollCall) -> FlowerStrategy:
+    """Return the Flower strategy that a configuration describes."""
+    return FlowerStrategy(
+        config.make_strategy(),
+        problem,
+        seed=config.seed,
+        clients=config.clients,
+        roll_call=roll_call,
+        aggregator=robust_rule(config.aggregation),
+        evaluation_steps=config.evaluation.steps,
     )

@@ -30,6 +30,8 @@ _MEASURED = {
     "multiply-add, by torch.utils.flop_counter's formulas; counted once per shape of task",
     "peak_bytes": "most bytes of tensors that one client's update holds at a time beside its "
     "inputs, followed on every operation; kernels' own buffers are not seen",
+    "evaluation": "of validation and test clients, before and after adaptation and at "
+    "evaluation.steps; operations and memory of one client by itself, likewise",
     "seconds": "wall time; clients: waiting for replies, transport included; server: the rest",
 }
 """How the numbers of ``cost`` came about; written beside them."""
@@ -86,9 +88,15 @@ def summarise(
     }
 
 
-def cost_summary(cost: Cost, rounds: int, grid: MeteredGrid) -> dict[str, Any]:
-    """Put together what the training rounds took, and how it was measured."""
-    others = {"evaluation": "evaluate", "roll_call": "query.roll_call"}
+def cost_summary(cost: Cost, rounds: int, grid: MeteredGrid, evaluation: Cost) -> dict[str, Any]:
+    """Put together what rounds and evaluations took, and how it was measured.
+
+    Args:
+        cost: Of the training rounds.
+        rounds: How many there were.
+        grid: Has counted all messages.
+        evaluation: Of all evaluations, those of validation clients during training included.
+    """
     return {
         "totals": cost.to_json(),
         "per_client_and_round": cost.per_client_and_round(),
@@ -97,7 +105,14 @@ def cost_summary(cost: Cost, rounds: int, grid: MeteredGrid) -> dict[str, Any]:
             "clients": cost.seconds_clients / rounds if rounds else None,
             "server": cost.seconds_server / rounds if rounds else None,
         },
-        **{name: asdict(grid.traffic(message_type)) for name, message_type in others.items()},
+        "evaluation": {
+            **asdict(grid.traffic("evaluate")),
+            "clients": evaluation.clients,
+            "clients_measured": evaluation.updates_measured,
+            "flops": evaluation.flops,
+            "peak_bytes": evaluation.peak_bytes,
+        },
+        "roll_call": asdict(grid.traffic("query.roll_call")),
         "energy": "not measured",
         "measured": dict(_MEASURED),
     }
