@@ -3,22 +3,24 @@
     group     run directories -> strategy -> seed -> directory
     conclude  these -> differences to fine-tuned FedAvg, and what `verdicts` says of them
 
-What is compared is the state after the last round; no round is chosen by its test result, and
-the validation clients choose nothing either.
+What is compared is the state after the last round or, where runs say so (``judged_by``), after the
+round that the validation clients chose; no round is chosen by its test result.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedmaml.config import Flat, flatten_table, known_keys
+from fedmaml.contrasts import Values
 from fedmaml.core import statistics
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
+from fedmaml.findings import Took, Tuned, took_by
 from fedmaml.server.run_directory import RunDirectory
-from fedmaml.verdicts import REFERENCE, Metric, Row, Values, judge
+from fedmaml.verdicts import REFERENCE, Metric, Pair, Row, judge, judge_pairs
 
 ALWAYS = ("local", REFERENCE)
 """The baselines of every comparison."""
@@ -47,6 +49,10 @@ class Comparison:
         rows: One per strategy, the baselines first.
         notes: What limits the answer.
         settings: Strategy -> all its settings by dotted key, those of the scenario included.
+        took: Strategy -> what its training took.
+        pairs: Every two strategies other than the reference.
+        equal: What all strategies got the same amount of, see `fedmaml.terms`; "" if not known.
+        tuning: Strategy -> what tuning found; empty if nothing was tuned.
     """
 
     scenario: str
@@ -57,6 +63,10 @@ class Comparison:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     settings: dict[str, Flat]
+    took: dict[str, Took] = field(default_factory=dict)
+    pairs: tuple[Pair, ...] = ()
+    equal: str = ""
+    tuning: dict[str, Tuned] = field(default_factory=dict)
 
 
 # --- read -------------------------------------------------------------------------------------
@@ -174,6 +184,9 @@ def conclude(runs: Runs) -> Comparison:
     )
     rounds = {name: int(seeds[0]["rounds"]) for name, seeds in tables.items()}
     rows = judge(metric, rounds, before, after)
+    took = {
+        name: took_by([summaries[path] for path in seeds.values()]) for name, seeds in runs.items()
+    }
     return Comparison(
         scenario=first["scenario"],
         metric=metric,
@@ -181,8 +194,14 @@ def conclude(runs: Runs) -> Comparison:
         clients=int(first["clients_test"]),
         headline=_headline(rows),
         rows=rows,
-        notes=(*_notes(len(runs[REFERENCE])), *_missing(after)),
+        notes=(
+            _judging_note(tables),
+            *_notes(len(runs[REFERENCE])),
+            *_missing(after),
+        ),
         settings={name: _settings(seeds[0]) for name, seeds in tables.items()},
+        took=took,
+        pairs=judge_pairs(metric, after),
     )
 
 
@@ -265,11 +284,11 @@ def _headline(rows: Sequence[Row]) -> str:
 
 def _notes(seeds: int) -> tuple[str, ...]:
     notes = [
-        "Judged after the last round; no round was chosen.",
         "Differences are paired by seed and test client; intervals: hierarchical bootstrap over "
         "seeds and clients, calibrated by Student's t over seeds; p: the larger of a t-test over "
         "seeds and Wilcoxon's signed-rank test over clients, Holm-corrected for the number of "
-        "strategies, as the sentences are; intervals are not.",
+        f"strategies held against {REFERENCE} and, apart from that, for the number of pairs of the "
+        "others, as the sentences are; intervals are not.",
     ]
     if seeds == 1:
         notes.append(
@@ -284,6 +303,32 @@ def _notes(seeds: int) -> tuple[str, ...]:
             "distinguishable here may be with more seeds."
         )
     return tuple(notes)
+
+
+def _judging_note(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Say by which round strategies were judged, those without rounds aside."""
+    chosen = {
+        name: seeds[0].get("evaluation", {}).get("choose", "last")
+        for name, seeds in tables.items()
+        if seeds[0]["rounds"]
+    }
+    best = [name for name, how in chosen.items() if how == "best"]
+    if not best:
+        return "Judged after the last round; no round was chosen."
+    every = sorted({tables[name][0]["evaluation"]["every"] for name in best})
+    text = (
+        "Judged after the round that was best on the validation clients, which were asked after "
+        f"{_every(every)} and after the last; the test clients chose nothing."
+    )
+    if others := [name for name in chosen if name not in best]:
+        text += f" But {', '.join(others)}: after the last round."
+    return text
+
+
+def _every(numbers: Sequence[int]) -> str:
+    if numbers == [1]:
+        return "every round"
+    return f"every {' to '.join(str(n) for n in dict.fromkeys((numbers[0], numbers[-1])))} rounds"
 
 
 def _missing(after: Mapping[str, Values]) -> list[str]:

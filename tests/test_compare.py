@@ -52,13 +52,13 @@ def synthetic(**shifts: float) -> tuple[Row, ...]:
 
 def test_the_baselines_are_always_in_and_settings_reach_those_who_know_them() -> None:
     planned = small("maml", "maml", inner__lr=0.3, adaptation__steps=7)
-    assert list(planned) == ["local", "fedavg", "maml"]
-    assert [config.seed for config in planned["maml"]] == [0, 1]
-    assert all(configs[0].options["inner"]["lr"] == 0.3 for configs in planned.values())
-    assert planned["fedavg"][0].options["adaptation"]["steps"] == 7
-    assert "adaptation" not in planned["maml"][0].options
-    assert [configs[0].rounds for configs in planned.values()] == [0, 2, 2]
-    assert len({json.dumps(configs[1].task) for configs in planned.values()}) == 1
+    assert list(planned.runs) == ["local", "fedavg", "maml"]
+    assert [config.seed for config in planned.runs["maml"]] == [0, 1]
+    assert all(configs[0].options["inner"]["lr"] == 0.3 for configs in planned.runs.values())
+    assert planned.runs["fedavg"][0].options["adaptation"]["steps"] == 7
+    assert "adaptation" not in planned.runs["maml"][0].options
+    assert [configs[0].rounds for configs in planned.runs.values()] == [0, 2, 2]
+    assert len({json.dumps(configs[1].task) for configs in planned.runs.values()}) == 1
 
 
 @pytest.mark.parametrize(
