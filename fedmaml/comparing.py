@@ -20,7 +20,7 @@ from fedmaml.reuse import is_complete, progress_bar
 from fedmaml.running import execute, what_went_wrong
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.terms import Terms, agree, settle
-from fedmaml.tuning import SEED
+from fedmaml.tuning import SEED, is_tunable
 from fedmaml.verdicts import REFERENCE
 
 _OWN_KEYS = {
@@ -226,7 +226,7 @@ def _tuning_note(found: Mapping[str, Tuned] | None, terms: Terms) -> str:
     if not found:
         return "Not tuned: every strategy has the settings of its recipe, or those that were given."
     trials = next(iter(found.values())).trials
-    held = [key for key in terms.given if not key.startswith("task.")]
+    held = [key for key in terms.given if is_tunable(key)]
     kept = f" Given, so not tuned: {', '.join(held)}." if held else ""
     return (
         f"Tuned: {trials} trials for every strategy, the first of them its recipe, judged on "

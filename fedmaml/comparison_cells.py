@@ -67,7 +67,8 @@ def quantity(value: float, unit: str) -> str:
     """Return three digits with a decimal prefix: 57.8 MB."""
     for exponent, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if value >= 0.9995 * 10**exponent:
-            return f"{value / 10**exponent:.3g} {prefix}{unit}"
+            digits = f"{value / 10**exponent:#.3g}".rstrip(".")
+            return f"{digits} {prefix}{unit}"
     return f"{value:.3g} {unit}"
 
 

@@ -226,6 +226,11 @@ def _check_comparable(runs: Runs, tables: Mapping[str, Sequence[Mapping[str, Any
                     f"{path} and {runs[REFERENCE][wanted[0]]} hold different problems ({reason}): "
                     "only runs of the same task can be compared"
                 )
+            if table.get("evaluation", {}).get("split", "test") != "test":
+                raise NotComparableError(
+                    f"{path} was judged on validation clients (evaluation.split), as the trials of "
+                    "tuning are: what is compared are test clients; leave it out"
+                )
             reason = _difference(table, tables[name][0], table.keys() - _OF_THE_MACHINE)
             if reason:
                 raise NotComparableError(

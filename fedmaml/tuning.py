@@ -63,10 +63,19 @@ def search_space(config: RunConfig, terms: Terms) -> dict[str, Around]:
     """Return what is tuned of a strategy, by dotted key: all of `SPACE` that it has and is free."""
     options = flatten_table(config.options)
     return {
-        key: SPACE[word]
+        key: SPACE[_word(key)]
         for key, value in options.items()
-        if (word := key.rpartition(".")[2]) in SPACE and value and key not in terms.given
+        if is_tunable(key) and value and key not in terms.given
     }
+
+
+def is_tunable(key: str) -> bool:
+    """Tell whether a dotted key is a strategy's setting that tuning searches."""
+    return _word(key) in SPACE and not key.startswith("task.")
+
+
+def _word(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def tune(

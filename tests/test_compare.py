@@ -263,7 +263,7 @@ def test_every_form_has_every_strategy() -> None:
     assert r"meta\_sgd & 10 & " in as_latex(made)
     for form in (as_markdown, as_csv):
         assert "meta_sgd" in form(made)
-    assert "| maml | 10 | 8 to 10 | 2.5 MB | 4.2 GFLOP |" in as_markdown(made)
+    assert "| maml | 10 | 8 to 10 | 2.50 MB | 4.20 GFLOP |" in as_markdown(made)
     assert "| maml | ~ | - |  |" in as_markdown(made)
     assert "- meta_sgd is better than maml: accuracy +0.0" in as_markdown(made)
     assert pairs_as_csv(made).splitlines()[1].startswith("digits,accuracy,meta_sgd,maml,0.0")
@@ -299,7 +299,14 @@ def test_matrix_is_left_to_the_file_where_the_terminal_is_too_narrow(capsys, mon
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0 B"), (999.4, "999 B"), (999.6, "1 kB"), (2_313_600, "2.31 MB"), (1e12, "1 TB")],
+    [
+        (0, "0 B"),
+        (999.4, "999 B"),
+        (999.6, "1.00 kB"),
+        (2_313_600, "2.31 MB"),
+        (99.96e9, "100 GB"),
+        (9e12, "9.00 TB"),
+    ],
 )
 def test_quantities_have_three_digits_and_a_prefix(value: float, text: str) -> None:
     assert quantity(value, "B") == text

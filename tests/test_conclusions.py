@@ -26,6 +26,14 @@ def runs_in(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/*/config.toml"))
 
 
+def test_trials_of_tuning_are_no_runs_to_compare(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "fomaml" / "seed1" / "config.toml"
+    path.write_text(path.read_text().replace('split = "test"', 'split = "validation"'))
+    with pytest.raises(NotComparableError, match="fomaml/seed1 was judged on validation clients"):
+        conclude(group(runs_in(tmp_path)))
+
+
 def test_directories_alone_give_what_compare_gives(folder: Path) -> None:
     planned = plan("digits", ["fedprox", "fomaml"], 2, [SMALL], 1)
     found = group(reversed(runs_in(folder)))
