@@ -213,8 +213,8 @@ def _equal_note(terms: Terms) -> str:
     return {
         "recipes": "Every strategy trains as many rounds as its recipe says; bytes and operations "
         "differ, see what each took.",
-        "rounds": f"Every strategy trains {budget} rounds; bytes and operations differ, see what "
-        "each took.",
+        "rounds": f"All but local, which has none, train {budget} rounds; bytes and operations "
+        "differ, see what each took.",
         "bytes": f"Every strategy trains as many rounds as {budget} bytes of tensors allow, down "
         f"and up, which is what {reference}.",
         "flops": f"Every strategy trains as many rounds as {budget} operations of clients allow, "
