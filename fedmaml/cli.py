@@ -173,6 +173,20 @@ def compare(
     rounds: Annotated[
         int | None, typer.Option(help="Rounds of training. (default: each one's recipe)")
     ] = None,
+    equal: Annotated[
+        str | None,
+        typer.Option(
+            help="What everybody gets equally much of: rounds, or as many rounds as fit into the "
+            "bytes or flops that fedavg takes. (default: rounds if they are given, else recipes)"
+        ),
+    ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            help="Trials for every strategy to tune its settings on validation clients; needs "
+            "fedmaml[tune]. (default: not tuned)"
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="key=value for all strategies that know the key; repeatable."),
@@ -200,10 +214,18 @@ def compare(
     from fedmaml.comparison_tables import as_table, print_comparison, write_files
 
     names = [name.strip() for name in strategies.split(",") if name.strip()]
-    planned = comparing.plan(scenario, names, seeds, layers, rounds)
+    planned = comparing.plan(scenario, names, seeds, layers, rounds, equal)
     folder = out or Path("runs") / f"compare-{scenario}"
+    found = None
+    if tune is not None:
+        from fedmaml.tuning import tune as search
+
+        comparing.refuse_single_run(folder)
+        first = {name: configs[0] for name, configs in planned.runs.items()}
+        found = search(first, planned.terms, tune, folder, force=force, progress=not as_json)
+        planned = comparing.tuned(planned, found)
     comparing.run_all(planned, folder, force=force, progress=not as_json)
-    comparison = comparing.compare(planned, folder)
+    comparison = comparing.compare(planned, folder, found)
     paths = write_files(comparison, folder)
     if as_json:
         print(json.dumps(as_table(comparison)))

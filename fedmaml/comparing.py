@@ -1,73 +1,59 @@
-"""Strategies next to each other: the same clients, the same seeds, and what may be concluded.
+"""Strategies next to each other: the same clients, the same seeds, the same terms.
 
-    plan       settings -> one configuration per strategy and seed      checked before anything runs
-    run_all    configurations -> run directories DIR/<strategy>/seed<k>  complete ones are reused
-    compare    run directories -> differences to fine-tuned FedAvg, and what `verdicts` says of them
-
-What is compared is the state after the last round; no round is chosen by its test result, and
-the validation clients choose nothing either.
+plan       settings -> one configuration per strategy and seed       checked before anything runs
+tuned      a plan, with the settings that `tuning` found on validation clients
+run_all    configurations -> run directories DIR/<strategy>/seed<k>  complete ones are reused
+compare    run directories -> what may be concluded from them, see `conclusions`
 """
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import tomli_w
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from fedmaml.config import Flat, RunConfig, flatten_table, known_keys, nearest, resolve
-from fedmaml.core import statistics
+from fedmaml.conclusions import ALWAYS, Comparison, conclude
+from fedmaml.config import Flat, RunConfig, known_keys, nearest, resolve
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError, RunDirectoryError
+from fedmaml.findings import Tuned
 from fedmaml.preflight import preflight
-from fedmaml.running import execute
+from fedmaml.reuse import is_complete, progress_bar
+from fedmaml.running import execute, what_went_wrong
 from fedmaml.server.run_directory import RunDirectory
-from fedmaml.verdicts import REFERENCE, Metric, Row, Values, judge
+from fedmaml.terms import Terms, agree, settle
+from fedmaml.tuning import SEED, is_tunable
+from fedmaml.verdicts import REFERENCE
 
-ALWAYS = ("local", REFERENCE)
-NOT_META = (*ALWAYS, "fedprox", "fedrep")
-"""Strategies that nobody would call meta-learning."""
-
-_MANY_SEEDS = 5  # from here on Student's factor is below 3
-_OWN_KEYS = {"scenario": "as the argument", "strategy": "with --strategies", "seed": "with --seeds"}
-
-Plan = dict[str, list[RunConfig]]
-"""Strategy -> its configuration for every seed."""
+_OWN_KEYS = {
+    "scenario": "as the argument",
+    "strategy": "with --strategies",
+    "seed": "with --seeds",
+    "evaluation.split": "as 'test', and as 'validation' while it tunes",
+}
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """All there is to say; `fedmaml.comparison_tables` shows it.
+class Plan:
+    """What a comparison runs.
 
     Attributes:
-        scenario: Name of the scenario.
-        metric: What was measured.
-        seeds: How many; they are 0, 1, ...
-        clients: Test clients per seed.
-        headline: The answer in one line.
-        rows: One per strategy, the baselines first.
-        notes: What limits the answer.
-        settings: Strategy -> all its settings by dotted key, those of the scenario included.
+        runs: Strategy -> its configuration for every seed.
+        terms: What holds for all of them.
     """
 
-    scenario: str
-    metric: Metric
-    seeds: int
-    clients: int
-    headline: str
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
-    settings: dict[str, Flat]
+    runs: Mapping[str, Sequence[RunConfig]]
+    terms: Terms
 
 
 # --- plan -------------------------------------------------------------------------------------
 
 
 def plan(
-    scenario: str, strategies: Sequence[str], seeds: int, layers: Sequence[Flat], rounds: int | None
+    scenario: str,
+    strategies: Sequence[str],
+    seeds: int,
+    layers: Sequence[Flat],
+    rounds: int | None = None,
+    equal: str | None = None,
 ) -> Plan:
     """Return what to run: every strategy with its recipe and the common settings that it knows.
 
@@ -77,16 +63,38 @@ def plan(
         seeds: How many; they are 0, 1, ...
         layers: Common settings, later ones winning.
         rounds: Rounds of training for all but "local", which has none; None: as in the recipes.
+        equal: What all strategies get the same amount of, see `terms`.
 
     Raises:
         ConfigurationError: Names what is wrong, what is allowed and the nearest right word.
     """
-    if seeds < 1:
+    if not 1 <= seeds <= SEED:
         raise ConfigurationError(
-            f"seeds = {seeds}: allowed: 1 or more; 5 are enough for most scenarios"
+            f"seeds = {seeds}: allowed: 1 or more (at most {SEED:,}); 5 are enough for most "
+            "scenarios"
         )
     names = list(dict.fromkeys([*ALWAYS, *strategies]))
     given: Flat = {key: value for layer in layers for key, value in layer.items()}
+    known = _check_keys(scenario, names, given)
+    terms = agree(scenario, given, rounds, equal)
+    unsettled = ("evaluation.choose", *(("rounds",) if terms.budget is not None else ()))
+    planned: dict[str, list[RunConfig]] = {}
+    for name in names:
+        own = {key: given[key] for key in given if key in known[name] and key not in unsettled}
+        main = {"scenario": scenario, "strategy": name}
+        every_seed = [resolve(own, main, {"seed": seed}) for seed in range(seeds)]
+        planned[name] = settle(every_seed, terms)
+    for name in names:
+        if planned[name][0].task != planned[REFERENCE][0].task:
+            raise ConfigurationError(
+                f"the recipes of {name!r} and {REFERENCE!r} on {scenario!r} set different tasks, "
+                "so that they cannot be compared; set the task.* keys that differ with --set"
+            )
+    return Plan(planned, terms)
+
+
+def _check_keys(scenario: str, names: Sequence[str], given: Flat) -> dict[str, list[str]]:
+    """Refuse settings that no strategy knows; return the keys that each of them knows."""
     for key, how in _OWN_KEYS.items():
         if key in given:
             raise ConfigurationError(
@@ -103,22 +111,17 @@ def plan(
                 f"{', '.join(names)} has it{nearest(key, everything)}; "
                 f"known: {', '.join(key for key in everything if key not in _OWN_KEYS)}"
             )
-    planned: Plan = {}
-    for name in names:
-        own = {key: value for key, value in given.items() if key in known[name]}
-        if name == "local":
-            own["rounds"] = 0  # its rounds would change nothing
-        elif rounds is not None:
-            own["rounds"] = rounds
-        main = {"scenario": scenario, "strategy": name}
-        planned[name] = [resolve(own, main, {"seed": seed}) for seed in range(seeds)]
-    for name in names:
-        if planned[name][0].task != planned[REFERENCE][0].task:
-            raise ConfigurationError(
-                f"the recipes of {name!r} and {REFERENCE!r} on {scenario!r} set different tasks, "
-                "so that they cannot be compared; set the task.* keys that differ with --set"
-            )
-    return planned
+    return known
+
+
+def tuned(planned: Plan, found: Mapping[str, Tuned]) -> Plan:
+    """Return the plan with the settings that were found, on the same terms."""
+    runs = {}
+    for name, configs in planned.runs.items():
+        chosen = {key: setting.chosen for key, setting in found[name].settings.items()}
+        changed = [resolve(config.to_table(), chosen) for config in configs]
+        runs[name] = settle(changed, planned.terms)
+    return Plan(runs, planned.terms)
 
 
 # --- run --------------------------------------------------------------------------------------
@@ -138,26 +141,14 @@ def run_all(planned: Plan, out: Path, *, force: bool = False, progress: bool = F
         FedmamlError: If a run cannot be done.
         KeyboardInterrupt: After Ctrl-C; the same command goes on where it was interrupted.
     """
-    if (out / "config.toml").exists():
-        raise RunDirectoryError(
-            f"{out} is the directory of a single run: choose another folder with --out"
-        )
-    everything = [config for configs in planned.values() for config in configs]
-    missing = [config for config in everything if not _complete(config, out, force)]
+    refuse_single_run(out)
+    everything = [config for configs in planned.runs.values() for config in configs]
+    missing = [config for config in everything if not _is_done(config, out, force)]
     if folder := os.environ.get("FEDMAML_DATA"):
         os.environ["FEDMAML_DATA"] = str(Path(folder).absolute())
     for strategy in dict.fromkeys(config.strategy for config in missing):
-        preflight(planned[strategy][0])
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TextColumn("runs"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not progress,
-    )
-    with bar:
+        preflight(planned.runs[strategy][0])
+    with progress_bar("runs", progress) as bar:
         task = bar.add_task("", total=len(everything), completed=len(everything) - len(missing))
         for config in missing:
             label = f"{config.strategy}, seed {config.seed}"
@@ -170,128 +161,75 @@ def run_all(planned: Plan, out: Path, *, force: bool = False, progress: bool = F
         bar.update(task, description="all runs complete")
 
 
+def _is_done(config: RunConfig, out: Path, force: bool) -> bool:
+    """Return whether a run is there, and came to something: one that did not fails once more."""
+    path = run_path(config, out)
+    if not is_complete(config, path, force):
+        return False
+    summary = RunDirectory(path).summary()
+    return summary is not None and not what_went_wrong(summary)
+
+
+def refuse_single_run(out: Path) -> None:
+    """Refuse a folder that is itself a run directory.
+
+    Raises:
+        RunDirectoryError: If it is.
+    """
+    if (out / "config.toml").exists():
+        raise RunDirectoryError(
+            f"{out} is the directory of a single run: choose another folder with --out"
+        )
+
+
 def run_path(config: RunConfig, out: Path) -> Path:
     """Return the run directory of one run of a comparison."""
     return out / config.strategy / f"seed{config.seed}"
 
 
-def _complete(config: RunConfig, out: Path, force: bool) -> bool:
-    """Return whether this very run is there already, complete."""
-    directory = RunDirectory(run_path(config, out))
-    if not (directory.path / "config.toml").exists():
-        return False
-    wanted = flatten_table(tomllib.loads(tomli_w.dumps(config.to_table())))
-    try:
-        there = flatten_table(directory.config_table())
-    except RunDirectoryError:
-        if force:
-            return False
-        raise
-    if there == wanted:
-        return _finished(directory)
-    if force:
-        return False
-    key = next(key for key in (*wanted, *there) if there.get(key) != wanted.get(key))
-    raise RunDirectoryError(
-        f"{directory.path} holds a run with other settings ({key} = {there.get(key)!r}, now "
-        f"{wanted.get(key)!r}): choose another folder with --out, or run it again with --force"
-    )
-
-
-def _finished(directory: RunDirectory) -> bool:
-    """Return whether nothing of a run's outcome is missing; what is cut short is run again."""
-    try:
-        summary = directory.summary()
-    except RunDirectoryError:
-        return False
-    return summary is not None and len(directory.clients()) == summary["clients_test"]
-
-
 # --- read -------------------------------------------------------------------------------------
 
 
-def compare(planned: Plan, out: Path) -> Comparison:
-    """Read the complete runs of a comparison and judge them."""
-    first = planned[REFERENCE][0]
-    summary = RunDirectory(run_path(first, out)).summary()
-    assert summary is not None, "run_all makes every run complete"
-    metric = Metric(*(summary["metric"][key] for key in ("name", "unit", "better")))
-    before, after = (
-        {
-            name: [_read(config, out, f"{metric.name}:{stage}") for config in configs]
-            for name, configs in planned.items()
-        }
-        for stage in ("before", "after")
+def compare(planned: Plan, out: Path, found: Mapping[str, Tuned] | None = None) -> Comparison:
+    """Read the complete runs of a comparison and judge them.
+
+    Args:
+        planned: What was run.
+        out: Where.
+        found: What tuning found, if the settings were tuned.
+    """
+    runs = {
+        name: {config.seed: run_path(config, out) for config in configs}
+        for name, configs in planned.runs.items()
+    }
+    made = conclude(runs)
+    notes = (_equal_note(planned.terms), _tuning_note(found, planned.terms), *made.notes)
+    return replace(made, notes=notes, equal=planned.terms.equal, tuning=dict(found or {}))
+
+
+def _equal_note(terms: Terms) -> str:
+    budget = f"{terms.budget:,}" if terms.budget is not None else ""
+    reference = f"{REFERENCE}, not tuned, takes in {terms.reference_rounds} rounds"
+    return {
+        "recipes": "Every strategy trains as many rounds as its recipe says; bytes and operations "
+        "differ, see what each took.",
+        "rounds": f"All but local, which has none, train {budget} rounds; bytes and operations "
+        "differ, see what each took.",
+        "bytes": f"Every strategy trains as many rounds as {budget} bytes of tensors allow, down "
+        f"and up, which is what {reference}.",
+        "flops": f"Every strategy trains as many rounds as {budget} operations of clients allow, "
+        f"which is what {reference}.",
+    }[terms.equal]
+
+
+def _tuning_note(found: Mapping[str, Tuned] | None, terms: Terms) -> str:
+    if not found:
+        return "Not tuned: every strategy has the settings of its recipe, or those that were given."
+    trials = next(iter(found.values())).trials
+    held = [key for key in terms.given if is_tunable(key)]
+    kept = f" Given, so not tuned: {', '.join(held)}." if held else ""
+    return (
+        f"Tuned: {trials} trials for every strategy, the first of them its recipe, judged on "
+        f"validation clients with seed {SEED}, which is not among the seeds compared; no test "
+        f"client was asked.{kept}"
     )
-    rounds = {name: configs[0].rounds for name, configs in planned.items()}
-    rows = judge(metric, rounds, before, after)
-    return Comparison(
-        scenario=first.scenario,
-        metric=metric,
-        seeds=len(planned[REFERENCE]),
-        clients=int(summary["clients_test"]),
-        headline=_headline(rows),
-        rows=rows,
-        notes=(*_notes(len(planned[REFERENCE])), *_missing(after)),
-        settings={name: _settings(configs[0]) for name, configs in planned.items()},
-    )
-
-
-def _read(config: RunConfig, out: Path, column: str) -> dict[int, float]:
-    values: dict[int, float] = {}
-    for row in RunDirectory(run_path(config, out)).clients():
-        value = row.get(column)
-        lost = np.nan if value is None else np.inf  # "diverged"
-        values[int(row["client"])] = float(value) if isinstance(value, int | float) else lost
-    return values
-
-
-def _settings(config: RunConfig) -> Flat:
-    flat = flatten_table(config.to_table())
-    return {key: flat[key] for key in flat if key not in ("strategy", "seed", "data_dir")}
-
-
-# --- conclude ----------------------------------------------------------------------------------
-
-
-def _headline(rows: Sequence[Row]) -> str:
-    meta = [row for row in rows if row.strategy not in NOT_META]
-    better = [row.strategy for row in meta if row.verdict == "better"]
-    if not meta:
-        return "No meta-learning strategy was compared with fine-tuned FedAvg."
-    if not better:
-        return "No meta-learning strategy is significantly better than fine-tuned FedAvg."
-    return f"Significantly better than fine-tuned FedAvg: {', '.join(better)}."
-
-
-def _notes(seeds: int) -> tuple[str, ...]:
-    notes = [
-        "Judged after the last round; no round was chosen.",
-        "Differences are paired by seed and test client; intervals: hierarchical bootstrap over "
-        "seeds and clients, calibrated by Student's t over seeds; p: the larger of a t-test over "
-        "seeds and Wilcoxon's signed-rank test over clients, Holm-corrected for the number of "
-        "strategies, as the sentences are; intervals are not.",
-    ]
-    if seeds == 1:
-        notes.append(
-            "One seed: intervals and tests are about this one training and these clients; they do "
-            "not say what another seed would give. Use 5."
-        )
-    elif seeds < _MANY_SEEDS:
-        factor = statistics.student_factor(seeds)
-        notes.append(
-            f"{seeds} seeds are few: intervals reach {factor:.1f} standard errors, with "
-            f"{_MANY_SEEDS} seeds {statistics.student_factor(_MANY_SEEDS):.1f}. What is not "
-            "distinguishable here may be with more seeds."
-        )
-    return tuple(notes)
-
-
-def _missing(after: Mapping[str, Values]) -> list[str]:
-    """Say whose pairs are incomplete, because a client could not be judged."""
-    notes = []
-    for name, values in after.items():
-        pairs = zip(values, after[REFERENCE], strict=True)
-        if lost := sum(len(one.keys() ^ other.keys()) for one, other in pairs):
-            notes.append(f"{name}: {lost} test clients were judged only there or only in FedAvg.")
-    return notes

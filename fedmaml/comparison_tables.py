@@ -6,7 +6,7 @@ The files hold no times, dates or paths, so that the same command gives the same
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,54 +15,72 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fedmaml.comparing import Comparison
+from fedmaml import comparison_cells as cells
+from fedmaml.comparison_cells import Grid
+from fedmaml.conclusions import Comparison
 from fedmaml.core.errors import RunDirectoryError
-from fedmaml.verdicts import REFERENCE, Row, number, p_text, signed
+from fedmaml.verdicts import REFERENCE
 
-_HEADER = ("strategy", "rounds", "before", "after", f"vs {REFERENCE}", "95 % interval", "p")
+_COLOURS = {"better": "green", "worse": "red", "diverged": "yellow"}
 
 
 def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:
-    """Print answer, table, one sentence per strategy, and what limits the answer."""
+    """Print answer, tables, one sentence per strategy, and what limits the answer."""
     console = Console(highlight=False)
     console.print(comparison.headline, style="bold")
-    table = Table(
-        title=_title(comparison), title_justify="left", title_style="dim", box=box.SIMPLE_HEAD
-    )
-    for position, column in enumerate(_HEADER):
-        if position == 0:
-            table.add_column(column, overflow="fold")  # gives way if the terminal is narrow
-        else:
-            table.add_column(column, justify="right", no_wrap=True)
-    colours = {"better": "green", "worse": "red", "diverged": "yellow"}
-    for row in comparison.rows:
-        table.add_row(*_cells(row), style=colours.get(row.verdict))
-    console.print(table)
+    colours = [_COLOURS.get(row.verdict) for row in comparison.rows]
+    _print_grid(console, cells.verdicts(comparison), _title(comparison), colours)
     for row in comparison.rows:
         console.print(row.sentence, markup=False)
     console.print()
+    matrix = cells.pairs(comparison)
+    if matrix.width() <= console.width:
+        _print_grid(console, matrix, "Every two strategies")
+        console.print(f"{cells.LEGEND}; in words in comparison.md", style="dim", markup=False)
+        console.print()
+    _print_grid(console, cells.took(comparison), "What training took, mean over seeds")
+    if comparison.tuning:
+        _print_grid(console, cells.tuning(comparison), "Tuning, on validation clients")
     for note in comparison.notes:
         console.print(note, style="dim", markup=False)
     names = ", ".join(path.name for path in paths)
     console.print(f"In {paths[0].parent}: {names}", markup=False, soft_wrap=True)
 
 
+def _print_grid(
+    console: Console, grid: Grid, title: str, colours: Sequence[str | None] | None = None
+) -> None:
+    table = Table(title=title, title_justify="left", title_style="dim", box=box.SIMPLE_HEAD)
+    for position, column in enumerate(grid.header):
+        if position == 0:
+            table.add_column(column, overflow="fold")  # gives way if the terminal is narrow
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
+    for row, colour in zip(grid.rows, colours or [None] * len(grid.rows), strict=True):
+        table.add_row(*row, style=colour)
+    console.print(table)
+
+
 def write_files(comparison: Comparison, out: Path) -> list[Path]:
-    """Write ``comparison.md``, ``.csv``, ``.tex`` and ``.json``; return their paths.
+    """Write ``comparison.md``, ``.csv``, ``.tex`` and ``.json``, and ``pairs.csv``.
+
+    Returns:
+        Their paths.
 
     Raises:
         RunDirectoryError: If the folder cannot be written to.
     """
     forms: dict[str, Callable[[Comparison], str]] = {
-        "md": as_markdown,
-        "csv": as_csv,
-        "tex": as_latex,
-        "json": lambda made: json.dumps(as_table(made), indent=2) + "\n",
+        "comparison.md": as_markdown,
+        "comparison.csv": as_csv,
+        "comparison.tex": as_latex,
+        "comparison.json": lambda made: json.dumps(as_table(made), indent=2) + "\n",
+        "pairs.csv": pairs_as_csv,
     }
     paths = []
-    for ending, form in forms.items():
-        path = out / f"comparison.{ending}"
-        temporary = out / f".comparison.{ending}.tmp"
+    for name, form in forms.items():
+        path = out / name
+        temporary = out / f".{name}.tmp"
         try:
             temporary.write_text(form(comparison), encoding="utf-8", newline="\n")
             temporary.replace(path)
@@ -78,49 +96,91 @@ def as_table(comparison: Comparison) -> dict[str, Any]:
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """Return answer, table, sentences, notes and settings as Markdown."""
+    """Return answer, tables, sentences, notes and settings as Markdown."""
     lines = [f"# {comparison.headline}", "", f"{_title(comparison)}.", ""]
-    lines += ["| " + " | ".join(_HEADER) + " |", "|---" + "|---:" * (len(_HEADER) - 1) + "|"]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in comparison.rows]
+    lines += _markdown_grid(cells.verdicts(comparison))
     lines += ["", *(f"- {row.sentence}" for row in comparison.rows), ""]
     for note in comparison.notes:
         lines += [note, ""]
+    lines += ["## What training took", "", "Mean over seeds, all rounds.", ""]
+    lines += _markdown_grid(cells.took(comparison))
+    lines += ["", "## Every two strategies", "", f"{cells.LEGEND}.", ""]
+    lines += _markdown_grid(cells.pairs(comparison))
+    lines += ["", *(f"- {pair.sentence}" for pair in comparison.pairs)]
+    if comparison.tuning:
+        lines += ["", "## Tuning", "", "Mean over the validation clients of the trials' seed.", ""]
+        lines += _markdown_grid(cells.tuning(comparison))
     common, own = _split_settings(comparison)
-    lines += ["## Settings", "", f"All: {_assignments(common)}", ""]
+    lines += ["", "## Settings", "", f"All: {_assignments(common)}", ""]
     lines += [f"- {name}: {_assignments(settings)}" for name, settings in own.items()]
     return "\n".join(lines) + "\n"
 
 
+def _markdown_grid(grid: Grid) -> list[str]:
+    lines = ["| " + " | ".join(grid.header) + " |", "|---" + "|---:" * (len(grid.header) - 1) + "|"]
+    return lines + ["| " + " | ".join(row) + " |" for row in grid.rows]
+
+
 def as_csv(comparison: Comparison) -> str:
     """Return one line per strategy, numbers in full; empty where there is none."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["scenario", "metric", "unit", "better", "seeds", "clients", "strategy", "rounds", "before",
-         "after", "difference", "difference_low", "difference_high", "p_clients", "p_seeds",
-         "p_holm", "verdict"]
-    )  # fmt: skip
     metric = comparison.metric
+    header = [
+        "scenario", "metric", "unit", "better", "seeds", "clients", "strategy", "rounds", "before",
+        "after", "difference", "difference_low", "difference_high", "p_clients", "p_seeds",
+        "p_holm", "verdict", "payload_bytes", "flops",
+    ]  # fmt: skip
+    lines = []
     for row in comparison.rows:
-        writer.writerow(
+        took = comparison.took.get(row.strategy)
+        lines.append(
             [comparison.scenario, metric.name, metric.unit, metric.better, comparison.seeds,
              comparison.clients, row.strategy, row.rounds, row.before, row.after, row.difference,
              *(row.difference_ci95 or (None, None)), row.p_clients, row.p_seeds, row.p_holm,
-             row.verdict]
+             row.verdict, took and took.payload_bytes, took and took.flops]
         )  # fmt: skip
+    return _csv(header, lines)
+
+
+def pairs_as_csv(comparison: Comparison) -> str:
+    """Return one line for every two strategies other than the reference."""
+    header = [
+        "scenario", "metric", "first", "second", "difference", "difference_low", "difference_high",
+        "p_clients", "p_seeds", "p_holm", "verdict",
+    ]  # fmt: skip
+    return _csv(
+        header,
+        [
+            [comparison.scenario, comparison.metric.name, pair.first, pair.second, pair.difference,
+             *(pair.difference_ci95 or (None, None)), pair.p_clients, pair.p_seeds, pair.p_holm,
+             pair.verdict]
+            for pair in comparison.pairs
+        ],
+    )  # fmt: skip
+
+
+def _csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
     return text.getvalue()
 
 
 def as_latex(comparison: Comparison) -> str:
     r"""Return a ``tabular`` for ``\input``; it needs the package booktabs."""
+    grid = cells.verdicts(comparison)
+    if comparison.took:
+        what = cells.took(comparison)
+        grid = grid.beside(Grid((what.header[0], *what.header[2:]),
+                                tuple((row[0], *row[2:]) for row in what.rows)))  # fmt: skip
     lines = [
         f"% {comparison.headline}",
         f"% {_title(comparison)}. Needs \\usepackage{{booktabs}}.",
-        r"\begin{tabular}{l" + "r" * (len(_HEADER) - 1) + "}",
+        r"\begin{tabular}{l" + "r" * (len(grid.header) - 1) + "}",
         r"\toprule",
-        " & ".join(map(_latex, _HEADER)) + r" \\",
+        " & ".join(map(_latex, grid.header)) + r" \\",
         r"\midrule",
-        *(" & ".join(map(_latex, _cells(row))) + r" \\" for row in comparison.rows),
+        *(" & ".join(map(_latex, row)) + r" \\" for row in grid.rows),
         r"\bottomrule",
         r"\end{tabular}",
     ]
@@ -147,16 +207,6 @@ def _title(comparison: Comparison) -> str:
         f"{comparison.scenario} · {metric.name}{unit}, {metric.better} is better · {seeds} × "
         f"{comparison.clients} test clients"
     )
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    """Return what stands in the table for one strategy."""
-    cells = (row.strategy, str(row.rounds), number(row.before), number(row.after))
-    if row.strategy == REFERENCE:
-        return (*cells, "", "", "")
-    bounds = row.difference_ci95
-    interval = "–" if bounds is None else f"{signed(bounds[0])} to {signed(bounds[1])}"
-    return (*cells, signed(row.difference), interval, p_text(row.p_holm))
 
 
 def _split_settings(comparison: Comparison) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

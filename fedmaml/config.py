@@ -21,10 +21,11 @@ import torch
 from annotated_types import Ge, Gt, Le
 from pydantic import TypeAdapter, ValidationError
 
+from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.learner import Problem
 from fedmaml.core.settings import settings
-from fedmaml.simulations.scenario import Scenario
+from fedmaml.simulations.scenario import Scenario, Split
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies import MetaStrategy
@@ -42,11 +43,18 @@ class Evaluation:
 
     Attributes:
         every: Judge the validation clients every so many rounds; 0: never.
+        choose: Which round's meta-parameters are judged at the end and kept: the "last" one's, or
+            those of the round that was "best" on the validation clients by the headline metric
+            after adaptation, the earliest of equals. "best" judges them after the last round, too.
+        split: Whose clients are judged at the end: "test", or "validation", which leaves the test
+            clients unseen while settings are tuned.
         steps: Further numbers of adaptation steps at which the test clients are judged.
         largest: At most so many validation clients, the first ones.
     """
 
     every: Annotated[int, Ge(0)] = 0
+    choose: Literal["last", "best"] = "last"
+    split: Literal["test", "validation"] = "test"
     steps: tuple[Annotated[int, Ge(0), Le(10_000)], ...] = ()
     largest: Annotated[int, Gt(0)] = 100
 
@@ -196,7 +204,9 @@ def _with_horizon(options: Flat, rounds: int) -> Flat:
 
 
 def _check_together(config: RunConfig) -> None:
-    training = len(config.make_scenario().clients()["train"])
+    clients = config.make_scenario().clients()
+    _check_evaluation(config, clients)
+    training = len(clients["train"])
     if config.clients > training:
         raise ConfigurationError(
             f"clients = {config.clients}, but scenario {config.scenario!r} has {training} training "
@@ -219,6 +229,45 @@ def _check_together(config: RunConfig) -> None:
             f"{least} clients a round to withstand that many, there are {cohort}; lower "
             "aggregation.malicious or raise clients"
         )
+
+
+def _check_evaluation(config: RunConfig, clients: Mapping[Split, range]) -> None:
+    evaluation = config.evaluation
+    if evaluation.split == "validation" and not clients["validation"]:
+        raise ConfigurationError(
+            f"evaluation.split = 'validation': scenario {config.scenario!r} has no validation "
+            "clients; allowed: test"
+        )
+    if evaluation.choose == "last":
+        return
+    chosen = "evaluation.choose = 'best'"
+    if not clients["validation"]:
+        raise ConfigurationError(
+            f"{chosen} chooses the round on validation clients, and scenario {config.scenario!r} "
+            "has none; set evaluation.choose=last"
+        )
+    if not evaluation.every:
+        raise ConfigurationError(
+            f"{chosen} needs evaluations to choose from, and evaluation.every = 0 has none; set "
+            f"evaluation.every to 1 or more, e.g. {max(1, config.rounds // 20)}"
+        )
+    if not config.rounds:
+        raise ConfigurationError(
+            f"{chosen} needs rounds to choose from, and rounds = 0; set evaluation.choose=last"
+        )
+    train, test = clients["train"], clients["test"]
+    if range(max(train.start, test.start), min(train.stop, test.stop)) and _keeps_memory(config):
+        raise ConfigurationError(
+            f"{chosen}: strategy {config.strategy!r} leaves a memory at every client, and in "
+            f"scenario {config.scenario!r} test clients train, so that at the end they hold that "
+            "of the last round, which does not go with an earlier round's meta-parameters; set "
+            "evaluation.choose=last"
+        )
+
+
+def _keeps_memory(config: RunConfig) -> bool:
+    start = config.make_strategy().build(config.make_problem(), seeding.generator(0, "init"))
+    return bool(start.memory)
 
 
 def load_toml(path: Path) -> Flat:

@@ -50,7 +50,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     memory = to_device({"memory": start.memory}, device)["memory"]
     tasks: dict[str, Task] = {}
     try:
-        for split in ("train", "test"):
+        for split in ("train", config.evaluation.split):  # while tuning, test data stay unseen
             for client in scenario.clients()[split][:1]:
                 common = scenario.statistics(client)
                 (group,) = scenario.tasks(split, [client], 1, common)

@@ -90,14 +90,19 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def what_went_wrong(summary: Mapping[str, Any]) -> str:
+    """Say why nothing was learned or judged in a run that came to its end; "" if something was."""
+    if summary["rounds"] and not summary["updates_used"]:
+        return f"in {summary['rounds']} rounds not one client's update could be used"
+    if summary["clients_asked"] and not summary["clients_judged"]:
+        split = summary["judged_split"]
+        return f"not one of {summary['clients_asked']} {split} clients could be judged"
+    return ""
+
+
 def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
     """Refuse to call a run finished in which nothing was learned or judged."""
-    what = ""
-    if summary["rounds"] and not summary["updates_used"]:
-        what = f"in {summary['rounds']} rounds not one client's update could be used"
-    elif summary["clients_test_asked"] and not summary["clients_test"]:
-        what = f"not one of {summary['clients_test_asked']} test clients could be judged"
-    if what:
+    if what := what_went_wrong(summary):
         left_out = [rejection for record in directory.rounds() for rejection in record["rejected"]]
         first = f"; the first reason: {left_out[0]['detail']}" if left_out else ""
         raise BackendError(f"{what}{first} (all reasons: {directory.path}/rounds.jsonl)")

@@ -38,16 +38,12 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
             _add_metric(table, "" if position else name, metric)
     _console.print(table)
     _console.print(
-        "before/after: mean over the test clients, before and after adapting on their support "
+        "before/after: mean over the judged clients, before and after adapting on their support "
         "examples; interval: of the mean after adaptation, bootstrap over clients.",
         style="dim",
     )
     for name, summary in zip(names, summaries, strict=True):
-        asked = summary.get("clients_test_asked", summary["clients_test"])
-        _console.print(
-            f"{name}: {summary['clients_test']} of {asked} test clients judged; "
-            f"{summary['seconds']:.1f} s"
-        )
+        _console.print(f"{name}: {_judged(summary)}; {summary['seconds']:.1f} s")
         _engine_lines(name, summary)
         _cost_lines(name, summary)
         if "distance_to_closed_form" in summary:
@@ -57,7 +53,7 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
             for stage, count in metric.get("diverged", {}).items():
                 _console.print(
                     f"{name}: {metric['name']} {stage} diverged at {count} of "
-                    f"{summary['clients_test']} clients; lower the adaptation's learning rate",
+                    f"{summary['clients_judged']} clients; lower the adaptation's learning rate",
                     style="yellow",
                 )
         if summary["rejected_replies"]:
@@ -66,6 +62,18 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
                 "the reasons are in rounds.jsonl",
                 style="yellow",
             )
+
+
+def _judged(summary: Mapping[str, Any]) -> str:
+    """Say who was judged, and after which round if it was chosen."""
+    clients, asked = summary["clients_judged"], summary["clients_asked"]
+    text = f"{clients} of {asked} {summary['judged_split']} clients judged"
+    if summary["judged_by"] == "last":
+        return text
+    return (
+        f"{text} after round {summary['judged_round']} of {summary['rounds']}, the best on the "
+        "validation clients"
+    )
 
 
 def _engine_lines(name: str, summary: Mapping[str, Any]) -> None:

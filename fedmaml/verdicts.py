@@ -5,12 +5,14 @@ and the clients' (is it more than a few of them?). Both must be convinced, at 5 
 correction, and the interval must leave out 0; else it is "not distinguishable".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
 
+from fedmaml.contrasts import NOTHING, Contrast, Values, contrast, holm_within
 from fedmaml.core import statistics
 
 REFERENCE = "fedavg"
@@ -19,8 +21,6 @@ REFERENCE = "fedavg"
 _SIGNIFICANT = 0.05
 
 Verdict = Literal["reference", "better", "worse", "not distinguishable", "diverged"]
-Values = Sequence[Mapping[int, float]]
-"""For each seed, test client -> metric; NaN where undefined, infinite where diverged."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,33 @@ class Row:
     sentence: str
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two strategies, neither of them the reference.
+
+    Attributes:
+        first: One of them.
+        second: The other.
+        difference: Mean of the first's values after adaptation minus the second's, paired.
+        difference_ci95: Interval of ``difference``.
+        p_clients: As in `Row`.
+        p_seeds: As in `Row`.
+        p_holm: The larger of the two, corrected for the number of pairs.
+        verdict: What may be concluded of the first.
+        sentence: The same in words.
+    """
+
+    first: str
+    second: str
+    difference: float | None
+    difference_ci95: tuple[float, float] | None
+    p_clients: float | None
+    p_seeds: float | None
+    p_holm: float | None
+    verdict: Verdict
+    sentence: str
+
+
 def judge(
     metric: Metric,
     rounds: Mapping[str, int],
@@ -81,49 +108,66 @@ def judge(
     Returns:
         One row per strategy, in the order given.
     """
-    others = [name for name in rounds if name != REFERENCE]
-    differences = {name: _paired(after[name], after[REFERENCE]) for name in others}
-    clients = {name: statistics.wilcoxon_p_value(differences[name]) for name in others}
-    seeds = {name: statistics.seeds_p_value(differences[name]) for name in others}
-    larger = [max(clients[name] or 0.0, seeds[name] or 0.0) for name in others]
-    undefined = [name for name in others if clients[name] is None]
-    tested = [name for name in others if name not in undefined]
-    corrected = statistics.holm([larger[others.index(name)] for name in tested])
-    holm: dict[str, float] = dict(zip(tested, corrected, strict=True))
+    contrasts = {
+        name: contrast(after[name], after[REFERENCE]) for name in rounds if name != REFERENCE
+    }
+    corrected = holm_within(contrasts)
     rows = []
     for name in rounds:
-        groups = differences.get(name, [])
-        mean, interval = statistics.mean_over_seeds(groups), None
-        if name != REFERENCE:
-            interval = statistics.hierarchical_interval(groups)
-        verdict = _verdict(name, metric, mean, interval, holm.get(name))
+        found = contrasts.get(name, NOTHING)
+        p_holm = corrected.get(name)
+        verdict = "reference" if name == REFERENCE else _verdict(metric, found, p_holm)
         rows.append(
             Row(
                 strategy=name,
                 rounds=rounds[name],
                 before=_finite(statistics.mean_over_seeds(_lists(before[name]))),
                 after=_finite(statistics.mean_over_seeds(_lists(after[name]))),
-                difference=_finite(mean),
-                difference_ci95=interval,
-                p_clients=clients.get(name),
-                p_seeds=seeds.get(name),
-                p_holm=holm.get(name),
+                difference=_finite(found.mean),
+                difference_ci95=found.interval,
+                p_clients=found.p_clients,
+                p_seeds=found.p_seeds,
+                p_holm=p_holm,
                 verdict=verdict,
-                sentence=_sentence(name, verdict, metric, mean, interval, holm.get(name)),
+                sentence=_sentence(name, verdict, metric, found, p_holm),
             )
         )
     return tuple(rows)
 
 
-def _paired(values: Values, reference: Values) -> list[list[float]]:
-    """Return value minus reference at the clients of each seed that have both."""
-    return [
-        [
-            0.0 if one[client] == other[client] else one[client] - other[client]  # inf - inf: 0
-            for client in sorted(one.keys() & other.keys())
-        ]
-        for one, other in zip(values, reference, strict=True)
-    ]
+def judge_pairs(metric: Metric, after: Mapping[str, Values]) -> tuple[Pair, ...]:
+    """Hold every two strategies other than the reference against each other.
+
+    Their p-values are a family of their own: what is said of the reference stands in `judge`.
+
+    Args:
+        metric: What the values are.
+        after: Strategy -> values after adaptation.
+
+    Returns:
+        One for each two strategies, in the order given.
+    """
+    names = [name for name in after if name != REFERENCE]
+    contrasts = {two: contrast(after[two[0]], after[two[1]]) for two in combinations(names, 2)}
+    corrected = holm_within(contrasts)
+    pairs = []
+    for (first, second), found in contrasts.items():
+        p_holm = corrected.get((first, second))
+        verdict = _verdict(metric, found, p_holm)
+        pairs.append(
+            Pair(
+                first=first,
+                second=second,
+                difference=_finite(found.mean),
+                difference_ci95=found.interval,
+                p_clients=found.p_clients,
+                p_seeds=found.p_seeds,
+                p_holm=p_holm,
+                verdict=verdict,
+                sentence=_sentence(first, verdict, metric, found, p_holm, second),
+            )
+        )
+    return tuple(pairs)
 
 
 def _lists(values: Values) -> list[list[float]]:
@@ -134,15 +178,8 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None
 
 
-def _verdict(
-    name: str,
-    metric: Metric,
-    mean: float | None,
-    interval: tuple[float, float] | None,
-    p_holm: float | None,
-) -> Verdict:
-    if name == REFERENCE:
-        return "reference"
+def _verdict(metric: Metric, found: Contrast, p_holm: float | None) -> Verdict:
+    mean, interval = found.mean, found.interval
     if mean is not None and not np.isfinite(mean):
         return "diverged"
     if mean is None or interval is None or p_holm is None or p_holm >= _SIGNIFICANT:
@@ -157,19 +194,23 @@ def _sentence(
     name: str,
     verdict: Verdict,
     metric: Metric,
-    mean: float | None,
-    interval: tuple[float, float] | None,
+    found: Contrast,
     p_holm: float | None,
+    other: str = "fine-tuned FedAvg",
 ) -> str:
+    mean, interval = found.mean, found.interval
     if verdict == "reference":
         return f"{name}, fine-tuned at every test client, is what the others are held against."
     if verdict == "diverged":
         return (
-            f"{name} cannot be compared: it or fine-tuned FedAvg diverged at a test client; "
-            "lower the learning rate of its adaptation."
+            f"{name} cannot be compared with {other}: one of them diverged at a test client; lower "
+            "the learning rate of its adaptation."
         )
     if mean is None:
-        return f"{name} cannot be compared: {metric.name} is undefined at every test client."
+        return (
+            f"{name} cannot be compared with {other}: {metric.name} is undefined at every test "
+            "client."
+        )
     relation = verdict + (" from" if verdict == "not distinguishable" else " than")
     unit = "" if metric.unit == "1" else f" {metric.unit}"
     figures = [f"{metric.name} {signed(mean)}{unit}"]
@@ -177,7 +218,7 @@ def _sentence(
         figures.append(f"95 % interval {signed(interval[0])} to {signed(interval[1])}")
     if p_holm is not None:
         figures.append(f"Holm p {p_text(p_holm)}")
-    return f"{name} is {relation} fine-tuned FedAvg: {', '.join(figures)}."
+    return f"{name} is {relation} {other}: {', '.join(figures)}."
 
 
 # --- numbers as text --------------------------------------------------------------------------

@@ -11,15 +11,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmaml.comparing import Comparison, Plan, compare, plan, run_all
-from fedmaml.comparison_tables import as_csv, as_latex, as_markdown, print_comparison, write_files
+from fedmaml.comparing import Plan, compare, plan, run_all
+from fedmaml.comparison_cells import quantity
+from fedmaml.comparison_tables import (
+    as_csv,
+    as_latex,
+    as_markdown,
+    pairs_as_csv,
+    print_comparison,
+    write_files,
+)
+from fedmaml.conclusions import Comparison
 from fedmaml.core.errors import BackendError, ConfigurationError, RunDirectoryError
-from fedmaml.verdicts import Metric, Row, judge
+from fedmaml.core.statistics import holm
+from fedmaml.findings import Setting, Took, Tuned
+from fedmaml.verdicts import Metric, Row, judge, judge_pairs
 from tests.commands import COMMAND, fedmaml
 
 SMALL = {"task.test_clients": 8, "task.train_clients": 20}
 ACCURACY = Metric("accuracy", "1", "higher")
-FILES = ("comparison.md", "comparison.csv", "comparison.tex", "comparison.json")
+FILES = ("comparison.md", "comparison.csv", "comparison.tex", "comparison.json", "pairs.csv")
+TUNED = Tuned(10, 1, 0.4372, 0.4581, {"adaptation.steps": Setting(30, 90)}, ())
 
 
 def small(*strategies: str, seeds: int = 2, rounds: int = 2, **settings: float) -> Plan:
@@ -27,15 +39,19 @@ def small(*strategies: str, seeds: int = 2, rounds: int = 2, **settings: float) 
     return plan("digits", strategies, seeds, layers, rounds)
 
 
-def synthetic(**shifts: float) -> tuple[Row, ...]:
-    """Return rows for 5 seeds x 40 clients: FedAvg is noise, the others are shifted and noisier."""
+def values_of(**shifts: float) -> dict[str, list[dict[int, float]]]:
+    """Return values at 5 seeds x 40 clients: FedAvg's are noise, others' shifted and noisier."""
     rng = np.random.default_rng(0)
     base = 0.7 + 0.1 * rng.normal(size=(5, 40))
     table = {"fedavg": base} | {
         name: base + shift + 0.05 * rng.normal(size=base.shape) for name, shift in shifts.items()
     }
-    values = {name: [dict(enumerate(seed)) for seed in array] for name, array in table.items()}
-    return judge(ACCURACY, dict.fromkeys(table, 10), values, values)
+    return {name: [dict(enumerate(seed)) for seed in array] for name, array in table.items()}
+
+
+def synthetic(**shifts: float) -> tuple[Row, ...]:
+    values = values_of(**shifts)
+    return judge(ACCURACY, dict.fromkeys(values, 10), values, values)
 
 
 # --- plan
@@ -43,13 +59,13 @@ def synthetic(**shifts: float) -> tuple[Row, ...]:
 
 def test_the_baselines_are_always_in_and_settings_reach_those_who_know_them() -> None:
     planned = small("maml", "maml", inner__lr=0.3, adaptation__steps=7)
-    assert list(planned) == ["local", "fedavg", "maml"]
-    assert [config.seed for config in planned["maml"]] == [0, 1]
-    assert all(configs[0].options["inner"]["lr"] == 0.3 for configs in planned.values())
-    assert planned["fedavg"][0].options["adaptation"]["steps"] == 7
-    assert "adaptation" not in planned["maml"][0].options
-    assert [configs[0].rounds for configs in planned.values()] == [0, 2, 2]
-    assert len({json.dumps(configs[1].task) for configs in planned.values()}) == 1
+    assert list(planned.runs) == ["local", "fedavg", "maml"]
+    assert [config.seed for config in planned.runs["maml"]] == [0, 1]
+    assert all(configs[0].options["inner"]["lr"] == 0.3 for configs in planned.runs.values())
+    assert planned.runs["fedavg"][0].options["adaptation"]["steps"] == 7
+    assert "adaptation" not in planned.runs["maml"][0].options
+    assert [configs[0].rounds for configs in planned.runs.values()] == [0, 2, 2]
+    assert len({json.dumps(configs[1].task) for configs in planned.runs.values()}) == 1
 
 
 @pytest.mark.parametrize(
@@ -183,6 +199,34 @@ def test_diverged_and_undefined_clients_give_no_number() -> None:
     assert "mse is undefined at every test client" in empty.sentence
 
 
+def test_every_two_others_are_held_against_each_other_in_a_family_of_their_own() -> None:
+    after = values_of(good=0.05, bad=-0.05, equal=0.0, alike=0.001)
+    pairs = {(pair.first, pair.second): pair for pair in judge_pairs(ACCURACY, after)}
+    assert list(pairs) == [
+        ("good", "bad"), ("good", "equal"), ("good", "alike"),
+        ("bad", "equal"), ("bad", "alike"), ("equal", "alike"),
+    ]  # fmt: skip
+    assert [pair.verdict for pair in pairs.values()] == [
+        "better", "better", "better", "worse", "worse", "not distinguishable",
+    ]  # fmt: skip
+    raw = [max(pair.p_clients, pair.p_seeds) for pair in pairs.values()]
+    assert [pair.p_holm for pair in pairs.values()] == holm(raw)  # six pairs, FedAvg's not counted
+    best = pairs["good", "bad"]
+    means = [np.mean([list(seed.values()) for seed in after[name]]) for name in ("good", "bad")]
+    assert best.difference == pytest.approx(means[0] - means[1])
+    assert best.sentence.startswith("good is better than bad: accuracy +0.")
+    assert "equal is not distinguishable from alike: " in pairs["equal", "alike"].sentence
+
+
+def test_pairs_of_what_diverged_have_a_word_of_their_own() -> None:
+    values = {
+        "fedavg": [{0: 1.0, 1: 2.0}], "lost": [{0: np.inf, 1: 1.0}], "fine": [{0: 0.5, 1: 0.6}],
+    }  # fmt: skip
+    (pair,) = judge_pairs(Metric("mse", "1", "lower"), values)
+    assert (pair.verdict, pair.difference) == ("diverged", None)
+    assert "lost cannot be compared with fine: one of them diverged" in pair.sentence
+
+
 # --- tables
 
 
@@ -198,7 +242,10 @@ def test_two_comparisons_write_the_same_bytes(finished, tmp_path: Path) -> None:
 def comparison(**shifts: float) -> Comparison:
     rows = synthetic(**shifts)
     settings = {row.strategy: {"rounds": 10, "x": row.strategy} for row in rows}
-    return Comparison("digits", ACCURACY, 5, 40, "Answer.", rows, ("Note.",), settings)
+    took = {row.strategy: Took(10, (8, 10, 10, 9, 10), 2.5e6, 4.2e9) for row in rows}
+    pairs = judge_pairs(ACCURACY, values_of(**shifts))
+    known = "Answer.", rows, ("Note.",), settings, took, pairs
+    return Comparison("digits", ACCURACY, 5, 40, *known)
 
 
 def test_every_form_has_every_strategy() -> None:
@@ -208,13 +255,18 @@ def test_every_form_has_every_strategy() -> None:
     assert r"meta\_sgd & 10 & " in as_latex(made)
     for form in (as_markdown, as_csv):
         assert "meta_sgd" in form(made)
+    assert "| maml | 10 | 8 to 10 | 2.50 MB | 4.20 GFLOP |" in as_markdown(made)
+    assert "| maml | ~ | - |  |" in as_markdown(made)
+    assert "- meta_sgd is better than maml: accuracy +0.0" in as_markdown(made)
+    assert pairs_as_csv(made).splitlines()[1].startswith("digits,accuracy,meta_sgd,maml,0.0")
+    assert as_csv(made).splitlines()[1].endswith("reference,2500000.0,4200000000.0")
     assert "All: rounds=10" in as_markdown(made)
     assert "- maml: x=maml" in as_markdown(made)
 
 
 def test_the_table_fits_80_columns(capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    made = comparison(meta_sgd=-12.5, protonet=1e-4)
+    made = replace(comparison(meta_sgd=-12.5, protonet=1e-4), tuning={"meta_sgd": TUNED})
     small = replace(made.rows[2], difference_ci95=(-0.0123, -0.0004), p_holm=0.0)
     made = replace(made, rows=(*made.rows[:2], small))
     print_comparison(made, [Path("x/comparison.md")])
@@ -225,6 +277,31 @@ def test_the_table_fits_80_columns(capsys, monkeypatch) -> None:
     assert any("strategy" in line and "vs fedavg" in line for line in lines)
     assert any("meta_sgd" in line and "-12.5" in line and "<.001" in line for line in lines)
     assert any("protonet" in line and "-0.012 to -0.0004" in line for line in lines)
+
+
+def test_matrix_is_left_to_the_file_where_the_terminal_is_too_narrow(capsys, monkeypatch) -> None:
+    names = ["a_rather_long_name_of_a_strategy", "and_another_one_that_is_as_long_as_that"]
+    made = comparison(**dict.fromkeys(names, 0.1))
+    for columns, fits in ((80, False), (160, True)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_comparison(made, [Path("x/comparison.md")])
+        said = capsys.readouterr().out
+        assert ("row against column: + better, - worse" in said) == fits
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 B"),
+        (999.4, "999 B"),
+        (999.6, "1.00 kB"),
+        (2_313_600, "2.31 MB"),
+        (99.96e9, "100 GB"),
+        (9e12, "9.00 TB"),
+    ],
+)
+def test_quantities_have_three_digits_and_a_prefix(value: float, text: str) -> None:
+    assert quantity(value, "B") == text
 
 
 # --- as a user types it
@@ -251,6 +328,8 @@ def test_command_says_first_that_nothing_is_better_and_json_is_one_value(tmp_pat
         (["digits", "--strategies", "mamal"], "did you mean 'maml'"),
         (["digits", "--strategies", "maml", "--seeds", "0"], "seeds = 0"),
         (["digits", "--strategies", "maml", "--set", "lr=1"], "unknown key 'lr'"),
+        (["digits", "--strategies", "maml", "--equal", "byte"], "equal = 'byte': allowed: reci"),
+        (["digits", "--strategies", "maml", "--tune", "0"], "tune = 0: allowed: 1 or more trials"),
         (["digits"], "strategies"),
     ],
 )

@@ -1,12 +1,15 @@
-"""What a client's update takes, measured once per shape of task and remembered.
+"""What a client's update, and its judgement, take: measured once per shape of task and remembered.
 
-The measurement runs the update once more, alone, so its result is kept: for this process, and in
-the node's Flower context, since in a deployment every message is answered by a new process.
+The measurement runs the computation once more, alone, so its result is kept: for this process, and
+(of updates, which are asked for in every round) in the node's Flower context, since in a deployment
+every message is answered by a new process.
 """
 
 import hashlib
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from flwr.app import ConfigRecord, Context
 
@@ -15,12 +18,15 @@ from fedmaml.core.costs import Computation, measure
 from fedmaml.core.learner import Problem
 from fedmaml.core.params import MetaParams, Params, device_of, to_device
 from fedmaml.core.tasks import Task, TaskGroup, first_task
-from fedmaml.strategies.base import ClientUpdate
+from fedmaml.strategies.base import ClientUpdate, MetaStrategy
 
 logger = logging.getLogger("fedmaml")
 
 Costs = dict[str, Computation]
 """Shape (`cost_key`) -> what an update of that shape takes."""
+
+Judge = Callable[[Task, Params], Any]
+"""A client's task and memory -> its metrics."""
 
 _RECORD = "costs"
 _MOST_REMEMBERED = 256
@@ -50,20 +56,46 @@ def cost_of_update(job: Job, memory: Params, group: TaskGroup, known: Costs) -> 
         group: Tasks of equal shape, of which the first is measured.
         known: What was measured before; a new measurement is added.
     """
-    key = cost_key(job, memory, group)
+    problem = job.learner.problem
+    return _once(cost_key(job, memory, group), problem, known, _measured, job, memory, group)
+
+
+def cost_of_judging(
+    job: Job, stages: Mapping[str, MetaStrategy], judge: Judge, memory: Params, group: TaskGroup
+) -> Computation | None:
+    """Return what judging one client of a group takes, by itself; None if it cannot be measured.
+
+    Args:
+        job: Strategy, learner and meta-parameters.
+        stages: What is judged, as `fedmaml.client.judging` names it.
+        judge: What is done for each client.
+        memory: What a client keeps.
+        group: Tasks of equal shape, of which the first is measured.
+    """
+    text = f"{cost_key(job, memory, group)}|{dict(stages)!r}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _once(key, job.learner.problem, {}, _measured_judgement, job, judge, memory, group)
+
+
+def _once(
+    key: str,
+    problem: Problem,
+    known: Costs,
+    measured: Callable[..., Computation],
+    *args: Any,
+) -> Computation | None:
+    """Measure what nobody has measured before; add it to what is known."""
     if key in known:
         return known[key]
-    problem = job.learner.problem
     if (key, id(problem)) not in _process:
         try:
-            there = to_device({"memory": memory}, device_of(job.meta))["memory"]
-            measured = _measure(job, there, first_task(group.tasks))
-        except Exception:  # whatever a model does under the counters, its update is worth more
-            logger.debug("the cost of an update could not be measured", exc_info=True)
+            computation = measured(*args)
+        except Exception:  # whatever a model does under the counters, its result is worth more
+            logger.debug("the cost of a computation could not be measured", exc_info=True)
             return None
         if len(_process) >= _MOST_REMEMBERED:
             _process.clear()
-        _process[key, id(problem)] = (problem, measured)
+        _process[key, id(problem)] = (problem, computation)
     known[key] = _process[key, id(problem)][1]
     return known[key]
 
@@ -77,8 +109,20 @@ def cost_key(job: Job, memory: Params, group: TaskGroup) -> str:
     return hashlib.sha256(f"{job.strategy!r}|{shapes}".encode()).hexdigest()[:16]
 
 
-def _measure(job: Job, memory: Params, task: Task) -> Computation:
+def _measured(job: Job, memory: Params, group: TaskGroup) -> Computation:
     def update(meta: MetaParams, memory: Params, task: Task) -> ClientUpdate:
         return replace(job, meta=meta).update(task, memory)
 
-    return measure(update, job.meta, memory, task)
+    return measure(update, job.meta, _there(job, memory), first_task(group.tasks))
+
+
+def _measured_judgement(job: Job, judge: Judge, memory: Params, group: TaskGroup) -> Computation:
+    def judged(_meta: MetaParams, memory: Params, task: Task) -> Any:  # meta: an input, not a find
+        return judge(task, memory)
+
+    return measure(judged, job.meta, _there(job, memory), first_task(group.tasks))
+
+
+def _there(job: Job, memory: Params) -> Params:
+    """Return a memory that is where the meta-parameters are."""
+    return to_device({"memory": memory}, device_of(job.meta))["memory"]

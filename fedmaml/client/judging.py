@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from fedmaml.client.chunks import Elsewhere, Tasks, cut, reject_raised, task_groups
-from fedmaml.client.engines import Memories
+from fedmaml.client.costs import cost_of_judging
+from fedmaml.client.engines import Job, Memories
 from fedmaml.client.engines.base import batch_for_weights, select
 from fedmaml.client.engines.generic import apply
+from fedmaml.core.costs import Computation
 from fedmaml.core.learner import Learner
 from fedmaml.core.params import Params
 from fedmaml.core.records import Rejection
@@ -42,11 +44,13 @@ def evaluate(
         )
     rejected: list[Rejection] = []
     rows: dict[int, dict[str, float]] = {}
+    costs: dict[int, Computation] = {}
     for part in parts:
         rejected += part.rejected
+        costs |= zip(part.clients, part.computations, strict=False)  # none where it is not known
         for position, client in enumerate(part.clients):
             rows[client] = {name: column[position] for name, column in part.values.items()}
-    return _judgement(rows, rejected)
+    return _judgement(rows, rejected, costs)
 
 
 def evaluate_chunk(
@@ -72,22 +76,31 @@ def evaluate_chunk(
 
     rejected: list[Rejection] = []
     rows: dict[int, dict[str, float]] = {}
+    costs: dict[int, Computation] = {}
+    job = Job(strategy, learner, request.meta)
     for groups in task_groups(request, tasks, learner, rejected):
         for group in groups:
+            cost = cost_of_judging(job, stages, metrics, memories[group.clients[0]], group)
+            if cost is not None:
+                costs |= dict.fromkeys(group.clients, cost)
             for clients, results in _judged(metrics, group, memories, rejected):
                 columns = {name: values.tolist() for name, values in results.items()}
                 for position, client in enumerate(clients):
                     rows[client] = {name: column[position] for name, column in columns.items()}
-    return _judgement(rows, rejected)
+    return _judgement(rows, rejected, costs)
 
 
 def _judgement(
-    rows: Mapping[int, Mapping[str, float]], rejected: Sequence[Rejection]
+    rows: Mapping[int, Mapping[str, float]],
+    rejected: Sequence[Rejection],
+    costs: Mapping[int, Computation],
 ) -> EvaluateReply:
     clients = tuple(sorted(rows))
     names = rows[clients[0]] if clients else {}
     values = {name: [rows[client][name] for client in clients] for name in names}
-    return EvaluateReply(clients, values, tuple(rejected))
+    told = tuple(costs[client] for client in clients if client in costs)
+    computations = told if len(told) == len(clients) else ()
+    return EvaluateReply(clients, values, tuple(rejected), computations)
 
 
 def evaluation_stages(strategy: MetaStrategy, steps: Sequence[int]) -> dict[str, MetaStrategy]:

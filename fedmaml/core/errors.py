@@ -6,7 +6,8 @@ FedmamlError
 |- DataError               data missing, damaged or unreachable
 |- MessageError            a message between server and client that cannot be used; has a reason
 |- BackendError            processes that could not be started, or that failed
-`- RunDirectoryError       a run directory that is missing, incomplete or already in use
+|- RunDirectoryError       a run directory that is missing, incomplete or already in use
+`- NotComparableError      runs that say nothing about each other
 """
 
 
@@ -45,3 +46,7 @@ class BackendError(FedmamlError):
 
 class RunDirectoryError(FedmamlError):
     """A run directory that cannot be read or must not be written."""
+
+
+class NotComparableError(FedmamlError):
+    """Runs that cannot be held against each other: other tasks, other seeds, no reference."""

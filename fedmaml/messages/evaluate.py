@@ -5,16 +5,19 @@ from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
+from fedmaml.core.costs import Computation
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.records import Rejection
 from fedmaml.messages.arrays import pack, unpack
 from fedmaml.messages.records import (
+    computation_lists,
     per_client,
     read_common,
     read_rejection,
     rejection_text,
     required,
+    take_computations,
     with_common,
 )
 
@@ -38,11 +41,16 @@ class EvaluateRequest:
 
 @dataclass(frozen=True)
 class EvaluateReply:
-    """Per client, ``values["<metric>:<stage>"]``; stages are before, after and after@N."""
+    """Per client, ``values["<metric>:<stage>"]``; stages are before, after and after@N.
+
+    Attributes:
+        computations: What judging each client took, all stages together; empty if it is not told.
+    """
 
     clients: tuple[int, ...]
     values: dict[str, list[float]]
     rejected: tuple[Rejection, ...]
+    computations: tuple[Computation, ...] = ()
 
 
 def write_evaluate_request(request: EvaluateRequest) -> RecordDict:
@@ -78,7 +86,13 @@ def write_evaluate_reply(reply: EvaluateReply) -> RecordDict:
     rejected = [rejection_text(rejection) for rejection in reply.rejected]
     return RecordDict(
         {
-            "metrics": MetricRecord({"num-clients": len(reply.clients), **reply.values}),
+            "metrics": MetricRecord(
+                {
+                    "num-clients": len(reply.clients),
+                    **reply.values,
+                    **computation_lists(reply.computations),
+                }
+            ),
             "reply": ConfigRecord({"clients": list(reply.clients), "rejected": rejected}),
         }
     )
@@ -98,5 +112,6 @@ def read_evaluate_reply(content: RecordDict, asked: Sequence[int]) -> EvaluateRe
         raise MessageError("CLIENTS", "the evaluation speaks for other clients than were asked")
     metrics = dict(required(content.metric_records, "metrics", ("num-clients",)))
     del metrics["num-clients"]
+    computations = take_computations(metrics, len(clients))
     values = {name: per_client(name, values, clients) for name, values in metrics.items()}
-    return EvaluateReply(clients, values, rejected)
+    return EvaluateReply(clients, values, rejected, computations)

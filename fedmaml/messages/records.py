@@ -6,10 +6,14 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
+from fedmaml.core.costs import Computation
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import Params
 from fedmaml.core.records import Rejection
 from fedmaml.messages.arrays import unpack
+
+MOST_COST = 2**62
+"""A client that claims more operations or bytes than this is not believed."""
 
 
 def with_common(
@@ -43,6 +47,32 @@ def per_client(name: str, values: Any, clients: Sequence[int]) -> list[float]:
     if not isinstance(values, list) or len(values) != len(clients):
         raise MessageError("KEYS", f"metric {name!r} has not one value for each of the clients")
     return [float(value) for value in values]
+
+
+def computation_lists(computations: Sequence[Computation]) -> dict[str, list[int]]:
+    """Return what clients computed as metrics; {} if it is not told."""
+    if not computations:
+        return {}
+    return {
+        "flops": [computation.flops for computation in computations],
+        "peak-bytes": [computation.peak_bytes for computation in computations],
+    }
+
+
+def take_computations(metrics: dict[str, Any], count: int) -> tuple[Computation, ...]:
+    """Take what clients say that they computed out of their metrics; they need not say it."""
+    flops, peak_bytes = metrics.pop("flops", None), metrics.pop("peak-bytes", None)
+    if flops is None and peak_bytes is None:
+        return ()
+    for name, values in (("flops", flops), ("peak-bytes", peak_bytes)):
+        if not isinstance(values, list) or len(values) != count:
+            raise MessageError("COST", f"{name} has not one value for each of the clients")
+        for value in values:
+            if not isinstance(value, int) or not 0 <= value <= MOST_COST:
+                raise MessageError(
+                    "COST", f"{name} is {value!r}, allowed are whole numbers from 0 to 2^62"
+                )
+    return tuple(map(Computation, flops, peak_bytes))
 
 
 def rejection_text(rejection: Rejection) -> str:

@@ -16,18 +16,18 @@ from fedmaml.core.params import MetaParams, Params, count_entries, sha256
 from fedmaml.core.records import Rejection
 from fedmaml.messages.arrays import pack, to_array, unpack
 from fedmaml.messages.records import (
+    computation_lists,
     per_client,
     read_common,
     read_rejection,
     rejection_text,
     required,
+    take_computations,
     with_common,
 )
 
 MOST_EXAMPLES = 1e9
 """A client that claims more examples than this is not believed."""
-MOST_COST = 2**62
-"""Nor one that claims more operations or bytes."""
 
 MOST_ENGINE_TEXT = 40
 """What a node says of its engine is cut there."""
@@ -126,9 +126,8 @@ def write_train_reply(reply: TrainReply) -> RecordDict:
             form = "sum"
         arrays[group] = to_array(value.limbs if isinstance(value, ExactSum) else value)
     metrics: dict[str, Sequence[float]] = {"num-examples": reply.weights, **reply.metrics}
-    if reply.computations:  # beside the metrics, as a record of its own costs a request of its own
-        metrics["flops"] = [computation.flops for computation in reply.computations]
-        metrics["peak-bytes"] = [computation.peak_bytes for computation in reply.computations]
+    # Beside the metrics, as a record of its own costs a request of its own.
+    metrics |= computation_lists(reply.computations)
     return RecordDict(
         {
             "update": ArrayRecord(arrays),
@@ -177,9 +176,7 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
         )
     metrics = dict(required(content.metric_records, "metrics", ("num-examples",)))
     weights = _read_weights(metrics.pop("num-examples"), len(clients))
-    computations = _read_computations(
-        metrics.pop("flops", None), metrics.pop("peak-bytes", None), len(clients)
-    )
+    computations = take_computations(metrics, len(clients))
     return TrainReply(
         clients=clients,
         weights=weights,
@@ -191,21 +188,6 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
         computations=computations,
         engine=str(reply.get("engine", ""))[:MOST_ENGINE_TEXT],
     )
-
-
-def _read_computations(flops: Any, peak_bytes: Any, count: int) -> tuple[Computation, ...]:
-    """Read what clients say that they computed; they need not say it."""
-    if flops is None and peak_bytes is None:
-        return ()
-    for name, values in (("flops", flops), ("peak-bytes", peak_bytes)):
-        if not isinstance(values, list) or len(values) != count:
-            raise MessageError("COST", f"{name} has not one value for each of the clients")
-        for value in values:
-            if not isinstance(value, int) or not 0 <= value <= MOST_COST:
-                raise MessageError(
-                    "COST", f"{name} is {value!r}, allowed are whole numbers from 0 to 2^62"
-                )
-    return tuple(map(Computation, flops, peak_bytes))
 
 
 def _read_weights(values: Any, count: int) -> tuple[float, ...]:

@@ -1,20 +1,23 @@
 """The ServerApp: configuration in, run directory out."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedmaml.config import from_run_config
+from fedmaml.config import RunConfig, from_run_config
 from fedmaml.core.costs import Cost
+from fedmaml.core.learner import Problem
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.audit import audited
-from fedmaml.server.cohort import call_roll
+from fedmaml.server.choosing import Chosen, better, outcome_of
+from fedmaml.server.cohort import RollCall, call_roll
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
-from fedmaml.server.rounds import judge, run_rounds
+from fedmaml.server.rounds import asked_at_the_end, judge, run_rounds
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.server.summary import client_rows, cost_summary, summarise
 
@@ -43,7 +46,45 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
     metered = MeteredGrid(grid)
     problem = config.make_problem()
     roll_call = call_roll(metered, config.nodes, config.timeout)
-    strategy = FlowerStrategy(
+    strategy = flower_strategy(config, problem, roll_call)
+    used, left_out, cost = 0, 0, Cost()
+    chosen = Chosen(0, strategy.state.meta)
+    for record in run_rounds(strategy, metered, roll_call, config):
+        directory.append(record)
+        directory.save_meta(strategy.state.meta, at_most_every=_SAVE_SECONDS)
+        used, cost = used + record.clients, cost + record.cost
+        left_out += sum(len(rejection.clients) for rejection in record.rejected)
+        latest = outcome_of(record, strategy.state.meta, problem.metrics[0])
+        best = config.evaluation.choose == "best"
+        chosen = better(chosen, latest, problem.metrics[0]) if best else latest
+    directory.save_meta(chosen.meta)
+    strategy.state = replace(strategy.state, meta=chosen.meta)
+    asked = asked_at_the_end(roll_call, config)
+    split = config.evaluation.split
+    judged = judge(strategy, metered, roll_call, config, chosen.round, split, asked)
+    directory.save_clients(client_rows(judged))
+    directory.finish(
+        summarise(
+            config,
+            problem,
+            chosen,
+            judged,
+            clients_train=len(roll_call.population("train")),
+            updates_used=used,
+            rejected_replies=left_out,
+            clients_asked=len(asked),
+            planned=roll_call.engines,
+            engines=strategy.engines,
+            cost=cost_summary(cost, config.rounds, metered, strategy.evaluation_cost),
+            seconds=time.perf_counter() - started,
+        )
+        | {"audit": audited(config, roll_call, directory).to_json()}
+    )
+
+
+def flower_strategy(config: RunConfig, problem: Problem, roll_call: RollCall) -> FlowerStrategy:
+    """Return the Flower strategy that a configuration describes."""
+    return FlowerStrategy(
         config.make_strategy(),
         problem,
         seed=config.seed,
@@ -51,31 +92,4 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
         roll_call=roll_call,
         aggregator=robust_rule(config.aggregation),
         evaluation_steps=config.evaluation.steps,
-    )
-    used, left_out, cost = 0, 0, Cost()
-    for record in run_rounds(strategy, metered, roll_call, config):
-        directory.append(record)
-        directory.save_meta(strategy.state.meta, at_most_every=_SAVE_SECONDS)
-        used, cost = used + record.clients, cost + record.cost
-        left_out += sum(len(rejection.clients) for rejection in record.rejected)
-    directory.save_meta(strategy.state.meta)
-    test = roll_call.population("test")
-    judged = judge(strategy, metered, roll_call, config, config.rounds, "test", test)
-    directory.save_clients(client_rows(judged))
-    directory.finish(
-        summarise(
-            config,
-            problem,
-            strategy.state.meta,
-            judged,
-            clients_train=len(roll_call.population("train")),
-            updates_used=used,
-            rejected_replies=left_out,
-            clients_test_asked=len(test),
-            planned=roll_call.engines,
-            engines=strategy.engines,
-            cost=cost_summary(cost, config.rounds, metered),
-            seconds=time.perf_counter() - started,
-        )
-        | {"audit": audited(config, roll_call, directory).to_json()}
     )

@@ -102,6 +102,7 @@ class FlowerStrategy(Strategy):
         self.state: ServerState = strategy.build(problem, seeding.generator(seed, "init")).state
         self.outcome = Outcome(0, (), 0.0, {}, (), Cost())
         self.evaluated = EvaluateReply((), {}, ())
+        self.evaluation_cost = Cost()
         self.engines: dict[str, int] = {}
         self._seed, self._clients = seed, clients
         self._roll_call = roll_call
@@ -208,6 +209,7 @@ class FlowerStrategy(Strategy):
     def judge(self, replies: Iterable[Message]) -> EvaluateReply:
         """Merge the evaluations of all nodes, ordered by client."""
         answers, rejected = _read_all(read_evaluate_reply, self._evaluate_sent, replies, tuple)
+        self.evaluation_cost += _cost_of_judging(self._evaluate_sent, answers)
         rows: dict[int, dict[str, float]] = {}
         for answer in answers:
             for position, client in enumerate(answer.clients):
@@ -321,6 +323,19 @@ def _cost(requests: Sequence[TrainRequest], sound: Sequence[TrainReply]) -> Cost
         updates=updates,
         payload_bytes_down=clients * count_bytes(meta | {"common": common}),
         payload_bytes_up=updates * count_bytes(meta),  # an update has the shapes of meta
+        updates_measured=len(computed),
+        flops=sum(computation.flops for computation in computed),
+        peak_bytes=max((computation.peak_bytes for computation in computed), default=None),
+    )
+
+
+def _cost_of_judging(
+    sent: Sequence[tuple[Message, tuple[int, ...]]], answers: Sequence[EvaluateReply]
+) -> Cost:
+    """Count what the clients of an evaluation compute; they send no updates."""
+    computed = [computation for answer in answers for computation in answer.computations]
+    return Cost(
+        clients=sum(len(clients) for _, clients in sent),
         updates_measured=len(computed),
         flops=sum(computation.flops for computation in computed),
         peak_bytes=max((computation.peak_bytes for computation in computed), default=None),

@@ -3,8 +3,10 @@
 config.toml         everything needed to repeat the run
 audit.json          what was found in data and code before the run
 rounds.jsonl        one line per finished round, written as it finishes
-theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>")
-clients.jsonl       one line per test client: its metrics before and after adaptation
+theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>"): while a run goes on those
+                    of the latest round, at its end those that were judged (`judged_round`)
+clients.jsonl       one line per test client (validation client, with evaluation.split =
+                    "validation"): its metrics before and after adaptation
 summary.json        written last, so its presence says that the run is complete
 error.txt           why a run failed, if it did
 """
@@ -27,7 +29,10 @@ from fedmaml.core.errors import RunDirectoryError
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
 
-_SUMMARY_KEYS = {"scenario", "strategy", "metric", "metrics", "theta_sha256", "seconds"}
+_SUMMARY_KEYS = {
+    "scenario", "strategy", "rounds", "judged_round", "judged_split", "clients_judged", "metric",
+    "metrics", "theta_sha256", "seconds",
+}  # fmt: skip
 _FILES = (
     "config.toml",
     "audit.json",
@@ -193,7 +198,7 @@ class RunDirectory:
         return self._lines("rounds.jsonl")
 
     def clients(self) -> list[dict[str, Any]]:
-        """Return one row per test client."""
+        """Return one row per client that was judged."""
         return self._lines("clients.jsonl")
 
     def _lines(self, name: str) -> list[dict[str, Any]]:

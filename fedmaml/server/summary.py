@@ -17,6 +17,7 @@ from fedmaml.core.metrics import Metric
 from fedmaml.core.params import MetaParams, flatten, sha256
 from fedmaml.core.statistics import bootstrap_interval, diverged, mean_over_clients
 from fedmaml.messages.evaluate import EvaluateReply
+from fedmaml.server.choosing import Chosen
 from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.simulations.scenario import HasClosedForm
 
@@ -29,6 +30,8 @@ _MEASURED = {
     "multiply-add, by torch.utils.flop_counter's formulas; counted once per shape of task",
     "peak_bytes": "most bytes of tensors that one client's update holds at a time beside its "
     "inputs, followed on every operation; kernels' own buffers are not seen",
+    "evaluation": "of validation and test clients, before and after adaptation and at "
+    "evaluation.steps; operations and memory of one client by itself, likewise",
     "seconds": "wall time; clients: waiting for replies, transport included; server: the rest",
 }
 """How the numbers of ``cost`` came about; written beside them."""
@@ -37,13 +40,13 @@ _MEASURED = {
 def summarise(
     config: RunConfig,
     problem: Problem,
-    meta: MetaParams,
+    chosen: Chosen,
     judged: EvaluateReply,
     *,
     clients_train: int,
     updates_used: int,
     rejected_replies: int,
-    clients_test_asked: int,
+    clients_asked: int,
     planned: Mapping[str, int],
     engines: Mapping[str, int],
     cost: Mapping[str, Any],
@@ -51,6 +54,7 @@ def summarise(
 ) -> dict[str, Any]:
     """Put together what ``summary.json`` holds."""
     headline, *others = problem.metrics
+    split = config.evaluation.split
     return {
         "scenario": config.scenario,
         "strategy": config.strategy,
@@ -61,12 +65,18 @@ def summarise(
         "workers": config.workers,
         "device": config.device,
         "clients_train": clients_train,
-        "clients_test": len(judged.clients),
-        "clients_test_asked": clients_test_asked,
+        "judged_round": chosen.round,
+        "judged_by": config.evaluation.choose,
+        "judged_validation": _finite(chosen.validation),
+        "judged_split": split,
+        "clients_judged": len(judged.clients),
+        "clients_asked": clients_asked,
+        "clients_test": len(judged.clients) if split == "test" else 0,
+        "clients_test_asked": clients_asked if split == "test" else 0,
         "metric": _metric_summary(headline, judged.values),
         "metrics": [_metric_summary(metric, judged.values) for metric in others],
-        "theta_sha256": sha256(meta),
-        **_distance_to_closed_form(config, meta),
+        "theta_sha256": sha256(chosen.meta),
+        **_distance_to_closed_form(config, chosen.meta),
         "updates_used": updates_used,
         "rejected_replies": rejected_replies,
         "seconds": round(seconds, 3),
@@ -78,9 +88,15 @@ def summarise(
     }
 
 
-def cost_summary(cost: Cost, rounds: int, grid: MeteredGrid) -> dict[str, Any]:
-    """Put together what the training rounds took, and how it was measured."""
-    others = {"evaluation": "evaluate", "roll_call": "query.roll_call"}
+def cost_summary(cost: Cost, rounds: int, grid: MeteredGrid, evaluation: Cost) -> dict[str, Any]:
+    """Put together what rounds and evaluations took, and how it was measured.
+
+    Args:
+        cost: Of the training rounds.
+        rounds: How many there were.
+        grid: Has counted all messages.
+        evaluation: Of all evaluations, those of validation clients during training included.
+    """
     return {
         "totals": cost.to_json(),
         "per_client_and_round": cost.per_client_and_round(),
@@ -89,7 +105,14 @@ def cost_summary(cost: Cost, rounds: int, grid: MeteredGrid) -> dict[str, Any]:
             "clients": cost.seconds_clients / rounds if rounds else None,
             "server": cost.seconds_server / rounds if rounds else None,
         },
-        **{name: asdict(grid.traffic(message_type)) for name, message_type in others.items()},
+        "evaluation": {
+            **asdict(grid.traffic("evaluate")),
+            "clients": evaluation.clients,
+            "clients_measured": evaluation.updates_measured,
+            "flops": evaluation.flops,
+            "peak_bytes": evaluation.peak_bytes,
+        },
+        "roll_call": asdict(grid.traffic("query.roll_call")),
         "energy": "not measured",
         "measured": dict(_MEASURED),
     }
@@ -154,8 +177,11 @@ def _distance_to_closed_form(config: RunConfig, meta: MetaParams) -> dict[str, f
 
 def _mean(values: Sequence[float]) -> float | None:
     """Return the mean; None if it is undefined or infinite ("diverged" says so)."""
-    mean = mean_over_clients(values)
-    return mean if mean is not None and math.isfinite(mean) else None
+    return _finite(mean_over_clients(values))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _plain(value: float) -> float | str | None:

@@ -84,6 +84,16 @@ def test_interval_holds_the_truth_in_95_of_100_worlds(seeds: int, shared: float)
     assert 0.93 <= coverage(seeds, shared, 4000) <= 0.97
 
 
+@pytest.mark.parametrize(
+    ("seeds", "shared"),
+    [(5, 0.2), *(pytest.param(*world, marks=pytest.mark.slow) for world in ((5, 0.0), (5, 1.0)))],
+)
+def test_interval_of_five_seeds_holds_the_truth_in_930_to_970_of_1000_worlds(
+    seeds: int, shared: float
+) -> None:
+    assert 0.93 <= coverage(seeds, shared, 1000) <= 0.97
+
+
 @pytest.mark.parametrize(("seeds", "shared"), [(1, 0.0), (5, 0.0), (5, 1.0)])
 def test_interval_holds_the_truth_about_as_often_as_it_says(seeds: int, shared: float) -> None:
     # Binomial: .95 -+ 3 sqrt(.95 * .05 / 200) = .904 .. .996

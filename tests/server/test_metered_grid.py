@@ -115,7 +115,7 @@ def test_a_node_measures_once_and_remembers_over_processes(
     monkeypatch.setattr(costs, "measure", lambda *args: calls.append(1) or measure(*args))
     monkeypatch.setattr(costs, "_process", {})
     execute(resolve(SETTINGS | {"strategy": "maml", "seed": 11}), tmp_path / "run")
-    assert len(calls) == 1  # three nodes, two rounds, one shape
+    assert len(calls) == 2  # three nodes, two rounds, one shape: an update, and a judgement
 
     context = Context(1, 2, {}, RecordDict(), {})
     costs.save_costs(context, {"key": costs.Computation(2**40, 7)})

@@ -1,0 +1,107 @@
+"""The tables of a comparison as text, before anyone says how they are drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedmaml.conclusions import Comparison
+from fedmaml.findings import Took, Tuned
+from fedmaml.verdicts import REFERENCE, Row, Verdict, number, p_text, signed
+
+SIGNS: dict[Verdict, str] = {
+    "better": "+", "worse": "-", "not distinguishable": "~", "diverged": "?",
+}  # fmt: skip
+"""A verdict in one character; `LEGEND` explains them."""
+LEGEND = "row against column: + better, - worse, ~ not distinguishable, ? diverged"
+
+_OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: the first column holds names, the others numbers."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def beside(self, other: "Grid") -> "Grid":
+        """Return both with the other's first column, the same names, left out."""
+        rows = zip(self.rows, other.rows, strict=True)
+        return Grid((*self.header, *other.header[1:]), tuple((*a, *b[1:]) for a, b in rows))
+
+    def width(self) -> int:
+        """Return how many characters its widest row takes, with two between columns."""
+        columns = zip(self.header, *self.rows, strict=True)
+        return sum(max(map(len, column)) + 2 for column in columns)
+
+
+def verdicts(comparison: Comparison) -> Grid:
+    """Return what each strategy achieves, and how that stands to the reference."""
+    header = ("strategy", "rounds", "before", "after", f"vs {REFERENCE}", "95 % interval", "p")
+    return Grid(header, tuple(_verdict_cells(row) for row in comparison.rows))
+
+
+def _verdict_cells(row: Row) -> tuple[str, ...]:
+    cells = (row.strategy, str(row.rounds), number(row.before), number(row.after))
+    if row.strategy == REFERENCE:
+        return (*cells, "", "", "")
+    bounds = row.difference_ci95
+    interval = "–" if bounds is None else f"{signed(bounds[0])} to {signed(bounds[1])}"
+    return (*cells, signed(row.difference), interval, p_text(row.p_holm))
+
+
+def took(comparison: Comparison) -> Grid:
+    """Return what each strategy's training took."""
+    header = ("strategy", "rounds", "judged after", "bytes sent", "operations")
+    rows = [(name, *_took_cells(what)) for name, what in comparison.took.items()]
+    return Grid(header, tuple(rows))
+
+
+def _took_cells(what: Took) -> tuple[str, ...]:
+    first, last = min(what.judged_rounds), max(what.judged_rounds)
+    judged = str(first) if first == last else f"{first} to {last}"
+    flops = "not told" if what.flops is None else quantity(what.flops, "FLOP")
+    return (str(what.rounds), judged, quantity(what.payload_bytes, "B"), flops)
+
+
+def quantity(value: float, unit: str) -> str:
+    """Return three digits with a decimal prefix: 57.8 MB."""
+    for exponent, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 0.9995 * 10**exponent:
+            digits = f"{value / 10**exponent:#.3g}".rstrip(".")
+            return f"{digits} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def pairs(comparison: Comparison) -> Grid:
+    """Return the verdict on every two strategies, the reference included, as a matrix."""
+    said: dict[tuple[str, str], Verdict] = {}
+    for row in comparison.rows:
+        if row.strategy != REFERENCE:
+            said[row.strategy, REFERENCE] = row.verdict
+    for pair in comparison.pairs:
+        said[pair.first, pair.second] = pair.verdict
+    said |= {(b, a): _OPPOSITE.get(verdict, verdict) for (a, b), verdict in said.items()}
+    names = [row.strategy for row in comparison.rows]
+    rows = tuple(
+        (one, *(SIGNS[said[one, other]] if (one, other) in said else "" for other in names))
+        for one in names
+    )
+    return Grid(("", *names), rows)
+
+
+def tuning(comparison: Comparison) -> Grid:
+    """Return what was tuned: the recipe's setting, the chosen one, and what that gained."""
+    header = ("strategy", "setting", "recipe", "tuned", "validation", "failed")
+    rows = [row for name, found in comparison.tuning.items() for row in _tuning_rows(name, found)]
+    return Grid(header, tuple(rows))
+
+
+def _tuning_rows(name: str, found: Tuned) -> Sequence[tuple[str, ...]]:
+    gain = f"{number(found.recipe)} to {number(found.best)}"
+    result = (gain, f"{found.failed} of {found.trials}")
+    settings = [
+        (key, f"{setting.recipe:g}", f"{setting.chosen:g}")
+        for key, setting in found.settings.items()
+    ] or [("nothing", "", "")]
+    first, *others = settings
+    return [(name, *first, *result), *(("", *other, "", "") for other in others)]

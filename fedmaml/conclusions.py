@@ -1,0 +1,346 @@
+"""What complete runs of one scenario say about its strategies, whoever made them.
+
+    group     run directories -> strategy -> seed -> directory
+    conclude  these -> differences to fine-tuned FedAvg, and what `verdicts` says of them
+
+What is compared is the state after the last round or, where runs say so (``judged_by``), after the
+round that the validation clients chose; no round is chosen by its test result.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedmaml.config import Flat, flatten_table, known_keys
+from fedmaml.contrasts import Values
+from fedmaml.core import statistics
+from fedmaml.core.errors import NotComparableError, RunDirectoryError
+from fedmaml.findings import Took, Tuned, took_by
+from fedmaml.server.run_directory import RunDirectory
+from fedmaml.verdicts import REFERENCE, Metric, Pair, Row, judge, judge_pairs
+
+ALWAYS = ("local", REFERENCE)
+"""The baselines of every comparison."""
+NOT_META = (*ALWAYS, "fedprox", "fedrep")
+"""Strategies that nobody would call meta-learning."""
+
+_OF_THE_MACHINE = {"seed", "data_dir", "backend", "nodes", "engine", "client_batch", "workers",
+                   "device", "timeout"}  # fmt: skip
+"""Settings that may differ between the seeds of a strategy."""
+_MANY_SEEDS = 5  # from here on Student's factor is below 3
+
+Runs = Mapping[str, Mapping[int, Path]]
+"""Strategy -> seed -> its run directory."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All there is to say; `fedmaml.comparison_tables` and `fedmaml.report` show it.
+
+    Attributes:
+        scenario: Name of the scenario.
+        metric: What was measured.
+        seeds: How many.
+        clients: Test clients per seed.
+        headline: The answer in one line.
+        rows: One per strategy, the baselines first.
+        notes: What limits the answer.
+        settings: Strategy -> all its settings by dotted key, those of the scenario included.
+        took: Strategy -> what its training took.
+        pairs: Every two strategies other than the reference.
+        equal: What all strategies got the same amount of, see `fedmaml.terms`; "" if not known.
+        tuning: Strategy -> what tuning found; empty if nothing was tuned.
+    """
+
+    scenario: str
+    metric: Metric
+    seeds: int
+    clients: int
+    headline: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    settings: dict[str, Flat]
+    took: dict[str, Took] = field(default_factory=dict)
+    pairs: tuple[Pair, ...] = ()
+    equal: str = ""
+    tuning: dict[str, Tuned] = field(default_factory=dict)
+
+
+# --- read -------------------------------------------------------------------------------------
+
+
+def group(paths: Iterable[Path]) -> dict[str, dict[int, Path]]:
+    """Sort run directories by strategy, the baselines first, and seed.
+
+    Raises:
+        RunDirectoryError: If one of them holds no run.
+        NotComparableError: If two hold the same strategy and seed.
+    """
+    found: dict[str, dict[int, Path]] = {}
+    for path in paths:
+        table = configuration(path)
+        seeds = found.setdefault(table["strategy"], {})
+        if other := seeds.get(table["seed"]):
+            raise NotComparableError(
+                f"{other} and {path} both hold {table['strategy']}, seed {table['seed']}: a "
+                "comparison takes one run per strategy and seed; leave one out"
+            )
+        seeds[table["seed"]] = path
+    names = sorted(found, key=lambda name: (name not in ALWAYS, name != ALWAYS[0], name))
+    return {name: dict(sorted(found[name].items())) for name in names}
+
+
+def configuration(path: Path) -> dict[str, Any]:
+    """Return the configuration of a run as nested plain values.
+
+    Raises:
+        RunDirectoryError: If the folder holds no run of a known scenario and strategy.
+    """
+    table = RunDirectory(path).config_table()
+    try:
+        known_keys(table["scenario"], table["strategy"])
+        int(table["seed"]), int(table["rounds"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunDirectoryError(
+            f"{path / 'config.toml'} is not the configuration of a run: scenario, strategy, seed "
+            f"or rounds is missing or unknown ({error})"
+        ) from error
+    return table
+
+
+def what_is_missing(directory: RunDirectory) -> str:
+    """Return what a run that was cut short lacks; "" if it is complete.
+
+    Raises:
+        RunDirectoryError: If its summary is damaged.
+    """
+    summary = directory.summary()
+    if summary is None:
+        wanted = directory.config_table().get("rounds")
+        return (
+            f"there is no summary.json, and rounds.jsonl has {len(directory.rounds())} of "
+            f"{wanted} rounds"
+        )
+    for name, there, wanted in (
+        ("rounds.jsonl", len(directory.rounds()), summary["rounds"]),
+        ("clients.jsonl", len(directory.clients()), summary["clients_judged"]),
+    ):
+        if there != wanted:
+            return f"{name} has {there} of {wanted} lines"
+    return ""
+
+
+def complete_summary(path: Path) -> dict[str, Any]:
+    """Return the summary of a run of which nothing is missing.
+
+    Raises:
+        RunDirectoryError: If it holds no run, or one that was cut short; says how to finish it.
+    """
+    directory = RunDirectory(path)
+    directory.config_table()
+    missing = what_is_missing(directory)
+    summary = directory.summary()
+    if missing or summary is None:
+        reason = directory.failure()
+        raise RunDirectoryError(
+            f"the run in {path} is not complete: {missing}"
+            + (f"; it failed: {reason}" if reason else "; it was interrupted, or still runs")
+            + f". Run it again: fedmaml run --config {path / 'config.toml'} --out {path} --force "
+            "(a run of a comparison: repeat the fedmaml compare command, which reuses the others)"
+        )
+    return summary
+
+
+# --- conclude ----------------------------------------------------------------------------------
+
+
+def conclude(runs: Runs) -> Comparison:
+    """Judge complete runs against those of fine-tuned FedAvg.
+
+    Args:
+        runs: The strategies in the order of the table, each with the same seeds.
+
+    Raises:
+        RunDirectoryError: If a run is not complete.
+        NotComparableError: If strategies lack seeds that others have, or runs differ in scenario
+            or task, or the reference is not there.
+    """
+    tables = {
+        name: [configuration(path) for path in seeds.values()] for name, seeds in runs.items()
+    }
+    _check_comparable(runs, tables)
+    summaries = {path: complete_summary(path) for seeds in runs.values() for path in seeds.values()}
+    first = summaries[next(iter(runs[REFERENCE].values()))]
+    metric = Metric(*(first["metric"][key] for key in ("name", "unit", "better")))
+    before, after = (
+        {
+            name: [_read(path, f"{metric.name}:{stage}") for path in seeds.values()]
+            for name, seeds in runs.items()
+        }
+        for stage in ("before", "after")
+    )
+    rounds = {name: int(seeds[0]["rounds"]) for name, seeds in tables.items()}
+    rows = judge(metric, rounds, before, after)
+    took = {
+        name: took_by([summaries[path] for path in seeds.values()]) for name, seeds in runs.items()
+    }
+    return Comparison(
+        scenario=first["scenario"],
+        metric=metric,
+        seeds=len(runs[REFERENCE]),
+        clients=int(first["clients_test"]),
+        headline=_headline(rows),
+        rows=rows,
+        notes=(
+            _judging_note(tables),
+            *_notes(len(runs[REFERENCE])),
+            *_missing(after),
+        ),
+        settings={name: _settings(seeds[0]) for name, seeds in tables.items()},
+        took=took,
+        pairs=judge_pairs(metric, after),
+    )
+
+
+def _check_comparable(runs: Runs, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    if REFERENCE not in runs:
+        raise NotComparableError(
+            f"there is no run of {REFERENCE}, which every strategy is held against; there are "
+            f"{', '.join(runs)}. `fedmaml compare` always runs it"
+        )
+    wanted = list(runs[REFERENCE])
+    one = tables[REFERENCE][0]
+    for name, seeds in runs.items():
+        if list(seeds) != wanted:
+            raise NotComparableError(
+                f"{name} has {_listed(seeds)}, {REFERENCE} has {_listed(wanted)}: differences are "
+                "paired by seed; give runs of the same seeds"
+            )
+        for path, table in zip(seeds.values(), tables[name], strict=True):
+            reason = _difference(table, one, ("scenario", "task"))
+            if reason:
+                raise NotComparableError(
+                    f"{path} and {runs[REFERENCE][wanted[0]]} hold different problems ({reason}): "
+                    "only runs of the same task can be compared"
+                )
+            if table.get("evaluation", {}).get("split", "test") != "test":
+                raise NotComparableError(
+                    f"{path} was judged on validation clients (evaluation.split), as the trials of "
+                    "tuning are: what is compared are test clients; leave it out"
+                )
+            reason = _difference(table, tables[name][0], table.keys() - _OF_THE_MACHINE)
+            if reason:
+                raise NotComparableError(
+                    f"{path} and {seeds[wanted[0]]} are runs of {name} with different settings "
+                    f"({reason}): a comparison takes one setting per strategy"
+                )
+
+
+def _difference(one: Mapping[str, Any], other: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Return the first setting in which two runs differ; "" if they do not."""
+    left, right = (
+        flatten_table({key: table[key] for key in sorted(keys) if key in table})
+        for table in (one, other)
+    )
+    for key in (*left, *right):
+        if left.get(key) != right.get(key):
+            return f"{key} = {left.get(key)!r} and {right.get(key)!r}"
+    return ""
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    numbers = list(seeds)
+    return f"seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def _read(path: Path, column: str) -> dict[int, float]:
+    values: dict[int, float] = {}
+    for row in RunDirectory(path).clients():
+        value = row.get(column)
+        lost = np.nan if value is None else np.inf  # "diverged"
+        values[int(row["client"])] = float(value) if isinstance(value, int | float) else lost
+    return values
+
+
+def _settings(table: Mapping[str, Any]) -> Flat:
+    """Return a run's settings in the order in which configuration and strategy declare them.
+
+    TOML writes scalars before tables, so the file has another order.
+    """
+    known = known_keys(table["scenario"], table["strategy"])
+    sections = dict.fromkeys(key.partition(".")[0] for key in known)
+    ordered = {key: table[key] for key in sections if key in table} | dict(table)
+    flat = flatten_table(ordered)
+    return {key: flat[key] for key in flat if key not in ("strategy", "seed", "data_dir")}
+
+
+def _headline(rows: Sequence[Row]) -> str:
+    meta = [row for row in rows if row.strategy not in NOT_META]
+    better = [row.strategy for row in meta if row.verdict == "better"]
+    if not meta:
+        return "No meta-learning strategy was compared with fine-tuned FedAvg."
+    if not better:
+        return "No meta-learning strategy is significantly better than fine-tuned FedAvg."
+    return f"Significantly better than fine-tuned FedAvg: {', '.join(better)}."
+
+
+def _notes(seeds: int) -> tuple[str, ...]:
+    notes = [
+        "Differences are paired by seed and test client; intervals: hierarchical bootstrap over "
+        "seeds and clients, calibrated by Student's t over seeds; p: the larger of a t-test over "
+        "seeds and Wilcoxon's signed-rank test over clients, Holm-corrected for the number of "
+        f"strategies held against {REFERENCE} and, apart from that, for the number of pairs of the "
+        "others, as the sentences are; intervals are not.",
+    ]
+    if seeds == 1:
+        notes.append(
+            "One seed: intervals and tests are about this one training and these clients; they do "
+            "not say what another seed would give. Use 5."
+        )
+    elif seeds < _MANY_SEEDS:
+        factor = statistics.student_factor(seeds)
+        notes.append(
+            f"{seeds} seeds are few: intervals reach {factor:.1f} standard errors, with "
+            f"{_MANY_SEEDS} seeds {statistics.student_factor(_MANY_SEEDS):.1f}. What is not "
+            "distinguishable here may be with more seeds."
+        )
+    return tuple(notes)
+
+
+def _judging_note(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Say by which round strategies were judged, those without rounds aside."""
+    chosen = {
+        name: seeds[0].get("evaluation", {}).get("choose", "last")
+        for name, seeds in tables.items()
+        if seeds[0]["rounds"]
+    }
+    best = [name for name, how in chosen.items() if how == "best"]
+    if not best:
+        return "Judged after the last round; no round was chosen."
+    every = sorted({tables[name][0]["evaluation"]["every"] for name in best})
+    text = (
+        "Judged after the round that was best on the validation clients, which were asked after "
+        f"{_every(every)} and after the last; the test clients chose nothing."
+    )
+    if others := [name for name in chosen if name not in best]:
+        text += f" But {', '.join(others)}: after the last round."
+    return text
+
+
+def _every(numbers: Sequence[int]) -> str:
+    if numbers == [1]:
+        return "every round"
+    return f"every {' to '.join(str(n) for n in dict.fromkeys((numbers[0], numbers[-1])))} rounds"
+
+
+def _missing(after: Mapping[str, Values]) -> list[str]:
+    """Say whose pairs are incomplete, because a client could not be judged."""
+    notes = []
+    for name, values in after.items():
+        pairs = zip(values, after[REFERENCE], strict=True)
+        if lost := sum(len(one.keys() ^ other.keys()) for one, other in pairs):
+            notes.append(f"{name}: {lost} test clients were judged only there or only in FedAvg.")
+    return notes

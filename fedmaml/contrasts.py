@@ -1,0 +1,66 @@
+"""What the data say of two strategies: paired differences, their interval and their p-values."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fedmaml.core import statistics
+
+K = TypeVar("K", bound=Hashable)
+
+Values = Sequence[Mapping[int, float]]
+"""For each seed, test client -> metric; NaN where undefined, infinite where diverged."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What the data say of two strategies, before any correction.
+
+    Attributes:
+        mean: Mean of their paired differences; infinite if one of them diverged, None if there are
+            no pairs.
+        interval: Its 95 % interval.
+        p_clients: Wilcoxon's signed-rank test over (seed, client) pairs; None if there are none.
+        p_seeds: Student's t-test on the seeds' means; None for one seed.
+    """
+
+    mean: float | None
+    interval: tuple[float, float] | None
+    p_clients: float | None
+    p_seeds: float | None
+
+    @property
+    def p(self) -> float | None:
+        """The larger of the two: both must be convinced."""
+        return None if self.p_clients is None else max(self.p_clients, self.p_seeds or 0.0)
+
+
+NOTHING = Contrast(None, None, None, None)
+
+
+def contrast(values: Values, others: Values) -> Contrast:
+    """Compare two strategies, paired by seed and client."""
+    groups = _paired(values, others)
+    return Contrast(
+        statistics.mean_over_seeds(groups),
+        statistics.hierarchical_interval(groups),
+        statistics.wilcoxon_p_value(groups),
+        statistics.seeds_p_value(groups),
+    )
+
+
+def holm_within(contrasts: Mapping[K, Contrast]) -> dict[K, float]:
+    """Return the corrected p-values of a family; those that have none are not part of it."""
+    tested = {key: found.p for key, found in contrasts.items() if found.p is not None}
+    return dict(zip(tested, statistics.holm(list(tested.values())), strict=True))
+
+
+def _paired(values: Values, reference: Values) -> list[list[float]]:
+    """Return value minus reference at the clients of each seed that have both."""
+    return [
+        [
+            0.0 if one[client] == other[client] else one[client] - other[client]  # inf - inf: 0
+            for client in sorted(one.keys() & other.keys())
+        ]
+        for one, other in zip(values, reference, strict=True)
+    ]

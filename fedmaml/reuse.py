@@ -1,0 +1,66 @@
+"""Many runs in one folder: what is complete is not run again, and nothing is overwritten."""
+
+import tomllib
+from pathlib import Path
+
+import tomli_w
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fedmaml.conclusions import what_is_missing
+from fedmaml.config import RunConfig, flatten_table
+from fedmaml.core.errors import RunDirectoryError
+from fedmaml.server.run_directory import RunDirectory
+
+
+def is_complete(config: RunConfig, path: Path, force: bool) -> bool:
+    """Return whether this very run is there already, complete.
+
+    Args:
+        config: The run.
+        path: Its run directory.
+        force: Call a run with other settings incomplete, so that it is overwritten.
+
+    Raises:
+        RunDirectoryError: If a run with other settings is there (and not ``force``).
+    """
+    directory = RunDirectory(path)
+    if not (path / "config.toml").exists():
+        return False
+    wanted = flatten_table(tomllib.loads(tomli_w.dumps(config.to_table())))
+    try:
+        there = flatten_table(directory.config_table())
+    except RunDirectoryError:
+        if force:
+            return False
+        raise
+    if there == wanted:
+        return _finished(directory)
+    if force:
+        return False
+    key = next(key for key in (*wanted, *there) if there.get(key) != wanted.get(key))
+    raise RunDirectoryError(
+        f"{path} holds a run with other settings ({key} = {there.get(key)!r}, now "
+        f"{wanted.get(key)!r}): choose another folder with --out, or run it again with --force"
+    )
+
+
+def _finished(directory: RunDirectory) -> bool:
+    """Return whether nothing of a run's outcome is missing; what is cut short is run again."""
+    try:
+        return not what_is_missing(directory)
+    except RunDirectoryError:
+        return False
+
+
+def progress_bar(unit: str, enabled: bool) -> Progress:
+    """Return a bar on standard error that counts runs, or whatever they are."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not enabled,
+    )
