@@ -157,8 +157,15 @@ def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
         f"{name}: its update takes {_scaled(each['flops'], 'FLOP')} and "
         f"{_scaled(each['peak_bytes'], 'B')} of memory; a round takes "
         f"{_scaled(seconds['clients'], 's')} of clients, {_scaled(seconds['server'], 's')} of "
-        f"server; energy {cost['energy']}"
+        f"server; energy {_energy(cost['energy'])}"
     )
+
+
+def _energy(energy: Mapping[str, Any] | str) -> str:
+    """Return the joules of a run, or that they were not measured; runs of old have the words."""
+    if isinstance(energy, str) or energy["joules"] is None:
+        return "not measured"
+    return f"{_scaled(energy['joules'], 'J')} ({', '.join(energy['sensors'])})"
 
 
 def _scaled(value: float | None, unit: str) -> str:
