@@ -55,7 +55,7 @@ def execute(
     run_config = to_run_config(config, directory.path)
     try:
         with directory.locked(), RunProgress(directory, config, enabled=progress):
-            backend.run(APPS, run_config, config.nodes)
+            socket = backend.run(APPS, run_config, config.nodes)
     except BackendError as error:
         if reason := directory.failure():  # what the ServerApp itself says is the better message
             raise BackendError(f"the run failed: {reason}") from error
@@ -67,6 +67,9 @@ def execute(
             f"{len(directory.rounds())} rounds are finished"
         )
     _check_outcome(summary, directory)
+    if socket is not None:  # only who lies between the nodes and their server can count it
+        summary["cost"]["socket"] = socket
+        directory.finish(summary)
     return summary
 
 

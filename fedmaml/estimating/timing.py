@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from fedmaml.core.statistics import bootstrap_interval
 from fedmaml.estimating.rehearsal import Rehearsal
 from fedmaml.server.rounds import judge, run_rounds
 from fedmaml.server.run_directory import RunDirectory
@@ -63,6 +64,7 @@ def time_run(ready: Rehearsal) -> Seconds:
         for split, (numbers, count) in ready.judged().items()
     )
     total = ready.seconds + first + max(config.rounds - 1, 0) * (clients + server) + evaluations
+    bootstrap_interval([0.0, 1.0])  # what a summary loads, too, counts as memory of the process
     peak = peak_process_bytes()
     return Seconds(ready.seconds, first, clients, server, evaluations, total, peak)
 
