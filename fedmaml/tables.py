@@ -49,6 +49,7 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
         )
         _engine_lines(name, summary)
         _cost_lines(name, summary)
+        _socket_line(name, summary)
         if "distance_to_closed_form" in summary:
             distance = summary["distance_to_closed_form"]
             _console.print(f"{name}: relative distance to closed form {distance:.1e}")
@@ -159,6 +160,18 @@ def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
         f"{_scaled(seconds['clients'], 's')} of clients, {_scaled(seconds['server'], 's')} of "
         f"server; energy {_energy(cost['energy'])}"
     )
+
+
+def _socket_line(name: str, summary: Mapping[str, Any]) -> None:
+    """Print what crossed the sockets of a deployment, if they were watched."""
+    socket = summary.get("cost", {}).get("socket")
+    if socket:
+        told = [
+            f"{_scaled(socket[way]['total'], 'B')} {way}, of which "
+            f"{_scaled(socket[way]['objects'], 'B')} are messages"
+            for way in ("down", "up")
+        ]
+        _console.print(f"{name}: sockets carried {'; '.join(told)}")
 
 
 def _energy(energy: Mapping[str, Any] | str) -> str:

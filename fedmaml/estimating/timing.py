@@ -95,11 +95,11 @@ def _rounds(ready: Rehearsal) -> tuple[float, float, float]:
                 started = now
             elif len(of_clients) > LEAST_ROUNDS and now - started > BUDGET_SECONDS:
                 break
-    scale = _scale(ready, "train", cohort, probe, batch)
+    factor = scale(ready, "train", cohort, probe, batch)
     later = slice(1, None) if len(of_clients) > 1 else slice(None)
     clients, server = _mean(of_clients[later]), _mean(of_server[later])
     once = of_clients[0] + of_server[0] - clients - server
-    return max(once, 0.0) + scale * clients + server, scale * clients, server
+    return max(once, 0.0) + factor * clients + server, factor * clients, server
 
 
 def _judging(ready: Rehearsal, split: str, clients: Sequence[int]) -> float:
@@ -111,10 +111,10 @@ def _judging(ready: Rehearsal, split: str, clients: Sequence[int]) -> float:
         ready.server, ready.grid, ready.roll_call, ready.config, ready.config.rounds, split, probe
     )
     seconds = time.perf_counter() - started
-    return seconds * _scale(ready, split, clients, len(probe), batch)
+    return seconds * scale(ready, split, clients, len(probe), batch)
 
 
-def _scale(ready: Rehearsal, split: str, clients: Sequence[int], probe: int, batch: int) -> float:
+def scale(ready: Rehearsal, split: str, clients: Sequence[int], probe: int, batch: int) -> float:
     """Return by how much a request to all clients takes longer than one to the probe's."""
     if probe == len(clients):
         return 1.0
