@@ -117,7 +117,10 @@ def test_cohorts_of_many_chunks_are_timed_by_one_and_scaled() -> None:
         + seconds.round_server
         + seconds.evaluations
     )
-    assert sum(ready.server.engines.values()) == 2 * 4  # updates that were computed
+    # Two rounds of one chunk were computed; the server has seen one of the whole cohort.
+    assert sum(ready.server.engines.values()) == 2 * 4 + 9
+    assert ready.server.outcome.clients == tuple(ready.cohort(2))
+    assert ready.server.outcome.rejected == ()
 
 
 @pytest.mark.parametrize("backend", ["flower-simulation", "flower-deployment"])

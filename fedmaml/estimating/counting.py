@@ -42,6 +42,10 @@ MOST_ROUNDS = 3
 """In so many rounds, at most: shapes may differ from round to round."""
 
 
+Filler = Callable[[int, int, int], torch.Tensor]
+"""Rows, columns, position of the group -> what an update is filled with."""
+
+
 class MessageBytes(NamedTuple):
     """Bytes of messages to all nodes, and of their replies."""
 
@@ -90,15 +94,27 @@ def judgements(ready: Rehearsal, split: str, clients: Sequence[int]) -> list[Com
 
 def training_messages(ready: Rehearsal) -> MessageBytes:
     """Return the bytes of the first round's messages."""
+    messages = _training(ready, 1, ready.cohort(1))
+    return _serialised(messages, _replies_of_one(ready, _unlike))
+
+
+def made_up_replies(ready: Rehearsal, messages: list[Message]) -> list[Message]:
+    """Return replies to the messages of a round that the server will believe, updates being 0."""
+    reply = _replies_of_one(ready, _zeros)
+    return [Message(reply(message), reply_to=message) for message in _named(messages)]
+
+
+def _replies_of_one(ready: Rehearsal, filler: Filler) -> Callable[[Message], RecordDict]:
+    """Return what answers for all clients of a message with what one of them computes."""
     singles: list[TrainReply] = []
 
     def reply(message: Message) -> RecordDict:
         request = read_train_request(message.content)
         if not singles:
             singles.append(_trained(ready, request))
-        return write_train_reply(_widened(singles[0], request))
+        return write_train_reply(_widened(singles[0], request, filler))
 
-    return _serialised(_training(ready, 1, ready.cohort(1)), reply)
+    return reply
 
 
 def evaluation_messages(ready: Rehearsal, split: str, clients: Sequence[int]) -> MessageBytes:
@@ -171,26 +187,32 @@ def _judged(ready: Rehearsal, request: EvaluateRequest) -> EvaluateReply:
     return judging.evaluate(method.strategy, method.learner, request, tasks, memories, 1)
 
 
-def _widened(reply: TrainReply, request: TrainRequest) -> TrainReply:
+def _widened(reply: TrainReply, request: TrainRequest, filler: Filler) -> TrainReply:
     """Return a reply of the size that a node's will have, from that of one of its clients."""
-    count = len(request.clients)
-    stacks, sums = {}, {}
-    for position, (group, params) in enumerate(request.meta.items()):
-        entries = count_entries({group: params})
-        stacks[group] = _filler(count, entries, position).to(next(iter(params.values())).dtype)
-        limbs = _filler(len(SPACINGS), entries, position)
-        sums[group] = ExactSum(limbs, float(count), count)
+    count, stacked = len(request.clients), smaller_form(request) == "stack"
+    rows = count if stacked else len(SPACINGS)
+    values = {
+        group: filler(rows, count_entries({group: params}), position)
+        for position, (group, params) in enumerate(request.meta.items())
+    }
+    dtype = next(iter(request.meta["theta"].values())).dtype
+    stacks = {group: value.to(dtype) for group, value in values.items()}
+    sums = {group: ExactSum(value, float(count), count) for group, value in values.items()}
     return replace(
         reply,
         clients=request.clients,
         weights=reply.weights * count,
         metrics={name: values * count for name, values in reply.metrics.items()},
         computations=reply.computations * count,
-        update=stacks if smaller_form(request) == "stack" else sums,
+        update=stacks if stacked else sums,
     )
 
 
-def _filler(rows: int, columns: int, position: int) -> torch.Tensor:
+def _unlike(rows: int, columns: int, position: int) -> torch.Tensor:
     """Return numbers of which no two parts are alike: Flower sends equal arrays only once."""
     numbers = torch.arange(rows * columns, dtype=torch.float64) + position / 2
     return numbers.view(rows, columns)
+
+
+def _zeros(rows: int, columns: int, _position: int) -> torch.Tensor:
+    return torch.zeros(rows, columns, dtype=torch.float64)
