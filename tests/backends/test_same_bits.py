@@ -120,6 +120,15 @@ def test_flower_deployment_gives_the_bits_of_one_process(tmp_path: Path, data_di
     there = execute(deployed, tmp_path / "there")
     assert there["theta_sha256"] == here["theta_sha256"]
     assert there["metric"] == here["metric"]
+    # And the sockets carried the messages that the server counted.
+    assert "socket" not in here["cost"]
+    assert there == RunDirectory(tmp_path / "there").summary()
+    parts = [there["cost"][name] for name in ("totals", "evaluation", "roll_call")]
+    down, up = (sum(part[f"message_bytes_{way}"] for part in parts) for way in ("down", "up"))
+    assert there["cost"]["socket"]["down"]["objects"] == pytest.approx(down, rel=0.001)
+    # Parts that are equal to one that the SuperLink has are not sent again: about 100 B a node.
+    assert 0.97 * up < there["cost"]["socket"]["up"]["objects"] <= up
+    assert len(there["cost"]["socket"]["nodes"]) == 4
 
 
 @pytest.mark.slow
