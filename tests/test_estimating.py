@@ -1,5 +1,6 @@
 """Estimates, held against the runs that they are about."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,20 @@ def test_unequal_clients_that_all_take_part_are_exact_too(
     assert told.peak_bytes == totals["peak_bytes"]
     assert told.training.message_bytes_down == pytest.approx(totals["message_bytes_down"], rel=0.01)
     assert told.training.message_bytes_up == pytest.approx(totals["message_bytes_up"], rel=0.01)
+
+
+def test_unequal_clients_of_changing_cohorts_are_those_that_take_part(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    settings = {"scenario": "hospitals", "strategy": "fomaml", "rounds": 20, "clients": 2}
+    config = resolve(settings, {"data_dir": str(data_dir)})
+    told = estimate(config)
+    assert told.clients_measured == 20 * 2
+    totals = execute(config, tmp_path / "run")["cost"]["totals"]
+    assert told.training.flops == pytest.approx(totals["flops"], rel=1e-6)
+    longer = estimate(replace(config, rounds=1000))  # whose cohorts are not all looked at
+    assert longer.clients_measured == 50 * 2
+    assert longer.per_round.flops == pytest.approx(told.per_round.flops, rel=0.3)
 
 
 @pytest.mark.parametrize("aggregation", ["mean", "median"])

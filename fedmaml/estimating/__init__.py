@@ -5,9 +5,9 @@
     memory         of the same; and of this process, if it is timed
     seconds        only if asked for: a few real rounds and an evaluation       timing.py
 
-Bytes of tensors are exact. So are operations, if the clients looked at have the shapes of all: in
-each of the first rounds every client of the cohort is, or `counting.MOST_CLIENTS` of it, evenly
-spaced. docs/costs.md holds estimates against runs.
+Bytes of tensors are exact. So are operations, if the clients looked at are those that take part, or
+have the shapes of all: looked at are the cohorts of the first `counting.MOST_ROUNDS` rounds, of
+large ones `counting.MOST_CLIENTS`, evenly spaced. docs/costs.md holds estimates against runs.
 """
 
 from collections.abc import Sequence

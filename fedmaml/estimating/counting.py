@@ -19,7 +19,7 @@ from fedmaml.client.engines import Job
 from fedmaml.client.gathering import smaller_form
 from fedmaml.core.aggregation import SPACINGS, ExactSum
 from fedmaml.core.costs import Computation
-from fedmaml.core.params import count_entries
+from fedmaml.core.params import count_entries, to_device
 from fedmaml.core.records import Rejection
 from fedmaml.estimating.rehearsal import Rehearsal
 from fedmaml.flower_internals import message_bytes, set_message_id
@@ -38,8 +38,10 @@ from fedmaml.messages.train import (
 
 MOST_CLIENTS = 256
 """So many clients of a cohort, or of those to be judged, are looked at, at most."""
-MOST_ROUNDS = 3
-"""In so many rounds, at most: shapes may differ from round to round."""
+MOST_ROUNDS = 50
+"""In so many rounds, at most: cohorts and shapes may differ from round to round."""
+ENOUGH_CLIENTS = 1000
+"""No further round is looked at after so many clients."""
 
 
 Filler = Callable[[int, int, int], torch.Tensor]
@@ -61,18 +63,23 @@ def evenly(clients: Sequence[int]) -> Sequence[int]:
 def updates(ready: Rehearsal) -> list[Computation]:
     """Return what updates take, of clients of the first rounds."""
     costs: Costs = {}
+    looked_at = 0
     found: list[Computation | None] = []
-    method = ready.bench.method
+    method, common = ready.bench.method, ready.roll_call.common
+    meta = to_device(ready.server.state.meta, method.device)
+    job = Job(method.strategy, method.learner, meta)
     for number in range(1, max(1, min(ready.config.rounds, MOST_ROUNDS)) + 1):
-        for message in _training(ready, number, evenly(ready.cohort(number))):
-            request = method.on_device(read_train_request(message.content))
-            job = Job(method.strategy, method.learner, request.meta)
-            tasks = ready.bench.tasks("train", request.round, request.common)
-            rejected: list[Rejection] = []
-            for groups in task_groups(request, tasks, method.learner, rejected):
-                for group in groups:
-                    cost = cost_of_update(job, method.blank, group, costs)
-                    found += [cost] * len(group.clients)
+        clients = evenly(ready.cohort(number))
+        request = TrainRequest(number, tuple(clients), meta, common=common)
+        rejected: list[Rejection] = []
+        tasks = ready.bench.tasks("train", number, common)
+        for groups in task_groups(request, tasks, method.learner, rejected):
+            for group in groups:
+                cost = cost_of_update(job, method.blank, group, costs)
+                found += [cost] * len(group.clients)
+        looked_at += len(clients)
+        if looked_at >= ENOUGH_CLIENTS:
+            break
     return [computation for computation in found if computation is not None]
 
 
