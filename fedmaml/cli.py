@@ -1,14 +1,18 @@
-"""The command line: ``fedmaml list | run | compare | audit | check-gradients | show | export``.
+"""The command line: ``fedmaml list | run | estimate | compare | audit | show | export | ...``.
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
 """
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from fedmaml.config import RunConfig
 
 app = typer.Typer(
     help="Federated meta-learning on Flower and PyTorch.",
@@ -27,6 +31,31 @@ BACKENDS = {
     "flower-simulation": "Flower's simulation engine on Ray; needs fedmaml[ray]",
     "flower-deployment": "a SuperLink and SuperNodes as processes on this machine",
 }
+
+# What `run` and `estimate` ask for alike.
+ScenarioName = Annotated[
+    str | None, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
+]
+StrategyName = Annotated[str | None, typer.Option(help="Which algorithm. (default: maml)")]
+Rounds = Annotated[int | None, typer.Option(help="Rounds of training.")]
+Seed = Annotated[int | None, typer.Option(help="Determines everything random.")]
+BackendName = Annotated[str | None, typer.Option(help=", ".join(BACKENDS))]
+Nodes = Annotated[int | None, typer.Option(help="Flower nodes that share the clients.")]
+Clients = Annotated[int | None, typer.Option(help="Clients per round; 0: all.")]
+EngineName = Annotated[
+    str | None,
+    typer.Option(help="What computes the updates; see `fedmaml list engines`. (default: auto)"),
+]
+ClientBatch = Annotated[int | None, typer.Option(help="Clients per computation; 1: one by one.")]
+WorkerCount = Annotated[
+    int | None, typer.Option(help="Processes that share the clients of a node, one per core.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu (default) or cuda.")]
+DataDir = Annotated[str | None, typer.Option(help="Folder that holds one folder per data set.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value, e.g. inner.lr=0.01; repeatable.")
+]
+ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with settings.")]
 
 
 def main() -> None:
@@ -103,33 +132,20 @@ def list_command(
 
 @app.command()
 def run(
-    scenario: Annotated[
-        str | None, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
-    ] = None,
-    strategy: Annotated[str | None, typer.Option(help="Which algorithm. (default: maml)")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds of training.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Determines everything random.")] = None,
-    backend: Annotated[str | None, typer.Option(help=", ".join(BACKENDS))] = None,
-    nodes: Annotated[int | None, typer.Option(help="Flower nodes that share the clients.")] = None,
-    clients: Annotated[int | None, typer.Option(help="Clients per round; 0: all.")] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(help="What computes the updates; see `fedmaml list engines`. (default: auto)"),
-    ] = None,
-    client_batch: Annotated[
-        int | None, typer.Option(help="Clients per computation; 1: one by one.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that share the clients of a node, one per core.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu (default) or cuda.")] = None,
-    data_dir: Annotated[
-        str | None, typer.Option(help="Folder that holds one folder per data set.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, e.g. inner.lr=0.01; repeatable.")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    scenario: ScenarioName = None,
+    strategy: StrategyName = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
+    backend: BackendName = None,
+    nodes: Nodes = None,
+    clients: Clients = None,
+    engine: EngineName = None,
+    client_batch: ClientBatch = None,
+    workers: WorkerCount = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+    config: ConfigFile = None,
     out: Annotated[
         Path | None, typer.Option(help="Run directory. (default: a new one below runs)")
     ] = None,
@@ -137,19 +153,16 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a scenario (see `fedmaml list`) and judge it on unseen clients."""
-    from fedmaml.config import load_toml, parse_assignment, resolve
-
-    given = {
-        "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
-        "backend": backend, "nodes": nodes, "clients": clients, "engine": engine,
-        "client_batch": client_batch, "workers": workers,
-        "device": device,
-        "data_dir": str(Path(data_dir).absolute()) if data_dir else None,
-    }  # fmt: skip
-    layers: list[dict[str, Any]] = [load_toml(config)] if config else []
-    layers += [parse_assignment(text) for text in settings or []]
-    layers.append({key: value for key, value in given.items() if value is not None})
-    resolved = resolve(*layers)
+    resolved = _resolved(
+        {
+            "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
+            "backend": backend, "nodes": nodes, "clients": clients, "engine": engine,
+            "client_batch": client_batch, "workers": workers, "device": device,
+            "data_dir": data_dir,
+        },
+        settings,
+        config,
+    )  # fmt: skip
 
     from fedmaml.running import execute
     from fedmaml.tables import run_table
@@ -159,6 +172,56 @@ def run(
         print(json.dumps(summary))
     else:
         run_table([summary])
+
+
+@app.command()
+def estimate(
+    scenario: ScenarioName = None,
+    strategy: StrategyName = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
+    backend: BackendName = None,
+    nodes: Nodes = None,
+    clients: Clients = None,
+    engine: EngineName = None,
+    client_batch: ClientBatch = None,
+    workers: WorkerCount = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+    config: ConfigFile = None,
+    timed: Annotated[
+        bool,
+        typer.Option("--timed/--counted", help="Tell seconds, too, by carrying out a few rounds."),
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Tell what a run will cost, before it runs: bytes, operations, memory and seconds.
+
+    Takes what `fedmaml run` takes. A few updates are computed and, for the seconds, a few rounds
+    and an evaluation carried out; nothing is written.
+    """
+    resolved = _resolved(
+        {
+            "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
+            "backend": backend, "nodes": nodes, "clients": clients, "engine": engine,
+            "client_batch": client_batch, "workers": workers, "device": device,
+            "data_dir": data_dir,
+        },
+        settings,
+        config,
+    )  # fmt: skip
+
+    from fedmaml.estimating import estimate as estimated
+    from fedmaml.tables import estimate_table
+
+    if timed and not as_json:
+        print("carrying out a few rounds and an evaluation", file=sys.stderr)
+    told = estimated(resolved, timed=timed).to_json()
+    if as_json:
+        print(json.dumps(told))
+    else:
+        estimate_table(told)
 
 
 @app.command()
@@ -235,21 +298,11 @@ def compare(
 
 @app.command()
 def audit(
-    scenario: Annotated[
-        str | None, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
-    ] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="Whose adaptation is tried. (default: maml)")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, as of `run`; repeatable.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with settings, e.g. that of a run.")
-    ] = None,
-    data_dir: Annotated[
-        str | None, typer.Option(help="Folder that holds one folder per data set.")
-    ] = None,
+    scenario: ScenarioName = None,
+    strategy: StrategyName = None,
+    settings: Settings = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
     clients: Annotated[
         int, typer.Option(min=2, help="Look at most at so many clients of each split.")
     ] = 1000,
@@ -260,13 +313,8 @@ def audit(
     Ends with exit code 1 if more is found than notes. Every run does the same with a smaller
     sample; see `audit` in its summary.json, and docs/auditing.md.
     """
-    from fedmaml.config import load_toml, parse_assignment, resolve
-
-    layers: list[dict[str, Any]] = [load_toml(config)] if config else []
-    layers += [parse_assignment(text) for text in settings or []]
-    named = {"scenario": scenario, "strategy": strategy, "data_dir": data_dir}
-    layers.append({key: value for key, value in named.items() if value is not None})
-    resolved = resolve(*layers)
+    given = {"scenario": scenario, "strategy": strategy, "data_dir": data_dir}
+    resolved = _resolved(given, settings, config)
 
     from fedmaml import auditing
     from fedmaml.tables import audit_table
@@ -375,6 +423,20 @@ def export(
         print(f"{name}: {count} points, run {run.outcome()}", file=sys.stderr)
     if to == "tensorboard":
         print(f"tensorboard --logdir {out}", file=sys.stderr)
+
+
+def _resolved(
+    given: Mapping[str, Any], settings: Sequence[str] | None, path: Path | None
+) -> "RunConfig":
+    """Return the configuration that a command line describes: file, then --set, then options."""
+    from fedmaml.config import load_toml, parse_assignment, resolve
+
+    options = {key: value for key, value in given.items() if value is not None}
+    if options.get("data_dir"):
+        options["data_dir"] = str(Path(options["data_dir"]).absolute())
+    layers: list[dict[str, Any]] = [load_toml(path)] if path else []
+    layers += [parse_assignment(text) for text in settings or []]
+    return resolve(*layers, options)
 
 
 def _first_line(module: str) -> str:

@@ -4,7 +4,10 @@ Checked against flwr 1.41. Everything else in fedmaml uses ``flwr.app``, ``flwr.
 ``flwr.clientapp`` only.
 """
 
+from typing import Literal
+
 from flwr.app import Message
+from flwr.proto.message_pb2 import PullObjectResponse, PushObjectRequest
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -12,6 +15,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from google.protobuf.message import DecodeError
 
 __all__ = [
     "CLIENT_APP_RAISED",
@@ -21,6 +25,7 @@ __all__ = [
     "Run",
     "become_server",
     "message_bytes",
+    "object_bytes",
     "set_message_id",
 ]
 
@@ -45,3 +50,23 @@ def message_bytes(message: Message) -> int:
     """Return the bytes of a message as Flower serialises it, without HTTP and TLS framing."""
     with no_object_id_recompute():
         return sum(len(part.deflate()) for part in get_all_nested_objects(message).values())
+
+
+def object_bytes(call: str, direction: Literal["down", "up"], body: bytes) -> int | None:
+    """Return the bytes of the part of a message in the body of a call; None if it carries none.
+
+    None, too, if the body is something else, such as the text of an error.
+
+    Args:
+        call: Last part of the path of Flower's Fleet API.
+        direction: "down" for a response, "up" for a request.
+        body: Protobuf.
+    """
+    try:
+        if (call, direction) == ("pull-object", "down"):
+            return len(PullObjectResponse.FromString(body).object_content)
+        if (call, direction) == ("push-object", "up"):
+            return len(PushObjectRequest.FromString(body).object_content)
+    except DecodeError:
+        pass
+    return None

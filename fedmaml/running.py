@@ -15,6 +15,7 @@ from fedmaml.preflight import preflight
 from fedmaml.progress import RunProgress
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.backends.apps import Apps
+from fedmaml.simulations.scenario import SPLITS
 
 logger = logging.getLogger("fedmaml")
 
@@ -50,7 +51,7 @@ def execute(
     folder = out or default_directory(config)
     directory = RunDirectory(folder.absolute())
     directory.create(config, force)
-    audit = _audit(config)
+    audit = audit_before(config)
     directory.save_audit(audit)
     if progress:
         _tell(f"writing to {folder}")
@@ -60,7 +61,7 @@ def execute(
     run_config = to_run_config(config, directory.path)
     try:
         with directory.locked(), RunProgress(directory, config, enabled=progress):
-            backend.run(APPS, run_config, config.nodes)
+            socket = backend.run(APPS, run_config, config.nodes)
     except BackendError as error:
         if reason := directory.failure():  # what the ServerApp itself says is the better message
             raise BackendError(f"the run failed: {reason}") from error
@@ -72,14 +73,19 @@ def execute(
             f"{len(directory.rounds())} rounds are finished"
         )
     _check_outcome(summary, directory)
+    if socket is not None:  # only who lies between the nodes and their server can count it
+        summary["cost"]["socket"] = socket
+        directory.finish(summary)
     return summary
 
 
-def _audit(config: RunConfig) -> Audit:
+def audit_before(config: RunConfig) -> Audit:
     """Look for leakage; a run goes on, whatever is found and whatever goes wrong with looking."""
     parts = config.make_scenario(), config.make_strategy(), config.make_problem()
+    unseen = "test" if config.evaluation.split == "validation" else ""
+    splits = [split for split in SPLITS if split != unseen]
     try:
-        return audit_data(*parts, config.seed, IN_A_RUN)
+        return audit_data(*parts, config.seed, IN_A_RUN, splits)
     except Exception as error:  # whatever data and models of others may raise
         logger.warning("the leakage audit failed", exc_info=error)
         why = f"the audit raised {type(error).__name__}"

@@ -46,6 +46,7 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
         _console.print(f"{name}: {_judged(summary)}; {summary['seconds']:.1f} s")
         _engine_lines(name, summary)
         _cost_lines(name, summary)
+        _socket_line(name, summary)
         if "distance_to_closed_form" in summary:
             distance = summary["distance_to_closed_form"]
             _console.print(f"{name}: relative distance to closed form {distance:.1e}")
@@ -88,6 +89,53 @@ def _engine_lines(name: str, summary: Mapping[str, Any]) -> None:
         _console.print(f"{name}: largest memory of the process {peak / 2**20:,.0f} MiB")
 
 
+def estimate_table(estimate: Mapping[str, Any]) -> None:
+    """Print what a run will cost: in all, in a round, for a client."""
+    columns = {
+        f"run, {estimate['rounds']} rounds": estimate["training"],
+        "round": estimate["per_round"],
+        "client and round": estimate["per_client"],
+        "evaluations": estimate["evaluation"],
+    }
+    title = f"estimate · {estimate['scenario']} · {estimate['strategy']} · {estimate['backend']}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for label, key, unit in (
+        ("clients asked", "clients", ""),
+        ("tensors down", "payload_bytes_down", "B"),
+        ("tensors up", "payload_bytes_up", "B"),
+        ("messages down", "message_bytes_down", "B"),
+        ("messages up", "message_bytes_up", "B"),
+        ("operations", "flops", "FLOP"),
+    ):
+        cells = [_scaled(amount[key], unit) if unit else f"{amount[key]:,}"
+                 for amount in columns.values()]  # fmt: skip
+        table.add_row(label, *cells)
+    seconds = estimate["seconds"]
+    if seconds:
+        each = seconds["round_clients"] + seconds["round_server"]
+        total, evaluations = (_scaled(seconds[name], "s") for name in ("total", "evaluations"))
+        table.add_row("seconds", total, _scaled(each, "s"), "", evaluations)
+    _console.print(table)
+    _console.print(f"engine {escape(estimate['engine'])}")
+    _console.print(f"memory of a client's update {_scaled(estimate['peak_bytes'], 'B')}")
+    if seconds and seconds["peak_process_bytes"]:
+        mebibytes = seconds["peak_process_bytes"] / 2**20
+        _console.print(f"largest memory of the process {mebibytes:,.0f} MiB")
+    note = (
+        f"run: training; its seconds are those of the whole run, with start "
+        f"({_scaled(seconds['start'], 's')}), first round ({_scaled(seconds['first_round'], 's')}) "
+        "and evaluations."
+        if seconds
+        else "run: training. Nothing was timed."
+    )
+    if seconds and estimate["seconds_leave_out"]:
+        note += f" Seconds: {estimate['seconds_leave_out']}."
+    _console.print(note, style="dim")
+
+
 def _names(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what tells the runs apart: the strategy, and scenario or seed where they differ."""
     names = []
@@ -119,8 +167,27 @@ def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
         f"{name}: its update takes {_scaled(each['flops'], 'FLOP')} and "
         f"{_scaled(each['peak_bytes'], 'B')} of memory; a round takes "
         f"{_scaled(seconds['clients'], 's')} of clients, {_scaled(seconds['server'], 's')} of "
-        f"server; energy {cost['energy']}"
+        f"server; energy {_energy(cost['energy'])}"
     )
+
+
+def _socket_line(name: str, summary: Mapping[str, Any]) -> None:
+    """Print what crossed the sockets of a deployment, if they were watched."""
+    socket = summary.get("cost", {}).get("socket")
+    if socket:
+        told = [
+            f"{_scaled(socket[way]['total'], 'B')} {way}, of which "
+            f"{_scaled(socket[way]['objects'], 'B')} are messages"
+            for way in ("down", "up")
+        ]
+        _console.print(f"{name}: sockets carried {'; '.join(told)}")
+
+
+def _energy(energy: Mapping[str, Any] | str) -> str:
+    """Return the joules of a run, or that they were not measured; runs of old have the words."""
+    if isinstance(energy, str) or energy["joules"] is None:
+        return "not measured"
+    return f"{_scaled(energy['joules'], 'J')} ({', '.join(energy['sensors'])})"
 
 
 def _scaled(value: float | None, unit: str) -> str:

@@ -18,7 +18,7 @@ FAST = ["--rounds", "3", "--set", "task.test_clients=8"]
 def test_help_names_all_commands(tmp_path: Path) -> None:
     done = fedmaml("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for command in ("list", "run", "compare", "audit", "check-gradients", "show", "export"):
+    for command in ("list", "run", "estimate", "compare", "audit", "show", "export"):
         assert command in done.stdout
 
 
@@ -35,6 +35,16 @@ def test_list_as_json_has_everything(tmp_path: Path) -> None:
     assert set(listed) == {"scenarios", "strategies", "backends", "engines"}
     assert len(listed["strategies"]) >= 9
     assert all(about for entries in listed.values() for about in entries.values())
+
+
+def test_estimate_takes_what_run_takes_and_writes_nothing(tmp_path: Path) -> None:
+    arguments = ("digits", "--strategy", "fomaml", *FAST, "--nodes", "2")
+    told = json.loads(fedmaml("estimate", *arguments, "--json", cwd=tmp_path).stdout)
+    assert (told["scenario"], told["strategy"], told["rounds"]) == ("digits", "fomaml", 3)
+    assert told["training"]["flops"] == 3 * told["per_round"]["flops"] > 0
+    assert told["evaluation"]["clients"] == 8
+    assert told["seconds"]["total"] > 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_run_leaves_a_complete_directory_that_show_reads(tmp_path: Path) -> None:

@@ -1,12 +1,18 @@
 """Estimates, held against the runs that they are about."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from benchmarks.estimates import PROCESSOR, fedmaml
+from fedmaml import cli
 from fedmaml.config import resolve
-from fedmaml.estimating import estimate
+from fedmaml.core.errors import ConfigurationError
+from fedmaml.estimating import Amount, counting, estimate, timing
+from fedmaml.estimating.rehearsal import rehearse
 from fedmaml.running import execute
 from fedmaml.strategies import CATALOGUE
 
@@ -50,6 +56,20 @@ def test_unequal_clients_that_all_take_part_are_exact_too(
     assert told.training.message_bytes_up == pytest.approx(totals["message_bytes_up"], rel=0.01)
 
 
+def test_unequal_clients_of_changing_cohorts_are_those_that_take_part(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    settings = {"scenario": "hospitals", "strategy": "fomaml", "rounds": 20, "clients": 2}
+    config = resolve(settings, {"data_dir": str(data_dir)})
+    told = estimate(config)
+    assert told.clients_measured == 20 * 2
+    totals = execute(config, tmp_path / "run")["cost"]["totals"]
+    assert told.training.flops == pytest.approx(totals["flops"], rel=1e-6)
+    longer = estimate(replace(config, rounds=1000))  # whose cohorts are not all looked at
+    assert longer.clients_measured == 50 * 2
+    assert longer.per_round.flops == pytest.approx(told.per_round.flops, rel=0.3)
+
+
 @pytest.mark.parametrize("aggregation", ["mean", "median"])
 @pytest.mark.parametrize("clients", [4, 9])
 def test_replies_have_the_form_that_the_run_asks_for(
@@ -61,3 +81,105 @@ def test_replies_have_the_form_that_the_run_asks_for(
     totals = execute(config, tmp_path / "run")["cost"]["totals"]
     up = estimate(config).training.message_bytes_up
     assert up == pytest.approx(totals["message_bytes_up"], rel=0.01)
+
+
+@pytest.mark.parametrize(("strategy", "nodes"), [("fomaml", 1), ("protonet", 3)])
+def test_evaluations_are_exact_too(strategy: str, nodes: int, tmp_path: Path) -> None:
+    settings = {"rounds": 5, "evaluation.every": 2, "strategy": strategy, "nodes": nodes}
+    config = resolve(SMALL | settings, {"evaluation.steps": [1, 3], "clients": 0})
+    told = estimate(config).evaluation
+    cost = execute(config, tmp_path / "run")["cost"]["evaluation"]
+    assert told.clients == cost["clients"] == 2 * 3 + 4
+    assert told.flops == cost["flops"] > 0
+    assert told.message_bytes_down == pytest.approx(cost["message_bytes_down"], rel=0.01)
+    assert told.message_bytes_up == pytest.approx(cost["message_bytes_up"], rel=0.02)
+    assert told.payload_bytes_up == 0
+
+
+def test_a_large_cohort_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = resolve(SMALL | {"strategy": "fomaml"})
+    exact = estimate(config)
+    monkeypatch.setattr(counting, "MOST_CLIENTS", 4)
+    assert counting.evenly(range(9)) == range(0, 9, 3)
+    assert counting.evenly(range(4)) == range(4)
+    sampled = estimate(config)
+    assert sampled.clients_measured == 2 * 3 < exact.clients_measured == 2 * 9
+    assert sampled.per_round == exact.per_round
+
+
+def test_a_run_without_training_costs_its_evaluation() -> None:
+    told = estimate(resolve(SMALL | {"strategy": "local", "rounds": 0}), timed=True)
+    assert told.training == Amount()
+    assert told.evaluation.clients == 4
+    assert told.seconds is not None
+    assert told.seconds.first_round == told.seconds.round_clients == 0
+    assert told.seconds.total == told.seconds.start + told.seconds.evaluations > 0
+
+
+def test_cohorts_of_many_chunks_are_timed_by_one_and_scaled() -> None:
+    config = resolve(SMALL | {"strategy": "fomaml", "nodes": 1, "client_batch": 4, "rounds": 2})
+    ready = rehearse(config)
+    assert ready.train_batch() == 4
+    assert timing.scale(ready, "train", range(9), 4, 4) == 9 / 4
+    assert timing.scale(ready, "train", range(3), 3, 4) == 1
+    shared = rehearse(resolve(config.to_table(), {"workers": 2}))
+    assert timing.scale(shared, "train", range(9), 4, 4) == 2  # three chunks, two at a time
+    seconds = timing.time_run(ready)
+    assert seconds.total == pytest.approx(
+        seconds.start
+        + seconds.first_round
+        + seconds.round_clients
+        + seconds.round_server
+        + seconds.evaluations
+    )
+    # Two rounds of one chunk were computed; of the whole cohort the server has seen replies only.
+    assert sum(ready.server.engines.values()) == 2 * 4 + 4 * 9
+    assert ready.server.outcome.clients == tuple(ready.cohort(2))
+    assert ready.server.outcome.rejected == ()
+
+
+@pytest.mark.parametrize("backend", ["flower-simulation", "flower-deployment"])
+def test_seconds_on_flower_say_what_they_leave_out(backend: str) -> None:
+    told = estimate(resolve(SMALL | {"strategy": "fomaml", "backend": backend})).to_json()
+    assert told["seconds"] is None
+    assert (
+        "are not included" in told["seconds_leave_out"] or "beside it" in told["seconds_leave_out"]
+    )
+
+
+def test_the_table_has_every_amount() -> None:
+    arguments = ["estimate", "digits", "--strategy", "fomaml", "--rounds", "3", "--nodes", "2"]
+    done = CliRunner().invoke(cli.app, [*arguments, "--counted"])
+    assert done.exit_code == 0, done.output
+    for words in ("operations", "messages up", "memory of a client's update", "Nothing was timed"):
+        assert words in done.output
+    assert "seconds" not in done.output
+
+
+def test_an_unknown_strategy_is_refused_with_what_is_known() -> None:
+    done = CliRunner().invoke(cli.app, ["estimate", "digits", "--strategy", "mamml"])
+    assert isinstance(done.exception, ConfigurationError)
+    assert "there is no such strategy; did you mean 'maml'?" in str(done.exception)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scenario", "strategy", "rounds"),
+    [
+        ("sinusoid", "maml", 1600),
+        ("digits", "fomaml", 1600),
+        ("hospitals", "reptile", 800),
+        ("quadratic", "fedavg", 3200),
+    ],
+)
+def test_seconds_and_memory_are_within_30_percent(
+    scenario: str, strategy: str, rounds: int, data_dir: Path
+) -> None:
+    """Of processor time, which others on this machine disturb less."""
+    command = (scenario, "--strategy", strategy, "--rounds", str(rounds))
+    command += ("--data-dir", str(data_dir))
+    told, ran = fedmaml(PROCESSOR, "estimate", *command), fedmaml(PROCESSOR, "run", *command)
+    assert told["seconds"]["total"] == pytest.approx(ran["seconds"], rel=0.3)
+    assert told["seconds"]["peak_process_bytes"] == pytest.approx(
+        ran["peak_process_bytes"], rel=0.3
+    )

@@ -10,7 +10,7 @@ Each check is a function from what it looks at to an `Audit`; `audit` runs them 
 docs/auditing.md says what each finds, what it cannot find, and what to do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from fedmaml.auditing.examples import (
     clients_seen_in_training,
@@ -34,7 +34,7 @@ from fedmaml.auditing.sample import IN_A_RUN, THOROUGH, Extent, Sample, draw, ke
 from fedmaml.auditing.statistics import statistics_from_judged_clients
 from fedmaml.core.learner import Problem
 from fedmaml.core.tasks import Task
-from fedmaml.simulations.scenario import Scenario, Split
+from fedmaml.simulations.scenario import SPLITS, Scenario, Split
 from fedmaml.strategies.base import MetaStrategy
 
 __all__ = [
@@ -83,19 +83,35 @@ def audit(
 
 
 def audit_data(
-    scenario: Scenario, strategy: MetaStrategy, problem: Problem, seed: int, extent: Extent
+    scenario: Scenario,
+    strategy: MetaStrategy,
+    problem: Problem,
+    seed: int,
+    extent: Extent,
+    splits: Collection[Split] = SPLITS,
 ) -> Audit:
     """Run every check but that of clients, which a run does by who was really asked.
+
+    Args:
+        scenario: Where tasks come from.
+        strategy: Whose predictions are tried.
+        problem: The scenario's, in the dtype of the run.
+        seed: Determines who is looked at.
+        extent: How much to look at.
+        splits: Whose data may be touched: a run that tunes settings leaves test clients unseen.
 
     Raises:
         FedmamlError: If there are no data, or the strategy cannot work on the problem.
     """
-    sample = draw(scenario, seed, problem.dtype, extent)
+    sample = draw(scenario, seed, problem.dtype, extent, splits)
     found = sum((check(sample) for check in CHECKS), Audit())
     split: Split = "test" if sample.tasks["test"] else "validation"
     found += dependent_predictions(
         strategy, problem, seed, sample.tasks[split], len(sample.populations[split])
     )
+    for split in set(SPLITS) - set(splits):
+        why = f"{split} clients are left unseen (evaluation.split)"
+        found += Audit((), (), (NotChecked("duplicates-across-clients", why),))
     if sample.unreadable:
         why = f"the data of clients {', '.join(map(str, sample.unreadable[:20]))} cannot be read"
         found += Audit((), (), (NotChecked("support-query-overlap", why),))

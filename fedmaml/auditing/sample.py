@@ -6,7 +6,7 @@ Scenarios with a hundred thousand clients are audited by a sample, which is draw
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,7 +84,13 @@ class Sample:
         return [task for of_split in self.tasks.values() for task in of_split.values()]
 
 
-def draw(scenario: Scenario, seed: int, dtype: torch.dtype, extent: Extent) -> Sample:
+def draw(
+    scenario: Scenario,
+    seed: int,
+    dtype: torch.dtype,
+    extent: Extent,
+    splits: Collection[Split] = SPLITS,
+) -> Sample:
     """Choose clients and make their tasks.
 
     Clients that are judged and train as well are preferred among those that train.
@@ -94,11 +100,13 @@ def draw(scenario: Scenario, seed: int, dtype: torch.dtype, extent: Extent) -> S
         seed: Determines who is chosen.
         dtype: What a run computes in; examples that are equal in it count as equal.
         extent: How much to look at.
+        splits: Whose clients may be looked at.
 
     Raises:
         Exception: Whatever the scenario raises, if not one client of a split can be read.
     """
-    populations = scenario.clients()
+    clients = scenario.clients()
+    populations = {split: clients[split] if split in splits else range(0) for split in SPLITS}
     common = _common(scenario, populations["train"], seed, extent)
     tasks: dict[Split, dict[int, Task]] = {}
     keys: dict[Split, dict[int, tuple[TaskKeys, ...]]] = {}

@@ -15,6 +15,7 @@ from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.audit import audited
 from fedmaml.server.choosing import Chosen, better, outcome_of
 from fedmaml.server.cohort import RollCall, call_roll
+from fedmaml.server.energy import EnergyMeter
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.server.rounds import asked_at_the_end, judge, run_rounds
@@ -38,9 +39,16 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
+    config = from_run_config(context.run_config)
+    with EnergyMeter(_gpu(config)) as meter:
+        _run_metered(grid, config, directory, meter)
+
+
+def _run_metered(
+    grid: Grid, config: RunConfig, directory: RunDirectory, meter: EnergyMeter
+) -> None:
     started = time.perf_counter()
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
-    config = from_run_config(context.run_config)
     if not (directory.path / "config.toml").exists():  # started by `flwr run`, not by fedmaml
         directory.create(config)
     metered = MeteredGrid(grid)
@@ -75,11 +83,20 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
             clients_asked=len(asked),
             planned=roll_call.engines,
             engines=strategy.engines,
-            cost=cost_summary(cost, config.rounds, metered, strategy.evaluation_cost),
+            cost=cost_summary(
+                cost, config.rounds, metered, strategy.evaluation_cost, meter.energy()
+            ),
             seconds=time.perf_counter() - started,
         )
         | {"audit": audited(config, roll_call, directory).to_json()}
     )
+
+
+def _gpu(config: RunConfig) -> str:
+    """Return the UUID of the GPU that computes on this machine; "" if none does."""
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return ""
+    return str(torch.cuda.get_device_properties(0).uuid)
 
 
 def flower_strategy(config: RunConfig, problem: Problem, roll_call: RollCall) -> FlowerStrategy:

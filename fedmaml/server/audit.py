@@ -25,8 +25,8 @@ def audited(config: RunConfig, roll_call: RollCall, directory: RunDirectory) -> 
 
 
 def _who_was_asked(config: RunConfig, roll_call: RollCall) -> Audit:
-    judged = ("validation", "test") if config.evaluation.every else ("test",)
-    populations = {split: roll_call.population(split) for split in judged}
+    judged = {config.evaluation.split} | ({"validation"} if config.evaluation.every else set())
+    populations = {split: roll_call.population(split) for split in sorted(judged)}
     training = roll_call.population("train")
     if not clients_seen_in_training(populations, training).findings:
         return clients_seen_in_training(populations, training, config.rounds)

@@ -20,7 +20,7 @@ def run_rounds(
 ) -> Iterator[RoundRecord]:
     """Train; yields a record after each round, when the strategy's state includes it."""
     population = roll_call.population("train")
-    validation = _validation_clients(roll_call, config)
+    validation = validation_clients(roll_call, config)
     for number in range(1, config.rounds + 1):
         started, before = time.perf_counter(), grid.traffic("train")
         cohort = choose(config.seed, number, population, config.clients)
@@ -46,7 +46,7 @@ def run_rounds(
                 seconds_server=seconds - traffic.seconds,
             ),
         )
-        if validation and _is_due(number, config):
+        if validation and is_due(number, config):
             judged = judge(strategy, grid, roll_call, config, number, "validation", validation)
             means = mean_metrics(judged.values, [1.0] * len(judged.clients))
             record = replace(record, evaluation=means)
@@ -56,15 +56,16 @@ def run_rounds(
 def asked_at_the_end(roll_call: RollCall, config: RunConfig) -> Sequence[int]:
     """Return the clients by which a run is judged."""
     if config.evaluation.split == "validation":
-        return _validation_clients(roll_call, config)
+        return validation_clients(roll_call, config)
     return roll_call.population("test")
 
 
-def _validation_clients(roll_call: RollCall, config: RunConfig) -> Sequence[int]:
+def validation_clients(roll_call: RollCall, config: RunConfig) -> Sequence[int]:
+    """Return the clients that are judged while a run goes on."""
     return roll_call.population("validation")[: config.evaluation.largest]
 
 
-def _is_due(number: int, config: RunConfig) -> bool:
+def is_due(number: int, config: RunConfig) -> bool:
     """Tell whether the validation clients are judged after this round."""
     every = config.evaluation.every
     last = config.evaluation.choose == "best" and number == config.rounds

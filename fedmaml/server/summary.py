@@ -18,6 +18,7 @@ from fedmaml.core.params import MetaParams, flatten, sha256
 from fedmaml.core.statistics import bootstrap_interval, diverged, mean_over_clients
 from fedmaml.messages.evaluate import EvaluateReply
 from fedmaml.server.choosing import Chosen
+from fedmaml.server.energy import Energy
 from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.simulations.scenario import HasClosedForm
 
@@ -88,7 +89,9 @@ def summarise(
     }
 
 
-def cost_summary(cost: Cost, rounds: int, grid: MeteredGrid, evaluation: Cost) -> dict[str, Any]:
+def cost_summary(
+    cost: Cost, rounds: int, grid: MeteredGrid, evaluation: Cost, energy: Energy
+) -> dict[str, Any]:
     """Put together what rounds and evaluations took, and how it was measured.
 
     Args:
@@ -96,6 +99,7 @@ def cost_summary(cost: Cost, rounds: int, grid: MeteredGrid, evaluation: Cost) -
         rounds: How many there were.
         grid: Has counted all messages.
         evaluation: Of all evaluations, those of validation clients during training included.
+        energy: Of the whole run.
     """
     return {
         "totals": cost.to_json(),
@@ -113,7 +117,7 @@ def cost_summary(cost: Cost, rounds: int, grid: MeteredGrid, evaluation: Cost) -
             "peak_bytes": evaluation.peak_bytes,
         },
         "roll_call": asdict(grid.traffic("query.roll_call")),
-        "energy": "not measured",
+        "energy": energy.to_json(),
         "measured": dict(_MEASURED),
     }
 

@@ -123,6 +123,16 @@ def test_flower_deployment_gives_the_bits_of_one_process(tmp_path: Path, data_di
     there = execute(deployed, tmp_path / "there")
     assert there["theta_sha256"] == here["theta_sha256"]
     assert there["metric"] == here["metric"]
+    # And the sockets carried the messages that the server counted.
+    assert "socket" not in here["cost"]
+    assert there == RunDirectory(tmp_path / "there").summary()
+    parts = [there["cost"][name] for name in ("totals", "evaluation", "roll_call")]
+    down, up = (sum(part[f"message_bytes_{way}"] for part in parts) for way in ("down", "up"))
+    assert there["cost"]["socket"]["down"]["objects"] == pytest.approx(down, rel=0.001)
+    # What a SuperLink still has is not sent again: a part of the roll call, 309 bytes, is the same
+    # at all four nodes.
+    assert up - 3 * 320 <= there["cost"]["socket"]["up"]["objects"] <= up
+    assert len(there["cost"]["socket"]["nodes"]) == 4
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.metrics import ACCURACY, MEAN_SQUARED_ERROR, Metric
 from fedmaml.core.params import sha256
 from fedmaml.core.records import RoundRecord
-from fedmaml.running import execute
+from fedmaml.preflight import preflight
+from fedmaml.running import audit_before, execute
 from fedmaml.server.choosing import Chosen, better, outcome_of
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.scenarios import Digits
@@ -141,9 +142,13 @@ def test_split_validation_never_asks_a_test_client(tmp_path: Path, asked: list[s
 
 
 def test_split_test_asks_test_clients_once_at_the_end(tmp_path: Path, asked: list[str]) -> None:
-    execute(resolve(UNSTEADY, BEST, {"rounds": 2}), tmp_path / "run")
+    config = resolve(UNSTEADY, BEST, {"rounds": 2})
+    preflight(config)
+    audit_before(config)
+    before_round_1 = len(asked)
+    execute(config, tmp_path / "run")
     assert asked[-1] == "test"
-    assert asked[2:].count("test") == 1  # the first two are the check before round 1
+    assert asked[2 * before_round_1 :].count("test") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,15 @@
 For checking that what works in simulation works deployed: every message crosses a socket, and
 every one starts a new Python process, so that a round takes seconds. A SuperNode needs about
 0.3 GB of memory, hence a handful of nodes. Without TLS and node keys: it is loopback, not a model
-of how to deploy.
+of how to deploy. Every SuperNode talks to the SuperLink through a proxy of its own, which counts
+the bytes that cross the socket.
 """
 
+from contextlib import ExitStack
+from typing import Any
+
 from fedmaml.simulations.backends.apps import Apps
+from fedmaml.simulations.backends.counting_proxy import CountingProxy, crossed
 from fedmaml.simulations.backends.flower_processes import (
     CONNECTION,
     START_SECONDS,
@@ -20,7 +25,7 @@ from fedmaml.simulations.backends.flower_processes import (
 from fedmaml.simulations.backends.processes import answers, free_ports, wait_until, workspace
 
 
-def run(apps: Apps, run_config: RunConfig, nodes: int) -> None:
+def run(apps: Apps, run_config: RunConfig, nodes: int) -> dict[str, Any]:
     """Run the apps on real SuperNodes; return when the run has finished.
 
     Args:
@@ -29,16 +34,20 @@ def run(apps: Apps, run_config: RunConfig, nodes: int) -> None:
         nodes: How many SuperNodes are started, numbered by ``partition-id`` in their
             ``node_config``. All are registered before the run begins.
 
+    Returns:
+        What crossed the sockets between SuperNodes and SuperLink, see `counting_proxy.crossed`.
+
     Raises:
         BackendError: A process did not start, or the run failed.
     """
-    with workspace() as space:
+    with ExitStack() as stack, workspace() as space:  # proxies outlive the processes
         write_app(space.folder / "app", apps, run_config)
         superlink, address = start_superlink(space)
         ports = free_ports(nodes)
+        proxies = [stack.enter_context(CountingProxy(address)) for _ in ports]
         supernodes = []
         for number, port in enumerate(ports):
-            command = ["flower-supernode", "--insecure", "--superlink", address]
+            command = ["flower-supernode", "--insecure", "--superlink", proxies[number].address]
             command += ["--port", str(port)]
             command += ["--node-config", f"partition-id={number} num-partitions={nodes}"]
             name = f"supernode-{number}"
@@ -53,3 +62,4 @@ def run(apps: Apps, run_config: RunConfig, nodes: int) -> None:
         patience = START_SECONDS + 5.0 * nodes
         wait_until(online, [superlink, *supernodes], patience, f"{nodes} SuperNodes to register")
         run_app(space, space.folder / "app", superlink, supernodes)
+        return crossed([proxy.tally for proxy in proxies])

@@ -1,0 +1,86 @@
+"""A run made ready in this process, up to its first round."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedmaml.client.app import app as client_app
+from fedmaml.client.engines import Job
+from fedmaml.client.engines.base import batch_for_weights
+from fedmaml.client.workbench import Workbench, workbench
+from fedmaml.config import RunConfig, to_run_config
+from fedmaml.core.params import to_device
+from fedmaml.preflight import choose_engine, preflight
+from fedmaml.server.app import flower_strategy
+from fedmaml.server.cohort import RollCall, call_roll, choose
+from fedmaml.server.flower_strategy import FlowerStrategy
+from fedmaml.server.metered_grid import MeteredGrid
+from fedmaml.server.rounds import asked_at_the_end, is_due, validation_clients
+from fedmaml.simulations.backends.in_process import InProcessGrid
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A run that is ready for its first round; its nodes are here, whatever its back end.
+
+    Attributes:
+        config: What is to run.
+        bench: What a node works with.
+        grid: The way to the nodes.
+        roll_call: Which node hosts whom.
+        server: The server's side.
+        seconds: What it took to get ready, as far as a run counts it.
+    """
+
+    config: RunConfig
+    bench: Workbench
+    grid: MeteredGrid
+    roll_call: RollCall
+    server: FlowerStrategy
+    seconds: float
+
+    def cohort(self, round: int) -> Sequence[int]:
+        """Return whom the run will ask in a round."""
+        population = self.roll_call.population("train")
+        return choose(self.config.seed, round, population, self.config.clients)
+
+    def judged(self) -> dict[str, tuple[Sequence[int], int]]:
+        """Return split -> the clients that the run will judge, and how often."""
+        rounds = range(1, self.config.rounds + 1)
+        validation = validation_clients(self.roll_call, self.config)
+        found: dict[str, tuple[Sequence[int], int]] = {
+            "validation": (validation, sum(is_due(number, self.config) for number in rounds))
+        }
+        split = self.config.evaluation.split
+        at_the_end = asked_at_the_end(self.roll_call, self.config)
+        found[split] = (at_the_end, found.get(split, ((), 0))[1] + 1)
+        return {split: how for split, how in found.items() if how[0] and how[1]}
+
+    def train_batch(self) -> int:
+        """Return how many clients share a computation in training."""
+        method, given = self.bench.method, self.config.client_batch
+        meta = to_device(self.server.state.meta, method.device)
+        job = Job(method.strategy, method.learner, meta)
+        return given if given > 1 else choose_engine(self.config, job).engine.client_batch(job)
+
+    def judge_batch(self) -> int:
+        """Return how many clients share a computation in an evaluation."""
+        return self.config.client_batch or batch_for_weights(self.bench.method.learner)
+
+
+def rehearse(config: RunConfig) -> Rehearsal:
+    """Do what a run does before its first round.
+
+    Raises:
+        FedmamlError: If strategy, scenario or data do not work; as `running.execute`.
+    """
+    preflight(config)
+    started = time.perf_counter()
+    run_config = to_run_config(config, Path())
+    grid = MeteredGrid(InProcessGrid(client_app, config.nodes, run_config))
+    problem = config.make_problem()
+    roll_call = call_roll(grid, config.nodes, config.timeout)
+    server = flower_strategy(config, problem, roll_call)
+    seconds = time.perf_counter() - started
+    return Rehearsal(config, workbench(run_config), grid, roll_call, server, seconds)
