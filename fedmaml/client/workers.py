@@ -295,7 +295,7 @@ def _train(
     method = bench.method
     request = replace(order.request, clients=chunk, meta=trees, common=common)
     request = method.on_device(request)
-    job = Job(method.strategy, method.learner, request.meta, request.form, method.expected)
+    job = Job(method.strategy, method.learner, request.meta, request.computed_form, method.expected)
     return work.train_chunk(
         job,
         engine,

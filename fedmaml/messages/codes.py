@@ -1,0 +1,51 @@
+"""Compressed updates as bytes: what `fedmaml.core.compression` makes, one row of bytes a client.
+
+One array for each group, like an update that is not compressed, as every array of a message is a
+request of its own. Numbers are little-endian; the length of a row depends on the method and the
+network alone.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmaml.core.compression import Code, CodeLayout, Compressor
+from fedmaml.core.errors import MessageError
+
+
+def to_bytes(code: Code) -> Tensor:
+    """Return uint8, shape ``(clients, bytes)``: the parts of each client's code in a row."""
+    columns = []
+    for part in code.values():
+        values = np.ascontiguousarray(part.numpy())
+        columns.append(values.astype(values.dtype.newbyteorder("<"), copy=False).view(np.uint8))
+    return torch.from_numpy(np.concatenate(columns, axis=1))
+
+
+def from_bytes(rows: Tensor, layout: CodeLayout) -> Code:
+    """Undo `to_bytes` of codes of a layout."""
+    code: Code = {}
+    first = 0
+    for name, (dtype, count) in layout.items():
+        last = first + count * dtype.itemsize
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        values = np.ascontiguousarray(rows[:, first:last].numpy()).view(kind.newbyteorder("<"))
+        code[name] = torch.from_numpy(values.astype(kind))
+        first = last
+    return code
+
+
+def decoded(
+    group: str, rows: Tensor, compressor: Compressor, entries: int, dtype: torch.dtype
+) -> Tensor:
+    """Return the updates that rows of bytes stand for, ``(clients, entries)``.
+
+    They may still not be finite.
+
+    Raises:
+        MessageError: "CODE", if the method can have made no such bytes.
+    """
+    code = from_bytes(rows, compressor.layout(entries, dtype))
+    if flaw := compressor.flaw(code, entries):
+        raise MessageError("CODE", f"the compressed update of group {group!r} has {flaw}")
+    return compressor.decode(code, entries, dtype)
