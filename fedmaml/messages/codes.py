@@ -1,16 +1,35 @@
-"""Compressed updates as bytes: what `fedmaml.core.compression` makes, one row of bytes a client.
+"""Compression in messages: what the server asks for, and compressed updates as bytes.
 
-One array for each group, like an update that is not compressed, as every array of a message is a
-request of its own. Numbers are little-endian; the length of a row depends on the method and the
-network alone.
+A compressed update is one array for each group, a row of bytes for each client. One array, like an
+update that is not compressed, as every array of a message is a request of its own. Numbers are
+little-endian; the length of a row depends on the method and the network alone.
 """
+
+import json
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedmaml.core.compression import Code, CodeLayout, Compressor
+from fedmaml.core.compression import NO_COMPRESSION, Code, CodeLayout, Compression, Compressor
 from fedmaml.core.errors import MessageError
+
+
+def compression_text(compression: Compression, seed: int) -> str:
+    """Return as one string how to compress; "" if nothing is compressed."""
+    if compression.compressor() is None:
+        return ""
+    return json.dumps(asdict(compression) | {"seed": seed})
+
+
+def read_compression(text: str) -> tuple[Compression, int]:
+    """Undo `compression_text`; the seed is 0 if nothing is compressed."""
+    if not text:
+        return NO_COMPRESSION, 0
+    values = json.loads(text)
+    seed = int(values.pop("seed"))
+    return Compression(**values), seed
 
 
 def to_bytes(code: Code) -> Tensor:

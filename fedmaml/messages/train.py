@@ -1,9 +1,8 @@
 """One round of training as messages: what a node is asked, what it answers, and what is refused."""
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -17,7 +16,7 @@ from fedmaml.core.errors import MessageError
 from fedmaml.core.params import MetaParams, Params, count_entries, sha256
 from fedmaml.core.records import Rejection
 from fedmaml.messages.arrays import pack, to_array, unpack
-from fedmaml.messages.codes import decoded
+from fedmaml.messages.codes import compression_text, decoded, read_compression
 from fedmaml.messages.records import (
     per_client,
     read_common,
@@ -112,7 +111,7 @@ class TrainRequestWriter:
         seed: int = 0,
     ) -> None:
         self._meta, self._layout = pack(meta)
-        self._compression = _compression_text(compression, seed)
+        self._compression = compression_text(compression, seed)
         self._common = pack({"common": common}) if common else None
         self._round, self._form = round, form
         self.base = sha256(meta)[:16]
@@ -132,7 +131,7 @@ class TrainRequestWriter:
 def read_train_request(content: RecordDict) -> TrainRequest:
     """Read what `TrainRequestWriter` wrote."""
     request = content.config_records["request"]
-    compression, seed = _read_compression(str(request.get("compression", "")))
+    compression, seed = read_compression(str(request.get("compression", "")))
     return TrainRequest(
         round=int(request["round"]),  # type: ignore[arg-type]
         clients=tuple(request["clients"]),  # type: ignore[arg-type]
@@ -143,21 +142,6 @@ def read_train_request(content: RecordDict) -> TrainRequest:
         compression=compression,
         seed=seed,
     )
-
-
-def _compression_text(compression: Compression, seed: int) -> str:
-    """Return how to compress as one string; "" if nothing is compressed."""
-    if compression.compressor() is None:
-        return ""
-    return json.dumps(asdict(compression) | {"seed": seed})
-
-
-def _read_compression(text: str) -> tuple[Compression, int]:
-    if not text:
-        return NO_COMPRESSION, 0
-    values = json.loads(text)
-    seed = int(values.pop("seed"))
-    return Compression(**values), seed
 
 
 def write_train_reply(reply: TrainReply) -> RecordDict:

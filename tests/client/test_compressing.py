@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
 from torch import Tensor
 
+from fedmaml.client import evaluate_reply, train_reply
 from fedmaml.client.compressing import compressed
 from fedmaml.client.engines import Rows
 from fedmaml.client.gathering import Collected
@@ -16,6 +18,7 @@ from fedmaml.core import seeding
 from fedmaml.core.compression import Compression
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.params import MetaParams
+from fedmaml.core.tasks import Task
 from fedmaml.messages.train import (
     TrainRequest,
     TrainRequestWriter,
@@ -23,7 +26,11 @@ from fedmaml.messages.train import (
     read_train_request,
     write_train_reply,
 )
+from fedmaml.server import FlowerStrategy
+from fedmaml.simulations.backends.in_process import InProcessGrid
+from fedmaml.strategies import FOMAML
 from fedmaml.strategies.base import ClientUpdate
+from tests.conftest import Example
 
 META: MetaParams = {
     "theta": {"w": torch.zeros(20, 15), "b": torch.zeros(20)},
@@ -198,6 +205,40 @@ def test_top_k_learns_with_feedback_what_it_never_learns_without(feedback: bool)
         left = residuals(sent)
         b -= 0.02 * float(flat(sent).mean(0)[1])
     assert b == pytest.approx(1.0, abs=0.1) if feedback else b == 0.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_app_of_ones_own_is_told_how_to_compress_by_the_server(
+    method: str, classification: Example
+) -> None:
+    problem, method_settings = classification.problem, {"method": method, "error_feedback": True}
+    compression = Compression(**method_settings)  # type: ignore[arg-type]
+    app = ClientApp()
+    contexts = {}
+
+    def task(context: Context) -> Task:
+        contexts[context.node_config["partition-id"]] = context
+        return classification.task(int(context.node_config["partition-id"]))
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return train_reply(message, context, FOMAML(), problem, task(context))
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return evaluate_reply(message, context, FOMAML(), problem, task(context))
+
+    strategy = FlowerStrategy(FOMAML(), problem, compression=compression)
+    grid = InProcessGrid(app, 5, {})
+    result = strategy.start(grid, strategy.initial_arrays, num_rounds=3)
+    outcome = strategy.outcome
+    assert (outcome.clients, outcome.rejected) == ((0, 1, 2, 3, 4), ())
+    assert outcome.cost.payload_bytes_up == 5 * compression.payload_bytes(strategy.state.meta)
+    losses = [float(result.train_metrics_clientapp[n]["loss_after"]) for n in (1, 2, 3)]
+    assert losses[-1] < losses[0]
+    for client, context in contexts.items():
+        residual = context.state.array_records[f"memory-{client}"]["memory"].numpy()
+        assert 0 < abs(residual).max() < 1
 
 
 @pytest.mark.parametrize(
