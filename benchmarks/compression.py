@@ -1,18 +1,18 @@
 """Compression of updates: bytes saved and accuracy lost, on digits with the scenario's recipes.
 
-python -m benchmarks.compression [--seeds 5]
+python -m benchmarks.compression [--seeds 3] [--strategies fomaml fedavg]
 
 Differences are paired by seed and test client.
 """
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from benchmarks.runs import column, mean_and_interval, print_table, run_clients
 
-STRATEGIES = ("fomaml", "fedavg")
 METHODS: dict[str, dict[str, Any]] = {
     "none": {},
     "float16": {"method": "float16"},
@@ -26,38 +26,39 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(strategy: str, seeds: int) -> list[list[str]]:
-    """Run every method with every seed; return one row of text for each."""
-    accuracy: dict[str, np.ndarray] = {}
-    up: dict[str, float] = {}
+def measure(strategy: str, seeds: int) -> Iterator[list[str]]:
+    """Run every method with every seed; yield one row of text for each."""
+    reference, full_bytes = np.zeros(0), 0.0
     for name, settings in METHODS.items():
-        per_seed = []
+        per_seed, up = [], 0.0
         for seed in range(seeds):
             full = {"scenario": "digits", "strategy": strategy, "seed": seed}
             full |= {f"compression.{key}": value for key, value in settings.items()}
             summary, rows = run_clients(full)
-            up[name] = summary["cost"]["per_client_and_round"]["payload_bytes_up"]
+            up = summary["cost"]["per_client_and_round"]["payload_bytes_up"]
             per_seed.append(column(rows, "accuracy:after"))
-        accuracy[name] = np.stack(per_seed)
-    table = []
-    for name, values in accuracy.items():
-        lost = mean_and_interval((values - accuracy["none"]).ravel()) if name != "none" else ""
+        values = np.stack(per_seed)
+        if name == "none":
+            reference, full_bytes = values, up
+        lost = mean_and_interval((values - reference).ravel()) if name != "none" else ""
         of_seeds = " ".join(f"{mean:.3f}".lstrip("0") for mean in values.mean(1))
-        ratio = up["none"] / up[name]
-        table.append([
-            strategy, name, f"{up[name]:,.0f}", f"{ratio:.1f}", f"{values.mean():.3f}", of_seeds,
-            lost,
-        ])  # fmt: skip
-    return table
+        yield [
+            strategy, name, f"{up:,.0f}", f"{full_bytes / up:.1f}", f"{values.mean():.3f}",
+            of_seeds, lost,
+        ]  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--strategies", nargs="+", default=["fomaml", "fedavg"])
     arguments = parser.parse_args()
     header = ["strategy", "compression", "bytes up", "times fewer", "accuracy", "per seed",
               "minus none, paired"]  # fmt: skip
-    print_table(header, [row for name in STRATEGIES for row in measure(name, arguments.seeds)])
+    print_table(
+        header,
+        (row for name in arguments.strategies for row in measure(name, arguments.seeds)),
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ while the client is not asked. A strategy never sees the residual.
 
 from collections.abc import Mapping, Sequence
 
-from flwr.app import Context
+from flwr.app import ArrayRecord, ConfigRecord, Context
 
 from fedmaml.core.params import Params
 from fedmaml.messages.arrays import pack, unpack
@@ -48,13 +48,10 @@ def apart(memories: Mapping[int, Params]) -> tuple[dict[int, Params], dict[int, 
 
 
 def _load(context: Context, client: int) -> Params:
-    if _key(client) not in context.state:
+    state = context.state  # its typed views are made anew, of all clients, by every look at them
+    arrays, layout = state.get(_key(client)), state.get(_key(client) + "-layout")
+    if not isinstance(arrays, ArrayRecord) or not isinstance(layout, ConfigRecord):
         return {}
-    state = context.state
-    arrays, layout = (
-        state.array_records[_key(client)],
-        state.config_records[_key(client) + "-layout"],
-    )
     return unpack(arrays, layout)["memory"]
 
 
