@@ -242,7 +242,7 @@ class Compression:
     """
 
     method: Method = "none"
-    fraction: Annotated[float, Gt(0), Le(1)] = 0.01
+    fraction: Annotated[float, Gt(0), Le(1)] = 0.1
     error_feedback: Literal["auto", True, False] = "auto"
 
     def compressor(self) -> Compressor | None:

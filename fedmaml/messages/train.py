@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum, in_range
-from fedmaml.core.compression import NO_COMPRESSION, Compression, code_bytes
+from fedmaml.core.compression import NO_COMPRESSION, Compression, Compressor, code_bytes
 from fedmaml.core.costs import Computation
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import MetaParams, Params, count_entries, sha256
@@ -269,12 +269,7 @@ def _read_update(
             sound = _sound_sum(sums[group])
         else:
             dtype = next(iter(params.values())).dtype
-            if compressor is None:
-                value = _tensor(group, arrays[group], (len(weights), entries), dtype)
-            else:
-                shape = (len(weights), code_bytes(compressor.layout(entries, dtype)))
-                rows = _tensor(group, arrays[group], shape, torch.uint8)
-                value = decoded(group, rows, compressor, entries, dtype)
+            value = _read_singles(group, arrays[group], compressor, (len(weights), entries), dtype)
             stacks[group] = value
             sound = bool(in_range(value, torch.tensor(weights, dtype=torch.float64)).all())
         if not sound:
@@ -287,6 +282,22 @@ def _read_update(
                 f"(num-examples times entry must stay below {LIMIT:.1e})",
             )
     return sums if form == "sum" else stacks
+
+
+def _read_singles(
+    group: str,
+    array: Array,
+    compressor: Compressor | None,
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+) -> Tensor:
+    """Read updates client by client, shape ``(clients, entries)``, compressed or not."""
+    if compressor is None:
+        return _tensor(group, array, shape, dtype)
+    clients, entries = shape
+    row = code_bytes(compressor.layout(entries, dtype))
+    rows = _tensor(group, array, (clients, row), torch.uint8)
+    return decoded(group, rows, compressor, entries, dtype)
 
 
 def _sound_sum(value: ExactSum) -> bool:

@@ -264,7 +264,7 @@ def test_bad_reply_equals_absence_and_is_recorded_with_its_reason(
 # --- compressed replies --------------------------------------------------------------------------
 
 ENTRIES, SCALES = 2410, 10  # of the network of digits, and of QSGD's buckets
-KEPT = 25  # of top-k with its default fraction of 0.01
+KEPT = 25  # of top-k with a fraction of 0.01
 
 
 def part(dtype: str, index: int, value: float, first: int = 0) -> Tamper:
@@ -351,7 +351,7 @@ def test_bad_codes_equal_absence_and_are_recorded_with_their_reasons(
     cases = BAD_CODES[method]
     bad = range(1, len(cases) + 1)
     settings = {"compression.method": method, "compression.error_feedback": False,
-                "rounds": len(cases) + 1}  # fmt: skip
+                "compression.fraction": 0.01, "rounds": len(cases) + 1}  # fmt: skip
 
     def in_turn(message: Message, reply: Message) -> Message:
         tamper, _ = cases[message.content.config_records["request"]["round"] - 1]
