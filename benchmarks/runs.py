@@ -1,7 +1,7 @@
 """Many runs, in this process, summarised over seeds."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def mean_and_interval(values: np.ndarray) -> str:
     return f"{mean:.3f} ({interval[0]:.3f} .. {interval[1]:.3f})" if interval else f"{mean:.3f}"
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a Markdown table."""
     print("| " + " | ".join(header) + " |")
     print("|" + "---|" * len(header))

@@ -102,11 +102,12 @@ def options(
 @app.command("list")
 def list_command(
     what: Annotated[
-        str, typer.Argument(help="scenarios, strategies, backends, engines or all")
+        str, typer.Argument(help="scenarios, strategies, backends, engines, profiles or all")
     ] = "all",
     as_json: Json = False,
 ) -> None:
-    """List scenarios, strategies, backends and engines, or all of them."""
+    """List scenarios, strategies, backends, engines and profiles, or all of them."""
+    from fedmaml import clock
     from fedmaml.client.engines import ENGINES
     from fedmaml.core.errors import ConfigurationError
     from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
@@ -118,6 +119,7 @@ def list_command(
         "backends": BACKENDS,
         "engines": {"auto": "the first of these that can and that pays (default)"}
         | {name: engine.about for name, engine in ENGINES.items()},
+        "profiles": {name: profile.about for name, profile in clock.profiles().items()},
     }
     if what not in (*everything, "all"):
         raise ConfigurationError(f"cannot list {what!r}; known: {', '.join(everything)}, all")
@@ -423,6 +425,41 @@ def export(
         print(f"{name}: {count} points, run {run.outcome()}", file=sys.stderr)
     if to == "tensorboard":
         print(f"tensorboard --logdir {out}", file=sys.stderr)
+
+
+@app.command("clock")
+def clock_command(
+    directories: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Link and device: a name (see `fedmaml list profiles`) or a .toml file; "
+            "repeatable. (default: all that have a name)"
+        ),
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Say when validation clients reach it, e.g. 0.8.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Determines which clients are slow.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Simulate how long finished runs would take on other links and devices.
+
+    Times are simulated from the bytes and operations that the runs measured.
+    With --target, the runs must have judged validation clients:
+    `fedmaml run ... --set evaluation.every=5`.
+    """
+    from fedmaml import clock
+    from fedmaml.server.run_directory import RunDirectory
+
+    chosen = [clock.load_profile(name) for name in profile or clock.profiles()]
+    rows = clock.clock_all([RunDirectory(path) for path in directories], chosen, target, seed)
+    if as_json:
+        print(json.dumps([row.to_json() for row in rows], indent=2))
+    else:
+        from fedmaml.tables import clock_table
+
+        clock_table(rows)
 
 
 def _resolved(

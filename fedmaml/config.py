@@ -5,6 +5,7 @@ scenario's recipe for the strategy, a TOML file, the command line. The keys are
 
     scenario, strategy, rounds, seed, ...      fields of `RunConfig`
     evaluation.*, aggregation.*                of `Evaluation` and `Aggregation`
+    compression.*                              of `core.compression.Compression`
     task.*                                     fields of the scenario, e.g. task.cross
     inner.*, outer.*, mu, ...                  fields of the strategy
 """
@@ -22,6 +23,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import TypeAdapter, ValidationError
 
 from fedmaml.core import seeding
+from fedmaml.core.compression import Compression
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.learner import Problem
 from fedmaml.core.settings import settings
@@ -97,6 +99,7 @@ class RunConfig:
         data_dir: Folder that holds one folder per data set.
         evaluation: When adaptation is judged.
         aggregation: How updates become one.
+        compression: How clients shorten what they send.
         task: Settings of the scenario.
         options: Settings of the strategy.
     """
@@ -117,6 +120,7 @@ class RunConfig:
     data_dir: str = ""
     evaluation: Evaluation = field(default_factory=Evaluation)
     aggregation: Aggregation = field(default_factory=Aggregation)
+    compression: Compression = field(default_factory=Compression)
     task: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -146,9 +150,14 @@ class RunConfig:
         return table | options
 
 
+_TABLES: dict[str, type] = {
+    "evaluation": Evaluation,
+    "aggregation": Aggregation,
+    "compression": Compression,
+}
 _RUN_KEYS = tuple(
     item.name for item in dataclasses.fields(RunConfig)
-    if item.name not in ("evaluation", "aggregation", "task", "options")
+    if item.name not in (*_TABLES, "task", "options")
 )  # fmt: skip
 
 
@@ -178,7 +187,7 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
         if key in allowed  # a recipe for all strategies may name keys that one of them lacks
     } | given
     table = nest(merged)
-    top = {key: table.pop(key) for key in (*_RUN_KEYS, "evaluation", "aggregation") if key in table}
+    top = {key: table.pop(key) for key in (*_RUN_KEYS, *_TABLES) if key in table}
     task = table.pop("task", {})
     run: RunConfig = _checked(RunConfig, top, "")
     task |= {
@@ -328,8 +337,7 @@ def known_keys(scenario: str, strategy: str) -> list[str]:
     """Return every key that a run of this scenario and strategy understands."""
     return [
         *_RUN_KEYS,
-        *_keys(Evaluation, "evaluation."),
-        *_keys(Aggregation, "aggregation."),
+        *(key for name, cls in _TABLES.items() for key in _keys(cls, f"{name}.")),
         *_keys(SCENARIOS[scenario], "task."),
         *_keys(STRATEGIES[strategy], ""),
     ]

@@ -73,7 +73,8 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     if native.to_be_built():
         say("building the kernels in C++, once on this machine; this takes some seconds")
         native.missing()
-    form: Form = "sum" if config.aggregation.rule == "mean" else "stack"
+    singles = config.aggregation.rule != "mean" or config.compression.compressor() is not None
+    form: Form = "stack" if singles else "sum"
     job = Job(strategy, learner, meta, form)
     chosen = choose_engine(config, job)
     if config.rounds:

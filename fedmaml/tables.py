@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedmaml.auditing import Audit
+from fedmaml.clock import ClockRow
 from fedmaml.verification import CheckResult
 
 _console = Console()
@@ -257,6 +258,55 @@ def audit_table(audit: Audit) -> None:
         "nothing found" if not audit.findings else
         f"{len(audit.findings)} found, {len(audit.alarming)} of them more than notes",
     )  # fmt: skip
+
+
+def clock_table(rows: Sequence[ClockRow]) -> None:
+    """Print one table per profile: simulated times, and who is first to the target."""
+    for profile in dict.fromkeys(row.profile for row in rows):
+        _clock_of_profile(profile, [row for row in rows if row.profile == profile])
+    _console.print(
+        "Simulated: the slowest client of every round, from the run's own bytes and operations; "
+        "without the server's time and framing (docs/costs.md). link + device = round.",
+        style="dim",
+    )
+
+
+def _clock_of_profile(profile: str, rows: Sequence[ClockRow]) -> None:
+    title = f"SIMULATED wall-clock time on {profile}"
+    if rows[0].target is not None:
+        title += f"; target: {rows[0].metric} {rows[0].target:g} on validation clients"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("run")
+    columns = ["rounds", "link", "device", "round", "all rounds"]
+    columns += [] if rows[0].target is None else ["to target", "at round"]
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [row.seconds_link, row.seconds_device, row.seconds_per_round, row.seconds_total]
+        times = ["–" if value is None else _scaled(value, "s") for value in cells]
+        told = [] if row.target is None else _reached(row)
+        table.add_row(escape(row.run), str(row.rounds), *times, *told)
+    _console.print(table)
+    if rows[0].target is not None:
+        _console.print(f"{_first(rows)} (simulated, {profile})", highlight=False)
+        _console.print()
+
+
+def _reached(row: ClockRow) -> list[str]:
+    if row.seconds_to_target is not None:
+        return [_scaled(row.seconds_to_target, "s"), str(row.reached_round)]
+    return ["never" if row.best is None else f"never (best {row.best:.3f})", "–"]
+
+
+def _first(rows: Sequence[ClockRow]) -> str:
+    """Say in a sentence which run is first to the target."""
+    goal = f"{rows[0].metric} {rows[0].target:g}"
+    times = {row.run: row.seconds_to_target for row in rows if row.seconds_to_target is not None}
+    if not times:
+        return f"No run reaches {goal} on validation clients"
+    least = min(times.values())
+    first = [run for run, seconds in times.items() if seconds == least]
+    return f"First to {goal}: {escape(', '.join(first))}, after {_scaled(least, 's')}"
 
 
 def _title(summaries: Sequence[Mapping[str, Any]]) -> str:

@@ -18,7 +18,7 @@ FAST = ["--rounds", "3", "--set", "task.test_clients=8"]
 def test_help_names_all_commands(tmp_path: Path) -> None:
     done = fedmaml("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for command in ("list", "run", "estimate", "compare", "audit", "show", "export"):
+    for command in ("list", "run", "estimate", "compare", "audit", "clock", "show", "export"):
         assert command in done.stdout
 
 
@@ -32,7 +32,7 @@ def test_help_imports_neither_torch_nor_flower(tmp_path: Path) -> None:
 
 def test_list_as_json_has_everything(tmp_path: Path) -> None:
     listed = json.loads(fedmaml("list", "--json", cwd=tmp_path).stdout)
-    assert set(listed) == {"scenarios", "strategies", "backends", "engines"}
+    assert set(listed) == {"scenarios", "strategies", "backends", "engines", "profiles"}
     assert len(listed["strategies"]) >= 9
     assert all(about for entries in listed.values() for about in entries.values())
 

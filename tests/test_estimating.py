@@ -83,6 +83,19 @@ def test_replies_have_the_form_that_the_run_asks_for(
     assert up == pytest.approx(totals["message_bytes_up"], rel=0.01)
 
 
+@pytest.mark.parametrize(("method", "nodes"), [("qsgd-4", 12), ("top-k", 12), ("qsgd-8", 1)])
+def test_compressed_updates_are_estimated_as_they_are_sent(
+    method: str, nodes: int, tmp_path: Path
+) -> None:
+    """As codes by nodes of one client, as a sum by a node of many."""
+    settings = {"strategy": "meta_sgd", "nodes": nodes, "compression.method": method}
+    config = resolve(SMALL | settings | {"clients": 0})
+    totals = execute(config, tmp_path / "run")["cost"]["totals"]
+    told = estimate(config).training
+    assert told.payload_bytes_up == totals["payload_bytes_up"] < told.payload_bytes_down
+    assert told.message_bytes_up == pytest.approx(totals["message_bytes_up"], rel=0.01)
+
+
 @pytest.mark.parametrize(("strategy", "nodes"), [("fomaml", 1), ("protonet", 3)])
 def test_evaluations_are_exact_too(strategy: str, nodes: int, tmp_path: Path) -> None:
     settings = {"rounds": 5, "evaluation.every": 2, "strategy": strategy, "nodes": nodes}

@@ -123,7 +123,7 @@ def _train(
     method = bench.method
     request = replace(order.request, clients=chunk, meta=trees, common=common)
     request = method.on_device(request)
-    job = Job(method.strategy, method.learner, request.meta, request.form)
+    job = Job(method.strategy, method.learner, request.meta, request.computed_form)
     return work.train_chunk(
         job,
         engine,

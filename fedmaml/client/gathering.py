@@ -11,8 +11,9 @@ from fedmaml.client.costs import Costs
 from fedmaml.client.engines import Rows, Total
 from fedmaml.core import aggregation
 from fedmaml.core.aggregation import SPACINGS, ExactSum
+from fedmaml.core.compression import code_bytes
 from fedmaml.core.costs import Computation
-from fedmaml.core.params import MetaParams, Params, flatten
+from fedmaml.core.params import Params, count_entries, flatten
 from fedmaml.core.records import Rejection
 from fedmaml.messages.train import Form, TrainReply, TrainRequest
 
@@ -59,7 +60,7 @@ def put_together(
         memories |= part.memories
         costs |= part.costs
     stacked = {
-        group: torch.cat(values) if values else _no_updates(request.meta, group)
+        group: torch.cat(values) if values else _no_updates(request, group)
         for group, values in stacks.items()
     }
     reply = TrainReply(
@@ -98,13 +99,14 @@ class Collected:
 
     def add(self, part: Rows, cost: Mapping[int, Computation | None]) -> list[int]:
         """Take in what is sound; return the positions of the clients taken."""
-        clients, results = part
+        clients, results = part.clients, part.results
         flat = {group: flatten(params, batch_axes=1) for group, params in results.update.items()}
         usable = torch.ones(len(clients), dtype=torch.bool, device=results.weight.device)
         for group, vectors in flat.items():
             ranged = aggregation.in_range(vectors, results.weight)
             for position in (usable & ~ranged).nonzero()[:, 0].tolist():
-                self._reject(clients[position], group, vectors[position])
+                after = "" if part.codes is None else " after compression"
+                self._reject(clients[position], group, vectors[position], after)
             usable &= ranged
         sound = usable.nonzero()[:, 0].tolist()
 
@@ -113,7 +115,8 @@ class Collected:
 
         for group, vectors in flat.items():
             if self._form == "stack":
-                self._stacks[group].append(of_sound(vectors).cpu())
+                rows = vectors if part.codes is None else part.codes[group]
+                self._stacks[group].append(of_sound(rows).cpu())
             elif sound:
                 total = aggregation.exact_sum(of_sound(vectors), of_sound(results.weight))
                 self._add_sum(group, replace(total, limbs=total.limbs.cpu()))
@@ -141,14 +144,14 @@ class Collected:
         for name, values in metrics.items():
             self._metrics.setdefault(name, []).extend(values.tolist())
 
-    def _reject(self, client: int, group: str, vector: Tensor) -> None:
+    def _reject(self, client: int, group: str, vector: Tensor, after: str) -> None:
         finite = bool(vector.isfinite().all())
         reason, what = (
             ("RANGE", "too large to be a step") if finite else ("NONFINITE", "not finite")
         )
         detail = (
-            f"the update of group {group!r} is {what}: lower inner.lr, or outer.lr if the loss "
-            "before adaptation is huge"
+            f"the update of group {group!r} is {what}{after}: lower inner.lr, or outer.lr if the "
+            "loss before adaptation is huge"
         )
         self.rejected.append(Rejection(reason, detail, "", (client,)))
 
@@ -159,7 +162,7 @@ class Collected:
             update = self._sums
         else:
             update = {
-                group: torch.cat(parts) if parts else _no_updates(self._request.meta, group)
+                group: torch.cat(parts) if parts else _no_updates(self._request, group)
                 for group, parts in self._stacks.items()
             }
         told = [cost for cost in self._computations if cost is not None]
@@ -178,12 +181,14 @@ class Collected:
 
 def smaller_form(request: TrainRequest) -> Form:
     """Return "stack" where it was asked for or is no larger on the wire than a sum."""
-    entry = next(iter(next(iter(request.meta.values())).values()))
-    sum_bytes = len(SPACINGS) * 8
-    stack_bytes = len(request.clients) * entry.element_size()
+    sum_bytes = len(SPACINGS) * 8 * count_entries(request.meta)
+    stack_bytes = len(request.clients) * request.compression.payload_bytes(request.meta)
     return "stack" if request.form == "stack" or stack_bytes <= sum_bytes else "sum"
 
 
-def _no_updates(meta: MetaParams, group: str) -> Tensor:
-    flat = flatten(meta[group])
-    return torch.zeros(0, len(flat), dtype=flat.dtype)
+def _no_updates(request: TrainRequest, group: str) -> Tensor:
+    flat = flatten(request.meta[group])
+    compressor = request.compression.compressor()
+    if compressor is None:
+        return torch.zeros(0, len(flat), dtype=flat.dtype)
+    return torch.zeros(0, code_bytes(compressor.layout(len(flat), flat.dtype)), dtype=torch.uint8)

@@ -11,7 +11,7 @@ from flwr.app import Context, Error, Message
 from fedmaml.client import judging, work
 from fedmaml.client.chunks import Elsewhere, Tasks
 from fedmaml.client.costs import load_costs, save_costs
-from fedmaml.client.memory import load_memories, save_memories
+from fedmaml.client.memory import RESIDUAL, load_memories, save_memories
 from fedmaml.core import seeding
 from fedmaml.core.errors import FedmamlError
 from fedmaml.core.learner import Learner, Problem, on_device
@@ -109,7 +109,9 @@ def answer_train(
 ) -> Message:
     """Answer a train message for all clients that it names."""
     request = method.on_device(request)
-    memories = load_memories(context, request.clients, method.blank)
+    residual = request.compression.first_residual(request.meta)
+    blank = method.blank | {RESIDUAL + group: zeros for group, zeros in residual.items()}
+    memories = load_memories(context, request.clients, blank)
     trained = work.train(
         method.strategy,
         method.learner,

@@ -14,6 +14,7 @@ from weakref import WeakSet
 from torch import Tensor, nn
 
 from fedmaml.client.chunks import Elsewhere, Tasks, cut, reject_raised, task_groups
+from fedmaml.client.compressing import compressed
 from fedmaml.client.costs import Costs, cost_of_update
 from fedmaml.client.engines import (
     LOOP,
@@ -26,6 +27,7 @@ from fedmaml.client.engines import (
 )
 from fedmaml.client.engines.base import select, without
 from fedmaml.client.gathering import Collected, Trained, put_together, smaller_form
+from fedmaml.client.memory import apart
 from fedmaml.core.costs import Computation
 from fedmaml.core.learner import Learner
 from fedmaml.core.params import Params, map_params
@@ -65,7 +67,7 @@ def train(
     """
     request = replace(request, form=smaller_form(request))
     wanted = "loop" if client_batch == 1 else engine
-    job = Job(strategy, learner, request.meta, request.form)
+    job = Job(strategy, learner, request.meta, request.computed_form)
     chosen = plan(wanted, job)
     # One by one is the engine's business: however many share a chunk, `loop` computes each alone.
     batch = client_batch if client_batch > 1 else chosen.engine.client_batch(job)
@@ -99,15 +101,17 @@ def train_chunk(
     collected = Collected(request)
     kept: dict[int, Params] = {}
     rejected = collected.rejected
+    own, residuals = apart(memories)
     for groups in task_groups(request, tasks, job.learner, rejected):
         cost: dict[int, Computation | None] = {}
         for group in groups:
-            of_each = cost_of_update(job, memories[group.clients[0]], group, costs)
+            of_each = cost_of_update(job, own[group.clients[0]], group, costs)
             cost |= dict.fromkeys(group.clients, of_each)
-        for part in _updates(chosen, job, groups, memories, rejected):
-            if isinstance(part, Total):
-                collected.add_total(part, cost)
+        for computed in _updates(chosen, job, groups, own, rejected):
+            if isinstance(computed, Total):
+                collected.add_total(computed, cost)
                 continue
+            part = compressed(request, computed, residuals)
             memory = map_params(Tensor.cpu, part.results.memory)
             for position in collected.add(part, cost):
                 kept[part.clients[position]] = map_params(

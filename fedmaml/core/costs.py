@@ -42,7 +42,8 @@ class Cost:
         updates: Clients whose updates were used, counted likewise.
         payload_bytes_down: Bytes of the tensors that the clients asked receive, as sites of one
             client each.
-        payload_bytes_up: Bytes of the updates of the clients used, as sites of one client each.
+        payload_bytes_up: Bytes of the updates of the clients used, after compression if there is
+            any, as sites of one client each.
         messages_down: Messages to nodes.
         messages_up: Replies that arrived.
         message_bytes_down: Bytes of the messages as Flower serialises them.

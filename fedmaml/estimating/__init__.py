@@ -162,11 +162,12 @@ def _amount(
 ) -> Amount:
     """Put together one round or evaluation; clients that are judged send no update."""
     meta, common = ready.server.state.meta, ready.roll_call.common
+    compression = ready.config.compression
     flops = sum(each.flops for each in computed) / len(computed) if computed else 0.0
     return Amount(
         clients=clients,
         payload_bytes_down=clients * count_bytes(meta | {"common": common}),
-        payload_bytes_up=clients * count_bytes(meta) if updates else 0,
+        payload_bytes_up=clients * compression.payload_bytes(meta) if updates else 0,
         message_bytes_down=messages.down,
         message_bytes_up=messages.up,
         flops=round(clients * flops),

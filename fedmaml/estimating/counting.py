@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from flwr.app import Message, RecordDict
+from torch import Tensor
 
 from fedmaml.client import judging, work
 from fedmaml.client.chunks import task_groups
@@ -44,7 +45,7 @@ ENOUGH_CLIENTS = 1000
 """No further round is looked at after so many clients."""
 
 
-Filler = Callable[[int, int, int], torch.Tensor]
+Filler = Callable[[int, int, int], Tensor]
 """Rows, columns, position of the group -> what an update is filled with."""
 
 
@@ -197,6 +198,7 @@ def _judged(ready: Rehearsal, request: EvaluateRequest) -> EvaluateReply:
 def _widened(reply: TrainReply, request: TrainRequest, filler: Filler) -> TrainReply:
     """Return a reply of the size that a node's will have, from that of one of its clients."""
     count, stacked = len(request.clients), smaller_form(request) == "stack"
+    compressed = stacked and request.compression.compressor() is not None
     rows = count if stacked else len(SPACINGS)
     values = {
         group: filler(rows, count_entries({group: params}), position)
@@ -211,15 +213,21 @@ def _widened(reply: TrainReply, request: TrainRequest, filler: Filler) -> TrainR
         weights=reply.weights * count,
         metrics={name: values * count for name, values in reply.metrics.items()},
         computations=reply.computations * count,
-        update=stacks if stacked else sums,
+        update=_repeated(reply, count) if compressed else stacks if stacked else sums,
     )
 
 
-def _unlike(rows: int, columns: int, position: int) -> torch.Tensor:
+def _repeated(reply: TrainReply, count: int) -> dict[str, Tensor]:
+    """Return one client's compressed update for many: any other bytes might be no code."""
+    rows = {group: value for group, value in reply.update.items() if isinstance(value, Tensor)}
+    return {group: value.repeat(count, 1) for group, value in rows.items()}
+
+
+def _unlike(rows: int, columns: int, position: int) -> Tensor:
     """Return numbers of which no two parts are alike: Flower sends equal arrays only once."""
     numbers = torch.arange(rows * columns, dtype=torch.float64) + position / 2
     return numbers.view(rows, columns)
 
 
-def _zeros(rows: int, columns: int, _position: int) -> torch.Tensor:
+def _zeros(rows: int, columns: int, _position: int) -> Tensor:
     return torch.zeros(rows, columns, dtype=torch.float64)

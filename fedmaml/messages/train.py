@@ -10,11 +10,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum, in_range
+from fedmaml.core.compression import NO_COMPRESSION, Compression, Compressor, code_bytes
 from fedmaml.core.costs import Computation
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import MetaParams, Params, count_entries, sha256
 from fedmaml.core.records import Rejection
 from fedmaml.messages.arrays import pack, to_array, unpack
+from fedmaml.messages.codes import compression_text, decoded, read_compression
 from fedmaml.messages.records import (
     computation_lists,
     per_client,
@@ -49,6 +51,8 @@ class TrainRequest:
         form: "stack" if the server needs every client's update, "sum" if their sum will do.
         common: Totals of the scenario's statistics over all training clients.
         base: Fingerprint of ``meta``; the reply repeats it.
+        compression: How each client's update is to be compressed, whatever the form.
+        seed: Determines what is random in it.
     """
 
     round: int
@@ -57,6 +61,13 @@ class TrainRequest:
     form: Form = "sum"
     common: Params = field(default_factory=dict)
     base: str = ""
+    compression: Compression = NO_COMPRESSION
+    seed: int = 0
+
+    @property
+    def computed_form(self) -> Form:
+        """What an engine must hand over: only single updates can be compressed."""
+        return "stack" if self.compression.compressor() else self.form
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,8 @@ class TrainReply:
         clients: Clients whose updates are in, in the order of all lists below.
         weights: Their num-examples.
         metrics: name -> one value per client.
-        update: group -> stacked updates ``(clients, entries)``, or their weighted `ExactSum`.
+        update: group -> stacked updates ``(clients, entries)``, or their weighted `ExactSum`; on
+            its way to the server also compressed updates, uint8 ``(clients, bytes)``.
         rejected: Clients that are not in, and why.
         round: Of the request.
         base: Of the request.
@@ -89,8 +101,17 @@ class TrainReply:
 class TrainRequestWriter:
     """Writes the requests of one round; the meta-parameters are packed once for all nodes."""
 
-    def __init__(self, round: int, meta: MetaParams, form: Form, common: Params) -> None:
+    def __init__(
+        self,
+        round: int,
+        meta: MetaParams,
+        form: Form,
+        common: Params,
+        compression: Compression = NO_COMPRESSION,
+        seed: int = 0,
+    ) -> None:
         self._meta, self._layout = pack(meta)
+        self._compression = compression_text(compression, seed)
         self._common = pack({"common": common}) if common else None
         self._round, self._form = round, form
         self.base = sha256(meta)[:16]
@@ -100,6 +121,8 @@ class TrainRequestWriter:
         request = ConfigRecord(
             {"round": self._round, "clients": list(clients), "form": self._form, "base": self.base}
         )
+        if self._compression:
+            request["compression"] = self._compression
         return with_common(
             {"meta": self._meta, "layout": self._layout, "request": request}, self._common
         )
@@ -108,6 +131,7 @@ class TrainRequestWriter:
 def read_train_request(content: RecordDict) -> TrainRequest:
     """Read what `TrainRequestWriter` wrote."""
     request = content.config_records["request"]
+    compression, seed = read_compression(str(request.get("compression", "")))
     return TrainRequest(
         round=int(request["round"]),  # type: ignore[arg-type]
         clients=tuple(request["clients"]),  # type: ignore[arg-type]
@@ -115,6 +139,8 @@ def read_train_request(content: RecordDict) -> TrainRequest:
         form=request["form"],  # type: ignore[arg-type]
         common=read_common(content),
         base=str(request["base"]),
+        compression=compression,
+        seed=seed,
     )
 
 
@@ -124,6 +150,8 @@ def write_train_reply(reply: TrainReply) -> RecordDict:
     for group, value in reply.update.items():
         if isinstance(value, ExactSum):
             form = "sum"
+        elif value.dtype == torch.uint8:
+            form = "compressed"
         arrays[group] = to_array(value.limbs if isinstance(value, ExactSum) else value)
     metrics: dict[str, Sequence[float]] = {"num-examples": reply.weights, **reply.metrics}
     # Beside the metrics, as a record of its own costs a request of its own.
@@ -208,8 +236,11 @@ def _read_update(
     arrays = required(content.array_records, "update", request.meta)
     if extra := sorted(set(arrays) - set(request.meta)):
         raise MessageError("KEYS", f"unknown arrays {extra} in the update")
-    if form not in ("sum", "stack") or (form == "sum" and request.form == "stack"):
-        raise MessageError("KEYS", f"the update is a {form!r}, asked was a {request.form!r}")
+    compressor = request.compression.compressor()
+    allowed = ["stack" if compressor is None else "compressed"]
+    allowed += ["sum"] if request.form == "sum" else []
+    if form not in allowed:
+        raise MessageError("KEYS", f"the update is a {form!r}, asked was a {' or '.join(allowed)}")
     stacks: dict[str, Tensor] = {}
     sums: dict[str, ExactSum] = {}
     for group, params in request.meta.items():
@@ -220,7 +251,7 @@ def _read_update(
             sound = _sound_sum(sums[group])
         else:
             dtype = next(iter(params.values())).dtype
-            value = _tensor(group, arrays[group], (len(weights), entries), dtype)
+            value = _read_singles(group, arrays[group], compressor, (len(weights), entries), dtype)
             stacks[group] = value
             sound = bool(in_range(value, torch.tensor(weights, dtype=torch.float64)).all())
         if not sound:
@@ -233,6 +264,22 @@ def _read_update(
                 f"(num-examples times entry must stay below {LIMIT:.1e})",
             )
     return sums if form == "sum" else stacks
+
+
+def _read_singles(
+    group: str,
+    array: Array,
+    compressor: Compressor | None,
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+) -> Tensor:
+    """Read updates client by client, shape ``(clients, entries)``, compressed or not."""
+    if compressor is None:
+        return _tensor(group, array, shape, dtype)
+    clients, entries = shape
+    row = code_bytes(compressor.layout(entries, dtype))
+    rows = _tensor(group, array, (clients, row), torch.uint8)
+    return decoded(group, rows, compressor, entries, dtype)
 
 
 def _sound_sum(value: ExactSum) -> bool:

@@ -109,4 +109,5 @@ def flower_strategy(config: RunConfig, problem: Problem, roll_call: RollCall) ->
         roll_call=roll_call,
         aggregator=robust_rule(config.aggregation),
         evaluation_steps=config.evaluation.steps,
+        compression=config.compression,
     )

@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedmaml import flower_internals
 from fedmaml.core import seeding
+from fedmaml.core.compression import NO_COMPRESSION, Compression
 from fedmaml.core.costs import Cost
 from fedmaml.core.errors import MessageError
 from fedmaml.core.learner import Problem
@@ -83,6 +84,7 @@ class FlowerStrategy(Strategy):
         evaluation_steps: Further numbers of adaptation steps to judge in evaluations.
         min_nodes: Without a roll call: how many nodes to wait for.
         patience: Seconds to wait for them.
+        compression: How clients compress their updates.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class FlowerStrategy(Strategy):
         evaluation_steps: Sequence[int] = (),
         min_nodes: int = 1,
         patience: float = 300.0,
+        compression: Compression = NO_COMPRESSION,
     ) -> None:
         self.strategy = strategy
         self.state: ServerState = strategy.build(problem, seeding.generator(seed, "init")).state
@@ -109,6 +112,7 @@ class FlowerStrategy(Strategy):
         self._aggregator = aggregator
         self._evaluation_steps = tuple(evaluation_steps)
         self._min_nodes, self._patience = min_nodes, patience
+        self._compression = compression
         self._numbers: dict[int, int] = {}
         self._train_sent: list[tuple[Message, TrainRequest]] = []
         self._evaluate_sent: list[tuple[Message, tuple[int, ...]]] = []
@@ -133,11 +137,14 @@ class FlowerStrategy(Strategy):
         """Return the requests of one round to the nodes of a cohort."""
         form: Form = "stack" if self._aggregator else "sum"
         meta, common = self.state.meta, roll_call.common
-        writer = TrainRequestWriter(server_round, meta, form, common)
+        compression, seed = self._compression, self._seed
+        writer = TrainRequestWriter(server_round, meta, form, common, compression, seed)
         self._train_sent = []
         for node, clients in roll_call.place("train", cohort).items():
             message = Message(writer.write(clients), node, "train")
-            request = TrainRequest(server_round, tuple(clients), meta, form, common, writer.base)
+            request = TrainRequest(
+                server_round, tuple(clients), meta, form, common, writer.base, compression, seed
+            )
             self._train_sent.append((message, request))
         return [message for message, _ in self._train_sent]
 
@@ -315,6 +322,7 @@ def _cost(requests: Sequence[TrainRequest], sound: Sequence[TrainReply]) -> Cost
     if not requests:
         return Cost()
     meta, common = requests[0].meta, requests[0].common
+    compression = requests[0].compression
     clients = sum(len(request.clients) for request in requests)
     updates = sum(len(reply.clients) for reply in sound)
     computed = [computation for reply in sound for computation in reply.computations]
@@ -322,7 +330,7 @@ def _cost(requests: Sequence[TrainRequest], sound: Sequence[TrainReply]) -> Cost
         clients=clients,
         updates=updates,
         payload_bytes_down=clients * count_bytes(meta | {"common": common}),
-        payload_bytes_up=updates * count_bytes(meta),  # an update has the shapes of meta
+        payload_bytes_up=updates * compression.payload_bytes(meta),
         updates_measured=len(computed),
         flops=sum(computation.flops for computation in computed),
         peak_bytes=max((computation.peak_bytes for computation in computed), default=None),

@@ -101,6 +101,88 @@ def test_memory_of_clients_survives_rounds_wherever_they_live(tmp_path: Path) ->
     assert one["metric"] == many["metric"]
 
 
+METHODS = ("float16", "qsgd-8", "qsgd-4", "top-k")
+
+
+def compressing(method: str, **settings: Any) -> dict[str, Any]:
+    """Return settings under which both residuals and random rounding matter."""
+    feedback = {"compression.error_feedback": True, "compression.fraction": 0.1}
+    return {"compression.method": method, "client_batch": 1} | feedback | settings
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_compression_gives_the_same_bits_for_every_grouping(method: str, tmp_path: Path) -> None:
+    hashes, up = set(), set()
+    few = {"task.train_clients": 12, "task.validation_clients": 0, "task.test_clients": 12}
+    for nodes in (1, 5, 12):  # 12: every client is a node of its own
+        settings = compressing(method, nodes=nodes, clients=9, **few)
+        summary = execute(resolve(digits("fedrep", **settings)), tmp_path / str(nodes))
+        hashes.add(summary["theta_sha256"])
+        up.add(summary["cost"]["totals"]["payload_bytes_up"])
+        assert summary["rejected_replies"] == 0
+    assert len(hashes) == len(up) == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sum_of_compressed_updates_has_the_bits_of_their_codes(
+    method: str, tmp_path: Path
+) -> None:
+    """50 clients on one node are shorter as a sum, 24 bytes an entry; 10 on each of 5 as codes."""
+    few = {"task.train_clients": 50, "task.validation_clients": 0, "task.test_clients": 5}
+    hashes, sizes = set(), []
+    for nodes in (1, 5):
+        settings = compressing(method, nodes=nodes, clients=50, rounds=2, **few)
+        summary = execute(resolve(digits("fomaml", **settings)), tmp_path / str(nodes))
+        hashes.add(summary["theta_sha256"])
+        sizes.append(summary["cost"]["per_message"]["bytes_up"])
+        each = summary["cost"]["per_client_and_round"]["payload_bytes_up"]
+    assert len(hashes) == 1
+    assert sizes == [pytest.approx(24 * 2410, abs=4000), pytest.approx(10 * each, abs=2000)]
+
+
+@pytest.mark.parametrize("rule", ["median", "multi-krum"])
+def test_robust_rules_see_what_compressed_updates_stand_for(rule: str, tmp_path: Path) -> None:
+    hashes = set()
+    for nodes in (1, 12):
+        settings = compressing("qsgd-4", nodes=nodes, **{"aggregation.rule": rule})
+        summary = execute(resolve(digits("fomaml", **settings)), tmp_path / str(nodes))
+        hashes.add(summary["theta_sha256"])
+        assert summary["rejected_replies"] == 0
+    assert len(hashes) == 1
+
+
+def test_fewer_bytes_are_really_sent(tmp_path: Path) -> None:
+    """What a node's replies lose in bytes is what the payload loses; the rest is envelope."""
+    payload, messages = [], []
+    for method in ("none", *METHODS):
+        few = {"task.train_clients": 3, "task.test_clients": 3}
+        settings = compressing(method, nodes=3, clients=3, **few)
+        cost = execute(resolve(digits("fomaml", **settings)), tmp_path / method)["cost"]
+        payload.append(cost["per_client_and_round"]["payload_bytes_up"])
+        messages.append(cost["per_message"]["bytes_up"])
+    assert payload == [9640, 4820, 2450, 1245, 1928]
+    for each, message in zip(payload, messages, strict=True):
+        assert message - each == pytest.approx(messages[0] - payload[0], abs=30)
+
+
+@pytest.mark.flower
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("backend", ["flower-simulation", "flower-deployment"])
+def test_compression_gives_the_bits_of_one_process_on_flower(
+    backend: str, tmp_path: Path, data_dir: Path
+) -> None:
+    """A site hosts one client and sends codes; the one process sums four clients."""
+    settings = compressing("qsgd-4", rounds=2)
+    here = execute(resolve(hospitals("fomaml", data_dir, **settings)), tmp_path / "here")
+    there = execute(
+        resolve(hospitals("fomaml", data_dir, nodes=4, backend=backend, **settings)),
+        tmp_path / "there",
+    )
+    assert there["rejected_replies"] == 0
+    assert there["theta_sha256"] == here["theta_sha256"]
+    assert there["metric"] == here["metric"]
+
+
 @pytest.mark.flower
 @pytest.mark.timeout(240)
 def test_flower_simulation_gives_the_bits_of_one_process(tmp_path: Path, data_dir: Path) -> None:

@@ -56,6 +56,13 @@ def test_more_workers_than_chunks_and_several_nodes_change_no_bit(tmp_path: Path
     workers_of(4).end()
 
 
+def test_workers_change_no_bit_of_compressed_updates_and_residuals(tmp_path: Path) -> None:
+    settings = {"strategy": "fedrep", "compression.method": "qsgd-4",
+                "compression.error_feedback": True}  # fmt: skip
+    one = outcome(tmp_path / "one", **settings)
+    assert outcome(tmp_path / "two", workers=2, **settings) == one
+
+
 def test_what_workers_log_and_leave_out_is_what_one_process_does(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,12 @@ BAD_ROUND = 2
 Tamper = Callable[[Message, Message], Message]
 
 
-def run(out: Path, tamper: Tamper, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+def run(
+    out: Path,
+    tamper: Tamper,
+    settings: dict[str, Any] | None = None,
+    bad_rounds: Sequence[int] = (BAD_ROUND,),
+) -> dict[str, Any]:
     """Run three rounds of digits on five one-client nodes; return summary and records."""
     config = resolve(
         {
@@ -47,7 +52,7 @@ def run(out: Path, tamper: Tamper, settings: dict[str, Any] | None = None) -> di
         is_train = message.metadata.message_type == "train"
         if is_train and message.metadata.dst_node_id == BAD_NODE:
             request = message.content.config_records["request"]
-            if request["round"] == BAD_ROUND:
+            if request["round"] in bad_rounds:
                 return tamper(message, reply)
         return reply
 
@@ -254,6 +259,126 @@ def test_bad_reply_equals_absence_and_is_recorded_with_its_reason(
     assert (rejection["reason"], rejection["clients"]) == (reason, [1])
     assert rejection["node"] == str(BAD_NODE)
     assert rejection["detail"]
+
+
+# --- compressed replies --------------------------------------------------------------------------
+
+ENTRIES, SCALES = 2410, 10  # of the network of digits, and of QSGD's buckets
+KEPT = 25  # of top-k with a fraction of 0.01
+
+
+def part(dtype: str, index: int, value: float, first: int = 0) -> Tamper:
+    """Put a value into the row of bytes, which holds numbers of a type from ``first`` on."""
+
+    def tamper(_message: Message, reply: Message) -> Message:
+        row, size = array_of(reply).copy(), np.dtype(dtype).itemsize
+        row[0, first + index * size :][:size].view(dtype)[0] = value
+        return with_array(reply, row)
+
+    return tamper
+
+
+def one_position_twice(_message: Message, reply: Message) -> Message:
+    row = array_of(reply).copy()
+    positions = row[0, : 4 * KEPT].view("<i4")
+    positions[1] = positions[0]
+    return with_array(reply, row)
+
+
+def out_of_order(_message: Message, reply: Message) -> Message:
+    row = array_of(reply).copy()
+    positions = row[0, : 4 * KEPT].view("<i4")
+    positions[[0, 1]] = positions[[1, 0]]
+    return with_array(reply, row)
+
+
+def of_length(length: int) -> Tamper:
+    return lambda _message, reply: with_array(reply, np.zeros((1, length), np.uint8))
+
+
+def not_compressed(_message: Message, reply: Message) -> Message:
+    reply.content.config_records["reply"]["form"] = "stack"
+    return with_array(reply, np.zeros((1, ENTRIES), np.float32))
+
+
+def a_sum(_message: Message, reply: Message) -> Message:
+    reply.content.config_records["reply"]["form"] = "sum"
+    return with_array(reply, np.full((3, ENTRIES), np.nan))
+
+
+BAD_CODES: dict[str, list[tuple[Tamper, str]]] = {
+    "top-k": [
+        (part("<i4", KEPT - 1, ENTRIES), "CODE"),  # a position past the end
+        (part("<i4", 0, -1), "CODE"),
+        (one_position_twice, "CODE"),
+        (out_of_order, "CODE"),
+        (part("<f4", 3, float("nan"), 4 * KEPT), "NONFINITE"),
+        (part("<f4", 3, 1e30, 4 * KEPT), "RANGE"),
+        (of_length(8 * (KEPT + 1)), "SHAPE"),  # another fraction
+        (a_sum, "NONFINITE"),
+        (with_bytes(npy_header((10**13,))), "KEYS"),
+        (raising, "RAISED"),
+    ],
+    "qsgd-8": [
+        (part("i1", 5, -128, 4 * SCALES), "CODE"),  # a level that there is not
+        (part("<f4", 0, -0.1), "CODE"),  # a negative scale
+        (of_length(ENTRIES // 2 + 4 * SCALES), "SHAPE"),  # 4 bits
+    ],
+    "qsgd-4": [
+        (part("u1", 5, 0, 4 * SCALES), "CODE"),  # two levels of -8
+        (part("<f4", 0, float("inf")), "NONFINITE"),
+        (part("<f4", 9, float("nan")), "NONFINITE"),
+        (part("<f4", 0, 1e30), "RANGE"),
+        (of_length(0), "SHAPE"),
+        (retyped("int8"), "DTYPE"),
+        (not_compressed, "KEYS"),
+    ],
+    "float16": [
+        (part("<f2", 7, float("nan")), "NONFINITE"),
+        (part("<f2", 7, float("-inf")), "NONFINITE"),
+    ],
+}
+
+
+@pytest.mark.parametrize("method", BAD_CODES)
+def test_bad_codes_equal_absence_and_are_recorded_with_their_reasons(
+    method: str, tmp_path: Path
+) -> None:
+    """A bad code in every round but the last.
+
+    Its client thinks that it was used, so it must have no residual.
+    """
+    cases = BAD_CODES[method]
+    bad = range(1, len(cases) + 1)
+    settings = {"compression.method": method, "compression.error_feedback": False,
+                "compression.fraction": 0.01, "rounds": len(cases) + 1}  # fmt: skip
+
+    def in_turn(message: Message, reply: Message) -> Message:
+        tamper, _ = cases[message.content.config_records["request"]["round"] - 1]
+        return tamper(message, reply)
+
+    result = run(tmp_path / "bad", in_turn, settings, bad)
+    gone = run(tmp_path / "gone", absent, settings, bad)
+    good = run(tmp_path / "good", absent, settings, ())
+    assert result["sha"] == gone["sha"] != good["sha"]
+    rejected = [record["rejected"] for record in result["rounds"][:-1]]
+    assert [[(r["reason"], r["clients"]) for r in each] for each in rejected] == [
+        [(reason, [1])] for _, reason in cases
+    ]
+    assert all(each[0]["detail"] for each in rejected)
+    assert result["rounds"][-1]["rejected"] == []
+
+
+def test_a_code_that_nobody_asked_for_is_refused(tmp_path: Path, oracle: dict[str, Any]) -> None:
+    def tamper(_message: Message, reply: Message) -> Message:
+        reply.content.config_records["reply"]["form"] = "compressed"
+        return reply
+
+    result = run(tmp_path / "run", tamper)
+    assert result["sha"] == oracle["sha"]
+    (rejection,) = result["rounds"][BAD_ROUND - 1]["rejected"]
+    assert rejection["reason"] == "KEYS"
+    assert "the update is a 'compressed', asked was a stack or sum" in rejection["detail"]
 
 
 def test_a_client_need_not_say_what_it_computed(

@@ -54,10 +54,12 @@ class Rows(NamedTuple):
     Attributes:
         clients: Client numbers.
         results: A `ClientUpdate` whose tensors have a leading client axis.
+        codes: group -> compressed updates as bytes, ``(clients, bytes)``; None if they are not.
     """
 
     clients: tuple[int, ...]
     results: ClientUpdate
+    codes: dict[str, Tensor] | None = None
 
 
 class Total(NamedTuple):

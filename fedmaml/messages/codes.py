@@ -1,0 +1,70 @@
+"""Compression in messages: what the server asks for, and compressed updates as bytes.
+
+A compressed update is one array for each group, a row of bytes for each client. One array, like an
+update that is not compressed, as every array of a message is a request of its own. Numbers are
+little-endian; the length of a row depends on the method and the network alone.
+"""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmaml.core.compression import NO_COMPRESSION, Code, CodeLayout, Compression, Compressor
+from fedmaml.core.errors import MessageError
+
+
+def compression_text(compression: Compression, seed: int) -> str:
+    """Return as one string how to compress; "" if nothing is compressed."""
+    if compression.compressor() is None:
+        return ""
+    return json.dumps(asdict(compression) | {"seed": seed})
+
+
+def read_compression(text: str) -> tuple[Compression, int]:
+    """Undo `compression_text`; the seed is 0 if nothing is compressed."""
+    if not text:
+        return NO_COMPRESSION, 0
+    values = json.loads(text)
+    seed = int(values.pop("seed"))
+    return Compression(**values), seed
+
+
+def to_bytes(code: Code) -> Tensor:
+    """Return uint8, shape ``(clients, bytes)``: the parts of each client's code in a row."""
+    columns = []
+    for part in code.values():
+        values = np.ascontiguousarray(part.numpy())
+        columns.append(values.astype(values.dtype.newbyteorder("<"), copy=False).view(np.uint8))
+    return torch.from_numpy(np.concatenate(columns, axis=1))
+
+
+def from_bytes(rows: Tensor, layout: CodeLayout) -> Code:
+    """Undo `to_bytes` of codes of a layout."""
+    code: Code = {}
+    first = 0
+    for name, (dtype, count) in layout.items():
+        last = first + count * dtype.itemsize
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        values = np.ascontiguousarray(rows[:, first:last].numpy()).view(kind.newbyteorder("<"))
+        code[name] = torch.from_numpy(values.astype(kind))
+        first = last
+    return code
+
+
+def decoded(
+    group: str, rows: Tensor, compressor: Compressor, entries: int, dtype: torch.dtype
+) -> Tensor:
+    """Return the updates that rows of bytes stand for, ``(clients, entries)``.
+
+    They may still not be finite.
+
+    Raises:
+        MessageError: "CODE", if the method can have made no such bytes.
+    """
+    code = from_bytes(rows, compressor.layout(entries, dtype))
+    if flaw := compressor.flaw(code, entries):
+        raise MessageError("CODE", f"the compressed update of group {group!r} has {flaw}")
+    return compressor.decode(code, entries, dtype)
