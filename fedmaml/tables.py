@@ -139,6 +139,9 @@ def _add_metric(table: Table, run: str, metric: Mapping[str, Any]) -> None:
     for steps, values in metric.get("at_steps", {}).items():
         label = f"  after {steps} step{'s' if steps != '1' else ''}"
         table.add_row("", label, "", _number(values["mean"]), _interval(values["ci95"]))
+    for shots, values in metric.get("at_shots", {}).items():
+        label = f"  after {shots} shot{'s' if shots != '1' else ''}"
+        table.add_row("", label, "", _number(values["mean"]), _interval(values["ci95"]))
 
 
 def check_table(results: Sequence[CheckResult], tolerance: float) -> None:

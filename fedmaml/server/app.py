@@ -50,6 +50,7 @@ def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
         roll_call=roll_call,
         aggregator=robust_rule(config.aggregation),
         evaluation_steps=config.evaluation.steps,
+        evaluation_shots=config.evaluation.shots,
     )
     used, left_out, cost = 0, 0, Cost()
     for record in run_rounds(strategy, metered, roll_call, config):
