@@ -1,4 +1,4 @@
-"""The command line: ``fedmaml list | run | compare | check-gradients | show``.
+"""The command line: ``fedmaml list | run | compare | report | check-gradients | show``.
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
 """
@@ -209,6 +209,32 @@ def compare(
         print(json.dumps(as_table(comparison)))
     else:
         print_comparison(comparison, paths)
+
+
+@app.command()
+def report(
+    directories: Annotated[
+        list[Path], typer.Argument(help="Run directories, or folders of them.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The page. (default: report.html in the first directory)")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a report.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make one HTML page of finished runs: the answer, figures, tables, how to repeat it.
+
+    The figures are also written as SVG and PNG, to a folder beside the page.
+    Needs the extra fedmaml[report].
+    """
+    from fedmaml.report import write_report
+
+    written = write_report(directories, out, force=force, progress=not as_json)
+    if as_json:
+        print(json.dumps(written.to_json()))
+    else:
+        print(written.headline)
+        print(f"{written.page}, and {len(written.figures)} figures in {written.folder}")
 
 
 @app.command("check-gradients")

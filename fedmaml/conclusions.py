@@ -190,7 +190,7 @@ def _check_comparable(runs: Runs, tables: Mapping[str, Sequence[Mapping[str, Any
     if REFERENCE not in runs:
         raise NotComparableError(
             f"there is no run of {REFERENCE}, which every strategy is held against; there are "
-            f"{', '.join(runs)}. `fedmaml compare` always runs it"
+            f"{', '.join(runs)}; the command fedmaml compare always runs it"
         )
     wanted = list(runs[REFERENCE])
     one = tables[REFERENCE][0]

@@ -101,20 +101,20 @@ def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
         cost[name] for name in ("per_client_and_round", "per_message", "seconds_per_round")
     )
     _console.print(
-        f"{name}: a client receives {_scaled(each['payload_bytes_down'], 'B')} and sends "
-        f"{_scaled(each['payload_bytes_up'], 'B')} a round; a node's "
-        f"messages have {_scaled(message['bytes_down'], 'B')} down and "
-        f"{_scaled(message['bytes_up'], 'B')} up"
+        f"{name}: a client receives {scaled(each['payload_bytes_down'], 'B')} and sends "
+        f"{scaled(each['payload_bytes_up'], 'B')} a round; a node's "
+        f"messages have {scaled(message['bytes_down'], 'B')} down and "
+        f"{scaled(message['bytes_up'], 'B')} up"
     )
     _console.print(
-        f"{name}: its update takes {_scaled(each['flops'], 'FLOP')} and "
-        f"{_scaled(each['peak_bytes'], 'B')} of memory; a round takes "
-        f"{_scaled(seconds['clients'], 's')} of clients, {_scaled(seconds['server'], 's')} of "
+        f"{name}: its update takes {scaled(each['flops'], 'FLOP')} and "
+        f"{scaled(each['peak_bytes'], 'B')} of memory; a round takes "
+        f"{scaled(seconds['clients'], 's')} of clients, {scaled(seconds['server'], 's')} of "
         f"server; energy {cost['energy']}"
     )
 
 
-def _scaled(value: float | None, unit: str) -> str:
+def scaled(value: float | None, unit: str) -> str:
     """Return a quantity with a decimal prefix: 12.3 kB."""
     if value is None:
         return "unknown " + unit
@@ -127,7 +127,7 @@ def _scaled(value: float | None, unit: str) -> str:
         ("m", 1e-3),
         ("µ", 1e-6),
     ):
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size:  # what rounds up to the next prefix has it
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
 

@@ -1,0 +1,409 @@
+"""The figures of a report, drawn with matplotlib: the same bytes for the same runs.
+
+Strategies are told apart by colour, line style and marker, so that nothing depends on colour; the
+colours are dark enough for white paper and differ in lightness for those who see fewer of them.
+"""
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from types import MappingProxyType
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from fedmaml.report import series, words
+from fedmaml.report.reading import Material
+from fedmaml.tables import scaled
+from fedmaml.verdicts import REFERENCE
+
+NAMES = (
+    "differences",
+    *(f"{kind}-{scale}" for kind in ("validation", "loss") for scale in series.SCALES),
+    "pareto-bytes", "pareto-flops", "steps", "shots", "clients",
+)  # fmt: skip
+"""Of all figures there are, in the order of the page."""
+_WIDTH, _HEIGHT = 4.0, 2.9
+"""Inches: 288 points wide, so that letters are not made smaller on a phone of 390 pixels."""
+_DOTS_PER_INCH = 200
+_INK, _GREY, _FAINT = "#1c1c1c", "#6b6b6b", "#e3e3e3"
+_COLOURS = ("#0b5fa5", "#c2410c", "#0f766e", "#9d2f7f", "#8a6100", "#4b3fa8", "#a11d33", "#3f6212")
+_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
+_LINES = ("-", (0, (6, 2)), (0, (3, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (8, 2, 1, 2, 1, 2)))
+_STYLE: Any = {
+    "figure.dpi": 72,
+    "figure.constrained_layout.use": True,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "axes.edgecolor": _GREY,
+    "axes.labelcolor": _INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.7,
+    "xtick.color": _GREY,
+    "ytick.color": _GREY,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 5,
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, ready for page and file.
+
+    Attributes:
+        name: Of its files, without ending.
+        section: Where it stands on the page.
+        title: What it shows, in a few words.
+        alternative: What it shows, in words and numbers, for those who do not see it.
+        svg: The drawing, without XML declaration and with ids of its own.
+        png: The same as pixels.
+    """
+
+    name: str
+    section: str
+    title: str
+    alternative: str
+    svg: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class _Look:
+    colour: str
+    marker: str
+    line: Any
+
+
+def draw(material: Material) -> Iterator[Figure]:
+    """Draw all figures for which the runs hold numbers, in the order of the page."""
+    return filter(None, _all(material))
+
+
+def _all(material: Material) -> Iterator[Figure | None]:
+    looks = _looks(list(material.runs))
+    label, better = words.metric_label(material.metric), material.metric.better
+    yield _differences(material, looks)
+    for scale in series.SCALES:
+        yield _learning("validation", scale, series.validation(material, scale), looks, label)
+    for scale in series.SCALES:
+        yield _learning(
+            "loss", scale, series.training_loss(material, scale), looks, "training loss"
+        )
+    for scale in series.SCALES[1:]:
+        yield _pareto(scale, series.trained_for(material, scale), looks, label, better)
+    yield _steps(series.at_steps(material), looks, label)
+    yield _shots(series.at_shots(material), looks, label)
+    yield _clients(series.spreads(material), looks, label)
+
+
+# --- one function per figure ------------------------------------------------------------------
+
+
+def _differences(material: Material, looks: Mapping[str, _Look]) -> Figure | None:
+    """Draw the difference of every strategy to the reference, with its interval."""
+    if material.comparison is None:
+        return None
+    rows = {
+        row: row.difference
+        for row in reversed(material.comparison.rows)
+        if row.strategy != REFERENCE and row.difference is not None
+    }
+    if not rows:
+        return None
+
+    def paint(axes: Axes) -> None:
+        axes.axvline(0, color=_INK, linewidth=1)
+        for place, (row, difference) in enumerate(rows.items()):
+            look = looks[row.strategy]
+            if row.difference_ci95 is not None:
+                axes.plot(row.difference_ci95, [place, place], color=look.colour, linewidth=2)
+            axes.plot(difference, place, look.marker, color=look.colour, markersize=7)
+        axes.set_yticks(range(len(rows)), [row.strategy for row in rows])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.grid(axis="y", visible=False)
+        better = "right" if material.metric.better == "higher" else "left"
+        axes.set_xlabel(
+            f"{words.metric_label(material.metric)}, minus fine-tuned FedAvg (better: {better})",
+            fontsize=9.5,
+        )
+
+    return _figure(
+        "differences", "answer", "Difference to fine-tuned FedAvg, 95 % intervals",
+        words.differences([*reversed(rows)]), paint, height=1.2 + 0.34 * len(rows),
+    )  # fmt: skip
+
+
+def _learning(
+    kind: str,
+    scale: series.Scale,
+    curves: Mapping[str, series.Curve],
+    looks: Mapping[str, _Look],
+    label: str,
+) -> Figure | None:
+    """Draw a value over the course of training."""
+    if not curves:
+        return None
+    over = {"rounds": "rounds", "bytes": "bytes sent and received", "flops": "operations"}[scale]
+
+    def paint(axes: Axes) -> None:
+        for name, curve in curves.items():
+            _line(axes, name, curve, looks[name])
+        _scale_axis(axes, scale)
+        axes.set_ylabel(label)
+        if kind == "loss" and _positive(curves) > 30:
+            axes.set_yscale("log")
+
+    what = label if kind == "validation" else "Training loss"
+    return _figure(
+        f"{kind}-{scale}", kind, f"{words.capital(what)} against {over}",
+        words.curves(curves, over, label), paint, looks={n: looks[n] for n in curves},
+    )  # fmt: skip
+
+
+def _pareto(
+    scale: str,
+    points: Mapping[str, tuple[float, float]],
+    looks: Mapping[str, _Look],
+    label: str,
+    better: str,
+) -> Figure | None:
+    """Draw what a training took against what it led to, and who is beaten in neither."""
+    points = {name: point for name, point in points.items() if np.isfinite(point[1])}
+    if len(points) < 2:
+        return None
+    best = series.front(points, better)
+
+    def paint(axes: Axes) -> None:
+        x, y = np.array([points[name] for name in best]).T
+        axes.step(x, y, where="post", color=_GREY, linewidth=1, linestyle="--", zorder=1)
+        for name, (cost, value) in points.items():
+            look = looks[name]
+            inside = look.colour if name in best else "white"
+            axes.plot(
+                cost, value, look.marker, color=look.colour, markerfacecolor=inside,
+                markersize=8, markeredgewidth=1.6,
+            )  # fmt: skip
+        _cost_axis(axes, [cost for cost, _ in points.values()], scale)
+        axes.set_ylabel(label)
+        axes.margins(0.09, 0.12)
+
+    unit = "bytes sent and received" if scale == "bytes" else "operations"
+    return _figure(
+        f"pareto-{scale}", "pareto", f"{words.capital(label)} against {unit} of training",
+        words.pareto(points, best, scale), paint,
+        looks={name: looks[name] for name in points}, lines=False,
+    )  # fmt: skip
+
+
+def _steps(
+    curves: Mapping[str, series.Curve], looks: Mapping[str, _Look], label: str
+) -> Figure | None:
+    """Draw the metric against the number of gradient steps of the adaptation."""
+    return _by_count(
+        "steps", "Adaptation steps", "gradient steps of the adaptation", curves, looks, label
+    )
+
+
+def _shots(
+    curves: Mapping[str, series.Curve], looks: Mapping[str, _Look], label: str
+) -> Figure | None:
+    """Draw the metric against the size of the support."""
+    return _by_count("shots", "Shots", "support examples (shots)", curves, looks, label)
+
+
+def _by_count(
+    name: str,
+    title: str,
+    axis: str,
+    curves: Mapping[str, series.Curve],
+    looks: Mapping[str, _Look],
+    label: str,
+) -> Figure | None:
+    """Draw the metric against counts, one place for each: 0, 1, 5, 30 lie too far apart."""
+    if not curves:
+        return None
+    counts = sorted({count for curve in curves.values() for count in curve.x})
+
+    def paint(axes: Axes) -> None:
+        for strategy, curve in curves.items():
+            places = np.array([counts.index(count) for count in curve.x], dtype=float)
+            moved = series.Curve(places, curve.mean, curve.low, curve.high)
+            _line(axes, strategy, moved, looks[strategy], every=1)
+        axes.set_xticks(range(len(counts)), [words.count(count) for count in counts])
+        axes.set_xlabel(axis)
+        axes.set_ylabel(label)
+
+    return _figure(
+        name, "adaptation", f"{words.capital(label)} against {title.lower()}",
+        words.curves(curves, axis, label), paint, looks={n: looks[n] for n in curves},
+    )  # fmt: skip
+
+
+def _clients(
+    spreads: Mapping[str, series.Spread], looks: Mapping[str, _Look], label: str
+) -> Figure | None:
+    """Draw how the metric is spread over the test clients."""
+    if not spreads or max(len(spread.values) for spread in spreads.values()) < 3:
+        return None
+    names = list(spreads)[::-1]
+
+    def paint(axes: Axes) -> None:
+        for place, name in enumerate(names):
+            look, values = looks[name], spreads[name].values
+            shown = np.quantile(values, np.linspace(0, 1, min(len(values), 150)))
+            golden = (np.arange(len(shown)) * 0.618034) % 1 - 0.5  # spreads evenly, by no chance
+            axes.plot(
+                shown, place + 0.5 * golden, ".", color=look.colour, alpha=0.25, markersize=4,
+                markeredgewidth=0,
+            )  # fmt: skip
+            low, first, middle, third, high = np.quantile(values, [0.1, 0.25, 0.5, 0.75, 0.9])
+            axes.plot([low, high], [place, place], color=look.colour, linewidth=1.4)
+            axes.plot(
+                [first, third], [place, place], color=look.colour, linewidth=7,
+                solid_capstyle="butt",
+            )  # fmt: skip
+            axes.plot(middle, place, "|", color="white", markersize=6, markeredgewidth=2)
+            axes.plot(
+                spreads[name].worst_decile, place, look.marker, color=look.colour,
+                markerfacecolor="white", markersize=6.5, markeredgewidth=1.5,
+            )  # fmt: skip
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(-0.7, len(names) - 0.3)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"{label} of a test client, after adaptation")
+
+    return _figure(
+        "clients", "clients", f"{words.capital(label)} from client to client",
+        words.clients(spreads), paint, height=1.1 + 0.42 * len(names),
+    )  # fmt: skip
+
+
+# --- what they share --------------------------------------------------------------------------
+
+
+def _looks(names: Sequence[str]) -> dict[str, _Look]:
+    """Return how each strategy is drawn: the baselines in grey and black, always alike."""
+    looks = {"local": _Look(_GREY, "o", ":"), REFERENCE: _Look(_INK, "o", "-")}
+    for position, name in enumerate(name for name in names if name not in looks):
+        looks[name] = _Look(
+            _COLOURS[position % len(_COLOURS)],
+            _MARKERS[position % len(_MARKERS)],
+            _LINES[(position + (REFERENCE in names)) % len(_LINES)],
+        )
+    return looks
+
+
+def _line(axes: Axes, name: str, curve: series.Curve, look: _Look, every: int = 0) -> None:
+    every = every or max(1, len(curve.x) // 6)
+    axes.fill_between(curve.x, curve.low, curve.high, color=look.colour, alpha=0.11, linewidth=0)
+    axes.plot(
+        curve.x, curve.mean, color=look.colour, linestyle=look.line, marker=look.marker,
+        markevery=every, label=name,
+    )  # fmt: skip
+
+
+def _scale_axis(axes: Axes, scale: series.Scale) -> None:
+    if scale == "rounds":
+        axes.set_xlabel("rounds")
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    else:
+        _cost_axis(axes, [axes.dataLim.x1], scale)
+        axes.set_xlim(left=0)
+
+
+def _cost_axis(axes: Axes, costs: Sequence[float], scale: str) -> None:
+    """Label a cost with its unit; logarithmic where costs lie more than a factor of 50 apart."""
+    unit, what = ("B", "payload, all clients") if scale == "bytes" else ("FLOP", "operations, all")
+    positive = [cost for cost in costs if cost > 0]
+    if positive and max(positive) > 50 * min(positive):
+        axes.set_xscale("symlog", linthresh=min(positive))
+    largest = scaled(max(positive, default=1.0), unit).split()[-1]
+    size = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(largest.removesuffix(unit), 1.0)
+    axes.xaxis.set_major_formatter(lambda value, _position: f"{value / size:g}")
+    axes.set_xlabel(f"{what} [{largest}]" if scale == "bytes" else f"{what} clients [{largest}]")
+
+
+def _positive(curves: Mapping[str, series.Curve]) -> float:
+    """Return by which factor the values differ; 0 if one is not positive."""
+    values = np.concatenate([curve.mean for curve in curves.values()])
+    values = values[np.isfinite(values)]
+    return float(values.max() / values.min()) if len(values) and values.min() > 0 else 0.0
+
+
+def _figure(
+    name: str,
+    section: str,
+    title: str,
+    alternative: str,
+    paint: Callable[[Axes], None],
+    *,
+    looks: Mapping[str, _Look] = MappingProxyType({}),
+    lines: bool = True,
+    height: float = _HEIGHT,
+) -> Figure:
+    """Draw on a fresh canvas, with a legend above it for the looks that are named."""
+    with mpl.rc_context():
+        mpl.rcdefaults()  # nobody's own matplotlibrc
+        mpl.rcParams.update(_STYLE | {"svg.hashsalt": f"fedmaml {name}"})
+        columns = 3 if max(map(len, looks), default=0) <= 10 else 1
+        legend_rows = -(-len(looks) // columns)
+        canvas = Canvas(figsize=(_WIDTH, height + 0.2 * legend_rows))
+        paint(canvas.add_subplot())
+        if looks:
+            _legend(canvas, looks, lines, columns)
+        drawing, pixels = io.StringIO(), io.BytesIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        canvas.savefig(drawing, format="svg", metadata=nothing)
+        canvas.savefig(pixels, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    svg = _own_ids(drawing.getvalue(), name, title, alternative)
+    return Figure(name, section, title, alternative, svg, pixels.getvalue())
+
+
+def _legend(canvas: Canvas, looks: Mapping[str, _Look], lines: bool, columns: int) -> None:
+    """Put a legend above the axes, to be read line by line."""
+    handles = [
+        Line2D(
+            [], [], color=look.colour, marker=look.marker, label=strategy,
+            linestyle=look.line if lines else "none",
+        )
+        for strategy, look in looks.items()
+    ]  # fmt: skip
+    by_column = [handle for column in range(columns) for handle in handles[column::columns]]
+    canvas.legend(
+        handles=by_column, loc="outside upper left", ncols=columns, handlelength=2.4,
+        columnspacing=1.1, handletextpad=0.5, borderaxespad=0.2,
+    )  # fmt: skip
+
+
+def _own_ids(drawing: str, name: str, title: str, alternative: str) -> str:
+    """Make a drawing fit to stand in a page with others: no ids in common, and words for it."""
+    svg = drawing[drawing.index("<svg") :]
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
+    head, _, body = svg.partition(">")
+    label = escape(f"{title}. {alternative}")
+    return f'{head} role="img" aria-label="{label}">\n<title>{escape(title)}</title>{body}'
