@@ -205,10 +205,12 @@ def compare(
     comparing.run_all(planned, folder, force=force, progress=not as_json)
     comparison = comparing.compare(planned, folder)
     paths = write_files(comparison, folder)
+    page = _report_of(comparing.directories(planned, folder), folder / "report.html", as_json)
     if as_json:
         print(json.dumps(as_table(comparison)))
     else:
         print_comparison(comparison, paths)
+        print(page)
 
 
 @app.command()
@@ -283,6 +285,16 @@ def show(
         from fedmaml.tables import run_table
 
         run_table(summaries)
+
+
+def _report_of(directories: list[Path], page: Path, as_json: bool) -> str:
+    """Write the report of a comparison, and say where; or why there is none."""
+    from fedmaml.report import missing_libraries, write_report
+
+    if missing := missing_libraries():
+        return f"No report: {', '.join(missing)} not installed (pip install 'fedmaml[report]')"
+    written = write_report(directories, page, force=True, progress=not as_json)
+    return f"Report: {written.page}"
 
 
 def _first_line(module: str) -> str:

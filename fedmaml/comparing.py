@@ -171,6 +171,11 @@ def _finished(directory: RunDirectory) -> bool:
         return False
 
 
+def directories(planned: Plan, out: Path) -> list[Path]:
+    """Return the run directories of a comparison."""
+    return [run_path(config, out) for configs in planned.values() for config in configs]
+
+
 def compare(planned: Plan, out: Path) -> Comparison:
     """Read the complete runs of a comparison and judge them."""
     return conclude(

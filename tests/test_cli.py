@@ -23,7 +23,7 @@ def fedmaml(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_all_commands(tmp_path: Path) -> None:
     done = fedmaml("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for command in ("list", "run", "compare", "check-gradients", "show"):
+    for command in ("list", "run", "compare", "report", "check-gradients", "show"):
         assert command in done.stdout
 
 

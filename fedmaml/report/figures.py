@@ -113,7 +113,7 @@ def _all(material: Material) -> Iterator[Figure | None]:
         )
     for scale in series.SCALES[1:]:
         yield _pareto(scale, series.trained_for(material, scale), looks, label, better)
-    yield _steps(series.at_steps(material), looks, label)
+    yield _steps(series.at_steps(material), series.own_steps_of(material), looks, label)
     yield _shots(series.at_shots(material), looks, label)
     yield _clients(series.spreads(material), looks, label)
 
@@ -218,19 +218,21 @@ def _pareto(
 
 
 def _steps(
-    curves: Mapping[str, series.Curve], looks: Mapping[str, _Look], label: str
+    curves: Mapping[str, series.Curve],
+    own: Mapping[str, float],
+    looks: Mapping[str, _Look],
+    label: str,
 ) -> Figure | None:
     """Draw the metric against the number of gradient steps of the adaptation."""
-    return _by_count(
-        "steps", "Adaptation steps", "gradient steps of the adaptation", curves, looks, label
-    )
+    axis = "gradient steps of the adaptation"
+    return _by_count("steps", "Adaptation steps", axis, curves, own, looks, label)
 
 
 def _shots(
     curves: Mapping[str, series.Curve], looks: Mapping[str, _Look], label: str
 ) -> Figure | None:
     """Draw the metric against the size of the support."""
-    return _by_count("shots", "Shots", "support examples (shots)", curves, looks, label)
+    return _by_count("shots", "Shots", "support examples (shots)", curves, {}, looks, label)
 
 
 def _by_count(
@@ -238,6 +240,7 @@ def _by_count(
     title: str,
     axis: str,
     curves: Mapping[str, series.Curve],
+    ringed: Mapping[str, float],
     looks: Mapping[str, _Look],
     label: str,
 ) -> Figure | None:
@@ -250,7 +253,13 @@ def _by_count(
         for strategy, curve in curves.items():
             places = np.array([counts.index(count) for count in curve.x], dtype=float)
             moved = series.Curve(places, curve.mean, curve.low, curve.high)
-            _line(axes, strategy, moved, looks[strategy], every=1)
+            look = looks[strategy]
+            _line(axes, strategy, moved, look, every=1)
+            for position in np.flatnonzero(curve.x == ringed.get(strategy, np.nan)):
+                axes.plot(
+                    places[position], curve.mean[position], "o", color=look.colour,
+                    markerfacecolor="none", markersize=11, markeredgewidth=1.2,
+                )  # fmt: skip
         axes.set_xticks(range(len(counts)), [words.count(count) for count in counts])
         axes.set_xlabel(axis)
         axes.set_ylabel(label)
@@ -374,6 +383,8 @@ def _figure(
         paint(canvas.add_subplot())
         if looks:
             _legend(canvas, looks, lines, columns)
+        canvas.draw_without_rendering()
+        canvas.set_layout_engine("none")  # it is laid out; once is enough for both files
         drawing, pixels = io.StringIO(), io.BytesIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         canvas.savefig(drawing, format="svg", metadata=nothing)

@@ -29,7 +29,7 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["minus"] = _with_minus_signs
+    environment.filters["typeset"] = _typeset
     drawn: dict[str, list[Any]] = {}
     for figure in figures:
         drawn.setdefault(figure.section, []).append((figure, Markup(figure.svg)))
@@ -115,8 +115,9 @@ def _facts(material: Material) -> dict[str, str]:
     return facts
 
 
-def _with_minus_signs(text: str) -> str:
-    """Return a text whose numbers have a minus sign where they had a hyphen."""
+def _typeset(text: str) -> str:
+    """Return a text whose numbers have minus signs and are not parted from their per cent sign."""
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
     return re.sub(r"(?<![\w-])-(?=[\d.])", "\N{MINUS SIGN}", text)
 
 

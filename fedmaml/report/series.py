@@ -146,6 +146,12 @@ def own_steps(run: Run) -> int | None:
     return None
 
 
+def own_steps_of(material: Material) -> dict[str, float]:
+    """Return `own_steps` of every line."""
+    steps = {name: own_steps(runs[0]) for name, runs in material.runs.items()}
+    return {name: float(count) for name, count in steps.items() if count is not None}
+
+
 def spreads(material: Material) -> dict[str, Spread]:
     """Return how the metric after adaptation differs between clients."""
     column = f"{material.metric.name}:after"
