@@ -54,7 +54,7 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
         audit_findings=findings,
         audit_missing=without_audit,
         runs=tables.runs(material),
-        command=repeating.compare_command(material),
+        command=repeating.compare_command(material).replace(" --", " \\\n    --"),
         configurations=repeating.configurations(material),
         versions=_versions(material),
     )
@@ -78,10 +78,10 @@ def headline(material: Material) -> str:
 
 def _negative(material: Material) -> bool:
     """Return whether meta-learning was compared and found not to be better."""
-    made = material.comparison
-    return made is not None and not any(
-        row.verdict == "better" for row in made.rows if row.strategy not in NOT_META
-    )
+    if material.comparison is None:
+        return False
+    verdicts = [row.verdict for row in material.comparison.rows if row.strategy not in NOT_META]
+    return bool(verdicts) and "better" not in verdicts
 
 
 def _facts(material: Material) -> dict[str, str]:

@@ -20,7 +20,7 @@ SETTINGS = {
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of local, FedAvg and FOMAML; tests copy what they change."""
     out = tmp_path_factory.mktemp("compared")
-    run_all(plan("digits", ["fomaml"], 2, [SETTINGS], 3), out)
+    run_all(plan("digits", ["fomaml"], 2, [SETTINGS], 2), out)
     return out
 
 

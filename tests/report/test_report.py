@@ -63,6 +63,7 @@ def test_answer_comes_first_and_says_that_meta_learning_is_not_better(page: str)
     words = text_of(page[page.index("<body>") :])
     headline = "No meta-learning strategy is significantly better than fine-tuned FedAvg."
     assert words.startswith(f"fedmaml report · digits {headline}")
+    assert "how large an advantage could still be hidden" in words
     for sentence in (
         "fomaml is not distinguishable from fine-tuned FedAvg: accuracy",
         "2 seeds are",
@@ -150,6 +151,12 @@ def test_no_command_is_told_that_would_make_other_runs(compared: Path, tmp_path:
     material = read([tmp_path])
     assert compare_command(material) == ""  # inner.lr is another in FedAvg
     assert "makes all of these runs again" not in text_of(render(material, []))
+
+
+def test_baselines_alone_give_a_headline_of_their_own(compared: Path) -> None:
+    words = text_of(render(read([compared / "fedavg", compared / "local"]), []))
+    assert "No meta-learning strategy was compared with fine-tuned FedAvg." in words
+    assert "how large an advantage could still be hidden" not in words
 
 
 def test_the_settings_on_the_page_give_the_run_again(compared: Path, page: str) -> None:
@@ -270,7 +277,7 @@ def test_missing_libraries_are_named(
 
 
 def test_nothing_is_overwritten_without_force(compared: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(compared / "fomaml" / "seed0", tmp_path / "run")
+    run = shutil.copytree(compared / "local" / "seed0", tmp_path / "run")
     (run / "figures").mkdir()
     stale, own = run / "figures" / "differences.svg", run / "figures" / "own.svg"
     stale.write_text("of an earlier report")
