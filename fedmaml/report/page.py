@@ -33,7 +33,6 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
     drawn: dict[str, list[Any]] = {}
     for figure in figures:
         drawn.setdefault(figure.section, []).append((figure, Markup(figure.svg)))
-    checked, findings, without_audit = tables.audit(material)
     return environment.get_template("page.html.j2").render(
         material=material,
         comparison=material.comparison,
@@ -50,9 +49,7 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
         rejected_count=sum(
             run.summary["rejected_replies"] for runs in material.runs.values() for run in runs
         ),
-        audit_checked=checked,
-        audit_findings=findings,
-        audit_missing=without_audit,
+        audit=tables.audit(material),
         runs=tables.runs(material),
         command=repeating.compare_command(material).replace(" --", " \\\n    --"),
         configurations=repeating.configurations(material),

@@ -40,6 +40,25 @@ class Table:
     text_columns: tuple[int, ...] = (0,)
 
 
+@dataclass(frozen=True)
+class Audited:
+    """What the leakage audits of all runs say.
+
+    Attributes:
+        checked: What was looked at.
+        not_checked: What could not be looked at, and why.
+        without: Runs that hold no audit.
+        findings: What was found; None if nothing was.
+        alarming: Whether a finding is more than a note.
+    """
+
+    checked: tuple[str, ...]
+    not_checked: tuple[str, ...]
+    without: tuple[str, ...]
+    findings: Table | None
+    alarming: bool
+
+
 def comparison(made: Comparison) -> Table:
     """Return the headline table: one row per strategy, with its verdict."""
     rows = []
@@ -61,7 +80,7 @@ def comparison(made: Comparison) -> Table:
             )
         )
     return Table(
-        "Test clients, after the last round",
+        "Means over test clients and seeds, after training",
         ("strategy", "rounds", "before adapting", "after", "minus FedAvg", "95 % interval", "p",
          "verdict"),
         tuple(rows),
@@ -154,7 +173,7 @@ def cost(material: Material) -> Table:
     return Table(
         "Training only; the first four columns are of one client in one round",
         ("strategy", "received", "sent", "operations", "memory", "payload, all", "operations, all",
-         "clients, s/round", "server, s/round", "energy"),
+         "clients, s/round", "server, s/round", "energy of a run"),
         tuple(rows),
         (0, 9),
     )  # fmt: skip
@@ -187,9 +206,10 @@ def rejected(material: Material) -> Table | None:
     return Table("Updates that were left out", header, tuple(rows), (0, 1, 2, 3)) if rows else None
 
 
-def audit(material: Material) -> tuple[list[str], Table | None, list[str]]:
-    """Return what the leakage audit checked, what it found, and which runs have none."""
+def audit(material: Material) -> Audited:
+    """Return what the leakage audits of the runs say, if the runs hold any."""
     checked: dict[str, None] = {}
+    not_checked: dict[str, None] = {}
     without: list[str] = []
     rows: Counter[tuple[str, ...]] = Counter()
     for name, runs in material.runs.items():
@@ -199,16 +219,16 @@ def audit(material: Material) -> tuple[list[str], Table | None, list[str]]:
                 without.append(f"{name}, seed {run.table['seed']}")
                 continue
             checked |= dict.fromkeys(map(_words, audited.get("checked", [])))
+            for entry in audited.get("not_checked", []):
+                not_checked[f"{_words(entry)} ({entry.get('why', 'no reason given')})"] = None
             for finding in audited.get("findings", []):
-                kind = str(finding.get("kind", "finding"))
-                rows[name, kind, str(finding.get("detail", ""))] += 1
-    table = Table(
-        "Findings",
-        ("strategy", "kind", "detail", "runs"),
-        tuple((*key, str(count)) for key, count in rows.items()),
-        (0, 1, 2),
-    )
-    return list(checked), table if rows else None, without
+                keys = ("severity", "kind", "detail", "cure")
+                rows[name, *(str(finding.get(key, "–")) for key in keys)] += 1
+    header = ("strategy", "severity", "kind", "what was found", "what to do", "runs")
+    lines = tuple((*key, str(count)) for key, count in rows.items())
+    table = Table("Findings", header, lines, (0, 1, 2, 3, 4)) if rows else None
+    alarming = any(row[1] != "note" for row in lines)
+    return Audited(tuple(checked), tuple(not_checked), tuple(without), table, alarming)
 
 
 def runs(material: Material) -> Table:
@@ -261,13 +281,9 @@ def _quantity(value: float | None, unit: str) -> str:
 
 
 def _energy(runs: Sequence[Run]) -> str:
-    """Return what the runs say of their energy: joules, or the words why there are none."""
-    told = [_at(run.summary.get("cost", {}), ["energy"]) for run in runs]
-    if all(isinstance(one, int | float) for one in told):
-        return scaled(float(np.mean(told)), "J")
-    return (
-        ", ".join(dict.fromkeys(str(one) for one in told if isinstance(one, str))) or "not measured"
-    )
+    """Return the mean energy of the runs; the words "not measured" unless all were measured."""
+    joules = _mean([_at(run.summary.get("cost", {}), ["energy", "joules"]) for run in runs])
+    return "not measured" if joules is None else scaled(joules, "J")
 
 
 def _words(value: Any) -> str:

@@ -204,8 +204,12 @@ def test_rejected_replies_and_audit_findings_are_told(compared: Path, tmp_path: 
     lines[1]["rejected"] = [rejection]
     (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     summary = json.loads((run / "summary.json").read_text())
-    audit = {"findings": [{"kind": "overlap", "detail": "2 examples", "clients": [1]}],
-             "checked": ["overlap", "duplicates"]}  # fmt: skip
+    finding = {"kind": "overlap", "severity": "leak", "detail": "2 examples", "cure": "split again"}
+    audit = {
+        "findings": [finding],
+        "checked": [{"kind": "overlap", "clients": 6}, "duplicates"],
+        "not_checked": [{"kind": "statistics", "why": "there are none"}],
+    }
     (run / "summary.json").write_text(json.dumps(summary | {"audit": audit, "rejected_replies": 2}))
     material = read([run])
     assert tables.rejected(material).rows == (
@@ -216,8 +220,20 @@ def test_rejected_replies_and_audit_findings_are_told(compared: Path, tmp_path: 
     words = text_of(page)
     assert "2 updates were left out of training" in words
     assert "The audit found something" in words
-    assert "Checked: overlap, duplicates." in words
+    row = ("fomaml", "leak", "overlap", "2 examples", "split again", "1")
+    assert tables.audit(material).findings.rows == (row,)
+    assert "Checked: overlap, duplicates. Not checked: statistics (there are none)." in words
     assert "These runs hold no audit." not in words
+
+
+def test_energy_is_told_where_all_runs_measured_it(compared: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(compared / "fomaml", tmp_path / "fomaml")
+    for joules, told in ((2000.0, "not measured"), (4000.0, "3 kJ")):
+        file = folder / f"seed{int(joules > 3000)}" / "summary.json"
+        summary = json.loads(file.read_text())
+        summary["cost"]["energy"] = {"joules": joules, "sensors": ["package-0"], "note": ""}
+        file.write_text(json.dumps(summary))
+        assert tables.cost(read([folder])).rows[0][-1] == told
 
 
 def test_a_clean_audit_says_so_and_names_runs_without_one(compared: Path, tmp_path: Path) -> None:
