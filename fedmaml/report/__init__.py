@@ -2,8 +2,9 @@
 
     reading       directories -> runs, and what may be concluded from them
     series        runs -> the numbers of every figure
-    figures       numbers -> SVG and PNG                    matplotlib
-    tables        runs -> the cells of every table
+    figures       numbers -> SVG and PNG, on a `canvas`     matplotlib
+    tables        runs -> the cells of tables
+    soundness     runs -> what was rejected, what audits say
     repeating     runs -> the commands that make them again
     page          all of it -> one HTML file                jinja2, page.html.j2, page.css
 
@@ -82,27 +83,35 @@ def write_report(
             f"a report needs {' and '.join(_NEEDED)}, and {' and '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} not installed: pip install 'fedmaml[report]'"
         )
-    from fedmaml.report.figures import draw
-    from fedmaml.report.page import headline, render
-    from fedmaml.report.reading import read
-
     page = _page_path(directories[0], out)
     folder = page.parent / _FOLDER
     _refuse_to_overwrite(page, folder, force)
     with _status(progress) as tell:
-        tell("reading the runs")
-        material = read(directories)
-        figures = []
-        for figure in draw(material):
-            figures.append(figure)
-            tell(f"{len(figures)} figures drawn")
-        files = {page: render(material, figures).encode()}
+        files, headline = _files_of(directories, page, folder, tell)
+    _write(files)
+    _remove_others(folder, files)
+    return Written(page, folder, tuple(files)[1:], headline)
+
+
+def _files_of(
+    directories: Sequence[Path], page: Path, folder: Path, tell: Callable[[str], None]
+) -> tuple[dict[Path, bytes], str]:
+    """Return the content of every file, the page first, and the answer in one line."""
+    from fedmaml.report.figures import draw
+    from fedmaml.report.page import headline, render
+    from fedmaml.report.reading import read
+
+    tell("reading the runs")
+    material = read(directories)
+    figures = []
+    for figure in draw(material):
+        figures.append(figure)
+        tell(f"{len(figures)} figures drawn")
+    files = {page: render(material, figures).encode()}
     for figure in figures:
         files[folder / f"{figure.name}.svg"] = figure.svg.encode()
         files[folder / f"{figure.name}.png"] = figure.png
-    _write(files)
-    _remove_others(folder, files)
-    return Written(page, folder, tuple(files)[1:], headline(material))
+    return files, headline(material)
 
 
 @contextmanager

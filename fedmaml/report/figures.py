@@ -1,25 +1,13 @@
-"""The figures of a report, drawn with matplotlib: the same bytes for the same runs.
+"""The figures of a report, drawn with matplotlib: the same bytes for the same runs."""
 
-Strategies are told apart by colour, line style and marker, so that nothing depends on colour; the
-colours are dark enough for white paper and differ in lightness for those who see fewer of them.
-"""
+from collections.abc import Iterator, Mapping, Sequence
 
-import io
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
-from types import MappingProxyType
-from typing import Any
-
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fedmaml.report import series, words
+from fedmaml.report.canvas import GREY, INK, Figure, Look, figure, line, looks_of
 from fedmaml.report.reading import Material
 from fedmaml.tables import scaled
 from fedmaml.verdicts import REFERENCE
@@ -30,70 +18,6 @@ NAMES = (
     "pareto-bytes", "pareto-flops", "steps", "shots", "clients",
 )  # fmt: skip
 """Of all figures there are, in the order of the page."""
-_WIDTH, _HEIGHT = 4.0, 2.9
-"""Inches: 288 points wide, so that letters are not made smaller on a phone of 390 pixels."""
-_DOTS_PER_INCH = 200
-_INK, _GREY, _FAINT = "#1c1c1c", "#6b6b6b", "#e3e3e3"
-_COLOURS = ("#0b5fa5", "#c2410c", "#0f766e", "#9d2f7f", "#8a6100", "#4b3fa8", "#a11d33", "#3f6212")
-_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
-_LINES = ("-", (0, (6, 2)), (0, (3, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (8, 2, 1, 2, 1, 2)))
-_STYLE: Any = {
-    "figure.dpi": 72,
-    "figure.constrained_layout.use": True,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "axes.labelsize": 10,
-    "axes.edgecolor": _GREY,
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _FAINT,
-    "grid.linewidth": 0.7,
-    "xtick.color": _GREY,
-    "ytick.color": _GREY,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
-    "legend.fontsize": 9.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.7,
-    "lines.markersize": 5,
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure, ready for page and file.
-
-    Attributes:
-        name: Of its files, without ending.
-        section: Where it stands on the page.
-        title: What it shows, in a few words.
-        alternative: What it shows, in words and numbers, for those who do not see it.
-        svg: The drawing, without XML declaration and with ids of its own.
-        png: The same as pixels.
-    """
-
-    name: str
-    section: str
-    title: str
-    alternative: str
-    svg: str
-    png: bytes
-
-
-@dataclass(frozen=True)
-class _Look:
-    colour: str
-    marker: str
-    line: Any
 
 
 def draw(material: Material) -> Iterator[Figure]:
@@ -102,7 +26,7 @@ def draw(material: Material) -> Iterator[Figure]:
 
 
 def _all(material: Material) -> Iterator[Figure | None]:
-    looks = _looks(list(material.runs))
+    looks = looks_of(list(material.runs))
     label, better = words.metric_label(material.metric), material.metric.better
     yield _differences(material, looks)
     for scale in series.SCALES:
@@ -121,7 +45,7 @@ def _all(material: Material) -> Iterator[Figure | None]:
 # --- one function per figure ------------------------------------------------------------------
 
 
-def _differences(material: Material, looks: Mapping[str, _Look]) -> Figure | None:
+def _differences(material: Material, looks: Mapping[str, Look]) -> Figure | None:
     """Draw the difference of every strategy to the reference, with its interval."""
     if material.comparison is None:
         return None
@@ -134,7 +58,7 @@ def _differences(material: Material, looks: Mapping[str, _Look]) -> Figure | Non
         return None
 
     def paint(axes: Axes) -> None:
-        axes.axvline(0, color=_INK, linewidth=1)
+        axes.axvline(0, color=INK, linewidth=1)
         for place, (row, difference) in enumerate(rows.items()):
             look = looks[row.strategy]
             if row.difference_ci95 is not None:
@@ -149,7 +73,7 @@ def _differences(material: Material, looks: Mapping[str, _Look]) -> Figure | Non
             fontsize=9.5,
         )
 
-    return _figure(
+    return figure(
         "differences", "answer", "Difference to fine-tuned FedAvg, 95 % intervals",
         words.differences([*reversed(rows)]), paint, height=1.2 + 0.34 * len(rows),
     )  # fmt: skip
@@ -159,7 +83,7 @@ def _learning(
     kind: str,
     scale: series.Scale,
     curves: Mapping[str, series.Curve],
-    looks: Mapping[str, _Look],
+    looks: Mapping[str, Look],
     label: str,
 ) -> Figure | None:
     """Draw a value over the course of training."""
@@ -169,14 +93,14 @@ def _learning(
 
     def paint(axes: Axes) -> None:
         for name, curve in curves.items():
-            _line(axes, name, curve, looks[name])
+            line(axes, name, curve, looks[name])
         _scale_axis(axes, scale)
         axes.set_ylabel(label)
         if kind == "loss" and _positive(curves) > 30:
             axes.set_yscale("log")
 
     what = label if kind == "validation" else "Training loss"
-    return _figure(
+    return figure(
         f"{kind}-{scale}", kind, f"{words.capital(what)} against {over}",
         words.curves(curves, over, label), paint, looks={n: looks[n] for n in curves},
     )  # fmt: skip
@@ -185,7 +109,7 @@ def _learning(
 def _pareto(
     scale: str,
     points: Mapping[str, tuple[float, float]],
-    looks: Mapping[str, _Look],
+    looks: Mapping[str, Look],
     label: str,
     better: str,
 ) -> Figure | None:
@@ -197,7 +121,7 @@ def _pareto(
 
     def paint(axes: Axes) -> None:
         x, y = np.array([points[name] for name in best]).T
-        axes.step(x, y, where="post", color=_GREY, linewidth=1, linestyle="--", zorder=1)
+        axes.step(x, y, where="post", color=GREY, linewidth=1, linestyle="--", zorder=1)
         for name, (cost, value) in points.items():
             look = looks[name]
             inside = look.colour if name in best else "white"
@@ -210,7 +134,7 @@ def _pareto(
         axes.margins(0.09, 0.12)
 
     unit = "bytes sent and received" if scale == "bytes" else "operations"
-    return _figure(
+    return figure(
         f"pareto-{scale}", "pareto", f"{words.capital(label)} against {unit} of training",
         words.pareto(points, best, scale), paint,
         looks={name: looks[name] for name in points}, lines=False,
@@ -220,7 +144,7 @@ def _pareto(
 def _steps(
     curves: Mapping[str, series.Curve],
     own: Mapping[str, float],
-    looks: Mapping[str, _Look],
+    looks: Mapping[str, Look],
     label: str,
 ) -> Figure | None:
     """Draw the metric against the number of gradient steps of the adaptation."""
@@ -229,7 +153,7 @@ def _steps(
 
 
 def _shots(
-    curves: Mapping[str, series.Curve], looks: Mapping[str, _Look], label: str
+    curves: Mapping[str, series.Curve], looks: Mapping[str, Look], label: str
 ) -> Figure | None:
     """Draw the metric against the size of the support."""
     return _by_count("shots", "Shots", "support examples (shots)", curves, {}, looks, label)
@@ -241,7 +165,7 @@ def _by_count(
     axis: str,
     curves: Mapping[str, series.Curve],
     ringed: Mapping[str, float],
-    looks: Mapping[str, _Look],
+    looks: Mapping[str, Look],
     label: str,
 ) -> Figure | None:
     """Draw the metric against counts, one place for each: 0, 1, 5, 30 lie too far apart."""
@@ -254,7 +178,7 @@ def _by_count(
             places = np.array([counts.index(count) for count in curve.x], dtype=float)
             moved = series.Curve(places, curve.mean, curve.low, curve.high)
             look = looks[strategy]
-            _line(axes, strategy, moved, look, every=1)
+            line(axes, strategy, moved, look, every=1)
             for position in np.flatnonzero(curve.x == ringed.get(strategy, np.nan)):
                 axes.plot(
                     places[position], curve.mean[position], "o", color=look.colour,
@@ -264,14 +188,14 @@ def _by_count(
         axes.set_xlabel(axis)
         axes.set_ylabel(label)
 
-    return _figure(
+    return figure(
         name, "adaptation", f"{words.capital(label)} against {title.lower()}",
         words.curves(curves, axis, label), paint, looks={n: looks[n] for n in curves},
     )  # fmt: skip
 
 
 def _clients(
-    spreads: Mapping[str, series.Spread], looks: Mapping[str, _Look], label: str
+    spreads: Mapping[str, series.Spread], looks: Mapping[str, Look], label: str
 ) -> Figure | None:
     """Draw how the metric is spread over the test clients."""
     if not spreads or max(len(spread.values) for spread in spreads.values()) < 3:
@@ -303,34 +227,13 @@ def _clients(
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"{label} of a test client, after adaptation")
 
-    return _figure(
+    return figure(
         "clients", "clients", f"{words.capital(label)} from client to client",
         words.clients(spreads), paint, height=1.1 + 0.42 * len(names),
     )  # fmt: skip
 
 
-# --- what they share --------------------------------------------------------------------------
-
-
-def _looks(names: Sequence[str]) -> dict[str, _Look]:
-    """Return how each strategy is drawn: the baselines in grey and black, always alike."""
-    looks = {"local": _Look(_GREY, "o", ":"), REFERENCE: _Look(_INK, "o", "-")}
-    for position, name in enumerate(name for name in names if name not in looks):
-        looks[name] = _Look(
-            _COLOURS[position % len(_COLOURS)],
-            _MARKERS[position % len(_MARKERS)],
-            _LINES[(position + (REFERENCE in names)) % len(_LINES)],
-        )
-    return looks
-
-
-def _line(axes: Axes, name: str, curve: series.Curve, look: _Look, every: int = 0) -> None:
-    every = every or max(1, len(curve.x) // 6)
-    axes.fill_between(curve.x, curve.low, curve.high, color=look.colour, alpha=0.11, linewidth=0)
-    axes.plot(
-        curve.x, curve.mean, color=look.colour, linestyle=look.line, marker=look.marker,
-        markevery=every, label=name,
-    )  # fmt: skip
+# --- axes --------------------------------------------------------------------------------------
 
 
 def _scale_axis(axes: Axes, scale: series.Scale) -> None:
@@ -360,61 +263,3 @@ def _positive(curves: Mapping[str, series.Curve]) -> float:
     values = np.concatenate([curve.mean for curve in curves.values()])
     values = values[np.isfinite(values)]
     return float(values.max() / values.min()) if len(values) and values.min() > 0 else 0.0
-
-
-def _figure(
-    name: str,
-    section: str,
-    title: str,
-    alternative: str,
-    paint: Callable[[Axes], None],
-    *,
-    looks: Mapping[str, _Look] = MappingProxyType({}),
-    lines: bool = True,
-    height: float = _HEIGHT,
-) -> Figure:
-    """Draw on a fresh canvas, with a legend above it for the looks that are named."""
-    with mpl.rc_context():
-        mpl.rcdefaults()  # nobody's own matplotlibrc
-        mpl.rcParams.update(_STYLE | {"svg.hashsalt": f"fedmaml {name}"})
-        columns = 3 if max(map(len, looks), default=0) <= 10 else 1
-        legend_rows = -(-len(looks) // columns)
-        canvas = Canvas(figsize=(_WIDTH, height + 0.2 * legend_rows))
-        paint(canvas.add_subplot())
-        if looks:
-            _legend(canvas, looks, lines, columns)
-        canvas.draw_without_rendering()
-        canvas.set_layout_engine("none")  # it is laid out; once is enough for both files
-        drawing, pixels = io.StringIO(), io.BytesIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        canvas.savefig(drawing, format="svg", metadata=nothing)
-        canvas.savefig(pixels, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    svg = _own_ids(drawing.getvalue(), name, title, alternative)
-    return Figure(name, section, title, alternative, svg, pixels.getvalue())
-
-
-def _legend(canvas: Canvas, looks: Mapping[str, _Look], lines: bool, columns: int) -> None:
-    """Put a legend above the axes, to be read line by line."""
-    handles = [
-        Line2D(
-            [], [], color=look.colour, marker=look.marker, label=strategy,
-            linestyle=look.line if lines else "none",
-        )
-        for strategy, look in looks.items()
-    ]  # fmt: skip
-    by_column = [handle for column in range(columns) for handle in handles[column::columns]]
-    canvas.legend(
-        handles=by_column, loc="outside upper left", ncols=columns, handlelength=2.4,
-        columnspacing=1.1, handletextpad=0.5, borderaxespad=0.2,
-    )  # fmt: skip
-
-
-def _own_ids(drawing: str, name: str, title: str, alternative: str) -> str:
-    """Make a drawing fit to stand in a page with others: no ids in common, and words for it."""
-    svg = drawing[drawing.index("<svg") :]
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
-    head, _, body = svg.partition(">")
-    label = escape(f"{title}. {alternative}")
-    return f'{head} role="img" aria-label="{label}">\n<title>{escape(title)}</title>{body}'

@@ -8,8 +8,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from fedmaml.conclusions import NOT_META
-from fedmaml.report import repeating, series, tables, words
-from fedmaml.report.figures import Figure
+from fedmaml.report import repeating, series, soundness, tables, words
+from fedmaml.report.canvas import Figure
 from fedmaml.report.reading import Material
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.verdicts import number
@@ -45,11 +45,11 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
         further=tables.further_metrics(material),
         distribution=tables.distribution(series.spreads(material)),
         cost=tables.cost(material),
-        rejected=tables.rejected(material),
+        rejected=soundness.rejected(material),
         rejected_count=sum(
             run.summary["rejected_replies"] for runs in material.runs.values() for run in runs
         ),
-        audit=tables.audit(material),
+        audit=soundness.audit(material),
         runs=tables.runs(material),
         command=repeating.compare_command(material).replace(" --", " \\\n    --"),
         configurations=repeating.configurations(material),

@@ -11,15 +11,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from fedmaml import report
+from fedmaml.cli import app
 from fedmaml.comparing import plan, run_all
 from fedmaml.config import load_toml, parse_assignment, resolve
 from fedmaml.core.errors import ConfigurationError, NotComparableError, RunDirectoryError
-from fedmaml.report import Written, figures, tables, write_report
+from fedmaml.report import Written, figures, soundness, tables, write_report
 from fedmaml.report.page import render
 from fedmaml.report.reading import find_runs, read
 from fedmaml.report.repeating import compare_command
+from tests.report.conftest import SETTINGS
 
 COMMAND = [sys.executable, "-m", "fedmaml.cli"]
 
@@ -212,7 +215,7 @@ def test_rejected_replies_and_audit_findings_are_told(compared: Path, tmp_path: 
     }
     (run / "summary.json").write_text(json.dumps(summary | {"audit": audit, "rejected_replies": 2}))
     material = read([run])
-    assert tables.rejected(material).rows == (
+    assert soundness.rejected(material).rows == (
         ("fomaml", "NONFINITE", "the update holds NaN or infinity", "<b>nan</b>", "2", "1"),
     )
     page = render(material, [])
@@ -221,7 +224,7 @@ def test_rejected_replies_and_audit_findings_are_told(compared: Path, tmp_path: 
     assert "2 updates were left out of training" in words
     assert "The audit found something" in words
     row = ("fomaml", "leak", "overlap", "2 examples", "split again", "1")
-    assert tables.audit(material).findings.rows == (row,)
+    assert soundness.audit(material).findings.rows == (row,)
     assert "Checked: overlap, duplicates. Not checked: statistics (there are none)." in words
     assert "These runs hold no audit." not in words
 
@@ -290,6 +293,22 @@ def test_missing_libraries_are_named(
     message = r"no_such_library is not installed: pip install 'fedmaml\[report\]'"
     with pytest.raises(ConfigurationError, match=message):
         write_report([compared], tmp_path)
+
+
+def test_compare_says_why_there_is_no_report(
+    compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_NEEDED", ("no_such_library",))
+    arguments = ["compare", "digits", "--strategies", "fomaml", "--seeds", "2", "--rounds", "2"]
+    for key, value in SETTINGS.items():
+        arguments += ["--set", f"{key}={value}"]
+    out = shutil.copytree(compared, tmp_path / "c")
+    done = CliRunner().invoke(app, [*arguments, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    wanted = "No report: no_such_library not installed (pip install 'fedmaml[report]')"
+    assert done.output.splitlines()[-1] == wanted
+    assert (out / "comparison.md").exists()
+    assert not (out / "report.html").exists()
 
 
 def test_nothing_is_overwritten_without_force(compared: Path, tmp_path: Path) -> None:
