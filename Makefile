@@ -16,6 +16,7 @@ demo: $(VENV)/.installed  ## install, then compare local training, FedAvg and FO
 	$(BIN)/fedmaml run digits --strategy fomaml --out runs/demo/fomaml
 	@echo
 	@$(BIN)/fedmaml show runs/demo/local runs/demo/fedavg runs/demo/fomaml
+	@$(BIN)/fedmaml report runs/demo
 
 test: $(VENV)/.installed  ## install, then run the default tests
 	$(BIN)/python -m pytest

@@ -6,12 +6,14 @@ Help must come at once, so whatever imports torch or Flower is imported inside t
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from fedmaml.conclusions import Comparison
     from fedmaml.config import RunConfig
 
 app = typer.Typer(
@@ -291,11 +293,42 @@ def compare(
         planned = comparing.tuned(planned, found)
     comparing.run_all(planned, folder, force=force, progress=not as_json)
     comparison = comparing.compare(planned, folder, found)
+    words = comparing.command(scenario, names, seeds, layers, rounds, equal, tune)
+    comparison = replace(comparison, command=words)
     paths = write_files(comparison, folder)
+    runs = comparing.directories(planned, folder)
+    page = _report_of(runs, comparison, folder / "report.html", as_json)
     if as_json:
         print(json.dumps(as_table(comparison)))
     else:
         print_comparison(comparison, paths)
+        print(page)
+
+
+@app.command()
+def report(
+    directories: Annotated[
+        list[Path], typer.Argument(help="Run directories, or folders of them.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The page. (default: report.html in the first directory)")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a report.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make one HTML page of finished runs: the answer, figures, tables, how to repeat it.
+
+    The figures are also written as SVG and PNG, to a folder beside the page.
+    Needs the extra fedmaml[report].
+    """
+    from fedmaml.report import write_report
+
+    written = write_report(directories, out, force=force, progress=not as_json)
+    if as_json:
+        print(json.dumps(written.to_json()))
+    else:
+        print(written.headline)
+        print(f"{written.page}, and {len(written.figures)} figures in {written.folder}")
 
 
 @app.command()
@@ -474,6 +507,16 @@ def _resolved(
     layers: list[dict[str, Any]] = [load_toml(path)] if path else []
     layers += [parse_assignment(text) for text in settings or []]
     return resolve(*layers, options)
+
+
+def _report_of(directories: list[Path], comparison: "Comparison", page: Path, as_json: bool) -> str:
+    """Write the report of a comparison, and say where; or why there is none."""
+    from fedmaml.report import missing_libraries, write_report
+
+    if missing := missing_libraries():
+        return f"No report: {', '.join(missing)} not installed (pip install 'fedmaml[report]')"
+    written = write_report(directories, page, comparison, force=True, progress=not as_json)
+    return f"Report: {written.page}"
 
 
 def _first_line(module: str) -> str:

@@ -6,7 +6,9 @@ run_all    configurations -> run directories DIR/<strategy>/seed<k>  complete on
 compare    run directories -> what may be concluded from them, see `conclusions`
 """
 
+import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -185,6 +187,34 @@ def refuse_single_run(out: Path) -> None:
 def run_path(config: RunConfig, out: Path) -> Path:
     """Return the run directory of one run of a comparison."""
     return out / config.strategy / f"seed{config.seed}"
+
+
+def directories(planned: Plan, out: Path) -> list[Path]:
+    """Return the run directories of a comparison."""
+    return [run_path(config, out) for configs in planned.runs.values() for config in configs]
+
+
+def command(
+    scenario: str,
+    strategies: Sequence[str],
+    seeds: int,
+    layers: Sequence[Flat],
+    rounds: int | None,
+    equal: str | None,
+    trials: int | None,
+) -> str:
+    """Return the command that makes a comparison, without where it is written to."""
+    given = {key: value for layer in layers for key, value in layer.items() if key != "data_dir"}
+    options = {
+        "strategies": ",".join(strategies), "seeds": seeds, "rounds": rounds, "equal": equal,
+        "tune": trials,
+    }  # fmt: skip
+    words = ["fedmaml", "compare", scenario]
+    for name, value in options.items():
+        words += [] if value is None else [f"--{name}", str(value)]
+    for key, value in given.items():
+        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    return shlex.join(words)
 
 
 # --- read -------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ class Comparison:
         pairs: Every two strategies other than the reference.
         equal: What all strategies got the same amount of, see `fedmaml.terms`; "" if not known.
         tuning: Strategy -> what tuning found; empty if nothing was tuned.
+        command: What makes all of it again; "" if that is not known.
     """
 
     scenario: str
@@ -67,6 +68,7 @@ class Comparison:
     pairs: tuple[Pair, ...] = ()
     equal: str = ""
     tuning: dict[str, Tuned] = field(default_factory=dict)
+    command: str = ""
 
 
 # --- read -------------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ def _check_comparable(runs: Runs, tables: Mapping[str, Sequence[Mapping[str, Any
     if REFERENCE not in runs:
         raise NotComparableError(
             f"there is no run of {REFERENCE}, which every strategy is held against; there are "
-            f"{', '.join(runs)}. `fedmaml compare` always runs it"
+            f"{', '.join(runs)}; the command fedmaml compare always runs it"
         )
     wanted = list(runs[REFERENCE])
     one = tables[REFERENCE][0]

@@ -51,6 +51,8 @@ class Evaluation:
         split: Whose clients are judged at the end: "test", or "validation", which leaves the test
             clients unseen while settings are tuned.
         steps: Further numbers of adaptation steps at which the test clients are judged.
+        shots: Smaller supports on which the test clients are judged: so many examples of each
+            class, where the problem has classes; else so many in all.
         largest: At most so many validation clients, the first ones.
     """
 
@@ -58,6 +60,7 @@ class Evaluation:
     choose: Literal["last", "best"] = "last"
     split: Literal["test", "validation"] = "test"
     steps: tuple[Annotated[int, Ge(0), Le(10_000)], ...] = ()
+    shots: tuple[Annotated[int, Gt(0), Le(10_000)], ...] = ()
     largest: Annotated[int, Gt(0)] = 100
 
 
@@ -145,7 +148,8 @@ class RunConfig:
     def to_table(self) -> dict[str, Any]:
         """Return nested plain values, as in a TOML file; `resolve` of them gives this config."""
         table = dataclasses.asdict(self)
-        table["evaluation"]["steps"] = list(self.evaluation.steps)
+        for name in ("steps", "shots"):
+            table["evaluation"][name] = list(getattr(self.evaluation, name))
         options: dict[str, Any] = table.pop("options")
         return table | options
 

@@ -5,6 +5,8 @@ import math
 import os
 from collections.abc import Callable
 
+import torch
+
 from fedmaml import native
 from fedmaml.client.diagnosis import (
     changed_buffers,
@@ -18,7 +20,7 @@ from fedmaml.client.workbench import find_device
 from fedmaml.config import RunConfig
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError, FedmamlError
-from fedmaml.core.learner import on_device
+from fedmaml.core.learner import Learner, on_device
 from fedmaml.core.params import Params, to_device
 from fedmaml.core.tasks import Task, TaskGroup, cast, first_task, stack
 from fedmaml.messages.train import Form
@@ -60,6 +62,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
                     strategy.client_update(learner, meta, memory, task)
                 else:
                     strategy.adapt(learner, meta, memory, task.support)(task.query.x)
+                    _check_shots(config, learner, task)
     except FedmamlError:
         raise
     except Exception as error:
@@ -155,6 +158,20 @@ def _tip(config: RunConfig, job: Job, chosen: Plan, training_clients: int) -> st
     if saved <= 0:
         return ""
     return f"--engine compiled would take about {saved:.0f} s less of the CPU, compiling included"
+
+
+def _check_shots(config: RunConfig, learner: Learner, task: Task) -> None:
+    """Refuse to judge on more support than there is."""
+    classes, most = learner.problem.classes, len(task.support.y)
+    if classes is not None:
+        most = int(torch.bincount(task.support.y, minlength=classes).max())
+    for count in config.evaluation.shots:
+        if count > most:
+            each = "" if classes is None else " of a class"
+            raise ConfigurationError(
+                f"evaluation.shots = {list(config.evaluation.shots)}: the first test client of "
+                f"{config.scenario!r} has {most} support examples{each}; allowed: 1 to {most}"
+            )
 
 
 def _check_workers(config: RunConfig, engine_batch: int, training_clients: int) -> None:

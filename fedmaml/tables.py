@@ -111,23 +111,23 @@ def estimate_table(estimate: Mapping[str, Any]) -> None:
         ("messages up", "message_bytes_up", "B"),
         ("operations", "flops", "FLOP"),
     ):
-        cells = [_scaled(amount[key], unit) if unit else f"{amount[key]:,}"
+        cells = [scaled(amount[key], unit) if unit else f"{amount[key]:,}"
                  for amount in columns.values()]  # fmt: skip
         table.add_row(label, *cells)
     seconds = estimate["seconds"]
     if seconds:
         each = seconds["round_clients"] + seconds["round_server"]
-        total, evaluations = (_scaled(seconds[name], "s") for name in ("total", "evaluations"))
-        table.add_row("seconds", total, _scaled(each, "s"), "", evaluations)
+        total, evaluations = (scaled(seconds[name], "s") for name in ("total", "evaluations"))
+        table.add_row("seconds", total, scaled(each, "s"), "", evaluations)
     _console.print(table)
     _console.print(f"engine {escape(estimate['engine'])}")
-    _console.print(f"memory of a client's update {_scaled(estimate['peak_bytes'], 'B')}")
+    _console.print(f"memory of a client's update {scaled(estimate['peak_bytes'], 'B')}")
     if seconds and seconds["peak_process_bytes"]:
         mebibytes = seconds["peak_process_bytes"] / 2**20
         _console.print(f"largest memory of the process {mebibytes:,.0f} MiB")
     note = (
         f"run: training; its seconds are those of the whole run, with start "
-        f"({_scaled(seconds['start'], 's')}), first round ({_scaled(seconds['first_round'], 's')}) "
+        f"({scaled(seconds['start'], 's')}), first round ({scaled(seconds['first_round'], 's')}) "
         "and evaluations."
         if seconds
         else "run: training. Nothing was timed."
@@ -159,15 +159,15 @@ def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
         cost[name] for name in ("per_client_and_round", "per_message", "seconds_per_round")
     )
     _console.print(
-        f"{name}: a client receives {_scaled(each['payload_bytes_down'], 'B')} and sends "
-        f"{_scaled(each['payload_bytes_up'], 'B')} a round; a node's "
-        f"messages have {_scaled(message['bytes_down'], 'B')} down and "
-        f"{_scaled(message['bytes_up'], 'B')} up"
+        f"{name}: a client receives {scaled(each['payload_bytes_down'], 'B')} and sends "
+        f"{scaled(each['payload_bytes_up'], 'B')} a round; a node's "
+        f"messages have {scaled(message['bytes_down'], 'B')} down and "
+        f"{scaled(message['bytes_up'], 'B')} up"
     )
     _console.print(
-        f"{name}: its update takes {_scaled(each['flops'], 'FLOP')} and "
-        f"{_scaled(each['peak_bytes'], 'B')} of memory; a round takes "
-        f"{_scaled(seconds['clients'], 's')} of clients, {_scaled(seconds['server'], 's')} of "
+        f"{name}: its update takes {scaled(each['flops'], 'FLOP')} and "
+        f"{scaled(each['peak_bytes'], 'B')} of memory; a round takes "
+        f"{scaled(seconds['clients'], 's')} of clients, {scaled(seconds['server'], 's')} of "
         f"server; energy {_energy(cost['energy'])}"
     )
 
@@ -177,8 +177,8 @@ def _socket_line(name: str, summary: Mapping[str, Any]) -> None:
     socket = summary.get("cost", {}).get("socket")
     if socket:
         told = [
-            f"{_scaled(socket[way]['total'], 'B')} {way}, of which "
-            f"{_scaled(socket[way]['objects'], 'B')} are messages"
+            f"{scaled(socket[way]['total'], 'B')} {way}, of which "
+            f"{scaled(socket[way]['objects'], 'B')} are messages"
             for way in ("down", "up")
         ]
         _console.print(f"{name}: sockets carried {'; '.join(told)}")
@@ -188,10 +188,10 @@ def _energy(energy: Mapping[str, Any] | str) -> str:
     """Return the joules of a run, or that they were not measured; runs of old have the words."""
     if isinstance(energy, str) or energy["joules"] is None:
         return "not measured"
-    return f"{_scaled(energy['joules'], 'J')} ({', '.join(energy['sensors'])})"
+    return f"{scaled(energy['joules'], 'J')} ({', '.join(energy['sensors'])})"
 
 
-def _scaled(value: float | None, unit: str) -> str:
+def scaled(value: float | None, unit: str) -> str:
     """Return a quantity with a decimal prefix: 12.3 kB."""
     if value is None:
         return "unknown " + unit
@@ -204,7 +204,7 @@ def _scaled(value: float | None, unit: str) -> str:
         ("m", 1e-3),
         ("µ", 1e-6),
     ):
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size:  # what rounds up to the next prefix has it
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
 
@@ -215,6 +215,9 @@ def _add_metric(table: Table, run: str, metric: Mapping[str, Any]) -> None:
     table.add_row(run, name, before, after, _interval(metric["ci95"]))
     for steps, values in metric.get("at_steps", {}).items():
         label = f"  after {steps} step{'s' if steps != '1' else ''}"
+        table.add_row("", label, "", _number(values["mean"]), _interval(values["ci95"]))
+    for shots, values in metric.get("at_shots", {}).items():
+        label = f"  after {shots} shot{'s' if shots != '1' else ''}"
         table.add_row("", label, "", _number(values["mean"]), _interval(values["ci95"]))
 
 
@@ -283,7 +286,7 @@ def _clock_of_profile(profile: str, rows: Sequence[ClockRow]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         cells = [row.seconds_link, row.seconds_device, row.seconds_per_round, row.seconds_total]
-        times = ["–" if value is None else _scaled(value, "s") for value in cells]
+        times = ["–" if value is None else scaled(value, "s") for value in cells]
         told = [] if row.target is None else _reached(row)
         table.add_row(escape(row.run), str(row.rounds), *times, *told)
     _console.print(table)
@@ -294,7 +297,7 @@ def _clock_of_profile(profile: str, rows: Sequence[ClockRow]) -> None:
 
 def _reached(row: ClockRow) -> list[str]:
     if row.seconds_to_target is not None:
-        return [_scaled(row.seconds_to_target, "s"), str(row.reached_round)]
+        return [scaled(row.seconds_to_target, "s"), str(row.reached_round)]
     return ["never" if row.best is None else f"never (best {row.best:.3f})", "–"]
 
 
@@ -306,7 +309,7 @@ def _first(rows: Sequence[ClockRow]) -> str:
         return f"No run reaches {goal} on validation clients"
     least = min(times.values())
     first = [run for run, seconds in times.items() if seconds == least]
-    return f"First to {goal}: {escape(', '.join(first))}, after {_scaled(least, 's')}"
+    return f"First to {goal}: {escape(', '.join(first))}, after {scaled(least, 's')}"
 
 
 def _title(summaries: Sequence[Mapping[str, Any]]) -> str:

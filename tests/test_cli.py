@@ -18,7 +18,7 @@ FAST = ["--rounds", "3", "--set", "task.test_clients=8"]
 def test_help_names_all_commands(tmp_path: Path) -> None:
     done = fedmaml("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for command in ("list", "run", "estimate", "compare", "audit", "clock", "show", "export"):
+    for command in ("list", "run", "estimate", "compare", "report", "audit", "clock", "show"):
         assert command in done.stdout
 
 

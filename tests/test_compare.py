@@ -315,11 +315,16 @@ def test_command_says_first_that_nothing_is_better_and_json_is_one_value(tmp_pat
     first = done.stdout.splitlines()[0]
     assert first == "No meta-learning strategy is significantly better than fine-tuned FedAvg."
     assert "6/6" in done.stderr
+    assert "Report: c/report.html" in done.stdout
+    page = (tmp_path / "c" / "report.html").read_text()
+    assert first in page
+    assert (tmp_path / "c" / "figures" / "differences.png").exists()
     files = {name: (tmp_path / "c" / name).read_bytes() for name in FILES}
     again = fedmaml("compare", *arguments, "--json", cwd=tmp_path)
     assert json.loads(again.stdout) == json.loads(files["comparison.json"])
     assert again.stderr == ""
     assert {name: (tmp_path / "c" / name).read_bytes() for name in FILES} == files
+    assert (tmp_path / "c" / "report.html").read_text() == page
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,12 @@ WRONG = [
         r"aggregation.malicious = 1",
     ),
     (["digits", "--set", "evaluation.steps=3"], r"evaluation.steps = 3: .*list"),
+    (["digits", "--set", "evaluation.shots=[0]"], r"evaluation.shots = 0: .*greater than 0"),
+    (
+        ["digits", "--set", "evaluation.shots=[1, 5]"],
+        r"evaluation.shots = \[1, 5\]: .*has 2 support examples of a class; allowed: 1 to 2",
+    ),
+    (["sinusoid", "--set", "evaluation.shots=[6]"], r"has 5 support examples; allowed: 1 to 5"),
     (["digits", "--workers", "0"], r"workers = 0: .*greater than or equal to 1"),
     (["digits", "--workers", "257"], r"workers = 257: .*less than or equal to 256"),
     (["digits", "--device", "tpu"], r"device = 'tpu': .*'cuda'"),

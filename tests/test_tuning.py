@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedmaml.comparing import Plan, compare, plan, run_all, tuned
+from fedmaml.comparing import Plan, command, compare, plan, run_all, tuned
 from fedmaml.comparison_tables import write_files
 from fedmaml.config import RunConfig, flatten_table, resolve
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
@@ -197,7 +198,8 @@ def test_the_same_command_says_the_same_twice_and_quietly(tmp_path: Path) -> Non
     found = tune(first(planned), planned.terms, 2, out)
     again = tuned(planned, found)
     run_all(again, out)
-    write_files(compare(again, out, found), out)
+    words = command("digits", ["protonet"], 1, [SMALL], 2, "flops", 2)
+    write_files(replace(compare(again, out, found), command=words), out)
     before = {path.name: path.read_bytes() for path in out.glob("*.*")}
     assert set(before) == {*(f"comparison.{e}" for e in ("md", "csv", "tex", "json")), "pairs.csv"}
     arguments = ["digits", "--strategies", "protonet", "--seeds", "1", "--rounds", "2", "--tune",
@@ -209,7 +211,7 @@ def test_the_same_command_says_the_same_twice_and_quietly(tmp_path: Path) -> Non
         capture_output=True, check=False, timeout=120,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert {path.name: path.read_bytes() for path in out.glob("*.*")} == before
+    assert {name: (out / name).read_bytes() for name in before} == before
     said = json.loads(done.stdout)
     assert said == json.loads(before["comparison.json"])
     assert set(said["tuning"]) == {"local", "fedavg", "protonet"}

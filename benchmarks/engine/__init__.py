@@ -12,7 +12,7 @@ What is missing is listed as not installed. To have all peers, none of which may
 that is there:
 
     pip install --no-deps higher==0.2.1 torchopt==0.7.3 optree graphviz
-    pip install 'fedmaml[ray,plots]'
+    pip install 'fedmaml[ray,report]'
 
     learn2learn 0.2.0 has no wheel for Python 3.11, and needs none of what does not build:
     pip download --no-binary learn2learn --no-deps learn2learn==0.2.0 && tar xf learn2learn-*.gz

@@ -1,5 +1,6 @@
 """How well adaptation works at a node's clients: metrics before and after."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -12,11 +13,11 @@ from fedmaml.client.costs import cost_of_judging
 from fedmaml.client.engines import Job, Memories
 from fedmaml.client.engines.base import batch_for_weights, select
 from fedmaml.client.engines.generic import apply
-from fedmaml.core.costs import Computation
+from fedmaml.core.costs import NO_COMPUTATION, Computation
 from fedmaml.core.learner import Learner
-from fedmaml.core.params import Params
+from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.records import Rejection
-from fedmaml.core.tasks import Task, TaskGroup
+from fedmaml.core.tasks import Task, TaskGroup, first_shots, group_by_shape, unstack
 from fedmaml.messages.evaluate import EvaluateReply, EvaluateRequest
 from fedmaml.strategies.base import MetaStrategy, adaptation_steps, with_adaptation_steps
 
@@ -61,12 +62,53 @@ def evaluate_chunk(
     memories: Memories,
 ) -> EvaluateReply:
     """Compute the metrics of clients that share a computation."""
-    stages = evaluation_stages(strategy, request.steps)
+    stages, job = evaluation_stages(strategy, request.steps), Job(strategy, learner, request.meta)
+    rejected: list[Rejection] = []
+    rows: dict[int, dict[str, float]] = {}
+    costs: dict[int, Computation] = {}
+    for groups in task_groups(request, tasks, learner, rejected):
+        for group in groups:
+            found = _rows(job, stages, group, memories, rejected, costs)
+            for count in request.shots:
+                left = select(group, [group.clients.index(client) for client in found])
+                more = _rows_at(count, job, left, memories, rejected, costs)
+                # A client whose computation raises is not judged at all.
+                found = {client: found[client] | more[client] for client in found if client in more}
+            rows |= found
+    return _judgement(rows, rejected, costs)
+
+
+def _rows_at(
+    count: int,
+    job: Job,
+    group: TaskGroup,
+    memories: Memories,
+    rejected: list[Rejection],
+    costs: dict[int, Computation],
+) -> dict[int, dict[str, float]]:
+    """Compute the metrics after adaptation on smaller supports; NaN at clients that have fewer."""
+    stage, problem = f"shots@{count}", job.learner.problem
+    smaller, rows = {}, {}
+    for client, task in unstack(group).items():
+        support = first_shots(task.support, count, problem.classes)
+        if support is None:
+            rows[client] = {f"{metric.name}:{stage}": math.nan for metric in problem.metrics}
+        else:
+            smaller[client] = Task(support, task.query)
+    for part in group_by_shape(smaller):
+        rows |= _rows(job, {stage: job.strategy}, part, memories, rejected, costs)
+    return rows
+
+
+def metrics_of(
+    learner: Learner, meta: MetaParams, stages: Mapping[str, MetaStrategy]
+) -> Callable[[Task, Params], dict[str, Tensor]]:
+    """Return the function (task, memory) -> ``"<metric>:<stage>"`` -> value."""
 
     def metrics(task: Task, memory: Params) -> dict[str, Tensor]:
         values = {}
         for stage, adapting in stages.items():
-            predictor = adapting.adapt(learner, request.meta, memory, task.support)
+            predictor = adapting.adapt(learner, meta, memory, task.support)
             prediction = predictor(task.query.x)
             sound = prediction.isfinite().all()
             for metric in learner.problem.metrics:
@@ -74,20 +116,28 @@ def evaluate_chunk(
                 values[f"{metric.name}:{stage}"] = torch.where(sound, value, metric.worst)
         return values
 
-    rejected: list[Rejection] = []
+    return metrics
+
+
+def _rows(
+    job: Job,
+    stages: Mapping[str, MetaStrategy],
+    group: TaskGroup,
+    memories: Memories,
+    rejected: list[Rejection],
+    costs: dict[int, Computation],
+) -> dict[int, dict[str, float]]:
+    """Return client -> values, without the clients whose computation raises; add up its cost."""
+    metrics = metrics_of(job.learner, job.meta, stages)
+    cost = cost_of_judging(job, stages, metrics, memories[group.clients[0]], group)
+    if cost is not None:
+        costs |= {client: cost + costs.get(client, NO_COMPUTATION) for client in group.clients}
     rows: dict[int, dict[str, float]] = {}
-    costs: dict[int, Computation] = {}
-    job = Job(strategy, learner, request.meta)
-    for groups in task_groups(request, tasks, learner, rejected):
-        for group in groups:
-            cost = cost_of_judging(job, stages, metrics, memories[group.clients[0]], group)
-            if cost is not None:
-                costs |= dict.fromkeys(group.clients, cost)
-            for clients, results in _judged(metrics, group, memories, rejected):
-                columns = {name: values.tolist() for name, values in results.items()}
-                for position, client in enumerate(clients):
-                    rows[client] = {name: column[position] for name, column in columns.items()}
-    return _judgement(rows, rejected, costs)
+    for clients, results in _judged(metrics, group, memories, rejected):
+        columns = {name: values.tolist() for name, values in results.items()}
+        for position, client in enumerate(clients):
+            rows[client] = {name: column[position] for name, column in columns.items()}
+    return rows
 
 
 def _judgement(

@@ -32,6 +32,13 @@ class Computation:
     flops: int
     peak_bytes: int
 
+    def __add__(self, then: "Computation") -> "Computation":
+        """Return what one computation after the other takes."""
+        return Computation(self.flops + then.flops, max(self.peak_bytes, then.peak_bytes))
+
+
+NO_COMPUTATION = Computation(0, 0)
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -117,6 +117,35 @@ def group_by_shape(tasks: Mapping[int, Task]) -> list[TaskGroup]:
     ]
 
 
+def unstack(group: TaskGroup) -> dict[int, Task]:
+    """Return the single tasks of a group by client."""
+    return {
+        client: Task(*(Batch(x[row], y[row]) for x, y in group.tasks))
+        for row, client in enumerate(group.clients)
+    }
+
+
+def first_shots(support: Batch, count: int, classes: int | None) -> Batch | None:
+    """Return the first examples of a support set: so many of each class, or in all.
+
+    Args:
+        support: Examples whose order is that of chance, within a class where there are classes.
+        count: How many, > 0.
+        classes: Number of classes, if the targets are class indices; else None.
+
+    Returns:
+        The examples in their order; None if there are fewer, of every class where there are
+        classes (a class may have fewer than another, or none).
+    """
+    x, y = support
+    if classes is None:
+        return Batch(x[:count], y[:count]) if len(y) >= count else None
+    rank = (y[:, None] == y).tril().sum(1)  # 1 for the first example of its class
+    if len(y) == 0 or int(rank.max()) < count:
+        return None
+    return Batch(x[rank <= count], y[rank <= count])
+
+
 def stack(tasks: Iterable[Task]) -> Task:
     """Stack tasks of equal shape along a new leading client axis."""
     supports, queries = zip(*tasks, strict=True)

@@ -29,6 +29,7 @@ class EvaluateRequest:
     Attributes:
         steps: Numbers of gradient steps at which adaptation is judged, besides 0 and the
             strategy's own.
+        shots: Sizes of smaller supports at which it is judged; see `core.tasks.first_shots`.
     """
 
     round: int
@@ -36,12 +37,13 @@ class EvaluateRequest:
     clients: tuple[int, ...]
     meta: MetaParams
     steps: tuple[int, ...] = ()
+    shots: tuple[int, ...] = ()
     common: Params = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EvaluateReply:
-    """Per client, ``values["<metric>:<stage>"]``; stages are before, after and after@N.
+    """Per client, ``values["<metric>:<stage>"]``; stages: before, after, after@N, shots@N.
 
     Attributes:
         computations: What judging each client took, all stages together; empty if it is not told.
@@ -62,6 +64,7 @@ def write_evaluate_request(request: EvaluateRequest) -> RecordDict:
             "split": request.split,
             "clients": list(request.clients),
             "steps": list(request.steps),
+            "shots": list(request.shots),
         }
     )
     common = pack({"common": request.common}) if request.common else None
@@ -77,6 +80,7 @@ def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
         clients=tuple(request["clients"]),  # type: ignore[arg-type]
         meta=unpack(content.array_records["meta"], content.config_records["layout"]),
         steps=tuple(request["steps"]),  # type: ignore[arg-type]
+        shots=tuple(request["shots"]),  # type: ignore[arg-type]
         common=read_common(content),
     )
 

@@ -109,5 +109,6 @@ def flower_strategy(config: RunConfig, problem: Problem, roll_call: RollCall) ->
         roll_call=roll_call,
         aggregator=robust_rule(config.aggregation),
         evaluation_steps=config.evaluation.steps,
+        evaluation_shots=config.evaluation.shots,
         compression=config.compression,
     )

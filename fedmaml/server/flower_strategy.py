@@ -82,6 +82,7 @@ class FlowerStrategy(Strategy):
         aggregator: A Flower strategy (FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan) whose
             ``aggregate_train`` replaces the weighted mean of the updates.
         evaluation_steps: Further numbers of adaptation steps to judge in evaluations.
+        evaluation_shots: Smaller supports to judge the test clients on.
         min_nodes: Without a roll call: how many nodes to wait for.
         patience: Seconds to wait for them.
         compression: How clients compress their updates.
@@ -97,6 +98,7 @@ class FlowerStrategy(Strategy):
         roll_call: RollCall | None = None,
         aggregator: Strategy | None = None,
         evaluation_steps: Sequence[int] = (),
+        evaluation_shots: Sequence[int] = (),
         min_nodes: int = 1,
         patience: float = 300.0,
         compression: Compression = NO_COMPRESSION,
@@ -111,6 +113,7 @@ class FlowerStrategy(Strategy):
         self._roll_call = roll_call
         self._aggregator = aggregator
         self._evaluation_steps = tuple(evaluation_steps)
+        self._evaluation_shots = tuple(evaluation_shots)
         self._min_nodes, self._patience = min_nodes, patience
         self._compression = compression
         self._numbers: dict[int, int] = {}
@@ -195,7 +198,13 @@ class FlowerStrategy(Strategy):
     ) -> list[Message]:
         """Return the requests that judge adaptation at some clients."""
         request = EvaluateRequest(
-            server_round, split, (), self.state.meta, self._evaluation_steps, roll_call.common
+            round=server_round,
+            split=split,
+            clients=(),
+            meta=self.state.meta,
+            steps=self._evaluation_steps,
+            shots=self._evaluation_shots if split == "test" else (),
+            common=roll_call.common,
         )
         self._evaluate_sent = []
         for node, placed in roll_call.place(split, clients).items():

@@ -147,11 +147,14 @@ def _metric_summary(metric: Metric, values: Mapping[str, Sequence[float]]) -> di
         if name.partition(":")[0] == metric.name
     }
     after, before = stages.get("after", []), stages.get("before", [])
-    at_steps = {
-        stage.removeprefix("after@"): {"mean": _mean(column), "ci95": bootstrap_interval(column)}
-        for stage, column in stages.items()
-        if stage.startswith("after@")
-    }
+    at_steps, at_shots = (
+        {
+            stage.removeprefix(prefix): {"mean": _mean(column), "ci95": bootstrap_interval(column)}
+            for stage, column in stages.items()
+            if stage.startswith(prefix)
+        }
+        for prefix in ("after@", "shots@")
+    )
     lost = {stage: diverged(column) for stage, column in stages.items() if diverged(column)}
     return {
         "name": metric.name,
@@ -162,6 +165,7 @@ def _metric_summary(metric: Metric, values: Mapping[str, Sequence[float]]) -> di
         "ci95": bootstrap_interval(after),
         "ci95_before": bootstrap_interval(before),
         **({"at_steps": at_steps} if at_steps else {}),
+        **({"at_shots": at_shots} if at_shots else {}),
         **({"diverged": lost} if lost else {}),
     }
 

@@ -60,6 +60,8 @@ class Scenario(ABC):
 
         Args:
             split: What the clients are asked for; "train" draws a split of its own for each round.
+                Otherwise the order of the support is that of chance (in classification, that
+                within each class), so that its first examples are a fair sample.
             clients: Client numbers from `clients`.
             round: From 1; ignored unless the split is "train".
             common: Totals of `statistics`.

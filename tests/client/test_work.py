@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,10 +13,10 @@ from fedmaml.core import seeding
 from fedmaml.core.aggregation import ExactSum
 from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import ACCURACY
-from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
+from fedmaml.core.tasks import Batch, Task, TaskGroup, first_shots, group_by_shape, unstack
 from fedmaml.messages.evaluate import EvaluateRequest
 from fedmaml.messages.train import TrainReply, TrainRequest
-from fedmaml.strategies import MAML, FedRep
+from fedmaml.strategies import MAML, FedRep, ProtoNet
 from fedmaml.strategies.base import MetaStrategy, Start
 from tests.conftest import Example
 
@@ -178,3 +179,40 @@ def test_evaluation_counts_a_diverged_client_as_worst(classification: Example) -
     assert set(reply.values) == {f"accuracy:{s}" for s in ("before", "after", "after@1", "after@2")}
     assert reply.values["accuracy:after"][3] == 0.0
     assert reply.values["accuracy:before"][3] > 0.0
+
+
+def test_fewer_shots_are_the_first_of_each_class(classification: Example) -> None:
+    strategy = ProtoNet()
+    start = start_of(strategy, classification)
+    tasks = tasks_of(classification)
+    memories = dict.fromkeys(CLIENTS, start.memory)
+    request = EvaluateRequest(1, "test", CLIENTS, start.state.meta, shots=(1, 2))
+
+    def by_hand(chunk):
+        (group,) = tasks(chunk)
+        small = {
+            client: Task(first_shots(task.support, 1, start.learner.problem.classes), task.query)
+            for client, task in unstack(group).items()
+        }
+        return group_by_shape(small)
+
+    reply = judging.evaluate(strategy, start.learner, request, tasks, memories, 5)
+    wanted = judging.evaluate(strategy, start.learner, request, by_hand, memories, 5)
+    assert reply.values["accuracy:shots@1"] == wanted.values["accuracy:after"]
+    assert reply.values["accuracy:shots@1"] != reply.values["accuracy:after"]
+    assert reply.rejected == ()
+
+
+def test_a_client_with_too_few_examples_is_undefined_at_so_many_shots(
+    classification: Example,
+) -> None:
+    strategy = MAML()
+    start = start_of(strategy, classification)
+    request = EvaluateRequest(1, "test", CLIENTS, start.state.meta, shots=(1, 100))
+    memories = dict.fromkeys(CLIENTS, start.memory)
+    tasks = tasks_of(classification)
+    reply = judging.evaluate(strategy, start.learner, request, tasks, memories, 5)
+    assert reply.clients == CLIENTS
+    assert np.isnan(reply.values["accuracy:shots@100"]).all()
+    assert np.isfinite(reply.values["accuracy:shots@1"]).all()
+    assert np.isfinite(reply.values["accuracy:after"]).all()

@@ -1,8 +1,19 @@
 """Tasks: joining, counting, grouping and casting."""
 
+import pytest
 import torch
 
-from fedmaml.core.tasks import Batch, Task, cast, example_count, group_by_shape, joined, stack
+from fedmaml.core.tasks import (
+    Batch,
+    Task,
+    cast,
+    example_count,
+    first_shots,
+    group_by_shape,
+    joined,
+    stack,
+    unstack,
+)
 
 
 def task(examples: int, value: float = 0.0) -> Task:
@@ -43,3 +54,30 @@ def test_cast_leaves_class_indices_and_the_given_task_alone() -> None:
     assert double.support.x.dtype == double.query.x.dtype == torch.float64
     assert double.support.y.dtype == torch.int64
     assert given.support.x.dtype == torch.float32
+
+
+def test_unstack_undoes_stacking() -> None:
+    tasks = {7: task(2, 7), 3: task(2, 3)}
+    (group,) = group_by_shape(tasks)
+    for client, single in unstack(group).items():
+        for ours, theirs in zip(single, tasks[client], strict=True):
+            assert torch.equal(ours.x, theirs.x)
+            assert torch.equal(ours.y, theirs.y)
+
+
+@pytest.mark.parametrize(
+    ("count", "classes", "rows"),
+    [
+        (1, 3, [0, 1, 3]),
+        (2, 3, [0, 1, 2, 3]),
+        (3, 3, [0, 1, 2, 3, 4]),  # class 2 has three examples, class 0 and 1 one
+        (4, 3, None),
+        (2, None, [0, 1]),
+        (5, None, [0, 1, 2, 3, 4]),
+        (6, None, None),
+    ],
+)
+def test_first_shots_are_of_each_class_or_of_all(count, classes, rows) -> None:
+    support = Batch(torch.arange(5.0)[:, None], torch.tensor([2, 0, 2, 1, 2]))
+    chosen = first_shots(support, count, classes)
+    assert (None if chosen is None else chosen.x[:, 0].tolist()) == rows

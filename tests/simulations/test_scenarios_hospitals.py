@@ -180,3 +180,10 @@ def test_networks_have_the_sizes_of_the_docstring(data_dir: Path) -> None:
 
     assert entries("lr") == 16 + 1
     assert entries("mlp") == 16 * 16 + 16 + 16 + 1
+
+
+def test_first_support_patients_are_a_fair_sample(within: Hospitals) -> None:
+    # 20 of Cleveland's 212 at random: 9.2 ill are expected, standard deviation 2.1
+    # (hypergeometric). Sorted by disease there would be none.
+    y = task_of(within, "test", 0).support.y
+    assert 3 <= int(y[:20].sum()) <= 16

@@ -133,7 +133,10 @@ class Hospitals(Scenario):
             order, cut = seeding.permutation(draw, [client], len(y))[0], self.shots
         else:
             held_x, held_y = self._patients(client, held=True)
-            return Task(Batch(x, y), Batch(_standardise(held_x, common), held_y))
+            # By chance, not by disease: a smaller support must be a fair sample.
+            draw = seeding.key(self.seed, "hospitals", "support")
+            order = seeding.permutation(draw, [client], len(y))[0]
+            return Task(Batch(x[order], y[order]), Batch(_standardise(held_x, common), held_y))
         chosen, others = order[:cut], order[cut:]
         return Task(Batch(x[chosen], y[chosen]), Batch(x[others], y[others]))
 

@@ -1,0 +1,176 @@
+"""One page that says what runs have shown, made from their directories alone.
+
+    reading       directories -> runs, and what may be concluded from them
+    series        runs -> the numbers of every figure
+    figures       numbers -> SVG and PNG, on a `canvas`     matplotlib
+    tables        runs -> the cells of tables
+    soundness     runs -> what was rejected, what audits say
+    repeating     runs -> the commands that make them again
+    page          all of it -> one HTML file                jinja2, page.html.j2, page.css
+
+The same runs give the same bytes. Both libraries come with the extra ``report``.
+"""
+
+import importlib.util
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fedmaml.conclusions import Comparison
+from fedmaml.core.errors import ConfigurationError, RunDirectoryError
+
+_NEEDED = ("matplotlib", "jinja2")
+_FOLDER = "figures"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        page: The HTML file.
+        folder: Where the figures are.
+        figures: SVG and PNG files, in the order of the page.
+        headline: The answer in one line.
+    """
+
+    page: Path
+    folder: Path
+    figures: tuple[Path, ...]
+    headline: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "headline": self.headline,
+            "page": str(self.page),
+            "figures": [str(path) for path in self.figures],
+        }
+
+
+def missing_libraries() -> list[str]:
+    """Return the libraries that a report needs and that are not installed."""
+    return [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+
+
+def write_report(
+    directories: Sequence[Path],
+    out: Path | None = None,
+    comparison: Comparison | None = None,
+    *,
+    force: bool = False,
+    progress: bool = False,
+) -> Written:
+    """Make a report of run directories, or folders of them, and write page and figures.
+
+    Args:
+        directories: At least one; all runs are of one scenario.
+        out: The page, or an existing folder for it; None: ``report.html`` in the first directory.
+            The figures go to a folder ``figures`` beside it.
+        comparison: What `fedmaml compare` has just found in these runs; None: what it wrote to the
+            one folder that is given, if that is still so, else what the runs say by themselves.
+        force: Overwrite a report that is there already.
+        progress: Say on standard error what is being done, on a terminal.
+
+    Raises:
+        ConfigurationError: If a library is missing.
+        RunDirectoryError: If a directory holds no complete run, or the report cannot be written,
+            or is there already (and not ``force``).
+        NotComparableError: If the runs are of several scenarios.
+    """
+    if missing := missing_libraries():
+        raise ConfigurationError(
+            f"a report needs {' and '.join(_NEEDED)}, and {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not installed: pip install 'fedmaml[report]'"
+        )
+    page = _page_path(directories[0], out)
+    folder = page.parent / _FOLDER
+    _refuse_to_overwrite(page, folder, force)
+    with _status(progress) as tell:
+        files, headline = _files_of(directories, comparison, page, folder, tell)
+    _write(files)
+    _remove_others(folder, files)
+    return Written(page, folder, tuple(files)[1:], headline)
+
+
+def _files_of(
+    directories: Sequence[Path],
+    comparison: Comparison | None,
+    page: Path,
+    folder: Path,
+    tell: Callable[[str], None],
+) -> tuple[dict[Path, bytes], str]:
+    """Return the content of every file, the page first, and the answer in one line."""
+    from fedmaml.report.figures import draw
+    from fedmaml.report.page import headline, render
+    from fedmaml.report.reading import read
+
+    tell("reading the runs")
+    material = read(directories, comparison)
+    figures = []
+    for figure in draw(material):
+        figures.append(figure)
+        tell(f"{len(figures)} figures drawn")
+    files = {page: render(material, figures).encode()}
+    for figure in figures:
+        files[folder / f"{figure.name}.svg"] = figure.svg.encode()
+        files[folder / f"{figure.name}.png"] = figure.png
+    return files, headline(material)
+
+
+@contextmanager
+def _status(progress: bool) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows what is being done."""
+    if not progress:
+        yield lambda _: None
+        return
+    with Console(stderr=True).status("report") as status:
+        yield lambda words: status.update(f"report: {words}")
+
+
+def _page_path(first: Path, out: Path | None) -> Path:
+    if out is None:
+        return first / "report.html"
+    if out.is_dir():
+        return out / "report.html"
+    if out.suffix not in (".html", ".htm"):
+        raise ConfigurationError(
+            f"--out {out} names neither a folder that exists nor a page; give a folder, or a name "
+            "that ends in .html"
+        )
+    return out
+
+
+def _refuse_to_overwrite(page: Path, folder: Path, force: bool) -> None:
+    there = [path for path in (page, folder) if path.exists()]
+    if there and not force:
+        raise RunDirectoryError(
+            f"{' and '.join(map(str, there))} {'are' if len(there) > 1 else 'is'} there already: "
+            "choose another place with --out, or overwrite with --force"
+        )
+
+
+def _remove_others(folder: Path, files: Container[Path]) -> None:
+    """Remove the figures of an earlier report that this one does not have."""
+    from fedmaml.report.figures import NAMES
+
+    for name in NAMES:
+        for path in (folder / f"{name}.svg", folder / f"{name}.png"):
+            if path not in files:
+                path.unlink(missing_ok=True)
+
+
+def _write(files: dict[Path, bytes]) -> None:
+    """Write files whole: each beside its place first, then into it."""
+    for path, content in files.items():
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        except OSError as error:
+            raise RunDirectoryError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,137 @@
+"""The page of a report: one HTML file without scripts, fonts or anything else from elsewhere."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from fedmaml.conclusions import NOT_META
+from fedmaml.report import repeating, series, soundness, tables, words
+from fedmaml.report.canvas import Figure
+from fedmaml.report.reading import Material
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+from fedmaml.verdicts import number
+
+
+def render(material: Material, figures: Sequence[Figure]) -> str:
+    """Return the page.
+
+    Args:
+        material: What is reported.
+        figures: As `figures.draw` made them; shown in this order, by section.
+    """
+    environment = Environment(
+        loader=PackageLoader("fedmaml.report", "."),
+        autoescape=select_autoescape(["html", "j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["typeset"] = _typeset
+    drawn: dict[str, list[Any]] = {}
+    for figure in figures:
+        drawn.setdefault(figure.section, []).append((figure, Markup(figure.svg)))
+    return environment.get_template("page.html.j2").render(
+        material=material,
+        comparison=material.comparison,
+        headline=headline(material),
+        negative=_negative(material),
+        facts=_facts(material),
+        figures=drawn,
+        answer=tables.comparison(material.comparison) if material.comparison else None,
+        tuning=tables.tuning(material.comparison) if material.comparison else None,
+        outcomes=tables.outcomes(material),
+        further=tables.further_metrics(material),
+        distribution=tables.distribution(series.spreads(material)),
+        cost=tables.cost(material),
+        rejected=soundness.rejected(material),
+        rejected_count=sum(
+            run.summary["rejected_replies"] for runs in material.runs.values() for run in runs
+        ),
+        audit=soundness.audit(material),
+        runs=tables.runs(material),
+        command=repeating.compare_command(material).replace(" --", " \\\n    --"),
+        configurations=repeating.configurations(material),
+        versions=_versions(material),
+    )
+
+
+def headline(material: Material) -> str:
+    """Return the answer in one line."""
+    if material.comparison is not None:
+        return material.comparison.headline
+    count = sum(map(len, material.runs.values()))
+    if count > 1:
+        return f"{count} runs on {material.scenario}, not compared."
+    ((name, (run,)),) = material.runs.items()
+    metric = run.summary["metric"]
+    return (
+        f"{name} on {material.scenario}: {words.metric_label(material.metric)} "
+        f"{number(metric['after'])} after adaptation"
+        + (f", {number(metric['before'])} before." if metric["before"] is not None else ".")
+    )
+
+
+def _negative(material: Material) -> bool:
+    """Return whether meta-learning was compared and found not to be better."""
+    if material.comparison is None:
+        return False
+    verdicts = [row.verdict for row in material.comparison.rows if row.strategy not in NOT_META]
+    return bool(verdicts) and "better" not in verdicts
+
+
+def _facts(material: Material) -> dict[str, str]:
+    """Return what was run, in words."""
+    every = [run for runs in material.runs.values() for run in runs]
+    first = every[0]
+    seeds = sorted({int(run.table["seed"]) for run in every})
+    facts = {
+        "Scenario": f"{material.scenario}: {SCENARIOS[material.scenario].about}",
+        "Judged by": f"{words.metric_label(material.metric)} of test clients, after they "
+        f"adapted on their own support examples; {material.metric.better} is better",
+        "Strategies": ", ".join(material.runs),
+        "Rounds": _each(
+            {name: str(runs[0].summary["rounds"]) for name, runs in material.runs.items()}
+        ),
+        "Seeds": ", ".join(map(str, seeds)),
+        "Clients": f"{first.summary['clients_train']} train, "
+        f"{_several(run.summary['clients_test'] for run in every)} are judged in each run",
+        "Back end": _several(
+            f"{run.summary['backend']}, {run.summary['nodes']} "
+            f"node{'s' if run.summary['nodes'] > 1 else ''}, {run.summary.get('device', 'cpu')}"
+            for run in every
+        ),
+    }
+    asked, judged = (
+        sum(run.summary.get(key, 0) for run in every)
+        for key in ("clients_test_asked", "clients_test")
+    )
+    if asked > judged:
+        facts["Not judged"] = f"{asked - judged} of {asked} test clients gave no usable answer"
+    return facts
+
+
+def _typeset(text: str) -> str:
+    """Return a text whose numbers have minus signs and are not parted from their per cent sign."""
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
+    return re.sub(r"(?<![\w-])-(?=[\d.])", "\N{MINUS SIGN}", text)
+
+
+def _each(values: Mapping[str, str]) -> str:
+    """Return one value if all are alike, else each with its name."""
+    if len(set(values.values())) == 1:
+        return next(iter(values.values()))
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _several(values: Any) -> str:
+    return "; ".join(dict.fromkeys(map(str, values)))
+
+
+def _versions(material: Material) -> str:
+    return _several(
+        ", ".join(f"{name} {version}" for name, version in run.summary["versions"].items())
+        for runs in material.runs.values() for run in runs if "versions" in run.summary
+    )  # fmt: skip

@@ -1,0 +1,191 @@
+"""Run directories as data for a report: which runs there are, and what they hold."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from fedmaml.conclusions import ALWAYS, Comparison, complete_summary, conclude, configuration, group
+from fedmaml.core.errors import NotComparableError, RunDirectoryError
+from fedmaml.server.run_directory import RunDirectory
+from fedmaml.verdicts import Metric
+
+logger = logging.getLogger("fedmaml")
+
+_DEPTH = 2  # DIR/<strategy>/seed<k>, as `fedmaml compare` writes them
+
+
+@dataclass(frozen=True)
+class Run:
+    """One complete run.
+
+    Attributes:
+        path: Its directory.
+        table: Its configuration.
+        summary: What ``summary.json`` holds.
+        rounds: What ``rounds.jsonl`` holds, one mapping per round.
+        clients: What ``clients.jsonl`` holds, one mapping per test client.
+    """
+
+    path: Path
+    table: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    rounds: Sequence[Mapping[str, Any]]
+    clients: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that a report is made from.
+
+    Attributes:
+        scenario: Name of the scenario that all runs share.
+        metric: The headline metric.
+        runs: What is drawn as one line -> its runs: a strategy and its seeds where that tells the
+            runs apart, else every run by itself.
+        comparison: What may be concluded; None if the runs cannot be held against each other.
+        why_not: The reason, if there is no comparison.
+    """
+
+    scenario: str
+    metric: Metric
+    runs: Mapping[str, tuple[Run, ...]]
+    comparison: Comparison | None
+    why_not: str
+
+
+def read(directories: Sequence[Path], comparison: Comparison | None = None) -> Material:
+    """Read everything that run directories, or folders of them, hold.
+
+    Args:
+        directories: Run directories, or folders of them.
+        comparison: What is known of them already.
+
+    Raises:
+        RunDirectoryError: If one holds no run, or a run that was cut short.
+        NotComparableError: If the runs are of several scenarios.
+    """
+    paths = [path for directory in directories for path in find_runs(directory)]
+    paths = list({path.resolve(): path for path in paths}.values())
+    scenarios: dict[str, Path] = {}
+    for path in paths:
+        scenarios.setdefault(str(configuration(path)["scenario"]), path)
+    if len(scenarios) > 1:
+        told = ", ".join(f"{path} holds {scenario}" for scenario, path in scenarios.items())
+        raise NotComparableError(
+            f"the runs are of {len(scenarios)} scenarios ({told}): a report is about one; make "
+            "one report for each"
+        )
+    runs = [_run(path) for path in paths]
+    first = runs[0].summary["metric"]
+    if comparison is None:
+        comparison, why_not = _comparison(paths)
+        if comparison is not None:
+            written = _told(directories)
+            same = written is not None and written.rows == comparison.rows
+            comparison = written if same else comparison
+    else:
+        why_not = ""
+    return Material(
+        scenario=next(iter(scenarios)),
+        metric=Metric(first["name"], first["unit"], first["better"]),
+        runs=_lines(runs),
+        comparison=comparison,
+        why_not=why_not,
+    )
+
+
+def find_runs(directory: Path) -> list[Path]:
+    """Return the run directories in a folder: itself, or those up to two levels below.
+
+    Raises:
+        RunDirectoryError: If there are none.
+    """
+    if not directory.is_dir():
+        what = "is a file" if directory.exists() else "does not exist"
+        raise RunDirectoryError(f"{directory} {what}; give run directories, or a folder of them")
+    if (directory / "config.toml").exists():
+        return [directory]
+    patterns = ["/".join(["*"] * depth + ["config.toml"]) for depth in range(1, _DEPTH + 1)]
+    if found := sorted(path.parent for pattern in patterns for path in directory.glob(pattern)):
+        return found
+    what = "holds no run (no config.toml in it, nor in folders up to two levels below)"
+    if not any(directory.iterdir()):
+        what = "is empty"
+    raise RunDirectoryError(
+        f"{directory} {what}; runs are made by `fedmaml run SCENARIO --out DIR` and `fedmaml "
+        "compare SCENARIO --out DIR`"
+    )
+
+
+def _run(path: Path) -> Run:
+    summary = complete_summary(path)
+    directory = RunDirectory(path)
+    return Run(path, configuration(path), summary, directory.rounds(), directory.clients())
+
+
+def _comparison(paths: Sequence[Path]) -> tuple[Comparison | None, str]:
+    if len(paths) == 1:
+        return None, (
+            "This is a single run, so there is nothing to compare it with; the command fedmaml "
+            "compare holds strategies against fine-tuned FedAvg over several seeds."
+        )
+    try:
+        found = group(paths)
+        if list(found) == ["fedavg"]:
+            return None, "All runs are of fedavg, so there is nothing to compare them with."
+        return conclude(found), ""
+    except NotComparableError as error:
+        return None, f"These runs are shown beside each other, but not compared: {error}."
+
+
+def _told(directories: Sequence[Path]) -> Comparison | None:
+    """Return what `fedmaml compare` wrote to a folder, which also says what was tuned and equal."""
+    path = directories[0] / "comparison.json"
+    if len(directories) > 1 or not path.is_file():
+        return None
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        table.pop("reference", None)
+        told: Comparison = TypeAdapter(Comparison).validate_python(table)
+    except (OSError, ValueError, AttributeError) as error:  # the runs themselves say enough
+        logger.warning("%s cannot be read, and is left out: %s", path, error)
+        return None
+    return told
+
+
+def _lines(runs: Iterable[Run]) -> dict[str, tuple[Run, ...]]:
+    """Put the seeds of a strategy together; name every run by itself where settings differ."""
+    runs = list(runs)
+    by_strategy: dict[str, list[Run]] = {}
+    for run in runs:
+        by_strategy.setdefault(str(run.table["strategy"]), []).append(run)
+    names = sorted(by_strategy, key=lambda name: (name not in ALWAYS, name != ALWAYS[0], name))
+    lines: dict[str, tuple[Run, ...]] = {}
+    for name in names:
+        members = sorted(by_strategy[name], key=lambda run: int(run.table["seed"]))
+        settings = [{**run.table, "seed": 0, "data_dir": ""} for run in members]
+        if all(one == settings[0] for one in settings) and len(members) == len(
+            {run.table["seed"] for run in members}
+        ):
+            lines[name] = tuple(members)
+        else:
+            lines |= {
+                f"{name} · {short}": (run,)
+                for short, run in zip(_short([run.path for run in members]), members, strict=True)
+            }
+    return lines
+
+
+def _short(paths: Sequence[Path]) -> list[str]:
+    """Return the fewest last parts of each path that tell them all apart."""
+    parts = [path.resolve().parts for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(one[-count:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]

@@ -1,0 +1,75 @@
+"""The commands that make the same runs again."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import tomli_w
+
+from fedmaml.comparing import plan
+from fedmaml.conclusions import ALWAYS
+from fedmaml.config import flatten_table
+from fedmaml.core.errors import FedmamlError
+from fedmaml.report.reading import Material
+
+_NOT_SET = ("scenario", "strategy", "seed", "rounds", "data_dir")
+
+
+def compare_command(material: Material) -> str:
+    """Return the `fedmaml compare` command that made these runs; "" if none is known.
+
+    If it is not written down, the settings are guessed (what differs from the recipes, set for
+    all), and the guess is held against the configurations of all runs: a command that is not exact
+    is not told.
+    """
+    if material.comparison is None:
+        return ""
+    if material.comparison.command:
+        return material.comparison.command
+    tables = {name: [run.table for run in runs] for name, runs in material.runs.items()}
+    names = [name for name in tables if name not in ALWAYS]
+    seeds = len(next(iter(tables.values())))
+    rounds = {int(table["rounds"]) for name in tables if name != "local" for table in tables[name]}
+    try:
+        recipes = plan(material.scenario, names, seeds, [], None).runs
+        given: dict[str, Any] = {}
+        for name, configs in recipes.items():
+            recipe = flatten_table(_plain(configs[0].to_table()))
+            given |= {
+                key: value
+                for key, value in flatten_table(tables[name][0]).items()
+                if key not in _NOT_SET and recipe.get(key) != value
+            }
+        usual = {int(configs[0].rounds) for name, configs in recipes.items() if name != "local"}
+        number = rounds.pop() if len(rounds) == 1 and rounds != usual else None
+        planned = plan(material.scenario, names, seeds, [given], number).runs
+    except FedmamlError:
+        return ""
+    for name, configs in planned.items():
+        wanted = [_without(table) for table in tables.get(name, [])]
+        if [_without(_plain(config.to_table())) for config in configs] != wanted:
+            return ""
+    words = ["fedmaml", "compare", material.scenario, "--strategies", ",".join(names or ALWAYS)]
+    words += ["--seeds", str(seeds)] + (["--rounds", str(number)] if number is not None else [])
+    for key, value in given.items():
+        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    return shlex.join(words)
+
+
+def configurations(material: Material) -> dict[str, str]:
+    """Return the TOML file of the first run of each line; it gives that run again."""
+    return {name: tomli_w.dumps(dict(runs[0].table)) for name, runs in material.runs.items()}
+
+
+def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table as it would be read from TOML: tuples are lists."""
+    return {
+        key: _plain(value) if isinstance(value, Mapping)
+        else list(value) if isinstance(value, tuple) else value
+        for key, value in table.items()
+    }  # fmt: skip
+
+
+def _without(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key != "data_dir"}

@@ -1,0 +1,255 @@
+"""The numbers behind the figures: one value per run first, then mean and range over seeds.
+
+A value that is missing, undefined or infinite ("diverged") is NaN here, and a gap in a figure.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from fedmaml.report.reading import Material, Run
+
+Scale = Literal["rounds", "bytes", "flops"]
+SCALES: tuple[Scale, ...] = ("rounds", "bytes", "flops")
+
+_MOST_POINTS = 120  # a line in a figure of 5 inches shows no more
+_WORST = 0.1
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean over seeds with the range from the lowest to the highest seed.
+
+    Attributes:
+        x: Where; shape ``(points,)``.
+        mean: Shape ``(points,)``.
+        low: Lowest seed.
+        high: Highest seed.
+    """
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a metric differs from client to client, seeds together.
+
+    Attributes:
+        values: After adaptation, ascending, finite ones only.
+        mean: Over clients.
+        deviation: Standard deviation between clients.
+        worst_decile: Mean of the worst tenth of the clients, at least one.
+        median: Middle client.
+        best: Best client.
+        worst: Worst client.
+        lost: Clients whose value is undefined or infinite; they are in none of the others.
+    """
+
+    values: np.ndarray
+    mean: float
+    deviation: float
+    worst_decile: float
+    median: float
+    best: float
+    worst: float
+    lost: int
+
+
+def validation(material: Material, scale: Scale) -> dict[str, Curve]:
+    """Return the headline metric on validation clients after adaptation, over training."""
+    name = f"{material.metric.name}:after"
+    return _curves(material, scale, lambda record: record.get("evaluation", {}), name)
+
+
+def training_loss(material: Material, scale: Scale) -> dict[str, Curve]:
+    """Return the loss after adaptation that the clients of each round report."""
+    return _curves(material, scale, lambda record: record["metrics"], "loss_after")
+
+
+def trained_for(material: Material, scale: Scale) -> dict[str, tuple[float, float]]:
+    """Return what a whole training took, and the metric on test clients after it."""
+    found = {}
+    for name, runs in material.runs.items():
+        total = np.mean([_totals(run, scale) for run in runs])
+        if np.isfinite(total):
+            found[name] = (
+                float(total),
+                _mean([_number(run.summary["metric"]["after"]) for run in runs]),
+            )
+    return found
+
+
+def front(points: Mapping[str, tuple[float, float]], better: str) -> list[str]:
+    """Return the names that no other beats in both cost and metric, cheapest first.
+
+    Args:
+        points: Name -> (cost, metric).
+        better: "higher" or "lower".
+    """
+    sign = 1 if better == "higher" else -1
+    defined = {
+        name: (cost, sign * value) for name, (cost, value) in points.items() if value == value
+    }
+    return sorted(
+        (
+            name
+            for name, (cost, value) in defined.items()
+            if not any(
+                other_cost <= cost and other >= value and (other_cost, other) != (cost, value)
+                for other_cost, other in defined.values()
+            )
+        ),
+        key=lambda name: defined[name],
+    )
+
+
+def at_steps(material: Material) -> dict[str, Curve]:
+    """Return the metric at numbers of adaptation steps: 0, those asked for, the strategy's own."""
+
+    def values(run: Run) -> dict[float, float]:
+        metric, own = run.summary["metric"], own_steps(run)
+        if own is None or "at_steps" not in metric:
+            return {}
+        found = {
+            float(steps): _number(entry["mean"]) for steps, entry in metric["at_steps"].items()
+        }
+        return {0.0: _number(metric["before"]), **found, float(own): _number(metric["after"])}
+
+    return _by_key(material, values)
+
+
+def at_shots(material: Material) -> dict[str, Curve]:
+    """Return the metric at support sizes; infinity stands for the whole support, 0 for none."""
+
+    def values(run: Run) -> dict[float, float]:
+        metric = run.summary["metric"]
+        if "at_shots" not in metric:
+            return {}
+        found = {
+            float(shots): _number(entry["mean"]) for shots, entry in metric["at_shots"].items()
+        }
+        return {0.0: _number(metric["before"]), **found, np.inf: _number(metric["after"])}
+
+    return _by_key(material, values)
+
+
+def own_steps(run: Run) -> int | None:
+    """Return how many gradient steps a run's strategy adapts with; None if it takes none."""
+    for name in ("adaptation", "inner"):
+        if name in run.table:
+            return int(run.table[name]["steps"])
+    return None
+
+
+def own_steps_of(material: Material) -> dict[str, float]:
+    """Return `own_steps` of every line."""
+    steps = {name: own_steps(runs[0]) for name, runs in material.runs.items()}
+    return {name: float(count) for name, count in steps.items() if count is not None}
+
+
+def spreads(material: Material) -> dict[str, Spread]:
+    """Return how the metric after adaptation differs between clients."""
+    column = f"{material.metric.name}:after"
+    found = {}
+    for name, runs in material.runs.items():
+        everyone = np.array([_number(row.get(column)) for run in runs for row in run.clients])
+        values = np.sort(everyone[np.isfinite(everyone)])
+        if len(values):
+            best_first = values if material.metric.better == "lower" else values[::-1]
+            worst = best_first[-max(1, round(_WORST * len(values))) :]
+            found[name] = Spread(
+                values=values,
+                mean=float(values.mean()),
+                deviation=float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+                worst_decile=float(worst.mean()),
+                median=float(np.median(values)),
+                best=float(best_first[0]),
+                worst=float(best_first[-1]),
+                lost=len(everyone) - len(values),
+            )
+    return found
+
+
+# --- helpers ----------------------------------------------------------------------------------
+
+
+def _curves(
+    material: Material,
+    scale: Scale,
+    source: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    key: str,
+) -> dict[str, Curve]:
+    """Draw a value of the rounds over a scale, at the rounds where at least one seed has it."""
+    curves = {}
+    for name, runs in material.runs.items():
+        tables = [[source(record) for record in run.rounds] for run in runs]
+        chosen = [
+            position
+            for position in range(min(map(len, tables)))
+            if any(key in table[position] for table in tables)
+        ]
+        x = np.mean([_spending(run, scale)[chosen] for run in runs], axis=0)
+        if chosen and np.isfinite(x).all():
+            values = [[_number(table[at].get(key)) for at in chosen] for table in tables]
+            curves[name] = _thinned(x, np.array(values))
+    return curves
+
+
+def _spending(run: Run, scale: Scale) -> np.ndarray:
+    """Return what the training took until the end of each round."""
+    if scale == "rounds":
+        return np.arange(1.0, len(run.rounds) + 1)
+    return np.cumsum([_spent(record.get("cost", {}), scale) for record in run.rounds])
+
+
+def _spent(cost: Mapping[str, Any], scale: Scale) -> float:
+    """Return bytes or operations of a ``cost``; NaN where it was not counted."""
+    if scale == "bytes":
+        return float(cost.get("payload_bytes_down", np.nan)) + float(
+            cost.get("payload_bytes_up", np.nan)
+        )
+    if not cost.get("updates_measured") and cost.get("updates"):
+        return np.nan  # nobody told what it computed
+    return float(cost.get("flops", np.nan))
+
+
+def _totals(run: Run, scale: Scale) -> float:
+    if scale == "rounds":
+        return float(run.summary["rounds"])
+    return _spent(run.summary.get("cost", {}).get("totals", {}), scale)
+
+
+def _thinned(x: np.ndarray, values: np.ndarray) -> Curve:
+    """Average neighbours until there are few enough points; then mean and range over seeds."""
+    if len(x) > _MOST_POINTS:
+        parts = np.array_split(np.arange(len(x)), _MOST_POINTS)
+        x = np.array([x[part].mean() for part in parts])
+        known = np.ma.masked_invalid(values)
+        values = np.stack([known[:, part].mean(1).filled(np.nan) for part in parts], 1)
+    return Curve(x, values.mean(0), values.min(0), values.max(0))
+
+
+def _by_key(material: Material, values: Callable[[Run], Mapping[float, float]]) -> dict[str, Curve]:
+    curves = {}
+    for name, runs in material.runs.items():
+        found = [values(run) for run in runs]
+        keys = sorted(set.intersection(*(set(one) for one in found)))
+        keys = [key for key in keys if all(np.isfinite(one[key]) for one in found)]
+        if len(keys) > 1:
+            table = np.array([[one[key] for key in keys] for one in found])
+            curves[name] = Curve(np.array(keys), table.mean(0), table.min(0), table.max(0))
+    return curves
+
+
+def _number(value: Any) -> float:
+    finite = isinstance(value, int | float) and np.isfinite(value)
+    return float(value) if finite else np.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

@@ -1,0 +1,222 @@
+"""The tables of a report, as text in cells."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedmaml import comparison_cells
+from fedmaml.conclusions import Comparison
+from fedmaml.report import series, words
+from fedmaml.report.reading import Material, Run
+from fedmaml.tables import scaled
+from fedmaml.verdicts import REFERENCE, number, p_text, signed
+
+_SIGNS = {
+    "better": "▲",
+    "worse": "▼",
+    "not distinguishable": "≈",
+    "diverged": "✕",
+    "reference": "●",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        caption: What it shows.
+        header: Heads of the columns; the first column names the rows.
+        rows: Cells; as many in each as there are heads.
+        text_columns: Positions of the columns that hold words and not numbers.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: tuple[int, ...] = (0,)
+
+
+def comparison(made: Comparison) -> Table:
+    """Return the headline table: one row per strategy, with its verdict."""
+    rows = []
+    for row in made.rows:
+        interval = (
+            "" if row.difference_ci95 is None else " to ".join(map(signed, row.difference_ci95))
+        )
+        held = row.strategy != REFERENCE
+        rows.append(
+            (
+                row.strategy,
+                str(row.rounds),
+                number(row.before),
+                number(row.after),
+                signed(row.difference) if held else "",
+                (interval or "–") if held else "",
+                p_text(row.p_holm) if held else "",
+                f"{_SIGNS[row.verdict]} {row.verdict}",
+            )
+        )
+    return Table(
+        "Means over test clients and seeds, after training",
+        ("strategy", "rounds", "before adapting", "after", "minus FedAvg", "95 % interval", "p",
+         "verdict"),
+        tuple(rows),
+        (0, 7),
+    )  # fmt: skip
+
+
+def tuning(made: Comparison) -> Table | None:
+    """Return what was tuned on validation clients, and what that gained; None if nothing was."""
+    if not made.tuning:
+        return None
+    grid = comparison_cells.tuning(made)
+    return Table("Tuned on validation clients", grid.header, grid.rows, (0, 1))
+
+
+def outcomes(material: Material) -> Table:
+    """Return every run's own figures; intervals are over the clients of that run alone."""
+    rows = []
+    for name, runs in material.runs.items():
+        for run in runs:
+            metric = run.summary["metric"]
+            bounds = metric["ci95"]
+            rows.append(
+                (
+                    name,
+                    str(run.table["seed"]),
+                    str(run.summary["rounds"]),
+                    number(metric["before"]),
+                    number(metric["after"]),
+                    "–" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}",
+                    f"{run.summary['clients_test']}",
+                )
+            )
+    return Table(
+        f"{words.capital(words.metric_label(material.metric))} of each run",
+        ("run", "seed", "rounds", "before adapting", "after", "95 % interval", "test clients"),
+        tuple(rows),
+    )
+
+
+def further_metrics(material: Material) -> Table | None:
+    """Return the metrics beside the headline one, means over seeds; None if there are none."""
+    names = {
+        metric["name"]: metric
+        for runs in material.runs.values() for run in runs for metric in run.summary["metrics"]
+    }  # fmt: skip
+    if not names:
+        return None
+    columns = [(metric, stage) for metric in names for stage in ("before", "after")]
+    rows = tuple(
+        (name, *(number(_mean([_metric(run, *column) for run in runs])) for column in columns))
+        for name, runs in material.runs.items()
+    )
+    header = [f"{words.metric_name(name)}, {stage}" for name, stage in columns]
+    caption = "Further metrics, means over test clients and seeds"
+    return Table(caption, ("strategy", *header), rows)
+
+
+def distribution(spreads: Mapping[str, series.Spread]) -> Table:
+    """Return how the clients of every strategy fare."""
+    return Table(
+        "After adaptation, clients of all seeds together",
+        ("strategy", "clients", "mean", "std. deviation", "worst decile", "worst", "median", "best",
+         "diverged or undefined"),
+        tuple(
+            (name, str(len(spread.values)),
+             *map(number, (spread.mean, spread.deviation, spread.worst_decile, spread.worst,
+                           spread.median, spread.best)),
+             str(spread.lost))
+            for name, spread in spreads.items()
+        ),
+    )  # fmt: skip
+
+
+def cost(material: Material) -> Table:
+    """Return what training took: per client and round, and in all; means over seeds."""
+    rows = []
+    for name, runs in material.runs.items():
+
+        def mean(*path: str, runs: Sequence[Run] = runs) -> float | None:
+            return _mean([_at(run.summary.get("cost", {}), path) for run in runs])
+
+        total = [mean("totals", f"payload_bytes_{way}") for way in ("down", "up")]
+        rows.append(
+            (
+                name,
+                _quantity(mean("per_client_and_round", "payload_bytes_down"), "B"),
+                _quantity(mean("per_client_and_round", "payload_bytes_up"), "B"),
+                _quantity(mean("per_client_and_round", "flops"), "FLOP"),
+                _quantity(mean("per_client_and_round", "peak_bytes"), "B"),
+                _quantity(None if None in total else sum(map(float, filter(None, total))), "B"),
+                _quantity(mean("totals", "flops"), "FLOP"),
+                _quantity(mean("seconds_per_round", "clients"), "s"),
+                _quantity(mean("seconds_per_round", "server"), "s"),
+                _energy(runs),
+            )
+        )
+    return Table(
+        "Training only; the first four columns are of one client in one round",
+        ("strategy", "received", "sent", "operations", "memory", "payload, all", "operations, all",
+         "clients, s/round", "server, s/round", "energy of a run"),
+        tuple(rows),
+        (0, 9),
+    )  # fmt: skip
+
+
+def runs(material: Material) -> Table:
+    """Return where the runs are, and the fingerprints of what they learned."""
+    rows = []
+    for name, members in material.runs.items():
+        for run in members:
+            engines = run.summary.get("engines", {}).get("updates", {})
+            rows.append(
+                (
+                    name,
+                    str(run.table["seed"]),
+                    str(run.path),
+                    str(run.summary["theta_sha256"])[:16],
+                    f"{run.summary['seconds']:.1f} s",
+                    ", ".join(engines) or "–",
+                )
+            )
+    return Table(
+        "The runs",
+        ("strategy", "seed", "directory", "SHA-256 of the parameters", "wall time", "engine"),
+        tuple(rows),
+        (0, 2, 3, 5),
+    )
+
+
+# --- helpers ----------------------------------------------------------------------------------
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    """Return the mean; None if one of them is no number."""
+    if any(not isinstance(one, int | float) for one in values):
+        return None
+    return float(np.mean(values))
+
+
+def _metric(run: Run, name: str, stage: str) -> Any:
+    return next((one[stage] for one in run.summary["metrics"] if one["name"] == name), None)
+
+
+def _at(table: Mapping[str, Any], path: Sequence[str]) -> Any:
+    value: Any = table
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _quantity(value: float | None, unit: str) -> str:
+    return "–" if value is None else scaled(value, unit)
+
+
+def _energy(runs: Sequence[Run]) -> str:
+    """Return the mean energy of the runs; the words "not measured" unless all were measured."""
+    joules = _mean([_at(run.summary.get("cost", {}), ["energy", "joules"]) for run in runs])
+    return "not measured" if joules is None else scaled(joules, "J")

@@ -1,0 +1,73 @@
+"""Words: names as one reads them, and what a figure shows, for those who do not see it."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from fedmaml.report.series import Curve, Spread
+from fedmaml.tables import scaled
+from fedmaml.verdicts import Metric, Row, number, signed
+
+_ACRONYMS = ("auc", "mae", "mse", "rmse")
+
+
+def metric_name(name: str) -> str:
+    """Return the name of a metric as one reads it."""
+    return " ".join(word.upper() if word in _ACRONYMS else word for word in name.split("_"))
+
+
+def metric_label(metric: Metric) -> str:
+    """Return the name of a metric and its unit."""
+    return metric_name(metric.name) + (f" [{metric.unit}]" if metric.unit != "1" else "")
+
+
+def capital(text: str) -> str:
+    """Return a text that begins with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
+def differences(rows: Sequence[Row]) -> str:
+    """Tell every strategy's difference to the reference and its interval."""
+    parts = []
+    for row in rows:
+        text = f"{row.strategy} {signed(row.difference)}"
+        if row.difference_ci95 is not None:
+            text += f" ({signed(row.difference_ci95[0])} to {signed(row.difference_ci95[1])})"
+        parts.append(text)
+    return f"Difference to fine-tuned FedAvg: {'; '.join(parts)}."
+
+
+def curves(shown: Mapping[str, Curve], over: str, label: str) -> str:
+    """Tell where every line begins and ends."""
+    parts = []
+    for name, curve in shown.items():
+        first, last = (number(_finite(value)) for value in (curve.mean[0], curve.mean[-1]))
+        parts.append(f"{name} from {first} to {last}")
+    return f"{label} over {over}: {'; '.join(parts)}."
+
+
+def pareto(points: Mapping[str, tuple[float, float]], best: Sequence[str], scale: str) -> str:
+    """Tell every point, and who is beaten in neither direction."""
+    unit = "B" if scale == "bytes" else "FLOP"
+    parts = [
+        f"{name} {number(value)} for {scaled(cost, unit)}" for name, (cost, value) in points.items()
+    ]
+    return f"{'; '.join(parts)}. On the front: {', '.join(best)}."
+
+
+def clients(spreads: Mapping[str, Spread]) -> str:
+    """Tell the middle and the worst of every distribution."""
+    parts = [
+        f"{name}: median {number(spread.median)}, worst decile {number(spread.worst_decile)}, "
+        f"standard deviation {number(spread.deviation)}"
+        for name, spread in spreads.items()
+    ]
+    return "; ".join(parts) + "."
+
+
+def count(value: float) -> str:
+    """Return a number of steps or shots; infinity is the whole support."""
+    return "all" if math.isinf(value) else f"{value:g}"
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,123 @@
+"""The report in a real browser: headless Chromium, driven through its own driver."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedmaml.report import Written, figures
+
+webdriver = pytest.importorskip("selenium.webdriver")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+WIDTHS = (1280, 390)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no Chromium with chromedriver on PATH (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield window
+    window.quit()
+
+
+def open_page(browser: Any, page: Path, width: int) -> list[str]:
+    """Open a page in a window of so many pixels; return the addresses that it asks for."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get_log("performance")  # forget what was before
+    browser.get(page.absolute().as_uri())
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_request_leaves_the_page_and_the_console_stays_empty(
+    browser: Any, written: Written, width: int
+) -> None:
+    asked = open_page(browser, written.page, width)
+    assert written.page.absolute().as_uri() in asked  # the log works
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert len([url for url in asked if url.startswith("file:")]) == 1
+    assert browser.get_log("browser") == []
+
+
+def test_this_test_would_see_a_request_and_an_error(browser: Any, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.html"
+    bad.write_text("<img src='missing.png'><script>undefined_function()</script>")
+    asked = open_page(browser, bad, 390)
+    assert (tmp_path / "missing.png").as_uri() in asked
+    assert {entry["level"] for entry in browser.get_log("browser")} == {"SEVERE"}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_figure_is_visible_and_its_letters_are_large_enough(
+    browser: Any, written: Written, width: int
+) -> None:
+    open_page(browser, written.page, width)
+    boxes = browser.execute_script(
+        """return [...document.querySelectorAll("figure svg")].map(svg => {
+             const box = svg.getBoundingClientRect(), marks = svg.querySelectorAll("path, use");
+             const letters = [...svg.querySelectorAll("text")].filter(text => text.textContent);
+             return {width: box.width, height: box.height, left: box.left, right: box.right,
+                     seen: svg.checkVisibility(), marks: marks.length,
+                     letters: Math.min(...letters.map(text => text.getBoundingClientRect().height))}
+           })"""
+    )
+    assert len(boxes) == len(figures.NAMES)
+    for box in boxes:
+        assert box["seen"]
+        assert box["marks"] > 10
+        assert box["width"] > 250
+        assert box["height"] > 100
+        assert 0 <= box["left"] < box["right"] <= width
+        assert box["letters"] >= 11  # height of a line; letters of 9.5 pixels
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_does_not_scroll_sideways(browser: Any, written: Written, width: int) -> None:
+    open_page(browser, written.page, width)
+    for opened in (False, True):
+        browser.execute_script(
+            "document.querySelectorAll('details').forEach(one => one.open = arguments[0])", opened
+        )
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    outside = browser.execute_script(
+        """return [...document.querySelectorAll("p, li, dd, h1, h2, .table, pre, figure")].filter(
+             one => one.getBoundingClientRect().right > innerWidth).map(one => one.outerHTML)"""
+    )
+    assert outside == []
+
+
+def test_on_a_phone_the_headline_table_needs_no_scrolling(browser: Any, written: Written) -> None:
+    open_page(browser, written.page, 390)
+    table, cells, scrolled = browser.execute_script(
+        """const table = document.querySelector(".restacks");
+           const cells = [...table.querySelectorAll("tbody td, tbody th")].filter(
+             one => one.textContent);
+           return [table.scrollWidth, cells.map(one => one.getBoundingClientRect().right),
+                   document.querySelectorAll(".scrolls").length]"""
+    )
+    assert table <= 390
+    assert len(cells) > 15
+    assert max(cells) <= 390
+    assert scrolled > 0
