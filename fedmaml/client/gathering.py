@@ -58,15 +58,11 @@ def put_together(
             metrics.setdefault(name, []).extend(values)
         memories |= part.memories
         costs |= part.costs
-    stacked = {
-        group: torch.cat(values) if values else _no_updates(request.meta, group)
-        for group, values in stacks.items()
-    }
     reply = TrainReply(
         clients=tuple(clients),
         weights=tuple(weights),
         metrics=metrics,
-        update=sums or stacked,
+        update=sums or _stacked(request, stacks),
         rejected=tuple(rejected),
         round=request.round,
         base=request.base,
@@ -158,10 +154,7 @@ class Collected:
         if self._form == "sum" and self._sums:
             update = self._sums
         else:
-            update = {
-                group: torch.cat(parts) if parts else _no_updates(self._request.meta, group)
-                for group, parts in self._stacks.items()
-            }
+            update = _stacked(self._request, self._stacks)
         told = [cost for cost in self._computations if cost is not None]
         return TrainReply(
             clients=tuple(self._clients),
@@ -182,6 +175,13 @@ def smaller_form(request: TrainRequest) -> Form:
     sum_bytes = len(SPACINGS) * 8
     stack_bytes = len(request.clients) * entry.element_size()
     return "stack" if request.form == "stack" or stack_bytes <= sum_bytes else "sum"
+
+
+def _stacked(request: TrainRequest, stacks: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    return {
+        group: torch.cat(parts) if parts else _no_updates(request.meta, group)
+        for group, parts in stacks.items()
+    }
 
 
 def _no_updates(meta: MetaParams, group: str) -> Tensor:
