@@ -13,7 +13,6 @@ cut is deterministic for each number by itself. It is the pre-rounding of Demmel
 no party needs to know the largest number of another.
 """
 
-import ctypes
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,10 +58,7 @@ class ExactSum:
         if self.limbs.device.type != "cpu" or native.missing():
             return (self.limbs[2] + self.limbs[1] + self.limbs[0]) / self.weight
         limbs, mean = self.limbs.contiguous(), torch.from_numpy(np.empty(self.limbs.shape[1]))
-        sizes = (ctypes.c_int64(size) for size in (len(mean), limbs.stride(0)))
-        native.library().mean_of_limbs(
-            _pointer(limbs), *sizes, ctypes.c_double(self.weight), _pointer(mean)
-        )
+        native.run("mean_of_limbs", limbs, len(mean), limbs.stride(0), float(self.weight), mean)
         return mean
 
 
@@ -95,13 +91,7 @@ def add_to_limbs(limbs: Tensor, vectors: Tensor, weights: Tensor) -> None:
         _add_limbs(vectors, weights, limbs)
         return
     vectors, weights = vectors.contiguous(), weights.contiguous()
-    kernel = f"exact_sum_{str(vectors.dtype).removeprefix('torch.')}"
-    sizes = (ctypes.c_int64(size) for size in (*vectors.shape, limbs.stride(0)))
-    getattr(native.library(), kernel)(_pointer(vectors), _pointer(weights), *sizes, _pointer(limbs))
-
-
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+    native.run("exact_sum", vectors, weights, *vectors.shape, limbs.stride(0), limbs)
 
 
 def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:

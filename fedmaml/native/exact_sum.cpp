@@ -61,8 +61,8 @@ extern "C" void exact_sum_float64(const double* vectors, const double* weight, i
 }
 
 // out[i] = the sum of the limbs of entry i, from small to large, over `weight`.
-extern "C" void mean_of_limbs(const double* limbs, int64_t entries, int64_t stride, double weight,
-                              double* out) {
+extern "C" void mean_of_limbs_float64(const double* limbs, int64_t entries, int64_t stride, double weight,
+                                      double* out) {
   const double *large = limbs, *middle = limbs + stride, *small = limbs + 2 * stride;
   for (int64_t i = 0; i < entries; i++) out[i] = (small[i] + middle[i] + large[i]) / weight;
 }

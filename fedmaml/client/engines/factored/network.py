@@ -82,6 +82,7 @@ class Network:
         self._own: list[Params] = []  # of each client; none: still theta
         self._gradients: list[Params] = []
         self._kept: list[images.Kept] = []
+        self._prepared: dict[int, tuple[Tensor, list[Tensor | images.Patches]]] = {}  # by id
         self._image = torch.Size()
         self._outputs: list[Tensor] = []
         self._tail: list[LinearOfAll | Elementwise] = [
@@ -160,7 +161,10 @@ class Network:
     def _features(self, x: Tensor) -> Tensor:
         self._kept = []
         features = []
-        for client, of_client in enumerate(x):
+        if id(x) not in self._prepared:
+            each = [images.prepared(self._layers, self._theta, one) for one in x]
+            self._prepared[id(x)] = x, each
+        for client, of_client in enumerate(self._prepared[id(x)][1]):
             image, kept = images.forward(self._layers, self._fast(client), of_client)
             self._kept.append(kept)
             features.append(image.flatten(1))
