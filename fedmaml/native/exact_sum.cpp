@@ -32,10 +32,10 @@ void add(const Doubles* sums, int64_t count, double* limbs) {
 template <typename T>
 void exact_sum(const T* vectors, const double* weight, int64_t clients, int64_t entries, int64_t stride,
                double* limbs) {
+  double products[TILE] = {};  // past the last entry some of an earlier tile's, which are never stored
   for (int64_t first = 0; first < entries; first += TILE) {
     int64_t count = std::min<int64_t>(TILE, entries - first);
     Doubles sums[LIMBS][TILE / DOUBLES] = {};
-    double products[TILE] = {};
     for (int64_t client = 0; client < clients; client++) {
       weighted(vectors + client * entries + first, weight[client], count, products);
       for (int part = 0; part < TILE / DOUBLES; part++) {

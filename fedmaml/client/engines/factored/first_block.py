@@ -1,14 +1,14 @@
-"""The first block of a network, whose inputs are images of few channels: its outputs are never stored.
+"""The first block of a network: its inputs are images of few channels, its outputs are never stored.
 
-A convolution of few inputs takes less time than to store what it computes: of 75 images of 28 x 28, 64
-filters make 15 MB. What normalisation needs of it can be had without it. With x_t(i) the number
+A convolution of few inputs takes less time than to store what it computes: 64 filters make 15 MB of
+75 images of 28 x 28. What normalisation needs of it can be had without it. With x_t(i) the number
 under tap t of a filter at pixel i,
 
     z(i) = b + sum_t w_t x_t(i)        S_t = sum_i x_t(i)        G_ts = sum_i x_t(i) x_s(i)
     mean(z) = b + w S / n              variance(z) = w (G / n - S S' / n^2) w'
 
-where S and G, in float64, depend on the images alone. The kernel (native/pooled_convolution.cpp) finds
-the largest z of each window and its place. In the gradient, with dz as in `block`,
+where S and G, in float64, depend on the images alone. The kernel (native/pooled_convolution.cpp)
+finds the largest z of each window and its place. In the gradient, with dz as in `block`,
 
     dz(i) = level + slope * z(i) + factor * e(window) at the place of each window
     sum_i dz(i) x_t(i) = level * S_t + slope * (b S_t + sum_s w_s G_st) + factor * sum e x_t(place)
@@ -40,6 +40,7 @@ class Patches:
         sums: S, float64, ``(taps,)``.
         products: G, float64, ``(taps, taps)``.
         shape: Of what the block puts out: images, filters, height, width.
+        pixels: n, of all images.
     """
 
     images: Tensor
@@ -53,13 +54,14 @@ class Patches:
 
 @dataclass(frozen=True)
 class KeptOfFirst:
-    """What `forward` leaves for `backward`; float64 but for the first two.
+    """What `forward` leaves for `backward`.
 
     Attributes:
+        patches: The images.
         centred: Largest of each window, less the channel's mean.
-        places: Where it was, 0 to 3.
-        mean: Of each channel.
-        inverse: 1 / deviation of each channel.
+        places: Where it was: 0 to 3.
+        mean: Of each channel, float64.
+        inverse: 1 / deviation of each channel, float64.
     """
 
     patches: Patches
@@ -95,7 +97,7 @@ def forward(block: Block, params: Params, patches: Patches) -> tuple[Tensor, Kep
     mean = bias + weight @ patches.sums / patches.pixels
     spread = patches.products - torch.outer(patches.sums, patches.sums) / patches.pixels
     variance = ((weight @ spread) * weight).sum(1) / patches.pixels
-    inverse = (variance + block.norm.eps).rsqrt_()
+    inverse = (variance.clamp_min_(0) + block.norm.eps).rsqrt_()
     images, filters, rows, columns = patches.shape
     pooled = patches.padded.new_empty(images, rows, columns, filters)
     places = torch.empty(pooled.shape, dtype=torch.uint8)
@@ -114,6 +116,7 @@ def backward(block: Block, params: Params, kept: KeptOfFirst, e: Tensor) -> Para
     """Return the gradient, given the derivative by the outputs, channels last."""
     weight, bias, scale, sign = _parts(block, params)
     patches, inverse = kept.patches, kept.inverse
+    e = e.contiguous(memory_format=torch.channels_last)
     of_places = torch.zeros(len(patches.sums), len(weight), dtype=torch.float64)
     native.run("pooled_gradient", patches.padded, e, kept.places, patches.sizes, of_places)
     of_shift = e.sum((0, 2, 3)).double()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fedmaml.client.engines.base import Job
 from fedmaml.client.engines.factored import images
+from fedmaml.client.engines.factored.first_block import Patches
 from fedmaml.client.engines.factored.linear import LinearOfAll, Pace, kind_of
 from fedmaml.client.engines.factored.updates import Formed, Piece
 from fedmaml.client.engines.layers import (
@@ -82,7 +83,7 @@ class Network:
         self._own: list[Params] = []  # of each client; none: still theta
         self._gradients: list[Params] = []
         self._kept: list[images.Kept] = []
-        self._prepared: dict[int, tuple[Tensor, list[Tensor | images.Patches]]] = {}  # by id
+        self._prepared: dict[int, tuple[Tensor, list[Tensor | Patches]]] = {}  # by id
         self._image = torch.Size()
         self._outputs: list[Tensor] = []
         self._tail: list[LinearOfAll | Elementwise] = [

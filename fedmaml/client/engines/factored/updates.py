@@ -46,7 +46,7 @@ class Formed:
         Yields:
             Terms ``(terms, entries)`` and their weights.
         """
-        yield self.values.flatten(1)[clients], weight
+        yield _those(clients, self.values.flatten(1)), weight
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,25 @@ class Product:
             Terms ``(1, entries)`` and their weights.
         """
         share = (self.scale * weight).to(self.left.dtype)
-        left = (self.left[clients] * share[:, None, None]).flatten(0, 1)
-        right = self.right[clients].flatten(0, 1)
-        one, everyone = weight.new_ones(1), float(weight.sum())
+        left = (_those(clients, self.left) * share[:, None, None]).flatten(0, 1)
+        right = _those(clients, self.right).flatten(0, 1)
+        one, everyone, first = weight.new_ones(1), float(weight.sum()), 0
         rows = max(1, _TILE_ENTRIES // right.shape[1])
-        for first in range(0, left.shape[1], rows):
-            tile = left[:, first : first + rows].mT @ right
+        buffer = right.new_empty(min(rows, left.shape[1]), right.shape[1])
+        for some in torch.split(left, rows, 1):
+            tile = torch.mm(some.mT, right, out=buffer[: some.shape[1]])
             if self.base is not None:
-                tile.add_(self.base[first : first + rows], alpha=everyone)
+                tile.add_(self.base[first : first + len(tile)], alpha=everyone)
+            first += len(tile)
             yield tile.view(1, -1), one
 
 
 Piece = Formed | Product
+
+
+def _those(clients: Tensor, values: Tensor) -> Tensor:
+    """Return the rows of some clients; no copy if they are all."""
+    return values if bool(clients.all()) else values[clients]
 
 
 def squared_norm_of_rest(piece: Piece, theta: Tensor) -> Tensor:
