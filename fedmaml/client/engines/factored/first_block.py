@@ -1,4 +1,4 @@
-"""The first block of a network: its inputs are images of few channels, its outputs are never stored.
+"""The first block of a network: its inputs have few channels, its outputs are never stored.
 
 A convolution of few inputs takes less time than to store what it computes: 64 filters make 15 MB of
 75 images of 28 x 28. What normalisation needs of it can be had without it. With x_t(i) the number
