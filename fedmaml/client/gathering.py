@@ -59,15 +59,11 @@ def put_together(
             metrics.setdefault(name, []).extend(values)
         memories |= part.memories
         costs |= part.costs
-    stacked = {
-        group: torch.cat(values) if values else _no_updates(request, group)
-        for group, values in stacks.items()
-    }
     reply = TrainReply(
         clients=tuple(clients),
         weights=tuple(weights),
         metrics=metrics,
-        update=sums or stacked,
+        update=sums or _stacked(request, stacks),
         rejected=tuple(rejected),
         round=request.round,
         base=request.base,
@@ -161,10 +157,7 @@ class Collected:
         if self._form == "sum" and self._sums:
             update = self._sums
         else:
-            update = {
-                group: torch.cat(parts) if parts else _no_updates(self._request, group)
-                for group, parts in self._stacks.items()
-            }
+            update = _stacked(self._request, self._stacks)
         told = [cost for cost in self._computations if cost is not None]
         return TrainReply(
             clients=tuple(self._clients),
@@ -184,6 +177,13 @@ def smaller_form(request: TrainRequest) -> Form:
     sum_bytes = len(SPACINGS) * 8 * count_entries(request.meta)
     stack_bytes = len(request.clients) * request.compression.payload_bytes(request.meta)
     return "stack" if request.form == "stack" or stack_bytes <= sum_bytes else "sum"
+
+
+def _stacked(request: TrainRequest, stacks: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    return {
+        group: torch.cat(parts) if parts else _no_updates(request, group)
+        for group, parts in stacks.items()
+    }
 
 
 def _no_updates(request: TrainRequest, group: str) -> Tensor:

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pooch
+from torch import Tensor
 
 logger = logging.getLogger("fedmaml")
 
@@ -65,6 +66,25 @@ def _library() -> ctypes.CDLL | str:
     except Exception as error:  # no compiler, no ninja, a full disk: none of them may stop a run
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return f"the kernels in C++ could not be built: {lines[0]}"
+
+
+def run(kernel: str, *arguments: Tensor | int | float) -> None:
+    """Call a kernel of the type of its first argument, on tensors without gaps.
+
+    Args:
+        kernel: Name; `_float32` or `_float64` is added.
+        arguments: Tensors as pointers, ints as int64, floats as double.
+    """
+    first = arguments[0]
+    assert isinstance(first, Tensor)
+    name = f"{kernel}_{str(first.dtype).removeprefix('torch.')}"
+    getattr(library(), name)(*(_as_c(argument) for argument in arguments))
+
+
+def _as_c(argument: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_double(argument)
 
 
 def cache_folder() -> Path:

@@ -14,6 +14,7 @@ from fedmaml.core.aggregation import (
     MOST_TERMS,
     SPACINGS,
     ExactSum,
+    add_to_limbs,
     empty_sum,
     exact_sum,
     in_range,
@@ -174,3 +175,27 @@ def test_kernel_and_pytorch_cut_numbers_alike(shape: tuple[int, int], dtype: tor
     expected = torch.zeros(3, shape[1], dtype=torch.float64)
     aggregation._add_limbs(vectors, weights, expected)
     assert torch.equal(exact_sum(vectors, weights).limbs, expected)
+
+
+@pytest.mark.parametrize("without_kernels", [False, True])
+def test_columns_of_a_sum_can_be_added_to(
+    without_kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if without_kernels:
+        monkeypatch.setattr(native, "missing", lambda: "no kernels")
+    vectors = torch.randn(3, 70, generator=seeding.generator(0, "columns"))
+    weights = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    total = empty_sum(100)
+    for part in (slice(0, 33), slice(33, 70)):
+        add_to_limbs(total.limbs[:, part.start + 20 : part.stop + 20], vectors[:, part], weights)
+    assert torch.equal(total.limbs[:, 20:90], exact_sum(vectors, weights).limbs)
+    assert not total.limbs[:, :20].any()
+    assert not total.limbs[:, 90:].any()
+
+
+def test_kernel_and_pytorch_take_the_same_mean() -> None:
+    if reason := native.missing():
+        pytest.skip(reason)
+    limbs = torch.randn(3, 1001, generator=seeding.generator(0, "mean"), dtype=torch.float64)
+    mean = ExactSum(limbs, 7.0, 3).mean()
+    assert torch.equal(mean, (limbs[2] + limbs[1] + limbs[0]) / 7.0)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedmaml import native
 from fedmaml.client.engines.layers import BatchNorm2d, Conv2d, MaxPool2d
 from fedmaml.core.params import Params
 
@@ -73,9 +74,9 @@ def forward(block: Block, params: Params, x: Tensor) -> tuple[Tensor, KeptOfBloc
     mean, variance = statistics(z)
     inverse = (variance + block.norm.eps).rsqrt_()
     pooled, places = torch.ops.aten.max_pool2d_with_indices(z, [block.pool.size] * 2)
-    centred = pooled.sub_(_channels(mean))
+    centred = pooled.sub_(channels(mean))
     scale = params[block.norm.weight].abs() * inverse
-    y = torch.addcmul(_channels(params[block.norm.bias]), centred, _channels(scale))
+    y = torch.addcmul(channels(params[block.norm.bias]), centred, channels(scale))
     return y, KeptOfBlock(x, z, centred, places, mean, inverse)
 
 
@@ -100,8 +101,8 @@ def backward(
     factor = scale.abs() * inverse
     slope = -factor * inverse * of_scale / pixels
     level = -factor * of_shift / pixels - slope * mean
-    dz = torch.addcmul(_channels(level), z, _channels(slope), out=z)
-    _rows(dz).scatter_add_(1, _rows(kept.places), _rows(e.mul_(_channels(factor))))
+    dz = torch.addcmul(channels(level), z, channels(slope), out=z)
+    _rows(dz).scatter_add_(1, _rows(kept.places), _rows(e.mul_(channels(factor))))
     dx, of_weight, of_bias = torch.ops.aten.convolution_backward(
         dz, x, weight, [len(weight)], block.conv.stride, block.conv.padding,
         [1, 1], False, [0, 0], 1, [wanted, True, block.conv.bias is not None],
@@ -130,8 +131,12 @@ def statistics(z: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and variance of each channel: those of each image, put together in float64.
 
     PyTorch's statistics of all images at once, channels last, add 58,800 numbers one by one in
-    float32: 1.5e-5 off where this is 2e-7, for 1.1 ms against 1.4.
+    float32: 1.5e-5 off where this is 2e-7, for 1.1 ms against 1.4. The kernel adds up in float64.
     """
+    if z.device.type == "cpu" and not native.missing():
+        mean, variance = z.new_empty(2, z.shape[1], dtype=torch.float64)
+        native.run("statistics", _rows(z), z[:, 0].numel(), z.shape[1], mean, variance)
+        return mean.to(z.dtype), variance.to(z.dtype)
     each = [torch.ops.aten.batch_norm_update_stats(image[None], None, None, 0.0) for image in z]
     means, variances = (torch.stack(values).double() for values in zip(*each, strict=True))
     mean = means.mean(0)
@@ -146,7 +151,8 @@ def _turned(block: Block, params: Params) -> tuple[Tensor, Tensor | None]:
     return params[block.conv.weight] * sign[:, None, None, None], bias
 
 
-def _channels(values: Tensor) -> Tensor:
+def channels(values: Tensor) -> Tensor:
+    """View a number for each channel as it is combined with images."""
     return values[:, None, None]
 
 

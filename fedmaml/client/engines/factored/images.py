@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from fedmaml.client.engines.factored import block
+from fedmaml.client.engines.factored import block, first_block
 from fedmaml.client.engines.factored.block import Block, KeptOfBlock
+from fedmaml.client.engines.factored.first_block import KeptOfFirst, Patches
 from fedmaml.client.engines.layers import (
     Activation,
     BatchNorm2d,
@@ -83,12 +84,26 @@ def activated(function: Activation, x: Tensor) -> Tensor:
     return x.relu_() if function == "relu" else x.tanh()
 
 
-def forward(layers: Sequence[ImageLayer | Block], params: Params, x: Tensor) -> tuple[Tensor, Kept]:
-    """Return the layers' output for one client's images, and what `backward` needs."""
-    kept: Kept = []
+def prepared(layers: Sequence[ImageLayer | Block], params: Params, x: Tensor) -> Tensor | Patches:
+    """Return one client's images as `forward` wants them; they serve for any values of params."""
     x = channels_last(x)
+    patches = None
+    if layers and isinstance(layers[0], Block):
+        patches = first_block.patches_of(layers[0], params, x)
+    return x if patches is None else patches
+
+
+def forward(
+    layers: Sequence[ImageLayer | Block], params: Params, images: Tensor | Patches
+) -> tuple[Tensor, Kept]:
+    """Return the layers' output for one client's `prepared` images, and what `backward` needs."""
+    kept: Kept = []
+    x = images.images if isinstance(images, Patches) else images
     for layer in layers:
         match layer:
+            case Block() if block.takes(layer, params) and isinstance(images, Patches) and not kept:
+                x, of_first = first_block.forward(layer, params, images)
+                kept.append(of_first)
             case Block() if block.takes(layer, params):
                 x, of_block = block.forward(layer, params, x)
                 kept.append(of_block)
@@ -121,7 +136,7 @@ def forward(layers: Sequence[ImageLayer | Block], params: Params, x: Tensor) -> 
 def bytes_kept(layers: Sequence[ImageLayer], params: Params, x: Tensor) -> int:
     """Return how many bytes `forward` keeps of an image like those of x."""
     two = x.new_zeros(2, *x.shape[1:])  # one has no variance
-    _, kept = forward(layers, params, two)
+    _, kept = forward(layers, params, channels_last(two))
     return sum(value.nbytes for value in tree_leaves(kept) if isinstance(value, Tensor)) // 2
 
 
@@ -149,6 +164,8 @@ def backward(
     for i in range(len(layers) - 1, first - 1, -1):
         goes_on = wanted or i > first
         match layers[i]:
+            case Block() as layer if isinstance(kept[i], KeptOfFirst):
+                gradient |= first_block.backward(layer, params, kept[i], e)
             case Block() as layer if isinstance(kept[i], KeptOfBlock):
                 e, found = block.backward(layer, params, kept[i], e, goes_on)
                 gradient |= found

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fedmaml.client.engines.base import Job
 from fedmaml.client.engines.factored import images
+from fedmaml.client.engines.factored.first_block import Patches
 from fedmaml.client.engines.factored.linear import Inner, LinearOfAll, Pace, kind_of
 from fedmaml.client.engines.factored.updates import Formed, Piece
 from fedmaml.client.engines.layers import (
@@ -83,6 +84,7 @@ class Network:
         self._own: list[Params] = []  # of each client; none: still theta
         self._gradients: list[Params] = []
         self._kept: list[images.Kept] = []
+        self._prepared: dict[int, tuple[Tensor, list[Tensor | Patches]]] = {}  # by id
         self._image = torch.Size()
         self._outputs: list[Tensor] = []
         self._tail: list[LinearOfAll | Elementwise] = [
@@ -161,7 +163,10 @@ class Network:
     def _features(self, x: Tensor) -> Tensor:
         self._kept = []
         features = []
-        for client, of_client in enumerate(x):
+        if id(x) not in self._prepared:
+            each = [images.prepared(self._layers, self._theta, one) for one in x]
+            self._prepared[id(x)] = x, each
+        for client, of_client in enumerate(self._prepared[id(x)][1]):
             image, kept = images.forward(self._layers, self._fast(client), of_client)
             self._kept.append(kept)
             features.append(image.flatten(1))

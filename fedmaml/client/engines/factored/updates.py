@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedmaml.client.engines.base import Total
-from fedmaml.core.aggregation import LIMIT, ExactSum, empty_sum, exact_sum
+from fedmaml.core.aggregation import LIMIT, ExactSum, add_to_limbs, empty_sum
 from fedmaml.core.params import Params
 
 _TILE_ENTRIES = (
@@ -35,6 +35,18 @@ class Formed:
     def tiles(self) -> Iterator[Tensor]:
         """Yield consecutive entries of all clients, ``(clients, entries)``."""
         yield self.values.flatten(1)
+
+    def weighed(self, clients: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield consecutive entries of the terms of the weighted sum of some clients.
+
+        Args:
+            clients: Which ones, ``(clients,)`` of bool.
+            weight: Theirs, float64.
+
+        Yields:
+            Terms ``(terms, entries)`` and their weights.
+        """
+        yield _those(clients, self.values.flatten(1)), weight
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,39 @@ class Product:
                 tile += self.base[first : first + rows]
             yield tile.flatten(1)
 
+    def weighed(self, clients: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield consecutive entries of the weighted sum of some clients: one term, of weight 1.
+
+        The examples of all clients are the inner axis of one product: adding clients up so costs
+        no more than forming the updates of each, and only their sum has to be cut into limbs.
+
+        Args:
+            clients: Which ones, ``(clients,)`` of bool.
+            weight: Theirs, float64.
+
+        Yields:
+            Terms ``(1, entries)`` and their weights.
+        """
+        share = (self.scale * weight).to(self.left.dtype)
+        left = (_those(clients, self.left) * share[:, None, None]).flatten(0, 1)
+        right = _those(clients, self.right).flatten(0, 1)
+        one, everyone, first = weight.new_ones(1), float(weight.sum()), 0
+        rows = max(1, _TILE_ENTRIES // right.shape[1])
+        buffer = right.new_empty(min(rows, left.shape[1]), right.shape[1])
+        for some in torch.split(left, rows, 1):
+            tile = torch.mm(some.mT, right, out=buffer[: some.shape[1]])
+            if self.base is not None:
+                tile.add_(self.base[first : first + len(tile)], alpha=everyone)
+            first += len(tile)
+            yield tile.view(1, -1), one
+
 
 Piece = Formed | Product
+
+
+def _those(clients: Tensor, values: Tensor) -> Tensor:
+    """Return the rows of some clients; no copy if they are all."""
+    return values if bool(clients.all()) else values[clients]
 
 
 def squared_norm_of_rest(piece: Piece, theta: Tensor) -> Tensor:
@@ -119,16 +162,16 @@ class Sum:
     def add(self, clients: Sequence[int], sent: Sent) -> None:
         """Take in some clients."""
         bounds = torch.stack([piece.bound() for piece in sent.pieces]).amax(0)
-        sound = bounds.to(torch.float64) * sent.weight < LIMIT / 2  # False for NaN
+        most = LIMIT / (2 * len(clients))  # their sum must be in range, too
+        sound = bounds.to(torch.float64) * sent.weight < most  # False for NaN
         weight = sent.weight[sound]
-        everyone = len(weight) == len(clients)
         if len(weight):
             for piece in sent.pieces:
                 first = self._start[piece.name]
-                for tile in piece.tiles():
-                    added = exact_sum(tile if everyone else tile[sound], weight)
-                    self._limbs[:, first : first + tile.shape[1]] += added.limbs
-                    first += tile.shape[1]
+                for terms, weights in piece.weighed(sound, weight):
+                    last = first + terms.shape[1]
+                    add_to_limbs(self._limbs[:, first:last], terms, weights)
+                    first = last
         metrics = {name: values[sound] for name, values in sent.metrics.items()}
         self._parts.append(Sent([], weight, metrics))
         for client, usable in zip(clients, sound.tolist(), strict=True):
