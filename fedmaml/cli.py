@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from fedmaml.conclusions import Comparison
+    from fedmaml.comparison.conclusions import Comparison
     from fedmaml.config import RunConfig
 
 app = typer.Typer(
@@ -277,15 +277,15 @@ def compare(
     layers = [load_toml(config)] if config else []
     layers += [parse_assignment(text) for text in settings or []]
 
-    from fedmaml import comparing
-    from fedmaml.comparison_tables import as_table, print_comparison, write_files
+    from fedmaml.comparison import comparing
+    from fedmaml.comparison.tables import as_table, print_comparison, write_files
 
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     planned = comparing.plan(scenario, names, seeds, layers, rounds, equal)
     folder = out or Path("runs") / f"compare-{scenario}"
     found = None
     if tune is not None:
-        from fedmaml.tuning import tune as search
+        from fedmaml.comparison.tuning import tune as search
 
         comparing.refuse_single_run(folder)
         first = {name: configs[0] for name, configs in planned.runs.items()}

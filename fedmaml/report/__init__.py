@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fedmaml.conclusions import Comparison
+from fedmaml.comparison.conclusions import Comparison
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
 
 _NEEDED = ("matplotlib", "jinja2")

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
+from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.report import series
-from fedmaml.verdicts import REFERENCE
 
 _WIDTH, _HEIGHT = 4.0, 2.9
 """Inches: 288 points wide, so that letters are not made smaller on a phone of 390 pixels."""

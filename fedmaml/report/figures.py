@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.report import series, words
 from fedmaml.report.canvas import GREY, INK, Figure, Look, figure, line, looks_of
 from fedmaml.report.reading import Material
 from fedmaml.tables import scaled
-from fedmaml.verdicts import REFERENCE
 
 NAMES = (
     "differences",

@@ -7,12 +7,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from fedmaml.conclusions import NOT_META
+from fedmaml.comparison.conclusions import NOT_META
+from fedmaml.comparison.verdicts import number
 from fedmaml.report import repeating, series, soundness, tables, words
 from fedmaml.report.canvas import Figure
 from fedmaml.report.reading import Material
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
-from fedmaml.verdicts import number
 
 
 def render(material: Material, figures: Sequence[Figure]) -> str:

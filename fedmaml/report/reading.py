@@ -9,10 +9,17 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from fedmaml.conclusions import ALWAYS, Comparison, complete_summary, conclude, configuration, group
+from fedmaml.comparison.conclusions import (
+    ALWAYS,
+    Comparison,
+    complete_summary,
+    conclude,
+    configuration,
+    group,
+)
+from fedmaml.comparison.verdicts import Metric
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
 from fedmaml.server.run_directory import RunDirectory
-from fedmaml.verdicts import Metric
 
 logger = logging.getLogger("fedmaml")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import tomli_w
 
-from fedmaml.comparing import plan
-from fedmaml.conclusions import ALWAYS
+from fedmaml.comparison.comparing import plan
+from fedmaml.comparison.conclusions import ALWAYS
 from fedmaml.config import flatten_table
 from fedmaml.core.errors import FedmamlError
 from fedmaml.report.reading import Material

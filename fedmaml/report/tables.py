@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from fedmaml import comparison_cells
-from fedmaml.conclusions import Comparison
+from fedmaml.comparison import cells
+from fedmaml.comparison.conclusions import Comparison
+from fedmaml.comparison.verdicts import REFERENCE, number, p_text, signed
 from fedmaml.report import series, words
 from fedmaml.report.reading import Material, Run
 from fedmaml.tables import scaled
-from fedmaml.verdicts import REFERENCE, number, p_text, signed
 
 _SIGNS = {
     "better": "▲",
@@ -72,7 +72,7 @@ def tuning(made: Comparison) -> Table | None:
     """Return what was tuned on validation clients, and what that gained; None if nothing was."""
     if not made.tuning:
         return None
-    grid = comparison_cells.tuning(made)
+    grid = cells.tuning(made)
     return Table("Tuned on validation clients", grid.header, grid.rows, (0, 1))
 
 

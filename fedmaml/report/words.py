@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from fedmaml.comparison.verdicts import Metric, Row, number, signed
 from fedmaml.report.series import Curve, Spread
 from fedmaml.tables import scaled
-from fedmaml.verdicts import Metric, Row, number, signed
 
 _ACRONYMS = ("auc", "mae", "mse", "rmse")
 

@@ -167,7 +167,9 @@ def test_fewer_bytes_are_really_sent(tmp_path: Path) -> None:
 
 @pytest.mark.flower
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("backend", ["flower-simulation", "flower-deployment"])
+@pytest.mark.parametrize(
+    "backend", ["flower-simulation", pytest.param("flower-deployment", marks=pytest.mark.slow)]
+)
 def test_compression_gives_the_bits_of_one_process_on_flower(
     backend: str, tmp_path: Path, data_dir: Path
 ) -> None:
@@ -211,9 +213,9 @@ def test_flower_deployment_gives_the_bits_of_one_process(tmp_path: Path, data_di
     parts = [there["cost"][name] for name in ("totals", "evaluation", "roll_call")]
     down, up = (sum(part[f"message_bytes_{way}"] for part in parts) for way in ("down", "up"))
     assert there["cost"]["socket"]["down"]["objects"] == pytest.approx(down, rel=0.001)
-    # What a SuperLink still has is not sent again: a part of the roll call, 309 bytes, is the same
-    # at all four nodes.
-    assert up - 3 * 320 <= there["cost"]["socket"]["up"]["objects"] <= up
+    # What a SuperLink still has is not sent again: a part of the roll call, about 320 bytes, is the
+    # same at all four nodes.
+    assert up - 3 * 350 <= there["cost"]["socket"]["up"]["objects"] <= up
     assert len(there["cost"]["socket"]["nodes"]) == 4
 
 

@@ -92,7 +92,7 @@ def deployed(network: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dic
 
 
 @pytest.mark.flower
-@pytest.mark.parametrize("network", PAYLOAD)
+@pytest.mark.parametrize("network", ["mlp", pytest.param("conv4", marks=pytest.mark.slow)])
 def test_message_bytes_are_what_crosses_the_socket_but_for_framing(
     network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

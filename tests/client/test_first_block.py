@@ -135,7 +135,7 @@ def test_a_scale_of_zero_takes_the_common_path() -> None:
 def test_statistics_keep_their_digits_far_from_zero(mean: float) -> None:
     x = torch.randn(20, 33, 5, 4, generator=seeding.generator(0, "statistics")) + mean
     x = images.channels_last(x)
-    of_channel, variance = block._statistics(x)
+    of_channel, variance = block.statistics(x)
     exact = x.double()
     torch.testing.assert_close(of_channel.double(), exact.mean((0, 2, 3)), rtol=1e-7, atol=1e-8)
     expected = exact.var((0, 2, 3), correction=0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmaml.comparing import plan, run_all
+from fedmaml.comparison.comparing import plan, run_all
 from fedmaml.report import Written, write_report
 
 SETTINGS = {

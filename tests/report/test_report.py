@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from fedmaml import report
 from fedmaml.cli import app
-from fedmaml.comparing import plan, run_all
+from fedmaml.comparison.comparing import plan, run_all
 from fedmaml.config import load_toml, parse_assignment, resolve
 from fedmaml.core.errors import ConfigurationError, NotComparableError, RunDirectoryError
 from fedmaml.report import Written, figures, soundness, tables, write_report

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedmaml.comparison.verdicts import Metric
 from fedmaml.report import series
 from fedmaml.report.reading import Material, Run
-from fedmaml.verdicts import Metric
 
 
 def run(

@@ -135,7 +135,7 @@ def statistics(z: Tensor) -> tuple[Tensor, Tensor]:
     """
     if z.device.type == "cpu" and not native.missing():
         mean, variance = z.new_empty(2, z.shape[1], dtype=torch.float64)
-        native.run("statistics", _rows(z), z[:, 0].numel(), z.shape[1], mean, variance)
+        native.run("statistics", _rows(z).contiguous(), z[:, 0].numel(), z.shape[1], mean, variance)
         return mean.to(z.dtype), variance.to(z.dtype)
     each = [torch.ops.aten.batch_norm_update_stats(image[None], None, None, 0.0) for image in z]
     means, variances = (torch.stack(values).double() for values in zip(*each, strict=True))

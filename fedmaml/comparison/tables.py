@@ -15,11 +15,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fedmaml import comparison_cells as cells
-from fedmaml.comparison_cells import Grid
-from fedmaml.conclusions import Comparison
+from fedmaml.comparison import cells
+from fedmaml.comparison.cells import Grid
+from fedmaml.comparison.conclusions import Comparison
+from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.core.errors import RunDirectoryError
-from fedmaml.verdicts import REFERENCE
 
 _COLOURS = {"better": "green", "worse": "red", "diverged": "yellow"}
 

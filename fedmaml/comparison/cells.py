@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedmaml.conclusions import Comparison
-from fedmaml.findings import Took, Tuned
-from fedmaml.verdicts import REFERENCE, Row, Verdict, number, p_text, signed
+from fedmaml.comparison.conclusions import Comparison
+from fedmaml.comparison.findings import Took, Tuned
+from fedmaml.comparison.verdicts import REFERENCE, Row, Verdict, number, p_text, signed
 
 SIGNS: dict[Verdict, str] = {
     "better": "+", "worse": "-", "not distinguishable": "~", "diverged": "?",

@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedmaml.conclusions import ALWAYS, Comparison, conclude
+from fedmaml.comparison.conclusions import ALWAYS, Comparison, conclude
+from fedmaml.comparison.findings import Tuned
+from fedmaml.comparison.reuse import is_complete, progress_bar
+from fedmaml.comparison.terms import Terms, agree, settle
+from fedmaml.comparison.tuning import SEED, is_tunable
+from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.config import Flat, RunConfig, known_keys, nearest, resolve
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError, RunDirectoryError
-from fedmaml.findings import Tuned
 from fedmaml.preflight import preflight
-from fedmaml.reuse import is_complete, progress_bar
 from fedmaml.running import execute, what_went_wrong
 from fedmaml.server.run_directory import RunDirectory
-from fedmaml.terms import Terms, agree, settle
-from fedmaml.tuning import SEED, is_tunable
-from fedmaml.verdicts import REFERENCE
 
 _OWN_KEYS = {
     "scenario": "as the argument",

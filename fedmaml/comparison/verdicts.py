@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedmaml.contrasts import NOTHING, Contrast, Values, contrast, holm_within
+from fedmaml.comparison.contrasts import NOTHING, Contrast, Values, contrast, holm_within
 from fedmaml.core import statistics
 
 REFERENCE = "fedavg"

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from fedmaml.comparison.contrasts import Values
+from fedmaml.comparison.findings import Took, Tuned, took_by
+from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row, judge, judge_pairs
 from fedmaml.config import Flat, flatten_table, known_keys
-from fedmaml.contrasts import Values
 from fedmaml.core import statistics
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
-from fedmaml.findings import Took, Tuned, took_by
 from fedmaml.server.run_directory import RunDirectory
-from fedmaml.verdicts import REFERENCE, Metric, Pair, Row, judge, judge_pairs
 
 ALWAYS = ("local", REFERENCE)
 """The baselines of every comparison."""
@@ -38,7 +38,7 @@ Runs = Mapping[str, Mapping[int, Path]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """All there is to say; `fedmaml.comparison_tables` and `fedmaml.report` show it.
+    """All there is to say; `fedmaml.comparison.tables` and `fedmaml.report` show it.
 
     Attributes:
         scenario: Name of the scenario.
@@ -51,7 +51,7 @@ class Comparison:
         settings: Strategy -> all its settings by dotted key, those of the scenario included.
         took: Strategy -> what its training took.
         pairs: Every two strategies other than the reference.
-        equal: What all strategies got the same amount of, see `fedmaml.terms`; "" if not known.
+        equal: What all strategies got the same amount of, see `terms`; "" if that is not known.
         tuning: Strategy -> what tuning found; empty if nothing was tuned.
         command: What makes all of it again; "" if that is not known.
     """

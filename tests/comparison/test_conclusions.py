@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fedmaml.comparing import compare, plan, run_all
-from fedmaml.conclusions import complete_summary, conclude, group
+from fedmaml.comparison.comparing import compare, plan, run_all
+from fedmaml.comparison.conclusions import complete_summary, conclude, group
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
 
 SMALL = {"task.test_clients": 6, "task.train_clients": 20, "mu": 0.1}

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmaml.comparing import Plan, compare, plan, run_all
-from fedmaml.comparison_cells import quantity
-from fedmaml.comparison_tables import (
+from fedmaml.comparison.cells import quantity
+from fedmaml.comparison.comparing import Plan, compare, plan, run_all
+from fedmaml.comparison.conclusions import Comparison
+from fedmaml.comparison.findings import Setting, Took, Tuned
+from fedmaml.comparison.tables import (
     as_csv,
     as_latex,
     as_markdown,
@@ -21,11 +23,9 @@ from fedmaml.comparison_tables import (
     print_comparison,
     write_files,
 )
-from fedmaml.conclusions import Comparison
+from fedmaml.comparison.verdicts import Metric, Row, judge, judge_pairs
 from fedmaml.core.errors import BackendError, ConfigurationError, RunDirectoryError
 from fedmaml.core.statistics import holm
-from fedmaml.findings import Setting, Took, Tuned
-from fedmaml.verdicts import Metric, Row, judge, judge_pairs
 from tests.commands import COMMAND, fedmaml
 
 SMALL = {"task.test_clients": 8, "task.train_clients": 20}

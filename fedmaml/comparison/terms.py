@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.config import Flat, RunConfig, known_keys, nearest, resolve
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.estimating import estimate
-from fedmaml.verdicts import REFERENCE
 
 Equal = Literal["recipes", "rounds", "bytes", "flops"]
 

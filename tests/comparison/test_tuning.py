@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from fedmaml.comparing import Plan, command, compare, plan, run_all, tuned
-from fedmaml.comparison_tables import write_files
+from fedmaml.comparison.comparing import Plan, command, compare, plan, run_all, tuned
+from fedmaml.comparison.tables import write_files
+from fedmaml.comparison.terms import Terms
+from fedmaml.comparison.tuning import NOT_TUNED, SEED, SPACE, Around, search_space, tune
 from fedmaml.config import RunConfig, flatten_table, resolve
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.scenarios import Digits
 from fedmaml.strategies import CATALOGUE
-from fedmaml.terms import Terms
-from fedmaml.tuning import NOT_TUNED, SEED, SPACE, Around, search_space, tune
 
 FREE = Terms("recipes", None, None, {})
 SMALL = {"task.train_clients": 12, "task.validation_clients": 5, "task.test_clients": 4,

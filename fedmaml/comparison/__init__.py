@@ -1,0 +1,13 @@
+"""Strategies next to each other: who really wins, on equal terms, and what may be said of it.
+
+comparing     settings -> runs to do, and the comparison that complete runs make
+tuning        settings that do well on validation clients, for every strategy alike
+terms         who trains how long, and by which round everybody is judged
+reuse         runs that are complete already need not be repeated
+conclusions   complete run directories -> what they say, whoever made them
+verdicts      better, worse or not distinguishable, for every two strategies
+contrasts     paired differences, their intervals and p-values
+findings      what training took and tuning found, as data
+tables        a comparison on the terminal, as Markdown, CSV, LaTeX and JSON
+cells         its tables as text
+"""
