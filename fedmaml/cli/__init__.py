@@ -1,0 +1,88 @@
+"""The command line.
+
+    runs          one run: before it, itself, and what could be wrong with it
+    comparisons   several runs
+    directories   what there is
+    options       what several commands ask for
+
+Help must come at once, so whatever imports torch or Flower is imported inside the commands.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from fedmaml.cli import comparisons, directories, runs
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": directories.list_everything,
+    "run": runs.run,
+    "estimate": runs.estimate,
+    "show": directories.show,
+    "compare": comparisons.compare,
+    "report": comparisons.report,
+    "clock": directories.clock,
+    "export": directories.export,
+    "audit": runs.audit,
+    "check-gradients": runs.check_gradients,
+}
+
+app = typer.Typer(
+    help="Federated meta-learning on Flower and PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line; errors that fedmaml raises on purpose end as one clear line."""
+    from fedmaml.core.errors import FedmamlError
+
+    try:
+        code = app(standalone_mode=False)  # what typer would exit with; 130 after Ctrl-C
+    except FedmamlError as error:
+        _fail(f"{type(error).__name__}: {error}", 1)
+    except OSError as error:  # a full disk, a folder that went away, a closed pipe
+        _fail(f"{type(error).__name__}: {error}", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", _INTERRUPTED)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)  # click's errors about arguments
+        if usage is None:
+            raise
+        if usage():
+            _fail(f"{usage()} (see --help)", 2)
+        sys.exit(2)  # no arguments: the help was printed
+    if code == _INTERRUPTED:
+        _fail("interrupted; what was finished is in the run directory, see --out", code)
+    sys.exit(code or 0)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from fedmaml import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Federated meta-learning on Flower and PyTorch."""
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"fedmaml: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,5 @@
+"""``python -m fedmaml.cli``."""
+
+from fedmaml.cli import main
+
+main()

@@ -1,0 +1,126 @@
+"""Commands about several runs: ``compare`` and ``report``."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedmaml.cli.options import (
+    Json,
+)
+
+if TYPE_CHECKING:
+    from fedmaml.comparison.conclusions import Comparison
+
+
+def compare(
+    scenario: Annotated[
+        str, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
+    ],
+    strategies: Annotated[
+        str, typer.Option(help="Which algorithms, e.g. fomaml,maml; local and fedavg are added.")
+    ],
+    seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 5,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds of training. (default: each one's recipe)")
+    ] = None,
+    equal: Annotated[
+        str | None,
+        typer.Option(
+            help="What everybody gets equally much of: rounds, or as many rounds as fit into the "
+            "bytes or flops that fedavg takes. (default: rounds if they are given, else recipes)"
+        ),
+    ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            help="Trials for every strategy to tune its settings on validation clients; needs "
+            "fedmaml[tune]. (default: not tuned)"
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value for all strategies that know the key; repeatable."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with such settings.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder. (default: runs/compare-SCENARIO)")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run again what --out holds with other settings.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare strategies with fine-tuned FedAvg on the same clients and seeds.
+
+    Complete runs in --out are reused, so the same command goes on after Ctrl-C,
+    and more strategies or seeds cost only themselves.
+    """
+    from fedmaml.config import load_toml, parse_assignment
+
+    layers = [load_toml(config)] if config else []
+    layers += [parse_assignment(text) for text in settings or []]
+
+    from fedmaml.comparison import comparing
+    from fedmaml.comparison.tables import as_table, print_comparison, write_files
+
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    planned = comparing.plan(scenario, names, seeds, layers, rounds, equal)
+    folder = out or Path("runs") / f"compare-{scenario}"
+    found = None
+    if tune is not None:
+        from fedmaml.comparison.tuning import tune as search
+
+        comparing.refuse_single_run(folder)
+        first = {name: configs[0] for name, configs in planned.runs.items()}
+        found = search(first, planned.terms, tune, folder, force=force, progress=not as_json)
+        planned = comparing.tuned(planned, found)
+    comparing.run_all(planned, folder, force=force, progress=not as_json)
+    comparison = comparing.compare(planned, folder, found)
+    words = comparing.command(scenario, names, seeds, layers, rounds, equal, tune)
+    comparison = replace(comparison, command=words)
+    paths = write_files(comparison, folder)
+    runs = comparing.directories(planned, folder)
+    page = _report_of(runs, comparison, folder / "report.html", as_json)
+    if as_json:
+        print(json.dumps(as_table(comparison)))
+    else:
+        print_comparison(comparison, paths)
+        print(page)
+
+
+def report(
+    directories: Annotated[
+        list[Path], typer.Argument(help="Run directories, or folders of them.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The page. (default: report.html in the first directory)")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a report.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make one HTML page of finished runs: the answer, figures, tables, how to repeat it.
+
+    The figures are also written as SVG and PNG, to a folder beside the page.
+    Needs the extra fedmaml[report].
+    """
+    from fedmaml.report import write_report
+
+    written = write_report(directories, out, force=force, progress=not as_json)
+    if as_json:
+        print(json.dumps(written.to_json()))
+    else:
+        print(written.headline)
+        print(f"{written.page}, and {len(written.figures)} figures in {written.folder}")
+
+
+def _report_of(directories: list[Path], comparison: "Comparison", page: Path, as_json: bool) -> str:
+    """Write the report of a comparison, and say where; or why there is none."""
+    from fedmaml.report import missing_libraries, write_report
+
+    if missing := missing_libraries():
+        return f"No report: {', '.join(missing)} not installed (pip install 'fedmaml[report]')"
+    written = write_report(directories, page, comparison, force=True, progress=not as_json)
+    return f"Report: {written.page}"

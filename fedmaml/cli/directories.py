@@ -1,0 +1,154 @@
+"""Commands about what there is: ``list``, ``show``, ``clock`` and ``export``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedmaml.cli.options import (
+    BACKENDS,
+    Json,
+)
+
+
+def list_everything(
+    what: Annotated[
+        str, typer.Argument(help="scenarios, strategies, backends, engines, profiles or all")
+    ] = "all",
+    as_json: Json = False,
+) -> None:
+    """List scenarios, strategies, backends, engines and profiles, or all of them."""
+    from fedmaml.client.engines import ENGINES
+    from fedmaml.clock import profiles
+    from fedmaml.core.errors import ConfigurationError
+    from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+    from fedmaml.strategies import CATALOGUE as STRATEGIES
+
+    everything = {
+        "scenarios": {name: scenario.about for name, scenario in SCENARIOS.items()},
+        "strategies": {name: _first_line(cls.__module__) for name, cls in STRATEGIES.items()},
+        "backends": BACKENDS,
+        "engines": {"auto": "the first of these that can and that pays (default)"}
+        | {name: engine.about for name, engine in ENGINES.items()},
+        "profiles": {name: profile.about for name, profile in profiles().items()},
+    }
+    if what not in (*everything, "all"):
+        raise ConfigurationError(f"cannot list {what!r}; known: {', '.join(everything)}, all")
+    chosen = everything if what == "all" else {what: everything[what]}
+    if as_json:
+        print(json.dumps(chosen if what == "all" else chosen[what], indent=2))
+        return
+    from fedmaml.tables import list_table
+
+    list_table(chosen)
+
+
+def show(
+    directories: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    as_json: Json = False,
+) -> None:
+    """Show finished runs: the table of one run directory or several."""
+    from fedmaml.core.errors import RunDirectoryError
+    from fedmaml.server.run_directory import RunDirectory
+
+    summaries = []
+    for path in directories:
+        directory = RunDirectory(path)
+        table, summary = directory.config_table(), directory.summary()
+        if summary is None:
+            reason = directory.failure()
+            raise RunDirectoryError(
+                f"{path} is not complete: {len(directory.rounds())} of {table.get('rounds')} "
+                "rounds are finished and there is no summary.json"
+                + (f"; it failed: {reason}" if reason else "; it was interrupted, or still runs")
+            )
+        summaries.append(summary)
+    if as_json:
+        print(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=2))
+    else:
+        from fedmaml.tables import run_table
+
+        run_table(summaries)
+
+
+def clock(
+    directories: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Link and device: a name (see `fedmaml list profiles`) or a .toml file; "
+            "repeatable. (default: all that have a name)"
+        ),
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Say when validation clients reach it, e.g. 0.8.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Determines which clients are slow.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Simulate how long finished runs would take on other links and devices.
+
+    Times are simulated from the bytes and operations that the runs measured.
+    With --target, the runs must have judged validation clients:
+    `fedmaml run ... --set evaluation.every=5`.
+    """
+    from fedmaml.clock import clock_all, load_profile, profiles
+    from fedmaml.server.run_directory import RunDirectory
+
+    chosen = [load_profile(name) for name in profile or profiles()]
+    rows = clock_all([RunDirectory(path) for path in directories], chosen, target, seed)
+    if as_json:
+        print(json.dumps([row.to_json() for row in rows], indent=2))
+    else:
+        from fedmaml.tables import clock_table
+
+        clock_table(rows)
+
+
+def export(
+    directories: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    to: Annotated[str, typer.Option(help="tensorboard or mlflow; each is an extra.")],
+    out: Annotated[
+        Path, typer.Option(help="TensorBoard: folder that gets one folder for each run.")
+    ] = Path("runs/tensorboard"),
+    uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow: tracking server or database. (default: MLflow's own choice)"),
+    ] = None,
+    experiment: Annotated[
+        str, typer.Option(help="MLflow: name of the experiment. (default: after the scenario)")
+    ] = "",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until the run ends, or Ctrl-C.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what was exported before.")
+    ] = False,
+) -> None:
+    """Show runs in TensorBoard or MLflow: finished ones, or with --follow one that goes on."""
+    from fedmaml import exporting
+    from fedmaml.core.errors import ConfigurationError
+
+    if to not in exporting.SINKS:
+        raise ConfigurationError(f"--to {to!r}: known: {', '.join(exporting.SINKS)}")
+    if follow and len(directories) > 1:
+        raise ConfigurationError(
+            f"--follow with {len(directories)} run directories: follow one, or start the command "
+            "once for each"
+        )
+    for path, name in zip(directories, exporting.names_of(directories), strict=True):
+        run = exporting.followed(path) if follow else exporting.recorded(path)
+        if to == "mlflow":
+            count = exporting.to_mlflow(run, name, uri=uri, experiment=experiment, force=force)
+        else:
+            count = exporting.to_tensorboard(run, out / name, force=force)
+        print(f"{name}: {count} points, run {run.outcome()}", file=sys.stderr)
+    if to == "tensorboard":
+        print(f"tensorboard --logdir {out}", file=sys.stderr)
+
+
+def _first_line(module: str) -> str:
+    text = sys.modules[module].__doc__ or ""
+    return text.splitlines()[0].rstrip(".") if text else ""

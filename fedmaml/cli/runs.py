@@ -1,0 +1,174 @@
+"""Commands about one run: ``run``, ``estimate``, ``audit`` and ``check-gradients``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedmaml.cli.options import (
+    BackendName,
+    ClientBatch,
+    Clients,
+    ConfigFile,
+    DataDir,
+    Device,
+    EngineName,
+    Json,
+    Nodes,
+    Rounds,
+    ScenarioName,
+    Seed,
+    Settings,
+    StrategyName,
+    WorkerCount,
+    resolved_from,
+)
+
+
+def run(
+    scenario: ScenarioName = None,
+    strategy: StrategyName = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
+    backend: BackendName = None,
+    nodes: Nodes = None,
+    clients: Clients = None,
+    engine: EngineName = None,
+    client_batch: ClientBatch = None,
+    workers: WorkerCount = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+    config: ConfigFile = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory. (default: a new one below runs)")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the run in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a scenario (see `fedmaml list`) and judge it on unseen clients."""
+    resolved = resolved_from(
+        {
+            "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
+            "backend": backend, "nodes": nodes, "clients": clients, "engine": engine,
+            "client_batch": client_batch, "workers": workers, "device": device,
+            "data_dir": data_dir,
+        },
+        settings,
+        config,
+    )  # fmt: skip
+
+    from fedmaml.running import execute
+    from fedmaml.tables import run_table
+
+    summary = execute(resolved, out, force=force, progress=not as_json)
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        run_table([summary])
+
+
+def estimate(
+    scenario: ScenarioName = None,
+    strategy: StrategyName = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
+    backend: BackendName = None,
+    nodes: Nodes = None,
+    clients: Clients = None,
+    engine: EngineName = None,
+    client_batch: ClientBatch = None,
+    workers: WorkerCount = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+    config: ConfigFile = None,
+    timed: Annotated[
+        bool,
+        typer.Option("--timed/--counted", help="Tell seconds, too, by carrying out a few rounds."),
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Tell what a run will cost, before it runs: bytes, operations, memory and seconds.
+
+    Takes what `fedmaml run` takes. A few updates are computed and, for the seconds, a few rounds
+    and an evaluation carried out; nothing is written.
+    """
+    resolved = resolved_from(
+        {
+            "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
+            "backend": backend, "nodes": nodes, "clients": clients, "engine": engine,
+            "client_batch": client_batch, "workers": workers, "device": device,
+            "data_dir": data_dir,
+        },
+        settings,
+        config,
+    )  # fmt: skip
+
+    from fedmaml.estimating import estimate as estimated
+    from fedmaml.tables import estimate_table
+
+    if timed and not as_json:
+        print("carrying out a few rounds and an evaluation", file=sys.stderr)
+    told = estimated(resolved, timed=timed).to_json()
+    if as_json:
+        print(json.dumps(told))
+    else:
+        estimate_table(told)
+
+
+def audit(
+    scenario: ScenarioName = None,
+    strategy: StrategyName = None,
+    settings: Settings = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    clients: Annotated[
+        int, typer.Option(min=2, help="Look at most at so many clients of each split.")
+    ] = 1000,
+    as_json: Json = False,
+) -> None:
+    """Look for leakage in a scenario's data, and in how a strategy predicts.
+
+    Ends with exit code 1 if more is found than notes. Every run does the same with a smaller
+    sample; see `audit` in its summary.json, and docs/auditing.md.
+    """
+    given = {"scenario": scenario, "strategy": strategy, "data_dir": data_dir}
+    resolved = resolved_from(given, settings, config)
+
+    from fedmaml import auditing
+    from fedmaml.tables import audit_table
+
+    found = auditing.audit(
+        resolved.make_scenario(),
+        resolved.make_strategy(),
+        resolved.make_problem(),
+        resolved.seed,
+        auditing.THOROUGH._replace(clients=clients),
+    )
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        audit_table(found)
+    if found.alarming:
+        raise typer.Exit(1)
+
+
+def check_gradients(
+    strategy: Annotated[str | None, typer.Option(help="Only this one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold what clients send against finite differences, defining formulas and closed forms."""
+    from fedmaml.verification import TOLERANCE, check_all
+
+    results = check_all(strategy)
+    if as_json:
+        print(json.dumps([result.to_json() for result in results], indent=2))
+    else:
+        from fedmaml.tables import check_table
+
+        check_table(results, TOLERANCE)
+    if any(not result.relative_error <= TOLERANCE for result in results):
+        raise typer.Exit(1)
