@@ -18,9 +18,11 @@ RESIDUAL = "residual/"
 
 def load_memories(context: Context, clients: Sequence[int], blank: Params) -> dict[int, Params]:
     """Return of each client's memory what ``blank`` names; that of ``blank`` if it has none yet."""
+    if not blank:
+        return dict.fromkeys(clients, blank)
     memories = {}
     for client in clients:
-        stored = _load(context, client) if blank else {}
+        stored = _load(context, client)
         memories[client] = {name: stored.get(name, value) for name, value in blank.items()}
     return memories
 

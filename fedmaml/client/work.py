@@ -101,7 +101,9 @@ def train_chunk(
     collected = Collected(request)
     kept: dict[int, Params] = {}
     rejected = collected.rejected
-    own, residuals = apart(memories)
+    own, residuals = memories, memories
+    if request.compression.compressor() is not None:
+        own, residuals = apart({client: memories[client] for client in request.clients})
     for groups in task_groups(request, tasks, job.learner, rejected):
         cost: dict[int, Computation | None] = {}
         for group in groups:
