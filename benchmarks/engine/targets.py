@@ -27,6 +27,7 @@ TARGETS = (
     Target("W1-fomaml", _L2L, 200),
     Target("W1-maml", ("learn2learn",), 110),
     Target("W2-fomaml", _L2L, 350),
+    Target("W2-fomaml", _LOOP, 350),
     Target("W2-fomaml", ("JAX jit(vmap)",), 6),
     Target("W2-fomaml", (FLOWER,), 2000),
     Target("W2-maml", ("learn2learn",), 220),
