@@ -98,6 +98,7 @@ def _learning(
         axes.set_ylabel(label)
         if kind == "loss" and _positive(curves) > 30:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _position: f"{value:g}")
 
     what = label if kind == "validation" else "Training loss"
     return figure(

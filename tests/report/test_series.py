@@ -8,6 +8,7 @@ import pytest
 
 from fedmaml.comparison.verdicts import Metric
 from fedmaml.report import series
+from fedmaml.report.figures import draw
 from fedmaml.report.reading import Material, Run
 
 
@@ -106,3 +107,11 @@ def test_steps_begin_before_adaptation_and_include_the_strategy_s_own() -> None:
     assert steps.mean.tolist() == pytest.approx([4.1, 3.1, 1.1, 0.6])
     assert shots.x.tolist() == [0, 2, np.inf]
     assert shots.mean.tolist() == pytest.approx([4.1, 2.1, 1.1])
+
+
+def test_letters_of_a_logarithmic_axis_are_plain_numbers() -> None:
+    falling = [record(10.0 ** (1 - number / 8)) for number in range(25)]
+    drawn = {one.name: one for one in draw(material(fomaml=(run(falling),)))}
+    letters = drawn["loss-rounds"].svg
+    assert ">0.1<" in letters
+    assert "mathdefault" not in letters
