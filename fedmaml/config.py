@@ -36,7 +36,7 @@ Flat = dict[str, Any]
 """Dotted key -> scalar or list."""
 
 Backend = Literal["in-process", "flower-simulation", "flower-deployment"]
-EngineName = Literal["auto", "fused", "factored", "compiled", "vmap", "loop"]
+EngineName = Literal["auto", "fused", "factored", "pooled", "compiled", "vmap", "loop"]
 
 
 @settings

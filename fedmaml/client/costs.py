@@ -29,7 +29,7 @@ Judge = Callable[[Task, Params], Any]
 """A client's task and memory -> its metrics."""
 
 _RECORD = "costs"
-_MOST_REMEMBERED = 256
+_MOST_REMEMBERED = 4096
 _process: dict[tuple[str, int], tuple[Problem, Computation]] = {}
 """By key and identity of the problem, which is kept so that no other takes its identity."""
 
@@ -94,7 +94,7 @@ def _once(
             logger.debug("the cost of a computation could not be measured", exc_info=True)
             return None
         if len(_process) >= _MOST_REMEMBERED:
-            _process.clear()
+            del _process[next(iter(_process))]
         _process[key, id(problem)] = (problem, computation)
     known[key] = _process[key, id(problem)][1]
     return known[key]

@@ -19,7 +19,7 @@ from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.records import Rejection
 from fedmaml.core.tasks import Task, TaskGroup, first_shots, group_by_shape, unstack
 from fedmaml.messages.evaluate import EvaluateReply, EvaluateRequest
-from fedmaml.strategies.base import MetaStrategy, adaptation_steps, with_adaptation_steps
+from fedmaml.strategies.base import MetaStrategy, evaluation_stages
 
 R = TypeVar("R")
 
@@ -151,16 +151,6 @@ def _judgement(
     told = tuple(costs[client] for client in clients if client in costs)
     computations = told if len(told) == len(clients) else ()
     return EvaluateReply(clients, values, tuple(rejected), computations)
-
-
-def evaluation_stages(strategy: MetaStrategy, steps: Sequence[int]) -> dict[str, MetaStrategy]:
-    """Return the strategies to judge: as it is ("after"), unadapted ("before"), and at N steps."""
-    stages = {"after": strategy}
-    if adaptation_steps(strategy) is not None:
-        stages["before"] = with_adaptation_steps(strategy, 0)
-        for count in steps:
-            stages[f"after@{count}"] = with_adaptation_steps(strategy, count)
-    return stages
 
 
 def _judged(

@@ -28,11 +28,19 @@ class Contrast:
     interval: tuple[float, float] | None
     p_clients: float | None
     p_seeds: float | None
+    seeds: int = 1
 
     @property
     def p(self) -> float | None:
-        """The larger of the two: both must be convinced."""
-        return None if self.p_clients is None else max(self.p_clients, self.p_seeds or 0.0)
+        """The larger of the two: both must be convinced. One seed has no say.
+
+        1 where several seeds were compared and cannot be asked, e.g. because one diverged.
+        """
+        if self.p_clients is None:
+            return None
+        if self.p_seeds is None:
+            return self.p_clients if self.seeds == 1 else 1.0
+        return max(self.p_clients, self.p_seeds)
 
 
 NOTHING = Contrast(None, None, None, None)
@@ -46,6 +54,7 @@ def contrast(values: Values, others: Values) -> Contrast:
         statistics.hierarchical_interval(groups),
         statistics.wilcoxon_p_value(groups),
         statistics.seeds_p_value(groups),
+        len(groups),
     )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 
@@ -140,8 +141,11 @@ def first_shots(support: Batch, count: int, classes: int | None) -> Batch | None
     x, y = support
     if classes is None:
         return Batch(x[:count], y[:count]) if len(y) >= count else None
-    rank = (y[:, None] == y).tril().sum(1)  # 1 for the first example of its class
-    if len(y) == 0 or int(rank.max()) < count:
+    if len(y) == 0:
+        return None
+    of_each = F.one_hot(y.long(), classes).cumsum(0)
+    rank = of_each.gather(1, y.long()[:, None])[:, 0]  # 1 for the first example of its class
+    if int(rank.max()) < count:
         return None
     return Batch(x[rank <= count], y[rank <= count])
 

@@ -83,7 +83,7 @@ def _rounds(ready: Rehearsal) -> tuple[float, float, float]:
         config,
         clients=config.clients if probe == len(cohort) else probe,
         rounds=min(config.rounds, MOST_ROUNDS),
-        evaluation=replace(config.evaluation, every=0),
+        evaluation=replace(config.evaluation, every=0, choose="last"),
     )
     of_clients, of_server = [], []
     with tempfile.TemporaryDirectory(prefix="fedmaml-estimate-") as folder:

@@ -177,6 +177,9 @@ def _judgement(summary: Mapping[str, Any]) -> dict[str, float]:
         stages |= {
             f"after_{steps}_steps": at["mean"] for steps, at in metric.get("at_steps", {}).items()
         }
+        stages |= {
+            f"after_{shots}_shots": at["mean"] for shots, at in metric.get("at_shots", {}).items()
+        }
         if interval := metric["ci95"]:
             stages |= {"after_ci95_low": interval[0], "after_ci95_high": interval[1]}
         for stage, value in stages.items():

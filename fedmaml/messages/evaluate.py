@@ -1,6 +1,6 @@
 """An evaluation as messages: how well clients do before and after they adapt."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
@@ -102,8 +102,15 @@ def write_evaluate_reply(reply: EvaluateReply) -> RecordDict:
     )
 
 
-def read_evaluate_reply(content: RecordDict, asked: Sequence[int]) -> EvaluateReply:
+def read_evaluate_reply(
+    content: RecordDict, asked: Sequence[int], names: Collection[str]
+) -> EvaluateReply:
     """Read and check a node's evaluation.
+
+    Args:
+        content: As it came.
+        asked: The clients that it must speak for.
+        names: The values that it must have, ``"<metric>:<stage>"``.
 
     Raises:
         MessageError: With the reason, if it does not fit the clients that were asked.
@@ -118,4 +125,10 @@ def read_evaluate_reply(content: RecordDict, asked: Sequence[int]) -> EvaluateRe
     del metrics["num-clients"]
     computations = take_computations(metrics, len(clients))
     values = {name: per_client(name, values, clients) for name, values in metrics.items()}
+    if clients and set(values) != set(names):
+        wrong = sorted(set(values) ^ set(names))
+        raise MessageError(
+            "KEYS",
+            f"the evaluation has other metrics than were asked for: {', '.join(wrong)[:200]}",
+        )
     return EvaluateReply(clients, values, rejected, computations)

@@ -15,6 +15,9 @@ from fedmaml.messages.arrays import unpack
 MOST_COST = 2**62
 """A client that claims more operations or bytes than this is not believed."""
 
+MOST_DETAIL = 500
+"""Characters of a node's own words that are kept; they go to logs and pages."""
+
 
 def with_common(
     records: dict[str, Any], common: tuple[ArrayRecord, ConfigRecord] | None
@@ -84,6 +87,11 @@ def read_rejection(text: str) -> Rejection:
     """Undo `rejection_text`."""
     try:
         reason, detail, clients = json.loads(text)
-        return Rejection(str(reason), str(detail), "", tuple(int(client) for client in clients))
+        numbers = tuple(int(client) for client in clients)
+        words = "".join(letter for letter in str(detail)[:MOST_DETAIL] if letter.isprintable())
+        rejection = Rejection(str(reason), words, "", numbers)
     except (ValueError, TypeError) as error:
         raise MessageError("KEYS", "a rejection in the reply cannot be read") from error
+    if not numbers:
+        raise MessageError("KEYS", "a rejection in the reply names no client")
+    return rejection

@@ -1,7 +1,7 @@
 """One round of training as messages: what a node is asked, what it answers, and what is refused."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,7 +9,14 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
-from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum, in_range
+from fedmaml.core.aggregation import (
+    LIMIT,
+    SPACINGS,
+    ExactSum,
+    empty_sum,
+    exact_sum,
+    in_range,
+)
 from fedmaml.core.compression import NO_COMPRESSION, Compression, Compressor, code_bytes
 from fedmaml.core.costs import Computation
 from fedmaml.core.errors import MessageError
@@ -37,6 +44,7 @@ MOST_ENGINE_TEXT = 40
 Form = Literal["sum", "stack"]
 
 _GRID = torch.tensor(SPACINGS, dtype=torch.float64)[:, None]
+_MOST_DECODED_ENTRIES = 2**20  # of compressed updates at a time
 _HEADER_BYTES = 4096  # an .npy header is 128 bytes, more for odd layouts
 
 
@@ -248,38 +256,60 @@ def _read_update(
         if form == "sum":
             value = _tensor(group, arrays[group], (len(SPACINGS), entries), torch.float64)
             sums[group] = ExactSum(value, sum(weights), len(weights))
-            sound = _sound_sum(sums[group])
+            _refuse_unsound(group, value, _sound_sum(sums[group]))
         else:
             dtype = next(iter(params.values())).dtype
-            value = _read_singles(group, arrays[group], compressor, (len(weights), entries), dtype)
-            stacks[group] = value
-            sound = bool(in_range(value, torch.tensor(weights, dtype=torch.float64)).all())
-        if not sound:
-            if not bool(value.isfinite().all()):
-                detail = f"the update of group {group!r} holds NaN or infinity"
-                raise MessageError("NONFINITE", detail)
-            raise MessageError(
-                "RANGE",
-                f"the update of group {group!r} has entries too large to be a step "
-                f"(num-examples times entry must stay below {LIMIT:.1e})",
-            )
-    return sums if form == "sum" else stacks
+            exactly = torch.tensor(weights, dtype=torch.float64)
+            if compressor is None:
+                value = _tensor(group, arrays[group], (len(weights), entries), dtype)
+                _refuse_unsound(group, value, bool(in_range(value, exactly).all()))
+                stacks[group] = value
+                continue
+            row = code_bytes(compressor.layout(entries, dtype))
+            codes = _tensor(group, arrays[group], (len(weights), row), torch.uint8)
+            parts = _decoded_by_parts(group, codes, exactly, compressor, entries, dtype)
+            if request.form == "stack":
+                blocks = [part for part, _ in parts]
+                stacks[group] = torch.cat([torch.zeros(0, entries, dtype=dtype), *blocks])
+            else:  # never hold them all: a few bytes may stand for many numbers
+                sums[group] = _added(parts, entries)
+    return sums or stacks
 
 
-def _read_singles(
+def _refuse_unsound(group: str, value: Tensor, sound: bool) -> None:
+    if sound:
+        return
+    if not bool(value.isfinite().all()):
+        raise MessageError("NONFINITE", f"the update of group {group!r} holds NaN or infinity")
+    raise MessageError(
+        "RANGE",
+        f"the update of group {group!r} has entries too large to be a step "
+        f"(num-examples times entry must stay below {LIMIT:.1e})",
+    )
+
+
+def _decoded_by_parts(
     group: str,
-    array: Array,
-    compressor: Compressor | None,
-    shape: tuple[int, int],
+    codes: Tensor,
+    weights: Tensor,
+    compressor: Compressor,
+    entries: int,
     dtype: torch.dtype,
-) -> Tensor:
-    """Read updates client by client, shape ``(clients, entries)``, compressed or not."""
-    if compressor is None:
-        return _tensor(group, array, shape, dtype)
-    clients, entries = shape
-    row = code_bytes(compressor.layout(entries, dtype))
-    rows = _tensor(group, array, (clients, row), torch.uint8)
-    return decoded(group, rows, compressor, entries, dtype)
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the updates of some clients, ``(clients, entries)``, and their weights."""
+    size = max(1, _MOST_DECODED_ENTRIES // entries)
+    for first in range(0, len(codes), size):
+        weight = weights[first : first + size]
+        value = decoded(group, codes[first : first + size], compressor, entries, dtype)
+        _refuse_unsound(group, value, bool(in_range(value, weight).all()))
+        yield value, weight
+
+
+def _added(parts: Iterator[tuple[Tensor, Tensor]], entries: int) -> ExactSum:
+    total = empty_sum(entries)
+    for value, weight in parts:
+        total = total + exact_sum(value, weight)
+    return total
 
 
 def _sound_sum(value: ExactSum) -> bool:

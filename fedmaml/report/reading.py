@@ -17,7 +17,7 @@ from fedmaml.comparison.conclusions import (
     configuration,
     group,
 )
-from fedmaml.comparison.verdicts import Metric
+from fedmaml.comparison.verdicts import Metric, Row
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
 from fedmaml.server.run_directory import RunDirectory
 
@@ -93,8 +93,8 @@ def read(directories: Sequence[Path], comparison: Comparison | None = None) -> M
         comparison, why_not = _comparison(paths)
         if comparison is not None:
             written = _told(directories)
-            same = written is not None and written.rows == comparison.rows
-            comparison = written if same else comparison
+            if written is not None and _by_name(written) == _by_name(comparison):
+                comparison = written
     else:
         why_not = ""
     return Material(
@@ -163,6 +163,11 @@ def _told(directories: Sequence[Path]) -> Comparison | None:
         logger.warning("%s cannot be read, and is left out: %s", path, error)
         return None
     return told
+
+
+def _by_name(made: Comparison) -> dict[str, Row]:
+    """Return the rows of a comparison, whatever their order."""
+    return {row.strategy: row for row in made.rows}
 
 
 def _lines(runs: Iterable[Run]) -> dict[str, tuple[Run, ...]]:

@@ -213,8 +213,8 @@ def _spent(cost: Mapping[str, Any], scale: Scale) -> float:
         return float(cost.get("payload_bytes_down", np.nan)) + float(
             cost.get("payload_bytes_up", np.nan)
         )
-    if not cost.get("updates_measured") and cost.get("updates"):
-        return np.nan  # nobody told what it computed
+    if cost.get("updates_measured") != cost.get("updates"):
+        return np.nan  # not everybody told what it computed
     return float(cost.get("flops", np.nan))
 
 

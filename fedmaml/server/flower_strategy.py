@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter
 from typing import TypeVar
 
@@ -35,7 +36,7 @@ from fedmaml.messages.train import (
 )
 from fedmaml.server.aggregate import apply_rule, weighted_mean
 from fedmaml.server.cohort import RollCall, choose, one_client_per_node, wait_for_nodes
-from fedmaml.strategies.base import MetaStrategy, ServerState
+from fedmaml.strategies.base import MetaStrategy, ServerState, evaluation_stages
 
 A = TypeVar("A", TrainReply, EvaluateReply)
 Q = TypeVar("Q")
@@ -112,6 +113,8 @@ class FlowerStrategy(Strategy):
         self._seed, self._clients = seed, clients
         self._roll_call = roll_call
         self._aggregator = aggregator
+        self._metrics = problem.metrics
+        self._evaluated_names: tuple[str, ...] = ()
         self._evaluation_steps = tuple(evaluation_steps)
         self._evaluation_shots = tuple(evaluation_shots)
         self._min_nodes, self._patience = min_nodes, patience
@@ -202,9 +205,14 @@ class FlowerStrategy(Strategy):
             split=split,
             clients=(),
             meta=self.state.meta,
-            steps=self._evaluation_steps,
+            steps=self._evaluation_steps if split == "test" else (),
             shots=self._evaluation_shots if split == "test" else (),
             common=roll_call.common,
+        )
+        stages = [*evaluation_stages(self.strategy, request.steps)]
+        stages += [f"shots@{count}" for count in request.shots]
+        self._evaluated_names = tuple(
+            f"{metric.name}:{stage}" for stage in stages for metric in self._metrics
         )
         self._evaluate_sent = []
         for node, placed in roll_call.place(split, clients).items():
@@ -224,7 +232,8 @@ class FlowerStrategy(Strategy):
 
     def judge(self, replies: Iterable[Message]) -> EvaluateReply:
         """Merge the evaluations of all nodes, ordered by client."""
-        answers, rejected = _read_all(read_evaluate_reply, self._evaluate_sent, replies, tuple)
+        read = partial(read_evaluate_reply, names=self._evaluated_names)
+        answers, rejected = _read_all(read, self._evaluate_sent, replies, tuple)
         self.evaluation_cost += _cost_of_judging(self._evaluate_sent, answers)
         rows: dict[int, dict[str, float]] = {}
         for answer in answers:
@@ -232,10 +241,8 @@ class FlowerStrategy(Strategy):
                 rows[client] = {name: column[position] for name, column in answer.values.items()}
         _log("evaluation", rejected)
         ordered = tuple(sorted(rows))
-        names = list(rows[ordered[0]]) if ordered else []
-        values = {
-            name: [rows[client].get(name, float("nan")) for client in ordered] for name in names
-        }
+        names = rows[ordered[0]] if ordered else {}
+        values = {name: [rows[client][name] for client in ordered] for name in names}
         self.evaluated = EvaluateReply(ordered, values, tuple(rejected))
         return self.evaluated
 

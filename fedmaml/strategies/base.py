@@ -11,6 +11,7 @@ no ``.item()``, no branch on tensor values, no in-place change.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
@@ -122,6 +123,16 @@ def with_adaptation_steps(strategy: S, steps: int) -> S:
     """
     name = "adaptation" if hasattr(strategy, "adaptation") else "inner"
     return replace(strategy, **{name: replace(getattr(strategy, name), steps=steps)})  # type: ignore[type-var]
+
+
+def evaluation_stages(strategy: MetaStrategy, steps: Sequence[int]) -> dict[str, MetaStrategy]:
+    """Return the strategies to judge: as it is ("after"), unadapted ("before"), and at N steps."""
+    stages = {"after": strategy}
+    if adaptation_steps(strategy) is not None:
+        stages["before"] = with_adaptation_steps(strategy, 0)
+        for count in steps:
+            stages[f"after@{count}"] = with_adaptation_steps(strategy, count)
+    return stages
 
 
 def start_with(problem: Problem, rng: torch.Generator) -> Start:

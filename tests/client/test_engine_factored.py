@@ -145,8 +145,12 @@ def check(job: Job, group: TaskGroup, tolerance: float, flips: int = 0) -> None:
     assert isinstance(total, Total)
     assert total.clients == group.clients
     exact = exact_sum(own, weight)
-    assert (total.sums["theta"].weight, total.sums["theta"].terms) == (exact.weight, exact.terms)
-    mean, expected_mean = total.sums["theta"].mean(), exact.mean()  # a product adds clients up, too
+    assert torch.equal(total.sums["theta"].limbs, exact.limbs)
+    (pooled,) = ENGINES["pooled"].compute(replace(job, form="sum"), [group], memories)
+    assert isinstance(pooled, Total)
+    of_pooled = pooled.sums["theta"]
+    assert (of_pooled.weight, of_pooled.terms) == (exact.weight, exact.terms)
+    mean, expected_mean = of_pooled.mean(), exact.mean()  # a product adds clients up, too
     allowed_off = tolerance * expected_mean.norm().clamp_min(1e-3)
     assert (mean - expected_mean).norm() <= allowed_off
     assert {name: values.tolist() for name, values in total.metrics.items()} == {

@@ -116,7 +116,7 @@ def test_engine_equals_the_loop(engine: str, strategy: str, loss: str, dtype: to
             assert got[client][1] == pytest.approx(numbers, rel=10 * tolerance, abs=10 * tolerance)
 
 
-@pytest.mark.parametrize("engine", [name for name in EAGER if name != "factored"])
+@pytest.mark.parametrize("engine", [name for name in EAGER if name != "pooled"])
 def test_a_sum_is_the_exact_sum_of_the_stack(engine: str) -> None:
     job, memory = job_of(small(FOMAML, 3), problem_of("cross-entropy", torch.float32), "sum")
     if reason := ENGINES[engine].refusal(job):

@@ -41,7 +41,9 @@ def test_operations_of_all_stages_and_evaluations_are_counted(
     config = resolve(SETTINGS | evaluation | {"strategy": strategy, "nodes": nodes})
     cost = execute(config, tmp_path / "run")["cost"]["evaluation"]
     assert cost["clients"] == cost["clients_measured"] == 2 * 2 + 5
-    assert cost["flops"] == 9 * judged_by_hand(config, 0, 1, 3, 7)
+    # Two validation clients, twice, before and after; five test clients at further steps, too.
+    validation, test = judged_by_hand(config, 0, 3), judged_by_hand(config, 0, 1, 3, 7)
+    assert cost["flops"] == 2 * 2 * validation + 5 * test
     assert cost["peak_bytes"] > 0
     assert cost["messages_down"] == 3 * nodes
 

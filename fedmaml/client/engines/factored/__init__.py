@@ -1,5 +1,5 @@
-"""The engine `factored`, for large networks."""
+"""The engines `factored` and `pooled`, for large networks."""
 
-from fedmaml.client.engines.factored.engine import Factored
+from fedmaml.client.engines.factored.engine import Factored, Pooled
 
-__all__ = ["Factored"]
+__all__ = ["Factored", "Pooled"]

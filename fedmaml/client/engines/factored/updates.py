@@ -151,9 +151,10 @@ class Sum:
     judged by a bound: the caller computes such clients once more, in another way, and finds out.
     """
 
-    def __init__(self, theta: Params) -> None:
+    def __init__(self, theta: Params, *, pooled: bool) -> None:
         sizes = [value.numel() for value in theta.values()]
         self._start = dict(zip(theta, accumulate(sizes, initial=0), strict=False))
+        self._pooled = pooled
         self._limbs = empty_sum(sum(sizes)).limbs
         self._parts: list[Sent] = []
         self._clients: list[int] = []
@@ -162,13 +163,13 @@ class Sum:
     def add(self, clients: Sequence[int], sent: Sent) -> None:
         """Take in some clients."""
         bounds = torch.stack([piece.bound() for piece in sent.pieces]).amax(0)
-        most = LIMIT / (2 * len(clients))  # their sum must be in range, too
+        most = LIMIT / (2 * len(clients) if self._pooled else 2)  # a pooled sum must be in range
         sound = bounds.to(torch.float64) * sent.weight < most  # False for NaN
         weight = sent.weight[sound]
         if len(weight):
             for piece in sent.pieces:
                 first = self._start[piece.name]
-                for terms, weights in piece.weighed(sound, weight):
+                for terms, weights in self._terms(piece, sound, weight):
                     last = first + terms.shape[1]
                     add_to_limbs(self._limbs[:, first:last], terms, weights)
                     first = last
@@ -176,6 +177,16 @@ class Sum:
         self._parts.append(Sent([], weight, metrics))
         for client, usable in zip(clients, sound.tolist(), strict=True):
             (self._clients if usable else self._unsound).append(client)
+
+    def _terms(
+        self, piece: Piece, sound: Tensor, weight: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield consecutive entries of the terms of the sum, and their weights."""
+        if self._pooled:
+            yield from piece.weighed(sound, weight)
+        else:
+            for tile in piece.tiles():
+                yield _those(sound, tile), weight
 
     def result(self) -> Total:
         """Return the sum of all that were taken in."""
