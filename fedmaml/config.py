@@ -109,7 +109,7 @@ class RunConfig:
 
     scenario: str
     strategy: str
-    rounds: Annotated[int, Ge(0)] = 100
+    rounds: Annotated[int, Ge(0), Le(1_000_000_000)] = 100
     seed: Annotated[int, Ge(0)] = 0
     backend: Backend = "in-process"
     nodes: Annotated[int, Gt(0)] = 1
@@ -308,6 +308,7 @@ def parse_assignment(text: str) -> Flat:
         raise ConfigurationError(
             f"cannot read setting {text!r}: write key=value, e.g. --set inner.lr=0.01"
         )
+    value = {"True": "true", "False": "false"}.get(value.strip(), value)
     try:
         return {key.strip(): tomllib.loads(f"value = {value.strip()}")["value"]}
     except tomllib.TOMLDecodeError:

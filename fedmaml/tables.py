@@ -93,10 +93,10 @@ def _engine_lines(name: str, summary: Mapping[str, Any]) -> None:
 def estimate_table(estimate: Mapping[str, Any]) -> None:
     """Print what a run will cost: in all, in a round, for a client."""
     columns = {
-        f"run, {estimate['rounds']} rounds": estimate["training"],
-        "round": estimate["per_round"],
-        "client and round": estimate["per_client"],
-        "evaluations": estimate["evaluation"],
+        f"{estimate['rounds']} rounds": estimate["training"],
+        "a round": estimate["per_round"],
+        "a client's": estimate["per_client"],
+        "judging": estimate["evaluation"],
     }
     title = f"estimate · {estimate['scenario']} · {estimate['strategy']} · {estimate['backend']}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
@@ -279,9 +279,9 @@ def _clock_of_profile(profile: str, rows: Sequence[ClockRow]) -> None:
     if rows[0].target is not None:
         title += f"; target: {rows[0].metric} {rows[0].target:g} on validation clients"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("run")
-    columns = ["rounds", "link", "device", "round", "all rounds"]
-    columns += [] if rows[0].target is None else ["to target", "at round"]
+    table.add_column("run", overflow="fold", min_width=10)
+    columns = ["rounds", "link", "device", "round", "all"]
+    columns += [] if rows[0].target is None else ["to target", "there"]
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
@@ -298,7 +298,7 @@ def _clock_of_profile(profile: str, rows: Sequence[ClockRow]) -> None:
 def _reached(row: ClockRow) -> list[str]:
     if row.seconds_to_target is not None:
         return [scaled(row.seconds_to_target, "s"), str(row.reached_round)]
-    return ["never" if row.best is None else f"never (best {row.best:.3f})", "–"]
+    return ["never" if row.best is None else f"best {row.best:.3f}", "never"]
 
 
 def _first(rows: Sequence[ClockRow]) -> str:

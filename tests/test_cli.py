@@ -118,7 +118,7 @@ def test_show_names_what_is_missing_of_a_run_cut_short(tmp_path: Path) -> None:
     records = (tmp_path / "x" / "rounds.jsonl").read_text()
     (tmp_path / "x" / "rounds.jsonl").write_text(records[:-20])
     done = fedmaml("show", "x", cwd=tmp_path)
-    assert "x is not complete: 2 of 3 rounds are finished" in done.stderr
+    assert "x is not complete: there is no summary.json, and rounds.jsonl has 2 of 3" in done.stderr
 
 
 def test_run_says_which_engine_computes_unless_it_must_be_quiet(tmp_path: Path) -> None:

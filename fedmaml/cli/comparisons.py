@@ -37,7 +37,7 @@ def compare(
         int | None,
         typer.Option(
             help="Trials for every strategy to tune its settings on validation clients; needs "
-            "fedmaml[tune]. (default: not tuned)"
+            "the extra tune. (default: not tuned)"
         ),
     ] = None,
     settings: Annotated[
@@ -104,7 +104,7 @@ def report(
     """Make one HTML page of finished runs: the answer, figures, tables, how to repeat it.
 
     The figures are also written as SVG and PNG, to a folder beside the page.
-    Needs the extra fedmaml[report].
+    Needs the extra `report` of fedmaml.
     """
     from fedmaml.report import write_report
 

@@ -50,21 +50,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show finished runs: the table of one run directory or several."""
-    from fedmaml.core.errors import RunDirectoryError
-    from fedmaml.server.run_directory import RunDirectory
+    from fedmaml.comparison.conclusions import complete_summary
 
-    summaries = []
-    for path in directories:
-        directory = RunDirectory(path)
-        table, summary = directory.config_table(), directory.summary()
-        if summary is None:
-            reason = directory.failure()
-            raise RunDirectoryError(
-                f"{path} is not complete: {len(directory.rounds())} of {table.get('rounds')} "
-                "rounds are finished and there is no summary.json"
-                + (f"; it failed: {reason}" if reason else "; it was interrupted, or still runs")
-            )
-        summaries.append(summary)
+    summaries = [complete_summary(path) for path in directories]
     if as_json:
         print(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=2))
     else:

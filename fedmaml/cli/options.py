@@ -13,7 +13,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard o
 
 BACKENDS = {
     "in-process": "all clients in this process, vectorised (default)",
-    "flower-simulation": "Flower's simulation engine on Ray; needs fedmaml[ray]",
+    "flower-simulation": "Flower's simulation engine on Ray; needs the extra ray",
     "flower-deployment": "a SuperLink and SuperNodes as processes on this machine",
 }
 

@@ -132,7 +132,7 @@ def what_is_missing(directory: RunDirectory) -> str:
     ):
         if there != wanted:
             return f"{name} has {there} of {wanted} lines"
-    return ""
+    return "" if directory.has_meta() else "there is no theta.safetensors"
 
 
 def complete_summary(path: Path) -> dict[str, Any]:

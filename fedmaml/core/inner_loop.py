@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.func import grad
 
@@ -26,7 +26,7 @@ class GradientSteps:
     """
 
     lr: Annotated[float, Gt(0)] = 0.01
-    steps: Annotated[int, Ge(0)] = 5
+    steps: Annotated[int, Ge(0), Le(1_000_000)] = 5
 
     def run(
         self,

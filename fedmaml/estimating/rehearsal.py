@@ -16,7 +16,7 @@ from fedmaml.server.app import flower_strategy
 from fedmaml.server.cohort import RollCall, call_roll, choose
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
-from fedmaml.server.rounds import asked_at_the_end, is_due, validation_clients
+from fedmaml.server.rounds import asked_at_the_end, times_due, validation_clients
 from fedmaml.simulations.backends.in_process import InProcessGrid
 
 
@@ -47,10 +47,9 @@ class Rehearsal:
 
     def judged(self) -> dict[str, tuple[Sequence[int], int]]:
         """Return split -> the clients that the run will judge, and how often."""
-        rounds = range(1, self.config.rounds + 1)
         validation = validation_clients(self.roll_call, self.config)
         found: dict[str, tuple[Sequence[int], int]] = {
-            "validation": (validation, sum(is_due(number, self.config) for number in rounds))
+            "validation": (validation, times_due(self.config))
         }
         split = self.config.evaluation.split
         at_the_end = asked_at_the_end(self.roll_call, self.config)

@@ -88,7 +88,7 @@ def write_report(
             f"{'is' if len(missing) == 1 else 'are'} not installed: pip install 'fedmaml[report]'"
         )
     page = _page_path(directories[0], out)
-    folder = page.parent / _FOLDER
+    folder = page.parent / (_FOLDER if page.stem == "report" else f"{page.stem}-{_FOLDER}")
     _refuse_to_overwrite(page, folder, force)
     with _status(progress) as tell:
         files, headline = _files_of(directories, comparison, page, folder, tell)

@@ -78,6 +78,9 @@ def read(directories: Sequence[Path], comparison: Comparison | None = None) -> M
     """
     paths = [path for directory in directories for path in find_runs(directory)]
     paths = list({path.resolve(): path for path in paths}.values())
+    written = _told(directories) if comparison is None else None
+    if written is not None:  # the folder may hold runs of earlier comparisons, too
+        paths = [path for path in paths if _is_of(written, path)] or paths
     scenarios: dict[str, Path] = {}
     for path in paths:
         scenarios.setdefault(str(configuration(path)["scenario"]), path)
@@ -91,10 +94,8 @@ def read(directories: Sequence[Path], comparison: Comparison | None = None) -> M
     first = runs[0].summary["metric"]
     if comparison is None:
         comparison, why_not = _comparison(paths)
-        if comparison is not None:
-            written = _told(directories)
-            if written is not None and _by_name(written) == _by_name(comparison):
-                comparison = written
+        if comparison and written and _by_name(written) == _by_name(comparison):
+            comparison = written
     else:
         why_not = ""
     return Material(
@@ -163,6 +164,12 @@ def _told(directories: Sequence[Path]) -> Comparison | None:
         logger.warning("%s cannot be read, and is left out: %s", path, error)
         return None
     return told
+
+
+def _is_of(made: Comparison, path: Path) -> bool:
+    """Tell whether a run is one of those that were compared."""
+    table = configuration(path)
+    return str(table["strategy"]) in made.settings and int(table["seed"]) < made.seeds
 
 
 def _by_name(made: Comparison) -> dict[str, Row]:

@@ -65,6 +65,14 @@ def validation_clients(roll_call: RollCall, config: RunConfig) -> Sequence[int]:
     return roll_call.population("validation")[: config.evaluation.largest]
 
 
+def times_due(config: RunConfig) -> int:
+    """Return after how many rounds of a run the validation clients are judged."""
+    every, rounds = config.evaluation.every, config.rounds
+    regularly = rounds // every if every else 0
+    extra = rounds > 0 and is_due(rounds, config) and (not every or rounds % every > 0)
+    return regularly + int(extra)
+
+
 def is_due(number: int, config: RunConfig) -> bool:
     """Tell whether the validation clients are judged after this round."""
     every = config.evaluation.every

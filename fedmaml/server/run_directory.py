@@ -104,6 +104,10 @@ class RunDirectory:
         with (self.path / "rounds.jsonl").open("a") as file:
             file.write(json.dumps(record.to_json()) + "\n")
 
+    def has_meta(self) -> bool:
+        """Tell whether there are meta-parameters."""
+        return (self.path / "theta.safetensors").is_file()
+
     def save_meta(self, meta: MetaParams, at_most_every: float = 0.0) -> None:
         """Write the meta-parameters, unless they were written less than so many seconds ago."""
         if time.monotonic() - self._saved_at < at_most_every:

@@ -344,4 +344,6 @@ def test_command_prints_one_json_value_or_one_clear_line(compared: Path, tmp_pat
     assert good.stderr == ""
     bad = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert bad.returncode == 1
-    assert bad.stderr.startswith("fedmaml: RunDirectoryError: r.html and figures are there already")
+    assert bad.stderr.startswith(
+        "fedmaml: RunDirectoryError: r.html and r-figures are there already"
+    )

@@ -21,6 +21,10 @@ from flwr.app import (
 
 from fedmaml.client.app import app as client_app
 from fedmaml.config import resolve, to_run_config
+from fedmaml.core.errors import MessageError
+from fedmaml.core.records import Rejection
+from fedmaml.messages.evaluate import EvaluateReply, read_evaluate_reply, write_evaluate_reply
+from fedmaml.messages.records import read_rejection, rejection_text
 from fedmaml.server.app import app as server_app
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.backends.in_process import InProcessGrid
@@ -422,3 +426,30 @@ def test_all_replies_bad_keeps_the_model_and_goes_on(tmp_path: Path) -> None:
     assert [record["clients"] for record in records] == [0, 0]
     assert all(record["rejected"][0]["reason"] == "KEYS" for record in records)
     assert RunDirectory(out).load_meta()["theta"]["head.weight"].abs().sum() == 0  # as it began
+
+
+# --- evaluations
+
+
+NAMES = ("accuracy:after", "accuracy:before")
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"accuracy:after": [0.5]}, {key: [0.5] for key in (*NAMES, "extra")}]
+)
+def test_an_evaluation_has_the_values_that_were_asked_for(values: dict[str, list[float]]) -> None:
+    """Otherwise one node could take a metric away from all others."""
+    sound = EvaluateReply((3,), {key: [0.5] for key in NAMES}, ())
+    assert read_evaluate_reply(write_evaluate_reply(sound), (3,), NAMES) == sound
+    bad = write_evaluate_reply(EvaluateReply((3,), values, ()))
+    with pytest.raises(MessageError, match="other metrics"):
+        read_evaluate_reply(bad, (3,), NAMES)
+
+
+def test_words_of_a_rejection_are_cut_and_printable_and_it_names_clients() -> None:
+    long = Rejection("RAISED", "\x1b[2J" + "x" * 10_000_000, "", (1,))
+    kept = read_rejection(rejection_text(long))
+    assert len(kept.detail) < 1000
+    assert kept.detail.isprintable()
+    with pytest.raises(MessageError, match="names no client"):
+        read_rejection(rejection_text(Rejection("RAISED", "x")))
