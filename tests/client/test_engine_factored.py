@@ -301,6 +301,7 @@ def test_large_networks_are_not_left_to_fused() -> None:
     large = job_of(FOMAML(), lambda: MLP((64, 400, 400, 3)))
     assert plan("auto", large).engine is FACTORED
     assert plan("auto", replace(large, strategy=MAML())).engine is not FACTORED
+    assert plan("pooled", large).engine is ENGINES["pooled"]  # by name alone
 
 
 def test_batch_statistics_of_many_pixels_keep_their_digits() -> None:
