@@ -69,11 +69,12 @@ def compare(
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     planned = comparing.plan(scenario, names, seeds, layers, rounds, equal)
     folder = out or Path("runs") / f"compare-{scenario}"
+    if not force:
+        comparing.refuse_other_contents(folder, tuned=tune is not None)
     found = None
     if tune is not None:
         from fedmaml.comparison.tuning import tune as search
 
-        comparing.refuse_single_run(folder)
         first = {name: configs[0] for name, configs in planned.runs.items()}
         found = search(first, planned.terms, tune, folder, force=force, progress=not as_json)
         planned = comparing.tuned(planned, found)

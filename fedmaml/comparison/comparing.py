@@ -184,6 +184,29 @@ def refuse_single_run(out: Path) -> None:
         )
 
 
+def refuse_other_contents(out: Path, *, tuned: bool) -> None:
+    """Refuse a folder in which a comparison would overwrite what it has not written itself.
+
+    Raises:
+        RunDirectoryError: If it is a run, holds a report of something else, or a comparison that
+            was tuned where this one is not, or the reverse; told before any trial is run.
+    """
+    refuse_single_run(out)
+    cure = "choose another folder with --out, or overwrite it with --force"
+    made = out / "comparison.json"
+    if not made.is_file():
+        if (out / "report.html").exists():
+            raise RunDirectoryError(f"{out / 'report.html'} is not of a comparison: {cure}")
+        return
+    try:
+        was_tuned = bool(json.loads(made.read_text(encoding="utf-8")).get("tuning"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunDirectoryError(f"{made} cannot be read ({error}): {cure}") from error
+    if was_tuned != tuned:
+        holds, now = ("tuned", "not tuned") if was_tuned else ("not tuned", "tuned")
+        raise RunDirectoryError(f"{out} holds a comparison that was {holds}, now {now}: {cure}")
+
+
 def run_path(config: RunConfig, out: Path) -> Path:
     """Return the run directory of one run of a comparison."""
     return out / config.strategy / f"seed{config.seed}"

@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from fedmaml.comparison.comparing import Plan, command, compare, plan, run_all, tuned
+from fedmaml.comparison.comparing import (
+    Plan,
+    command,
+    compare,
+    plan,
+    refuse_other_contents,
+    run_all,
+    tuned,
+)
 from fedmaml.comparison.tables import write_files
 from fedmaml.comparison.terms import Terms
 from fedmaml.comparison.tuning import NOT_TUNED, SEED, SPACE, Around, search_space, tune
@@ -218,3 +226,16 @@ def test_the_same_command_says_the_same_twice_and_quietly(tmp_path: Path) -> Non
     assert set(said["tuning"]["local"]["settings"]["inner.lr"]) == {"recipe", "chosen"}
     assert said["equal"] == "flops"
     assert b"## Tuning" in before["comparison.md"]
+
+
+def test_what_a_comparison_has_not_written_is_refused_before_any_trial(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(RunDirectoryError, match=r"report.html is not of a comparison.*--force"):
+        refuse_other_contents(tmp_path, tuned=False)
+    (tmp_path / "comparison.json").write_text('{"tuning": {}}')
+    refuse_other_contents(tmp_path, tuned=False)
+    with pytest.raises(RunDirectoryError, match=r"was not tuned, now tuned: .*--force"):
+        refuse_other_contents(tmp_path, tuned=True)
+    (tmp_path / "comparison.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match="cannot be read"):
+        refuse_other_contents(tmp_path, tuned=True)
