@@ -124,7 +124,7 @@ def test_show_names_what_is_missing_of_a_run_cut_short(tmp_path: Path) -> None:
 def test_run_says_which_engine_computes_unless_it_must_be_quiet(tmp_path: Path) -> None:
     arguments = ["run", "digits", "--strategy", "fedrep", *FAST]
     told = fedmaml(*arguments, "--out", "told", cwd=tmp_path)
-    assert "engine vmap: many clients in one torch.func.vmap; not fused: only maml" in told.stderr
+    assert "engine vmap: many clients in one torch.func.vmap; not fused or " in told.stderr
     quiet = fedmaml(*arguments, "--out", "quiet", "--json", cwd=tmp_path)
     assert quiet.stderr == ""
 

@@ -213,9 +213,10 @@ def test_flower_deployment_gives_the_bits_of_one_process(tmp_path: Path, data_di
     parts = [there["cost"][name] for name in ("totals", "evaluation", "roll_call")]
     down, up = (sum(part[f"message_bytes_{way}"] for part in parts) for way in ("down", "up"))
     assert there["cost"]["socket"]["down"]["objects"] == pytest.approx(down, rel=0.001)
-    # What a SuperLink still has is not sent again: a part of the roll call, about 320 bytes, is the
-    # same at all four nodes.
-    assert up - 3 * 350 <= there["cost"]["socket"]["up"]["objects"] <= up
+    # What a SuperLink still has is not sent again: a part of the roll call is the same at all four
+    # nodes.
+    not_sent = up - there["cost"]["socket"]["up"]["objects"]
+    assert 0 <= not_sent <= 3 * 600
     assert len(there["cost"]["socket"]["nodes"]) == 4
 
 

@@ -204,7 +204,7 @@ def test_plan_names_the_reasons_of_those_passed_over() -> None:
     assert "not fused" in chosen.why
     chosen = plan("fused", job_of(FedRep(), problem_of("squared"))[0])
     assert chosen.engine.name != "fused"
-    assert "not fused: only maml" in chosen.why
+    assert "not fused or factored or pooled: only maml" in chosen.why
 
 
 def test_plan_for_an_engine_asked_for() -> None:
@@ -218,7 +218,8 @@ def test_without_a_compiler_the_plan_says_so_and_the_run_goes_on() -> None:
     problem, groups = problem_of("cross-entropy"), tasks_of("cross-entropy")
     reply = answer(strategy, problem, groups, "auto")
     chosen = plan("auto", job_of(strategy, problem)[0])
-    assert "not fused: FEDMAML_NATIVE=0" in chosen.why
+    assert "not fused" in chosen.why
+    assert "FEDMAML_NATIVE=0" in chosen.why
     assert reply.engine == chosen.engine.name
     assert len(reply.clients) == len(SIZES)
 

@@ -50,15 +50,16 @@ def plan(wanted: str, job: Job) -> Plan:
             can and that pays.
         job: What is to be computed.
     """
-    passed: list[str] = []
+    passed: dict[str, list[str]] = {}  # reason -> engines
     for name, engine in ENGINES.items():
         if wanted not in (name, "auto") and not passed:
             continue
         reason = engine.refusal(job) or (name != wanted and engine.objection(job)) or ""
         if not reason:
             why = engine.about if wanted == "auto" else "as asked" if wanted == name else "instead"
-            return Plan(engine, "; ".join([why, *passed]))
-        passed.append(f"not {name}: {reason}")
+            others = [f"not {' or '.join(names)}: {told}" for told, names in passed.items()]
+            return Plan(engine, "; ".join([why, *others]))
+        passed.setdefault(reason, []).append(name)
     raise AssertionError("the loop takes everything")
 
 
