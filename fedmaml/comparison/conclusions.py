@@ -91,8 +91,12 @@ def group(paths: Iterable[Path]) -> dict[str, dict[int, Path]]:
                 "comparison takes one run per strategy and seed; leave one out"
             )
         seeds[table["seed"]] = path
-    names = sorted(found, key=lambda name: (name not in ALWAYS, name != ALWAYS[0], name))
-    return {name: dict(sorted(found[name].items())) for name in names}
+    return {name: dict(sorted(found[name].items())) for name in in_order(found)}
+
+
+def in_order(strategies: Iterable[str]) -> list[str]:
+    """Return names of strategies as they are shown: the baselines, then the others by name."""
+    return sorted(strategies, key=lambda name: (name not in ALWAYS, name != ALWAYS[0], name))
 
 
 def configuration(path: Path) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from fedmaml.comparison.conclusions import (
-    ALWAYS,
     Comparison,
     complete_summary,
     conclude,
     configuration,
     group,
+    in_order,
 )
 from fedmaml.comparison.verdicts import Metric, Row
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
@@ -183,9 +183,8 @@ def _lines(runs: Iterable[Run]) -> dict[str, tuple[Run, ...]]:
     by_strategy: dict[str, list[Run]] = {}
     for run in runs:
         by_strategy.setdefault(str(run.table["strategy"]), []).append(run)
-    names = sorted(by_strategy, key=lambda name: (name not in ALWAYS, name != ALWAYS[0], name))
     lines: dict[str, tuple[Run, ...]] = {}
-    for name in names:
+    for name in in_order(by_strategy):
         members = sorted(by_strategy[name], key=lambda run: int(run.table["seed"]))
         settings = [{**run.table, "seed": 0, "data_dir": ""} for run in members]
         if all(one == settings[0] for one in settings) and len(members) == len(

@@ -1,13 +1,11 @@
 """The commands that make the same runs again."""
 
-import json
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 import tomli_w
 
-from fedmaml.comparison.comparing import plan
+from fedmaml.comparison.comparing import command, plan
 from fedmaml.comparison.conclusions import ALWAYS
 from fedmaml.config import flatten_table
 from fedmaml.core.errors import FedmamlError
@@ -50,11 +48,7 @@ def compare_command(material: Material) -> str:
         wanted = [_without(table) for table in tables.get(name, [])]
         if [_without(_plain(config.to_table())) for config in configs] != wanted:
             return ""
-    words = ["fedmaml", "compare", material.scenario, "--strategies", ",".join(names or ALWAYS)]
-    words += ["--seeds", str(seeds)] + (["--rounds", str(number)] if number is not None else [])
-    for key, value in given.items():
-        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
-    return shlex.join(words)
+    return command(material.scenario, names or ALWAYS, seeds, [given], number, None, None)
 
 
 def configurations(material: Material) -> dict[str, str]:
