@@ -26,7 +26,9 @@ void tile(Vec<T>* C, int stride, const Vec<T>* other, T factor, const Matrix<Vec
           const Matrix<Vec<T>>& B, int K) {
   typedef Vec<T> V;
   V sum[M][N];
+#pragma GCC unroll 5
   for (int m = 0; m < M; m++)
+#pragma GCC unroll 5
     for (int n = 0; n < N; n++)
       sum[m][n] = from == OLD ? C[m * stride + n] : from == COLUMNS ? other[n] : V{};
   const V *a = A.data, *b = B.data;
@@ -41,7 +43,9 @@ void tile(Vec<T>* C, int stride, const Vec<T>* other, T factor, const Matrix<Vec
       for (int n = 0; n < N; n++) sum[m][n] += value * column[n];
     }
   }
+#pragma GCC unroll 5
   for (int m = 0; m < M; m++)
+#pragma GCC unroll 5
     for (int n = 0; n < N; n++) {
       int at = m * stride + n;
       V value = from == OTHER ? other[at] + factor * sum[m][n] : sum[m][n];
