@@ -14,7 +14,7 @@ from fedmaml.client.diagnosis import (
     needs_second_derivatives,
     what_prevents_vmap,
 )
-from fedmaml.client.engines import COMPILED, ENGINES, Job, Plan, plan
+from fedmaml.client.engines import COMPILED, ENGINES, Engine, Job, Plan, plan
 from fedmaml.client.engines.layers import layers_of
 from fedmaml.client.workbench import find_device
 from fedmaml.config import RunConfig
@@ -85,7 +85,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
         training_clients = len(scenario.clients()["train"])
         if tip := _tip(config, job, chosen, training_clients):
             say(tip)
-        _check_workers(config, chosen.engine.client_batch(job), training_clients)
+        _check_workers(config, chosen.engine, job, training_clients)
     if "train" in tasks:
         check_network(job, memory, tasks["train"], chosen)
 
@@ -174,7 +174,7 @@ def _check_shots(config: RunConfig, learner: Learner, task: Task) -> None:
             )
 
 
-def _check_workers(config: RunConfig, engine_batch: int, training_clients: int) -> None:
+def _check_workers(config: RunConfig, engine: Engine, job: Job, training_clients: int) -> None:
     """Say where workers will stand idle."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = config.workers * (1 if config.backend == "in-process" else config.nodes)
@@ -184,7 +184,8 @@ def _check_workers(config: RunConfig, engine_batch: int, training_clients: int) 
             config.workers, processes, cores,
         )  # fmt: skip
     cohort = math.ceil((config.clients or training_clients) / config.nodes)
-    batch = config.client_batch if config.client_batch > 1 else engine_batch
+    batch = config.client_batch if config.client_batch > 1 else engine.client_batch(job)
+    batch = min(batch, engine.least_share or batch)
     if config.workers > 1 and cohort <= batch:
         logger.warning(
             "workers = %d have nothing to share: a node's %d clients of a round are one chunk of "

@@ -1,7 +1,7 @@
 """Chunks: the clients of a request that are computed together, and the data they are computed from.
 
-Which clients share a chunk depends on the request alone, so where a chunk is computed, here or in a
-worker process, changes no bit.
+Where a chunk is computed, here or in a worker process, changes no bit: either which clients share a
+chunk depends on the request alone, or the engine does not mind who does (its ``least_share``).
 """
 
 import logging
@@ -30,7 +30,15 @@ Chunk = tuple[int, ...]
 
 
 class Elsewhere(Protocol):
-    """Whoever computes chunks, e.g. worker processes; results come in the order of the chunks."""
+    """Whoever computes chunks, e.g. worker processes; results come in the order of the chunks.
+
+    Attributes:
+        workers: How many chunks are computed at the same time.
+    """
+
+    @property
+    def workers(self) -> int:
+        """How many chunks are computed at the same time."""
 
     def train(
         self,

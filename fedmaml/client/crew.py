@@ -21,7 +21,7 @@ from torch import Tensor
 from fedmaml.client import judging, work
 from fedmaml.client.chunks import Chunk
 from fedmaml.client.costs import Costs
-from fedmaml.client.engines import Job, Memories
+from fedmaml.client.engines import Job, Memories, plan
 from fedmaml.client.gathering import Trained
 from fedmaml.client.workbench import workbench
 from fedmaml.client.workers import Workers
@@ -66,6 +66,11 @@ class Crew:
     def __init__(self, workers: Workers, run_config: Mapping[str, Any]) -> None:
         self._workers = workers
         self._run_config = tuple(sorted(run_config.items()))
+
+    @property
+    def workers(self) -> int:
+        """How many chunks are computed at the same time."""
+        return self._workers.number
 
     def train(
         self,
@@ -126,7 +131,7 @@ def _train(
     job = Job(method.strategy, method.learner, request.meta, request.computed_form)
     return work.train_chunk(
         job,
-        engine,
+        plan(engine, job).engine,
         request,
         bench.tasks("train", request.round, common),
         _unstacked(chunk, memories),

@@ -80,20 +80,19 @@ class Collected:
         self._request = request
         self._sums: dict[str, ExactSum] = {}
         self._stacks: dict[str, list[Tensor]] = {group: [] for group in request.meta}
-        self._clients: list[int] = []
+        self.clients: list[int] = []
         self._weights: list[float] = []
         self._metrics: dict[str, list[float]] = {}
-        self._computations: list[Computation | None] = []
         self.rejected: list[Rejection] = []
         self._form = request.form
 
-    def add_total(self, part: Total, cost: Mapping[int, Computation | None]) -> None:
+    def add_total(self, part: Total) -> None:
         """Take in a sum."""
         for group, value in part.sums.items():
             self._add_sum(group, value)
-        self._note(part.clients, part.weight, part.metrics, cost)
+        self._note(part.clients, part.weight, part.metrics)
 
-    def add(self, part: Rows, cost: Mapping[int, Computation | None]) -> list[int]:
+    def add(self, part: Rows) -> list[int]:
         """Take in what is sound; return the positions of the clients taken."""
         clients, results = part.clients, part.results
         flat = {group: flatten(params, batch_axes=1) for group, params in results.update.items()}
@@ -120,7 +119,6 @@ class Collected:
             [clients[position] for position in sound],
             of_sound(results.weight),
             {name: of_sound(values) for name, values in results.metrics.items()},
-            cost,
         )
         return sound
 
@@ -132,11 +130,9 @@ class Collected:
         clients: Sequence[int],
         weights: Tensor,
         metrics: Mapping[str, Tensor],
-        cost: Mapping[int, Computation | None],
     ) -> None:
-        self._clients += clients
+        self.clients += clients
         self._weights += weights.tolist()
-        self._computations += map(cost.__getitem__, clients)
         for name, values in metrics.items():
             self._metrics.setdefault(name, []).extend(values.tolist())
 
@@ -151,23 +147,22 @@ class Collected:
         )
         self.rejected.append(Rejection(reason, detail, "", (client,)))
 
-    def reply(self, engine: str) -> TrainReply:
-        """Return what was gathered."""
+    def reply(self, engine: str, computations: tuple[Computation, ...]) -> TrainReply:
+        """Return what was gathered, and how it was computed."""
         update: dict[str, Tensor] | dict[str, ExactSum]
         if self._form == "sum" and self._sums:
             update = self._sums
         else:
             update = _stacked(self._request, self._stacks)
-        told = [cost for cost in self._computations if cost is not None]
         return TrainReply(
-            clients=tuple(self._clients),
+            clients=tuple(self.clients),
             weights=tuple(self._weights),
             metrics=self._metrics,
             update=update,
             rejected=tuple(self.rejected),
             round=self._request.round,
             base=self._request.base,
-            computations=() if len(told) < len(self._computations) else tuple(told),
+            computations=computations,
             engine=engine,
         )
 

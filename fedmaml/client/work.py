@@ -7,13 +7,14 @@ out with a reason and never harms the others.
 """
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from weakref import WeakSet
 
 from torch import Tensor, nn
 
-from fedmaml.client.chunks import Elsewhere, Tasks, cut, reject_raised, task_groups
+from fedmaml.client.chunks import Chunk, Elsewhere, Tasks, cut, reject_raised, task_groups
 from fedmaml.client.compressing import compressed
 from fedmaml.client.costs import Costs, cost_of_update
 from fedmaml.client.engines import (
@@ -71,55 +72,76 @@ def train(
     chosen = plan(wanted, job)
     # One by one is the engine's business: however many share a chunk, `loop` computes each alone.
     batch = client_batch if client_batch > 1 else chosen.engine.client_batch(job)
+    if elsewhere is not None and (least := chosen.engine.least_share):
+        batch = min(batch, max(least, math.ceil(len(request.clients) / elsewhere.workers)))
     chunks = cut(request.clients, batch)
     costs = dict(known_costs or {})
+    if len(chunks) == 1:
+        return train_chunk(job, chosen.engine, request, tasks, memories, costs)
     parts: Iterable[Trained]
-    if elsewhere is not None and len(chunks) > 1:
+    if elsewhere is not None:
         parts = elsewhere.train(wanted, request, chunks, memories, costs)
     else:
         parts = (
-            train_chunk(job, wanted, replace(request, clients=chunk), tasks, memories, costs)
+            train_chunk(job, chosen.engine, replace(request, clients=chunk), tasks, memories, costs)
             for chunk in chunks
         )
     return put_together(request, parts, chosen.engine.name, costs)
 
 
 def train_chunk(
-    job: Job, engine: str, request: TrainRequest, tasks: Tasks, memories: Memories, costs: Costs
+    job: Job,
+    engine: Engine,
+    request: TrainRequest,
+    tasks: Tasks,
+    memories: Memories,
+    costs: Costs,
 ) -> Trained:
     """Compute the updates of clients that share a computation.
 
     Args:
         job: What they have in common.
-        engine: Name of an engine, or "auto".
+        engine: Computes their updates.
         request: Names these clients only; the reply has the form that it says.
         tasks: Where the tasks come from.
         memories: Client -> what it keeps.
         costs: What updates take; new measurements are added.
     """
-    chosen = plan(engine, job).engine
     collected = Collected(request)
     kept: dict[int, Params] = {}
+    measured: list[tuple[Chunk, Computation | None]] = []
     rejected = collected.rejected
     own, residuals = memories, memories
     if request.compression.compressor() is not None:
         own, residuals = apart({client: memories[client] for client in request.clients})
     for groups in task_groups(request, tasks, job.learner, rejected):
-        cost: dict[int, Computation | None] = {}
         for group in groups:
-            of_each = cost_of_update(job, own[group.clients[0]], group, costs)
-            cost |= dict.fromkeys(group.clients, of_each)
-        for computed in _updates(chosen, job, groups, own, rejected):
+            cost = cost_of_update(job, own[group.clients[0]], group, costs)
+            measured.append((group.clients, cost))
+        for computed in _updates(engine, job, groups, own, rejected):
             if isinstance(computed, Total):
-                collected.add_total(computed, cost)
+                collected.add_total(computed)
                 continue
             part = compressed(request, computed, residuals)
             memory = map_params(Tensor.cpu, part.results.memory)
-            for position in collected.add(part, cost):
+            for position in collected.add(part):
                 kept[part.clients[position]] = map_params(
                     lambda value, i=position: value[i], memory
                 )
-    return Trained(collected.reply(chosen.name), kept, costs)
+    computations = _computations(measured, collected.clients)
+    return Trained(collected.reply(engine.name, computations), kept, costs)
+
+
+def _computations(
+    measured: Sequence[tuple[Chunk, Computation | None]], clients: Sequence[int]
+) -> tuple[Computation, ...]:
+    """Return what each client's update took; nothing if that is not known of all of them."""
+    if len(measured) == 1:  # clients of equal shape, the usual case
+        cost = measured[0][1]
+        return () if cost is None else (cost,) * len(clients)
+    each = {client: cost for some, cost in measured for client in some}
+    told = [cost for client in clients if (cost := each[client]) is not None]
+    return tuple(told) if len(told) == len(clients) else ()
 
 
 def _updates(
@@ -133,16 +155,16 @@ def _updates(
 
     Those that the engine finds unsound are computed once more by themselves, to learn why.
     """
-    done: set[int] = set()
+    done: list[Chunk] = []
     unsound: set[int] = set()
     try:
         for part in engine.compute(job, groups, memories):
-            done.update(part.clients)
+            done.append(part.clients)
             if isinstance(part, Total):
                 unsound.update(part.unsound)
             yield part
     except Exception as error:  # anything a model may raise
-        rest = without(groups, done | unsound)
+        rest = without(groups, unsound.union(*done))
         if sum(len(group.clients) for group in rest) == 1:
             reject_raised(error, rest[0].clients, "its computation", rejected)
         else:

@@ -80,7 +80,7 @@ class Workers:
     """
 
     def __init__(self, number: int) -> None:
-        self._number = number
+        self.number = number
         self._staff: list[_Worker] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._names = count()
@@ -98,7 +98,7 @@ class Workers:
         turn = 0
         try:
             while turn < len(calls):
-                self._start(min(self._number, len(calls)))
+                self._start(min(self.number, len(calls)))
                 dead = self._hand_out(function, calls, todo)
                 dead += self._collect(answers, block=not dead and turn not in answers)
                 for worker in dead:

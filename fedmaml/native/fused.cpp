@@ -29,6 +29,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "lane_sums.h"
@@ -79,14 +80,14 @@ template <typename T> class Block {  // the computation of the clients of one ve
   const V* theta;
   int targets;
   Batch part[2];
-  std::vector<V> phi, gradient, product;
+  std::unique_ptr<V[]> phi, gradient, product;
 
  public:
   Block(const Network& net, const Recipe& recipe, const V* theta)
       : net(net), recipe(recipe), theta(theta), targets(net.loss == 0 ? net.width[net.layers] : 1) {
-    phi.resize((recipe.sends == 1 ? recipe.steps + 1 : 1) * net.entries);
-    gradient.resize(net.entries);
-    product.resize(net.entries);
+    phi.reset(new V[(recipe.sends == 1 ? recipe.steps + 1 : 1) * net.entries]);
+    gradient.reset(new V[net.entries]);
+    product.reset(new V[net.entries]);
   }
 
   // Lay the clients' rows side by side. "both": support and query as one batch.
@@ -124,7 +125,7 @@ template <typename T> class Block {  // the computation of the clients of one ve
   V* update(V& before, V& after) {
     int64_t P = net.entries;
     Batch &local = part[0], &judged = part[recipe.sends == 2 ? 0 : 1];
-    V* point = phi.data();
+    V* point = phi.get();
     std::memcpy((void*)point, theta, P * sizeof(V));
     before = forward(judged, point);
     for (int step = 0; step < recipe.steps; step++) {
@@ -138,7 +139,7 @@ template <typename T> class Block {  // the computation of the clients of one ve
       point = next;
     }
     after = forward(judged, point);
-    V* v = gradient.data();
+    V* v = gradient.get();
     if (recipe.sends == 2) {
       before += penalty(theta), after += penalty(point);
       for (int64_t i = 0; i < P; i++) v[i] = theta[i] - point[i];
@@ -161,10 +162,11 @@ template <typename T> class Block {  // the computation of the clients of one ve
  private:
   void resize(Batch& b, int rows) {
     b.rows = rows;
-    for (auto* each : {&b.h, &b.e, &b.rh, &b.rz, &b.re}) each->resize(net.layers + 1);
-    for (int l = 0; l <= net.layers; l++)
-      for (auto* each : {&b.h, &b.e, &b.rh, &b.rz, &b.re})
-        (*each)[l].resize(size_t(rows) * net.width[l]);
+    for (auto* each : {&b.h, &b.e, &b.rh, &b.rz, &b.re}) {
+      each->resize(net.layers + 1);
+      bool used = recipe.sends == 1 || each == &b.h || each == &b.e;
+      for (int l = 0; used && l <= net.layers; l++) (*each)[l].resize(size_t(rows) * net.width[l]);
+    }
     b.probability.resize(size_t(rows) * net.width[net.layers]);
     std::fill_n((T*)b.h[0].data(), size_t(rows) * net.width[0] * Lanes<T>::count, T(0));
     b.target.assign(size_t(rows) * targets, V{});

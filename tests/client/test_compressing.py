@@ -132,14 +132,14 @@ def test_an_update_that_is_not_sound_is_left_out_and_changes_no_other(
     part = rows()
     part.results.update["theta"]["w"][1, 3, 4] = bad
     collected = Collected(asked)
-    sound = collected.add(compressed(asked, part, none), dict.fromkeys(range(3)))
+    sound = collected.add(compressed(asked, part, none))
     assert sound == [0, 2]
     (rejection,) = collected.rejected
     assert rejection.clients == (1,)
     assert rejection.reason == ("RANGE" if bad == 1e30 else "NONFINITE")
     whole = compressed(asked, rows(), none)
     assert whole.codes is not None
-    told = collected.reply("loop").update
+    told = collected.reply("loop", ()).update
     for group, codes in whole.codes.items():
         assert torch.equal(told[group], codes[[0, 2]])  # type: ignore[arg-type]
 
@@ -148,8 +148,7 @@ def test_what_float16_cannot_hold_is_left_out() -> None:
     asked, part = request("float16"), rows()
     part.results.update["alpha"]["b"][2, 0] = 65520.0
     collected = Collected(asked)
-    assert collected.add(compressed(asked, part, {c: {} for c in range(3)}),
-                         dict.fromkeys(range(3))) == [0, 1]  # fmt: skip
+    assert collected.add(compressed(asked, part, {c: {} for c in range(3)})) == [0, 1]
     (rejection,) = collected.rejected
     assert rejection.reason == "NONFINITE"
     assert "after compression" in rejection.detail
@@ -165,8 +164,8 @@ def test_the_server_reads_the_updates_that_the_client_reckons_with(method: str) 
              for c in range(3)}  # fmt: skip
     part = compressed(asked, rows(), zeros)
     collected = Collected(asked)
-    collected.add(part, dict.fromkeys(range(3)))
-    content = write_train_reply(collected.reply("loop"))
+    collected.add(part)
+    content = write_train_reply(collected.reply("loop", ()))
     each = compression.payload_bytes(META)
     arrays = content.array_records["update"].values()
     assert sum(array.shape[1] for array in arrays) == each

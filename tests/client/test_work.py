@@ -1,6 +1,7 @@
 """A node's cohort: chunks, groups, and clients that fail without harming the others."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,16 @@ import torch
 from torch import Tensor
 
 from fedmaml.client import judging, work
-from fedmaml.client.chunks import Tasks
+from fedmaml.client.chunks import Chunk, Tasks
+from fedmaml.client.costs import Costs
+from fedmaml.client.engines import Job, Memories, plan
+from fedmaml.client.gathering import Trained
 from fedmaml.core import seeding
 from fedmaml.core.aggregation import ExactSum
 from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.tasks import Batch, Task, TaskGroup, first_shots, group_by_shape, unstack
-from fedmaml.messages.evaluate import EvaluateRequest
+from fedmaml.messages.evaluate import EvaluateReply, EvaluateRequest
 from fedmaml.messages.train import TrainReply, TrainRequest
 from fedmaml.strategies import MAML, FedRep, ProtoNet
 from fedmaml.strategies.base import MetaStrategy, Start
@@ -55,6 +59,47 @@ def test_chunks_agree(classification: Example, batch: int) -> None:
     assert chunked.clients == whole.clients == CLIENTS
     for group, rows in whole.update.items():
         torch.testing.assert_close(chunked.update[group], rows, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("engine", "shares"), [("loop", [3, 2]), ("vmap", [])])
+def test_workers_share_a_chunk_only_where_that_changes_no_bit(
+    classification: Example, engine: str, shares: list[int]
+) -> None:
+    start = start_of(MAML(), classification)
+    request = TrainRequest(1, CLIENTS, start.state.meta, "stack")
+    memories = dict.fromkeys(CLIENTS, start.memory)
+    tasks = tasks_of(classification)
+    job = Job(MAML(), start.learner, request.meta, request.form)
+    seen: list[int] = []
+
+    class Two:
+        """Two workers that are this process."""
+
+        workers = 2
+
+        def train(
+            self,
+            engine: str,
+            request: TrainRequest,
+            chunks: Sequence[Chunk],
+            memories: Memories,
+            costs: Costs,
+        ) -> Iterator[Trained]:
+            seen.extend(map(len, chunks))
+            for chunk in chunks:
+                part, by = replace(request, clients=chunk), plan(engine, job).engine
+                yield work.train_chunk(job, by, part, tasks, memories, costs)
+
+        def evaluate(self, *_: object) -> Iterator[EvaluateReply]:
+            raise AssertionError("nothing is judged here")
+
+    arguments = (MAML(), start.learner, request, tasks, memories)
+    alone = work.train(*arguments, engine=engine)[0]
+    shared = work.train(*arguments, engine=engine, elsewhere=Two())[0]
+    assert seen == shares
+    assert shared.clients == alone.clients
+    for group, rows in alone.update.items():
+        assert torch.equal(shared.update[group], rows)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("batch", [1, 5])

@@ -86,10 +86,13 @@ class Engine(ABC):
     Attributes:
         name: In the catalogue.
         about: One line for ``fedmaml list``.
+        least_share: Fewest clients that are worth another process, if a client's update has the
+            same bits whoever shares its computation; 0 if it has not.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
+    least_share: ClassVar[int] = 0
 
     @abstractmethod
     def refusal(self, job: Job) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, compress
 from itertools import chain as chain_of
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -63,6 +63,7 @@ class Fused(Engine):
 
     name: ClassVar[str] = "fused"
     about: ClassVar[str] = "small fully connected networks in C++, a client per vector lane"
+    least_share: ClassVar[int] = 256
 
     def refusal(self, job: Job) -> str:
         """Say why it cannot compute a job; builds the kernel if nothing else is in the way."""
@@ -89,7 +90,7 @@ class Fused(Engine):
 
     def client_batch(self, job: Job) -> int:
         """Return how many clients' tasks are made at a time; more of them are not faster."""
-        return 1024
+        return 2048
 
     def compute(
         self, job: Job, groups: Sequence[TaskGroup], memories: Memories
@@ -158,6 +159,8 @@ class _Recipe(ctypes.Structure):
 
 
 _Pair = ctypes.c_void_p * 2  # support, query
+_COLUMNS = 7  # order, rows, x and y, the latter three of support and query
+_KERNELS = {torch.float32: "fused_float32", torch.float64: "fused_float64"}
 
 
 class _Clients(ctypes.Structure):
@@ -175,92 +178,89 @@ class _Result(ctypes.Structure):
 
 
 class _Call:
-    """One call of the kernel; holds every tensor whose address it passes."""
+    """One call of the kernel; holds every array whose address it passes."""
 
     def __init__(
         self, job: Job, recipe: Recipe, chain: _Chain, groups: Sequence[TaskGroup]
     ) -> None:
-        self._kept: list[Any] = []
         self._job, theta = job, job.meta["theta"]
-        self._clients = tuple(chain_of.from_iterable(group.clients for group in groups))
         self._theta = flatten(theta)
-        places, self._network = _network(chain, layout_of(theta), job.learner.problem.l2)
-        self._kept.append(places)
+        self._kept, self._network = _network(chain, layout_of(theta), job.learner.problem.l2)
         self._recipe = _Recipe(_SENDS[recipe.sends], recipe.steps, recipe.lr, recipe.proximal)
-        batches = [
-            [group.tasks.support for group in groups],
-            [group.tasks.query for group in groups],
-        ]
-        sizes = [len(group.clients) for group in groups]
-        rows = [np.repeat([part.y.shape[1] for part in parts], sizes) for parts in batches]
+        self._clients = tuple(chain_of.from_iterable(group.clients for group in groups))
+        count, dtype = len(self._clients), self._theta.dtype
+        table = np.empty((_COLUMNS, count), np.int64)  # one array: an address takes numpy 1 us
+        order, rows, x, y = table[0], table[1:3], table[3:5], table[5:7]
+        target_type = torch.int64 if chain.loss == 1 else dtype
+        inputs = (chain.widths[0],)
+        targets = (chain.widths[-1],) if chain.targets_have_columns else ()
+        self._tensors: list[Tensor] = []
+        first = 0
+        for group in groups:
+            some = slice(first, first := first + len(group.clients))
+            for part, batch in enumerate((group.tasks.support, group.tasks.query)):
+                rows[part, some] = batch.y.shape[1]
+                x[part, some] = self._addresses(batch.x.flatten(2), inputs, dtype)
+                y[part, some] = self._addresses(batch.y, targets, target_type)
+        order[:] = np.arange(count) if len(groups) == 1 else np.lexsort(rows[::-1])
         judged = rows[0] + rows[1] if recipe.sends == "difference" else rows[1]
         if not judged.all() or not rows[0].all():
             raise ValueError("a client has no examples")
-        weight = judged.astype(np.float64)
-        self._weight = torch.from_numpy(weight)
-        dtype = self._theta.dtype
-        target_type = torch.int64 if chain.loss == 1 else dtype
-        targets = (chain.widths[-1],) if chain.targets_have_columns else ()
-        x = [[part.x.flatten(2) for part in parts] for parts in batches]
-        y = [[part.y for part in parts] for parts in batches]
+        self._weight = judged.astype(np.float64)
+        self._table = table
+        start = table.ctypes.data
+        column = [start + i * table.strides[0] for i in range(_COLUMNS)]
         self._arguments = _Clients(
-            len(judged),
-            self._keep(np.lexsort(rows[::-1])),
-            _Pair(*map(self._keep, rows)),
-            _Pair(*(self._addresses(each, (chain.widths[0],), dtype) for each in x)),
-            _Pair(*(self._addresses(each, targets, target_type) for each in y)),
-            self._keep(weight),
+            count,
+            column[0],
+            *(_Pair(*column[i : i + 2]) for i in (1, 3, 5)),
+            self._weight.ctypes.data,
         )
 
     def run(self) -> Rows | Total:
         count, entries, dtype = len(self._clients), len(self._theta), self._theta.dtype
-        limbs = torch.zeros(len(SPACINGS), entries, dtype=torch.float64)
+        limbs = torch.from_numpy(np.zeros((len(SPACINGS), entries)))
         stack = torch.empty(count, entries, dtype=dtype) if self._job.form == "stack" else None
-        before, after = torch.empty(2, count, dtype=torch.float64)
-        sound = torch.empty(count, dtype=torch.bool)
+        before, after = values = np.empty((2, count))
+        sound = np.empty(count, np.bool_)
+        start = values.ctypes.data
         result = _Result(
             limbs.data_ptr(), None if stack is None else stack.data_ptr(),
-            before.data_ptr(), after.data_ptr(), sound.data_ptr(), LIMIT,
+            start, start + values.strides[0], sound.ctypes.data, LIMIT,
         )  # fmt: skip
-        name = str(dtype).removeprefix("torch.")
-        kernel = getattr(native.library(), f"fused_{name}")
+        kernel = getattr(native.library(), _KERNELS[dtype])
         kernel(
             *map(ctypes.byref, (self._network, self._recipe)),
             ctypes.c_void_p(self._theta.data_ptr()),
             *map(ctypes.byref, (self._arguments, result)),
         )
-        metrics = {"loss_before": before.to(dtype), "loss_after": after.to(dtype)}
+        weight = torch.from_numpy(self._weight)
+        before, after = torch.from_numpy(values).to(dtype)
+        metrics = {"loss_before": before, "loss_after": after}
         if stack is not None:
             update = {"theta": unflatten(stack, layout_of(self._job.meta["theta"]))}
-            return Rows(self._clients, ClientUpdate(update, self._weight, metrics, {}))
-        sums = {"theta": ExactSum(limbs, float(self._weight[sound].sum()), int(sound.sum()))}
-        if bool(sound.all()):
-            return Total(self._clients, self._weight, metrics, sums)
+            return Rows(self._clients, ClientUpdate(update, weight, metrics, {}))
+        if sound.all():
+            total = ExactSum(limbs, float(self._weight.sum()), count)
+            return Total(self._clients, weight, metrics, {"theta": total})
+        left = torch.from_numpy(sound)
+        total = ExactSum(limbs, float(self._weight[sound].sum()), int(sound.sum()))
         return Total(
-            clients=tuple(compress(self._clients, sound.tolist())),
-            weight=self._weight[sound],
-            metrics={name: values[sound] for name, values in metrics.items()},
-            sums=sums,
-            unsound=tuple(compress(self._clients, (~sound).tolist())),
+            clients=tuple(compress(self._clients, sound)),
+            weight=weight[left],
+            metrics={name: values[left] for name, values in metrics.items()},
+            sums={"theta": total},
+            unsound=tuple(compress(self._clients, ~sound)),
         )
 
-    def _keep(self, values: np.ndarray) -> int:
-        self._kept.append(values)
-        return int(values.ctypes.data)
-
-    def _addresses(
-        self, tensors: Sequence[Tensor], columns: tuple[int, ...], dtype: torch.dtype
-    ) -> int:
-        """Return the address of the clients' addresses, one for each entry of the leading axes."""
-        addresses: list[np.ndarray] = []
-        for each in tensors:
-            if tuple(each.shape[2:]) != columns:
-                raise ValueError(f"examples of shape {tuple(each.shape[2:])}, expected {columns}")
-            laid_out = each.to(dtype).contiguous()
-            self._kept.append(laid_out)
-            step = laid_out.nbytes // len(each)
-            addresses.append(laid_out.data_ptr() + step * np.arange(len(each)))
-        return self._keep(np.concatenate(addresses))
+    def _addresses(self, each: Tensor, columns: tuple[int, ...], dtype: torch.dtype) -> np.ndarray:
+        """Return where the data of each client begins."""
+        if each.shape[2:] != columns:
+            raise ValueError(f"examples of shape {tuple(each.shape[2:])}, expected {columns}")
+        laid_out = each.to(dtype).contiguous()
+        self._tensors.append(laid_out)
+        start, step = laid_out.data_ptr(), laid_out.nbytes // len(each)
+        return start + step * np.arange(len(each))
 
 
 @lru_cache(maxsize=32)

@@ -28,6 +28,7 @@ class Loop(Engine):
 
     name: ClassVar[str] = "loop"
     about: ClassVar[str] = "one client after the other; the reference"
+    least_share: ClassVar[int] = 1
 
     def refusal(self, job: Job) -> str:
         return ""
