@@ -1,10 +1,15 @@
-"""Time that can be compared: contenders take turns (A B C A B C), and medians count.
+"""Time that can be compared: contenders take turns (A B C, C A B), and medians count.
+
+In every turn the order is drawn anew. What runs before leaves its mark on whoever follows: after a
+contender that waits for another process the processor has slept, and after one that fills gigabytes
+the caches are cold.
 
 Processor time is what ratios are made of: on a machine that others use, too, wall time measures
 them as well. The speed of the processor itself drifts with the load, so its peak, a large matrix
 product, takes its turn among the contenders.
 """
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -37,11 +42,13 @@ def interleaved(
         The medians, and the number of turns.
     """
     taken: dict[str, list[Seconds]] = {name: [] for name in contenders}
+    order, shuffle = list(contenders), random.Random(0).shuffle
     end = time.perf_counter() + seconds
     turns = 0
     while turns < fewest or (turns < most and time.perf_counter() < end):
-        for name, contender in contenders.items():
-            taken[name].append(_timed(contender))
+        shuffle(order)
+        for name in order:
+            taken[name].append(_timed(contenders[name]))
         turns += 1
     return {name: _medians(values) for name, values in taken.items()}, turns
 
