@@ -123,11 +123,10 @@ def train_chunk(
                 collected.add_total(computed)
                 continue
             part = compressed(request, computed, residuals)
-            memory = map_params(Tensor.cpu, part.results.memory)
-            for position in collected.add(part):
-                kept[part.clients[position]] = map_params(
-                    lambda value, i=position: value[i], memory
-                )
+            sound = collected.add(part)
+            if memory := map_params(Tensor.cpu, part.results.memory):
+                for i in sound:
+                    kept[part.clients[i]] = map_params(lambda value, i=i: value[i], memory)
     computations = _computations(measured, collected.clients)
     return Trained(collected.reply(engine.name, computations), kept, costs)
 
