@@ -7,13 +7,14 @@ every message is answered by a new process.
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from flwr.app import ConfigRecord, Context
+from torch import Tensor
 
-from fedmaml.client.engines import Job
+from fedmaml.client.engines import Job, Memories
 from fedmaml.core.costs import Computation, measure
 from fedmaml.core.learner import Problem
 from fedmaml.core.params import MetaParams, Params, device_of, to_device
@@ -23,7 +24,7 @@ from fedmaml.strategies.base import ClientUpdate, MetaStrategy
 logger = logging.getLogger("fedmaml")
 
 Costs = dict[str, Computation]
-"""Shape (`cost_key`) -> what an update of that shape takes."""
+"""Strategy and shapes, as a word -> what an update of that shape takes."""
 
 Judge = Callable[[Task, Params], Any]
 """A client's task and memory -> its metrics."""
@@ -47,17 +48,23 @@ def save_costs(context: Context, costs: Costs) -> None:
         context.state[_RECORD] = ConfigRecord(stored)  # type: ignore[arg-type]
 
 
-def cost_of_update(job: Job, memory: Params, group: TaskGroup, known: Costs) -> Computation | None:
-    """Return what one update of a group takes, computed by itself; None if it cannot be measured.
+def costs_of_updates(
+    job: Job, memories: Memories, groups: Sequence[TaskGroup], known: Costs
+) -> list[Computation | None]:
+    """Return what one update of each group takes, by itself; None where it cannot be measured.
 
     Args:
         job: What all clients have in common.
-        memory: What a client keeps.
-        group: Tasks of equal shape, of which the first is measured.
-        known: What was measured before; a new measurement is added.
+        memories: Client -> what it keeps.
+        groups: Tasks of equal shape, of which the first is measured.
+        known: What was measured before; new measurements are added.
     """
-    problem = job.learner.problem
-    return _once(cost_key(job, memory, group), problem, known, _measured, job, memory, group)
+    costs, job_word = [], _job_word(job)
+    for group in groups:
+        memory = memories[group.clients[0]]
+        key = _key(job_word, memory, group)
+        costs.append(_once(key, job.learner.problem, known, _measured, job, memory, group))
+    return costs
 
 
 def cost_of_judging(
@@ -72,8 +79,7 @@ def cost_of_judging(
         memory: What a client keeps.
         group: Tasks of equal shape, of which the first is measured.
     """
-    text = f"{cost_key(job, memory, group)}|{dict(stages)!r}"
-    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    key = _key(f"{_job_word(job)}|{dict(stages)!r}", memory, group)
     return _once(key, job.learner.problem, {}, _measured_judgement, job, judge, memory, group)
 
 
@@ -100,13 +106,22 @@ def _once(
     return known[key]
 
 
-def cost_key(job: Job, memory: Params, group: TaskGroup) -> str:
-    """Return what an update's cost depends on, within one problem, as one word."""
-    params = [value for tree in (*job.meta.values(), memory) for value in tree.values()]
-    tasks = [value for batch in group.tasks for value in batch]
-    shapes = [(*value.shape, value.dtype) for value in params]
-    shapes += [(*value.shape[1:], value.dtype) for value in tasks]
-    return hashlib.sha256(f"{job.strategy!r}|{shapes}".encode()).hexdigest()[:16]
+# What a cost depends on, within one problem, as one word.
+
+
+def _job_word(job: Job) -> str:
+    shapes = [_shape(value) for tree in job.meta.values() for value in tree.values()]
+    return f"{job.strategy!r}|{shapes}"
+
+
+def _key(job_word: str, memory: Params, group: TaskGroup) -> str:
+    shapes = [_shape(value) for value in memory.values()]
+    shapes += [_shape(value, 1) for batch in group.tasks for value in batch]
+    return hashlib.sha256(f"{job_word}|{shapes}".encode()).hexdigest()[:16]
+
+
+def _shape(value: Tensor, first_axis: int = 0) -> tuple[Any, ...]:
+    return (*value.shape[first_axis:], value.dtype)
 
 
 def _measured(job: Job, memory: Params, group: TaskGroup) -> Computation:

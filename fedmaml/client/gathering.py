@@ -23,7 +23,7 @@ class Trained(NamedTuple):
 
     Attributes:
         reply: The updates.
-        memories: The new memories of the clients whose updates are in it.
+        memories: The new memories of those of its clients that keep anything.
         costs: What updates take, as far as it is known by now.
     """
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fedmaml.client.chunks import Chunk, Elsewhere, Tasks, cut, reject_raised, task_groups
 from fedmaml.client.compressing import compressed
-from fedmaml.client.costs import Costs, cost_of_update
+from fedmaml.client.costs import Costs, costs_of_updates
 from fedmaml.client.engines import (
     LOOP,
     Engine,
@@ -115,9 +115,8 @@ def train_chunk(
     if request.compression.compressor() is not None:
         own, residuals = apart({client: memories[client] for client in request.clients})
     for groups in task_groups(request, tasks, job.learner, rejected):
-        for group in groups:
-            cost = cost_of_update(job, own[group.clients[0]], group, costs)
-            measured.append((group.clients, cost))
+        of_each = costs_of_updates(job, own, groups, costs)
+        measured += zip((group.clients for group in groups), of_each, strict=True)
         for computed in _updates(engine, job, groups, own, rejected):
             if isinstance(computed, Total):
                 collected.add_total(computed)
@@ -132,15 +131,16 @@ def train_chunk(
 
 
 def _computations(
-    measured: Sequence[tuple[Chunk, Computation | None]], clients: Sequence[int]
+    measured: Sequence[tuple[Chunk, Computation | None]], clients: list[int]
 ) -> tuple[Computation, ...]:
     """Return what each client's update took; nothing if that is not known of all of them."""
-    if len(measured) == 1:  # clients of equal shape, the usual case
-        cost = measured[0][1]
-        return () if cost is None else (cost,) * len(clients)
-    each = {client: cost for some, cost in measured for client in some}
-    told = [cost for client in clients if (cost := each[client]) is not None]
-    return tuple(told) if len(told) == len(clients) else ()
+    everyone = [client for some, _ in measured for client in some]
+    costs = [cost for some, cost in measured for _ in some]
+    if everyone != clients:  # the engine took them in another order, or some were left out
+        of_each = dict(zip(everyone, costs, strict=True))
+        costs = [of_each[client] for client in clients]
+    told = [cost for cost in costs if cost is not None]
+    return tuple(told) if len(told) == len(costs) else ()
 
 
 def _updates(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedmaml.client import judging, work
 from fedmaml.client.chunks import task_groups
-from fedmaml.client.costs import Costs, cost_of_update
+from fedmaml.client.costs import Costs, costs_of_updates
 from fedmaml.client.engines import Job
 from fedmaml.client.gathering import smaller_form
 from fedmaml.core.aggregation import SPACINGS, ExactSum
@@ -75,8 +75,10 @@ def updates(ready: Rehearsal) -> list[Computation]:
         rejected: list[Rejection] = []
         tasks = ready.bench.tasks("train", number, common)
         for groups in task_groups(request, tasks, method.learner, rejected):
-            for group in groups:
-                cost = cost_of_update(job, method.blank, group, costs)
+            blank = dict.fromkeys(clients, method.blank)
+            for group, cost in zip(
+                groups, costs_of_updates(job, blank, groups, costs), strict=True
+            ):
                 found += [cost] * len(group.clients)
         looked_at += len(clients)
         if looked_at >= ENOUGH_CLIENTS:

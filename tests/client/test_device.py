@@ -124,7 +124,7 @@ def outcome(name: str, example: Example, device: str, batch: int) -> tuple[list[
             update.mean() if isinstance(update, ExactSum) else update
             for update in reply.update.values()
         ]
-        values += [value for client in CLIENTS for value in kept[client].values()]
+        values += [value for client in CLIENTS for value in kept.get(client, {}).values()]
         values += [torch.tensor(column) for column in reply.metrics.values()]
     evaluation = method.on_device(EvaluateRequest(1, "test", CLIENTS, start.state.meta, (2,)))
     judged = judging.evaluate(strategy, learner, evaluation, tasks, memories, batch)

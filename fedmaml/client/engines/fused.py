@@ -190,19 +190,27 @@ class _Call:
         self._clients = tuple(chain_of.from_iterable(group.clients for group in groups))
         count, dtype = len(self._clients), self._theta.dtype
         table = np.empty((_COLUMNS, count), np.int64)  # one array: an address takes numpy 1 us
-        order, rows, x, y = table[0], table[1:3], table[3:5], table[5:7]
+        order, rows, data = table[0], table[1:3], table[3:7]
         target_type = torch.int64 if chain.loss == 1 else dtype
         inputs = (chain.widths[0],)
         targets = (chain.widths[-1],) if chain.targets_have_columns else ()
         self._tensors: list[Tensor] = []
-        first = 0
+        sizes, places = [], []
         for group in groups:
-            some = slice(first, first := first + len(group.clients))
-            for part, batch in enumerate((group.tasks.support, group.tasks.query)):
-                rows[part, some] = batch.y.shape[1]
-                x[part, some] = self._addresses(batch.x.flatten(2), inputs, dtype)
-                y[part, some] = self._addresses(batch.y, targets, target_type)
-        order[:] = np.arange(count) if len(groups) == 1 else np.lexsort(rows[::-1])
+            support, query = group.tasks
+            sizes.append(len(group.clients))
+            places.append((
+                support.y.shape[1], query.y.shape[1],
+                *self._place(support.x.flatten(2), inputs, dtype),
+                *self._place(query.x.flatten(2), inputs, dtype),
+                *self._place(support.y, targets, target_type),
+                *self._place(query.y, targets, target_type),
+            ))  # fmt: skip
+        in_group = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        of_each = np.repeat(np.array(places).T, sizes, axis=1)
+        rows[:] = of_each[:2]
+        data[:] = of_each[2::2] + of_each[3::2] * in_group
+        order[:] = np.lexsort(rows[::-1]) if len(groups) > 1 else in_group
         judged = rows[0] + rows[1] if recipe.sends == "difference" else rows[1]
         if not judged.all() or not rows[0].all():
             raise ValueError("a client has no examples")
@@ -253,14 +261,13 @@ class _Call:
             unsound=tuple(compress(self._clients, ~sound)),
         )
 
-    def _addresses(self, each: Tensor, columns: tuple[int, ...], dtype: torch.dtype) -> np.ndarray:
-        """Return where the data of each client begins."""
+    def _place(self, each: Tensor, columns: tuple[int, ...], dtype: torch.dtype) -> tuple[int, int]:
+        """Return where the first client's data begins, and how many bytes each client has."""
         if each.shape[2:] != columns:
             raise ValueError(f"examples of shape {tuple(each.shape[2:])}, expected {columns}")
         laid_out = each.to(dtype).contiguous()
         self._tensors.append(laid_out)
-        start, step = laid_out.data_ptr(), laid_out.nbytes // len(each)
-        return start + step * np.arange(len(each))
+        return laid_out.data_ptr(), laid_out.nbytes // len(each)
 
 
 @lru_cache(maxsize=32)
