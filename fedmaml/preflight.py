@@ -73,9 +73,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
             f"strategy {config.strategy!r} cannot compute on a task of scenario "
             f"{config.scenario!r} with these settings ({type(error).__name__}: {error})"
         ) from error
-    if native.to_be_built():
-        say("building the kernels in C++, once on this machine; this takes some seconds")
-        native.missing()
+    native.missing()  # builds them now, which says so, rather than below a progress bar
     singles = config.aggregation.rule != "mean" or config.compression.compressor() is not None
     form: Form = "stack" if singles else "sum"
     job = Job(strategy, learner, meta, form)

@@ -137,22 +137,6 @@ def test_workers_that_have_nothing_to_do_are_pointed_out(tmp_path: Path) -> None
     assert json.loads(done.stdout)["workers"] == 200
 
 
-def test_kernels_are_said_to_be_built_before_they_are(tmp_path: Path) -> None:
-    script = (
-        "import fedmaml.native as n; from fedmaml.config import resolve;"
-        "from fedmaml.preflight import preflight;"
-        "n._library = n.missing = lambda: 'not now';"
-        "preflight(resolve({'scenario': 'quadratic'}), print)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False,
-        env=os.environ | {"FEDMAML_CACHE": str(tmp_path)},
-    )  # fmt: skip
-    first, second = done.stdout.splitlines()
-    assert "building the kernels in C++, once on this machine" in first
-    assert second.startswith("engine vmap: ")
-
-
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_interrupt_ends_cleanly_with_what_is_finished_on_disk(tmp_path: Path) -> None:
     command = [*COMMAND, "run", "sinusoid", "--rounds", "100000", "--out", "x"]

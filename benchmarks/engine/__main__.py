@@ -14,6 +14,7 @@ from benchmarks.engine.cases import CASES, CLIENT_SWEEP, SIZE_SWEEP, Case
 from benchmarks.engine.measure import Row, measure
 from benchmarks.engine.targets import judged
 from benchmarks.runs import print_table
+from fedmaml import native
 
 _SECONDS = 6.0
 _QUICK_SECONDS = 0.3
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    print(f"Kernels in C++: {native.missing() or f'built by {native.compiled_by()}'}")
     seconds = _QUICK_SECONDS if chosen.quick else _SECONDS
     rows: list[Row] = []
     for case in _cases(chosen.cases, parser):

@@ -1,8 +1,10 @@
-"""Kernels in C++: built with the machine's compiler on first use, and kept for later runs.
+"""Kernels in C++: built on first use, and kept for later runs.
 
 The sources lie beside this file and make one library. It is kept in the user's cache folder under a
-name that tells sources, flags and processor; ``FEDMAML_CACHE`` names another folder. Without a
-compiler everything works without it; ``FEDMAML_NATIVE=0`` does as if there were none.
+name that tells sources, flags, processor and compiler; ``FEDMAML_CACHE`` names another folder.
+`compilers` says who builds it. Where no compiler is found, a library that another one left in the
+cache is used; without any, everything works without it; ``FEDMAML_NATIVE=0`` does as if there were
+none.
 """
 
 import ctypes
@@ -10,8 +12,6 @@ import hashlib
 import logging
 import os
 import platform
-import shutil
-import sysconfig
 import tempfile
 import time
 from functools import lru_cache
@@ -20,14 +20,12 @@ from pathlib import Path
 import pooch
 from torch import Tensor
 
+from fedmaml.native import compilers
+from fedmaml.native.compilers import Compiler, NativeError
+
 logger = logging.getLogger("fedmaml")
 
-_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
 _SOURCES = Path(__file__).parent
-
-
-class NativeError(Exception):
-    """The kernels cannot be had; the text says why."""
 
 
 def library() -> ctypes.CDLL:
@@ -48,9 +46,16 @@ def missing() -> str:
     return found if isinstance(found, str) else ""
 
 
-def to_be_built() -> bool:
-    """Tell whether the first use will build the kernels, which takes some seconds."""
-    return os.environ.get("FEDMAML_NATIVE") != "0" and not _path().exists()
+def compiled_by() -> str:
+    """Name the compiler that the kernels were built with, as it named itself.
+
+    Raises:
+        NativeError: If there are no kernels.
+    """
+    function = library().compiled_by
+    function.restype = ctypes.c_char_p
+    name: bytes = function()
+    return name.decode()
 
 
 @lru_cache(maxsize=1)
@@ -58,14 +63,32 @@ def _library() -> ctypes.CDLL | str:
     """Return the library, or why there is none; tried once in a process."""
     if os.environ.get("FEDMAML_NATIVE") == "0":
         return "FEDMAML_NATIVE=0 forbids kernels in C++"
-    path = _path()
     try:
-        if not path.exists():
-            _build(path)
-        return ctypes.CDLL(str(path))
-    except Exception as error:  # no compiler, no ninja, a full disk: none of them may stop a run
+        return ctypes.CDLL(str(_library_file()))
+    except Exception as error:  # no compiler, a full disk, a bad cache: none of them may stop a run
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return f"the kernels in C++ could not be built: {lines[0]}"
+
+
+def _library_file() -> Path:
+    """Return the library's file, built if need be.
+
+    Raises:
+        NativeError: If there is none, and none can be built.
+        OSError: If the cache folder cannot be written.
+    """
+    folder, name = cache_folder() / "native", f"kernels-{_fingerprint()}"
+    try:
+        compiler = compilers.find()
+    except NativeError:
+        if kept := sorted(folder.glob(f"{name}-*.so")):
+            return kept[0]
+        raise
+    of_compiler = hashlib.sha256(compiler.version.encode()).hexdigest()[:8]
+    path = folder / f"{name}-{of_compiler}.so"
+    if not path.exists():
+        _build(path, compiler)
+    return path
 
 
 def run(kernel: str, *arguments: Tensor | int | float) -> None:
@@ -92,44 +115,32 @@ def cache_folder() -> Path:
     return Path(os.environ.get("FEDMAML_CACHE") or pooch.os_cache("fedmaml"))
 
 
-def _path() -> Path:
-    return cache_folder() / "native" / f"kernels-{_fingerprint()}.so"
-
-
 def _fingerprint() -> str:
     """Tell apart what may not be interchanged: sources, flags, and the processor they are for."""
-    digest = hashlib.sha256(repr(_FLAGS).encode())
+    digest = hashlib.sha256(repr(compilers.flags()).encode())
     for source in sorted((*_SOURCES.glob("*.h"), *_SOURCES.glob("*.cpp"))):
         digest.update(source.read_bytes())
     information = Path("/proc/cpuinfo")
-    processor = platform.machine() + platform.processor()
+    processor = platform.machine()
     if information.exists():  # another processor may lack instructions of this one
         lines = information.read_text().splitlines()
         processor += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    else:
+        processor += platform.processor()
     digest.update(processor.encode())
     return digest.hexdigest()[:16]
 
 
-def _build(path: Path) -> None:
+def _build(path: Path, compiler: Compiler) -> None:
     """Build in a folder of our own, then move: many processes may do so at once."""
-    from torch.utils import cpp_extension
-
+    logger.warning(
+        "building the kernels in C++ with %s, once on this machine; this takes about %d s",
+        compiler.version, compiler.seconds,
+    )  # fmt: skip
     started = time.perf_counter()
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = os.environ.get("PATH", "")
-    scripts = sysconfig.get_path("scripts")  # ninja may be installed there, off the PATH
-    os.environ["PATH"] = os.pathsep.join([scripts, before])
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            cpp_extension.load(
-                name="fedmaml_kernels",
-                sources=[str(source) for source in sorted(_SOURCES.glob("*.cpp"))],
-                extra_cflags=list(_FLAGS),
-                build_directory=folder,
-                is_python_module=False,
-            )
-            (built,) = Path(folder).glob("*.so")
-            shutil.move(built, path)
-    finally:
-        os.environ["PATH"] = before
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        built = Path(folder) / path.name
+        compilers.build(compiler, sorted(_SOURCES.glob("*.cpp")), built)
+        built.replace(path)
     logger.info("built kernels in %.1f s: %s", time.perf_counter() - started, path)

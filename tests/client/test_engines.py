@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedmaml import native
 from fedmaml.client import work
 from fedmaml.client.engines import ENGINES, LOOP, Job, Rows, Total, plan
 from fedmaml.client.engines.base import without
@@ -222,13 +221,3 @@ def test_without_a_compiler_the_plan_says_so_and_the_run_goes_on() -> None:
     assert "FEDMAML_NATIVE=0" in chosen.why
     assert reply.engine == chosen.engine.name
     assert len(reply.clients) == len(SIZES)
-
-
-def test_a_broken_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    monkeypatch.setenv("FEDMAML_CACHE", str(tmp_path))
-    monkeypatch.setenv("CXX", "/bin/false")
-    native._library.cache_clear()
-    try:
-        assert "could not be built" in native.missing()
-    finally:
-        native._library.cache_clear()

@@ -29,6 +29,7 @@ from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Learner
 from fedmaml.core.params import Params, device_of
 from fedmaml.core.tasks import Task, TaskGroup
+from fedmaml.native import compilers
 from fedmaml.strategies.base import ClientUpdate, MetaStrategy
 
 logger = logging.getLogger("fedmaml")
@@ -119,7 +120,11 @@ class Compiled(Engine):
         for name, module in job.learner.network.named_modules():
             if isinstance(module, _UNKNOWN_MODULES):
                 return f"{type(module).__name__} {name!r} is not a layer that it knows"
-        return native.missing()
+        reason = native.missing()
+        if not reason and not compilers.of_the_system():
+            # ziglang has no OpenMP, whose headers all code of Inductor includes
+            reason = "torch's Inductor needs the system's C++ compiler, as g++ is; there is none"
+        return reason
 
     def objection(self, job: Job) -> str:
         """Say that it wants to be asked for.

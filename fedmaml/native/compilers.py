@@ -1,0 +1,120 @@
+"""Which C++ compiler builds the kernels, and how it is called.
+
+The one that ``CXX`` names, else ``c++`` on the PATH, else the clang inside the package ziglang,
+which the extra ``fedmaml[compiler]`` installs. The library has a plain C interface and links
+nothing of PyTorch, so that any of them makes it with one call.
+"""
+
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_FLAGS = (
+    "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math",
+    "-ffp-contract=fast",  # gcc's default, which clang does not share
+    "-Wno-psabi", "-shared", "-fPIC",
+)  # fmt: skip
+_X86_FLAGS = ("-mprefer-vector-width=512",)  # clang would halve the vectors; gcc does not care
+
+_CURE = "install g++, or run: pip install 'fedmaml[compiler]'"
+
+
+class NativeError(Exception):
+    """The kernels cannot be had; the text says why."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++ compiler that answers.
+
+    Attributes:
+        command: Program and first arguments.
+        version: First line of what it says of itself.
+        seconds: About what building the kernels takes on one core.
+    """
+
+    command: tuple[str, ...]
+    version: str
+    seconds: int
+
+
+def of_the_system() -> tuple[str, ...]:
+    """Return the command in ``CXX``, or ``c++`` if it is on the PATH; () if there is neither."""
+    if given := os.environ.get("CXX", "").strip():
+        return tuple(shlex.split(given))
+    return ("c++",) if shutil.which("c++") else ()
+
+
+def find() -> Compiler:
+    """Return the compiler that builds the kernels.
+
+    Raises:
+        NativeError: If there is none, or it cannot be started.
+    """
+    if command := of_the_system():
+        return Compiler(command, _version(command), seconds=10)
+    if importlib.util.find_spec("ziglang"):
+        command = (sys.executable, "-m", "ziglang", "c++")
+        # Most of it goes into the C++ library that ziglang brings as source.
+        return Compiler(command, f"{_version(command)} of ziglang", seconds=60)
+    raise NativeError(f"there is no C++ compiler (no c++ on the PATH, no CXX); {_CURE}")
+
+
+def flags() -> tuple[str, ...]:
+    """Return what every compiler is told."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return _FLAGS + (_X86_FLAGS if x86 else ())
+
+
+def build(compiler: Compiler, sources: Sequence[Path], library: Path) -> None:
+    """Compile the sources into a shared library.
+
+    Args:
+        compiler: Who does it.
+        sources: Its files in C++.
+        library: Its file, in a folder that will be deleted.
+
+    Raises:
+        NativeError: If the compiler fails; the text has the first line that says why.
+        OSError: If it cannot be started.
+    """
+    # Without a cache of its own ziglang would leave 90 MB in the home folder.
+    cache = {f"ZIG_{which}_CACHE_DIR": str(library.parent) for which in ("GLOBAL", "LOCAL")}
+    environment = cache | os.environ | {"LC_ALL": "C"}  # "error" in English
+    done = subprocess.run(
+        [*compiler.command, *flags(), *map(str, sources), "-o", str(library)],
+        capture_output=True, text=True, errors="replace", check=False, env=environment,
+    )  # fmt: skip
+    if done.returncode or not library.exists():
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}, no message"]
+        why = next((line for line in lines if "error" in line or "ld: " in line), lines[0])
+        raise NativeError(f"{shlex.join(compiler.command)} ({compiler.version}) failed: {why}")
+
+
+def _version(command: tuple[str, ...]) -> str:
+    """Return the first line of ``--version``.
+
+    Raises:
+        NativeError: If the command cannot be started, or fails.
+    """
+    try:
+        done = subprocess.run(
+            [*command, "--version"], capture_output=True, text=True, errors="replace", check=False
+        )
+        why = f"exit status {done.returncode}" if done.returncode or not done.stdout else ""
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why:
+        called = shlex.join(command)
+        cure = "let CXX name one that is"
+        if os.environ.get("CXX"):
+            called, cure = f"CXX={called}", f"{cure}, or unset it"
+        raise NativeError(f"{called} is no usable C++ compiler ({why}); {cure}")
+    return done.stdout.splitlines()[0]
