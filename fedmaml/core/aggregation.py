@@ -79,19 +79,20 @@ def exact_sum(vectors: Tensor, weights: Tensor) -> ExactSum:
     return ExactSum(limbs, float(weights.sum()), len(vectors))
 
 
-def add_to_limbs(limbs: Tensor, vectors: Tensor, weights: Tensor) -> None:
+def add_to_limbs(limbs: Tensor, vectors: Tensor, weights: Tensor, largest: float = LIMIT) -> None:
     """Add what `exact_sum` would return to limbs, in place.
 
     Args:
         limbs: Shape ``(3, entries)``; may be some of a sum's columns.
         vectors: As in `exact_sum`.
         weights: As in `exact_sum`.
+        largest: What no product exceeds in magnitude: small ones are cut into fewer limbs.
     """
     if vectors.device.type != "cpu" or native.missing():
         _add_limbs(vectors, weights, limbs)
         return
     vectors, weights = vectors.contiguous(), weights.contiguous()
-    native.run("exact_sum", vectors, weights, *vectors.shape, limbs.stride(0), limbs)
+    native.run("exact_sum", vectors, weights, *vectors.shape, limbs.stride(0), largest, limbs)
 
 
 def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -67,9 +67,13 @@ class Product:
     base: Tensor | None = None
 
     def bound(self) -> Tensor:
-        """Return a bound of each client's largest magnitude, ``(clients,)``; NaN if one is."""
-        of_left, of_right = (part.abs().amax(2) for part in (self.left, self.right))
-        bound = self.scale * (of_left * of_right).sum(1)
+        """Return a bound of each client's largest magnitude, ``(clients,)``; NaN if one is.
+
+        That of Cauchy and Schwarz: an entry is the product of two vectors of ``rank`` numbers.
+        """
+        norms = (torch.linalg.vector_norm(part, dim=1) for part in (self.left, self.right))
+        of_left, of_right = (norm.amax(1) for norm in norms)
+        bound = self.scale * of_left * of_right
         return bound if self.base is None else bound + self.base.abs().max()
 
     def tiles(self) -> Iterator[Tensor]:
@@ -162,15 +166,17 @@ class Sum:
     def add(self, clients: Sequence[int], sent: Sent) -> None:
         """Take in some clients."""
         bounds = torch.stack([piece.bound() for piece in sent.pieces]).amax(0)
-        most = LIMIT / (2 * len(clients) if self._pooled else 2)  # a pooled sum must be in range
-        sound = bounds.to(torch.float64) * sent.weight < most  # False for NaN
+        bounds = 2 * bounds.to(torch.float64) * sent.weight  # twice, for what rounding adds
+        terms = len(clients) if self._pooled else 1  # of one number that must be in range
+        sound = bounds * terms < LIMIT  # False for NaN
         weight = sent.weight[sound]
         if len(weight):
+            largest = float(bounds[sound].amax()) * terms
             for piece in sent.pieces:
                 first = self._start[piece.name]
-                for terms, weights in self._terms(piece, sound, weight):
-                    last = first + terms.shape[1]
-                    add_to_limbs(self._limbs[:, first:last], terms, weights)
+                for numbers, weights in self._terms(piece, sound, weight):
+                    last = first + numbers.shape[1]
+                    add_to_limbs(self._limbs[:, first:last], numbers, weights, largest)
                     first = last
         metrics = {name: values[sound] for name, values in sent.metrics.items()}
         self._parts.append(Sent([], weight, metrics))
