@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fedmaml.auditing import Audit
 from fedmaml.clock import ClockRow
+from fedmaml.quantities import quantity
 from fedmaml.verification import CheckResult
 
 _console = Console()
@@ -87,7 +88,7 @@ def _engine_lines(name: str, summary: Mapping[str, Any]) -> None:
         if engine not in names:
             _console.print(f"{name}: {updates} updates by engine {escape(engine)}", style="yellow")
     if peak := summary.get("peak_process_bytes"):
-        _console.print(f"{name}: largest memory of the process {peak / 2**20:,.0f} MiB")
+        _console.print(f"{name}: {_process_memory(peak)}")
 
 
 def estimate_table(estimate: Mapping[str, Any]) -> None:
@@ -111,30 +112,33 @@ def estimate_table(estimate: Mapping[str, Any]) -> None:
         ("messages up", "message_bytes_up", "B"),
         ("operations", "flops", "FLOP"),
     ):
-        cells = [scaled(amount[key], unit) if unit else f"{amount[key]:,}"
+        cells = [quantity(amount[key], unit) if unit else f"{amount[key]:,}"
                  for amount in columns.values()]  # fmt: skip
         table.add_row(label, *cells)
     seconds = estimate["seconds"]
     if seconds:
         each = seconds["round_clients"] + seconds["round_server"]
-        total, evaluations = (scaled(seconds[name], "s") for name in ("total", "evaluations"))
-        table.add_row("seconds", total, scaled(each, "s"), "", evaluations)
+        total, evaluations = (quantity(seconds[name], "s") for name in ("total", "evaluations"))
+        table.add_row("seconds", total, quantity(each, "s"), "", evaluations)
     _console.print(table)
     _console.print(f"engine {escape(estimate['engine'])}")
-    _console.print(f"memory of a client's update {scaled(estimate['peak_bytes'], 'B')}")
+    _console.print(f"memory of a client's update {quantity(estimate['peak_bytes'], 'B')}")
     if seconds and seconds["peak_process_bytes"]:
-        mebibytes = seconds["peak_process_bytes"] / 2**20
-        _console.print(f"largest memory of the process {mebibytes:,.0f} MiB")
+        _console.print(_process_memory(seconds["peak_process_bytes"]))
     note = (
-        f"run: training; its seconds are those of the whole run, with start "
-        f"({scaled(seconds['start'], 's')}), first round ({scaled(seconds['first_round'], 's')}) "
-        "and evaluations."
+        "run: training; its seconds are those of the whole run, with start "
+        f"({quantity(seconds['start'], 's')}), first round "
+        f"({quantity(seconds['first_round'], 's')}) and evaluations."
         if seconds
         else "run: training. Nothing was timed."
     )
     if seconds and estimate["seconds_leave_out"]:
         note += f" Seconds: {estimate['seconds_leave_out']}."
     _console.print(note, style="dim")
+
+
+def _process_memory(peak_bytes: int) -> str:
+    return f"largest memory of the process {peak_bytes / 2**20:,.0f} MiB"
 
 
 def _names(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -159,15 +163,15 @@ def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
         cost[name] for name in ("per_client_and_round", "per_message", "seconds_per_round")
     )
     _console.print(
-        f"{name}: a client receives {scaled(each['payload_bytes_down'], 'B')} and sends "
-        f"{scaled(each['payload_bytes_up'], 'B')} a round; a node's "
-        f"messages have {scaled(message['bytes_down'], 'B')} down and "
-        f"{scaled(message['bytes_up'], 'B')} up"
+        f"{name}: a client receives {quantity(each['payload_bytes_down'], 'B')} and sends "
+        f"{quantity(each['payload_bytes_up'], 'B')} a round; a node's "
+        f"messages have {quantity(message['bytes_down'], 'B')} down and "
+        f"{quantity(message['bytes_up'], 'B')} up"
     )
     _console.print(
-        f"{name}: its update takes {scaled(each['flops'], 'FLOP')} and "
-        f"{scaled(each['peak_bytes'], 'B')} of memory; a round takes "
-        f"{scaled(seconds['clients'], 's')} of clients, {scaled(seconds['server'], 's')} of "
+        f"{name}: its update takes {quantity(each['flops'], 'FLOP')} and "
+        f"{quantity(each['peak_bytes'], 'B')} of memory; a round takes "
+        f"{quantity(seconds['clients'], 's')} of clients, {quantity(seconds['server'], 's')} of "
         f"server; energy {_energy(cost['energy'])}"
     )
 
@@ -177,8 +181,8 @@ def _socket_line(name: str, summary: Mapping[str, Any]) -> None:
     socket = summary.get("cost", {}).get("socket")
     if socket:
         told = [
-            f"{scaled(socket[way]['total'], 'B')} {way}, of which "
-            f"{scaled(socket[way]['objects'], 'B')} are messages"
+            f"{quantity(socket[way]['total'], 'B')} {way}, of which "
+            f"{quantity(socket[way]['objects'], 'B')} are messages"
             for way in ("down", "up")
         ]
         _console.print(f"{name}: sockets carried {'; '.join(told)}")
@@ -188,25 +192,7 @@ def _energy(energy: Mapping[str, Any] | str) -> str:
     """Return the joules of a run, or that they were not measured; runs of old have the words."""
     if isinstance(energy, str) or energy["joules"] is None:
         return "not measured"
-    return f"{scaled(energy['joules'], 'J')} ({', '.join(energy['sensors'])})"
-
-
-def scaled(value: float | None, unit: str) -> str:
-    """Return a quantity with a decimal prefix: 12.3 kB."""
-    if value is None:
-        return "unknown " + unit
-    for prefix, size in (
-        ("T", 1e12),
-        ("G", 1e9),
-        ("M", 1e6),
-        ("k", 1e3),
-        ("", 1.0),
-        ("m", 1e-3),
-        ("µ", 1e-6),
-    ):
-        if abs(value) >= 0.9995 * size:  # what rounds up to the next prefix has it
-            return f"{value / size:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
+    return f"{quantity(energy['joules'], 'J')} ({', '.join(energy['sensors'])})"
 
 
 def _add_metric(table: Table, run: str, metric: Mapping[str, Any]) -> None:
@@ -286,7 +272,7 @@ def _clock_of_profile(profile: str, rows: Sequence[ClockRow]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         cells = [row.seconds_link, row.seconds_device, row.seconds_per_round, row.seconds_total]
-        times = ["–" if value is None else scaled(value, "s") for value in cells]
+        times = ["–" if value is None else quantity(value, "s") for value in cells]
         told = [] if row.target is None else _reached(row)
         table.add_row(escape(row.run), str(row.rounds), *times, *told)
     _console.print(table)
@@ -297,7 +283,7 @@ def _clock_of_profile(profile: str, rows: Sequence[ClockRow]) -> None:
 
 def _reached(row: ClockRow) -> list[str]:
     if row.seconds_to_target is not None:
-        return [scaled(row.seconds_to_target, "s"), str(row.reached_round)]
+        return [quantity(row.seconds_to_target, "s"), str(row.reached_round)]
     return ["never" if row.best is None else f"best {row.best:.3f}", "never"]
 
 
@@ -309,7 +295,7 @@ def _first(rows: Sequence[ClockRow]) -> str:
         return f"No run reaches {goal} on validation clients"
     least = min(times.values())
     first = [run for run, seconds in times.items() if seconds == least]
-    return f"First to {goal}: {escape(', '.join(first))}, after {scaled(least, 's')}"
+    return f"First to {goal}: {escape(', '.join(first))}, after {quantity(least, 's')}"
 
 
 def _title(summaries: Sequence[Mapping[str, Any]]) -> str:

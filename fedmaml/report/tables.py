@@ -8,10 +8,10 @@ import numpy as np
 
 from fedmaml.comparison import cells
 from fedmaml.comparison.conclusions import Comparison
-from fedmaml.comparison.verdicts import REFERENCE, number, p_text, signed
+from fedmaml.comparison.verdicts import REFERENCE
+from fedmaml.quantities import number, p_text, quantity, signed
 from fedmaml.report import series, words
 from fedmaml.report.reading import Material, Run
-from fedmaml.tables import scaled
 
 _SIGNS = {
     "better": "▲",
@@ -213,10 +213,10 @@ def _at(table: Mapping[str, Any], path: Sequence[str]) -> Any:
 
 
 def _quantity(value: float | None, unit: str) -> str:
-    return "–" if value is None else scaled(value, unit)
+    return "–" if value is None else quantity(value, unit)
 
 
 def _energy(runs: Sequence[Run]) -> str:
     """Return the mean energy of the runs; the words "not measured" unless all were measured."""
     joules = _mean([_at(run.summary.get("cost", {}), ["energy", "joules"]) for run in runs])
-    return "not measured" if joules is None else scaled(joules, "J")
+    return "not measured" if joules is None else quantity(joules, "J")

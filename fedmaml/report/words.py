@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from fedmaml.comparison.verdicts import Metric, Row, number, signed
+from fedmaml.comparison.verdicts import Metric, Row
+from fedmaml.quantities import number, quantity, signed
 from fedmaml.report.series import Curve, Spread
-from fedmaml.tables import scaled
 
 _ACRONYMS = ("auc", "mae", "mse", "rmse")
 
@@ -49,7 +49,8 @@ def pareto(points: Mapping[str, tuple[float, float]], best: Sequence[str], scale
     """Tell every point, and who is beaten in neither direction."""
     unit = "B" if scale == "bytes" else "FLOP"
     parts = [
-        f"{name} {number(value)} for {scaled(cost, unit)}" for name, (cost, value) in points.items()
+        f"{name} {number(value)} for {quantity(cost, unit)}"
+        for name, (cost, value) in points.items()
     ]
     return f"{'; '.join(parts)}. On the front: {', '.join(best)}."
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmaml.comparison.cells import quantity
 from fedmaml.comparison.comparing import Plan, compare, plan, run_all
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.findings import Setting, Took, Tuned
@@ -287,21 +286,6 @@ def test_matrix_is_left_to_the_file_where_the_terminal_is_too_narrow(capsys, mon
         print_comparison(made, [Path("x/comparison.md")])
         said = capsys.readouterr().out
         assert ("row against column: + better, - worse" in said) == fits
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0 B"),
-        (999.4, "999 B"),
-        (999.6, "1.00 kB"),
-        (2_313_600, "2.31 MB"),
-        (99.96e9, "100 GB"),
-        (9e12, "9.00 TB"),
-    ],
-)
-def test_quantities_have_three_digits_and_a_prefix(value: float, text: str) -> None:
-    assert quantity(value, "B") == text
 
 
 # --- as a user types it

@@ -231,7 +231,7 @@ def test_rejected_replies_and_audit_findings_are_told(compared: Path, tmp_path: 
 
 def test_energy_is_told_where_all_runs_measured_it(compared: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(compared / "fomaml", tmp_path / "fomaml")
-    for joules, told in ((2000.0, "not measured"), (4000.0, "3 kJ")):
+    for joules, told in ((2000.0, "not measured"), (4000.0, "3.00 kJ")):
         file = folder / f"seed{int(joules > 3000)}" / "summary.json"
         summary = json.loads(file.read_text())
         summary["cost"]["energy"] = {"joules": joules, "sensors": ["package-0"], "note": ""}
