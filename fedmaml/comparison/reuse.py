@@ -7,9 +7,9 @@ import tomli_w
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fedmaml.comparison.conclusions import what_is_missing
 from fedmaml.config import RunConfig, flatten_table
 from fedmaml.core.errors import RunDirectoryError
+from fedmaml.server.completeness import what_is_missing
 from fedmaml.server.run_directory import RunDirectory
 
 
