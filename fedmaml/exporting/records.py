@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fedmaml.config import Flat, flatten_table
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
-from fedmaml.server.completeness import outcome
+from fedmaml.server.completeness import ending
 from fedmaml.server.run_directory import RunDirectory
 
 _POLL_SECONDS = 0.5
@@ -51,7 +51,7 @@ class Recorded:
 
     def outcome(self) -> str:
         """Return "finished", "failed" or "cut short"."""
-        return outcome(RunDirectory(self.path))
+        return ending(RunDirectory(self.path))
 
 
 def recorded(path: Path) -> Recorded:
@@ -86,7 +86,7 @@ def followed(path: Path) -> Recorded:
             seen += len(new)
             if over:
                 return
-            over = outcome(directory) != "cut short"
+            over = ending(directory) != "cut short"
             if not over and not new:
                 time.sleep(_POLL_SECONDS)
 

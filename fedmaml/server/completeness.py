@@ -6,7 +6,7 @@ from fedmaml.core.errors import RunDirectoryError
 from fedmaml.server.run_directory import RunDirectory
 
 
-def outcome(directory: RunDirectory) -> Literal["finished", "failed", "cut short"]:
+def ending(directory: RunDirectory) -> Literal["finished", "failed", "cut short"]:
     """Return how a run ended; one that goes on is "cut short" by now.
 
     Raises:
