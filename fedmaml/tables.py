@@ -80,14 +80,14 @@ def _judged(summary: Mapping[str, Any]) -> str:
 
 
 def _engine_lines(name: str, summary: Mapping[str, Any]) -> None:
-    engines = summary.get("engines", {"planned": {}, "updates": {}})
+    engines = summary["engines"]
     for planned in engines["planned"]:
         _console.print(f"{name}: engine {escape(planned)}")
     names = {planned.partition(":")[0] for planned in engines["planned"]}
     for engine, updates in engines["updates"].items():
         if engine not in names:
             _console.print(f"{name}: {updates} updates by engine {escape(engine)}", style="yellow")
-    if peak := summary.get("peak_process_bytes"):
+    if peak := summary["peak_process_bytes"]:
         _console.print(f"{name}: {_process_memory(peak)}")
 
 
@@ -155,9 +155,9 @@ def _names(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
-    """Print what a client receives, sends and computes, in two lines; runs of old have no cost."""
-    cost = summary.get("cost")
-    if not cost or not cost["totals"]["clients"]:
+    """Print what a client receives, sends and computes, in two lines; nothing without rounds."""
+    cost = summary["cost"]
+    if not cost["totals"]["clients"]:
         return
     each, message, seconds = (
         cost[name] for name in ("per_client_and_round", "per_message", "seconds_per_round")
@@ -178,7 +178,7 @@ def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
 
 def _socket_line(name: str, summary: Mapping[str, Any]) -> None:
     """Print what crossed the sockets of a deployment, if they were watched."""
-    socket = summary.get("cost", {}).get("socket")
+    socket = summary["cost"].get("socket")
     if socket:
         told = [
             f"{quantity(socket[way]['total'], 'B')} {way}, of which "
@@ -188,9 +188,9 @@ def _socket_line(name: str, summary: Mapping[str, Any]) -> None:
         _console.print(f"{name}: sockets carried {'; '.join(told)}")
 
 
-def _energy(energy: Mapping[str, Any] | str) -> str:
-    """Return the joules of a run, or that they were not measured; runs of old have the words."""
-    if isinstance(energy, str) or energy["joules"] is None:
+def _energy(energy: Mapping[str, Any]) -> str:
+    """Return the joules of a run, or that they were not measured."""
+    if energy["joules"] is None:
         return "not measured"
     return f"{quantity(energy['joules'], 'J')} ({', '.join(energy['sensors'])})"
 

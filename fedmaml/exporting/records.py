@@ -162,7 +162,7 @@ def _values(record: Mapping[str, Any]) -> dict[str, float]:
     values["clients/used"] = record["clients"]
     values["clients/left_out"] = sum(len(entry["clients"]) for entry in record["rejected"])
     values["seconds/round"] = record["seconds"]
-    for name, value in record.get("cost", {}).items():
+    for name, value in record["cost"].items():
         values[f"cost/{name}"] = value
     return {name: _number(value) for name, value in values.items()}
 
