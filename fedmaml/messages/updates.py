@@ -14,7 +14,8 @@ from flwr.app import Array, ArrayRecord
 from torch import Tensor
 
 from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum, empty_sum, exact_sum, in_range
-from fedmaml.core.compression import Compression, Compressor, code_bytes
+from fedmaml.core.compression import Compression, code_bytes
+from fedmaml.core.compressors import Compressor
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import MetaParams, count_entries
 from fedmaml.messages.arrays import to_array
