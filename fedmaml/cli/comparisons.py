@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmaml.cli.options import Json, layers_of
+from fedmaml.cli.options import Json, given_layers
 
 if TYPE_CHECKING:
     from fedmaml.comparison.conclusions import Comparison
@@ -56,7 +56,7 @@ def compare(
     Complete runs in --out are reused, so the same command goes on after Ctrl-C,
     and more strategies or seeds cost only themselves.
     """
-    layers = layers_of(settings, config)
+    layers = given_layers(settings, config)
 
     from fedmaml.comparison import comparing
     from fedmaml.comparison.tables import as_table, print_comparison, write_files

@@ -44,7 +44,7 @@ Settings = Annotated[
 ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with settings.")]
 
 
-def layers_of(settings: Sequence[str] | None, path: Path | None) -> list[dict[str, Any]]:
+def given_layers(settings: Sequence[str] | None, path: Path | None) -> list[dict[str, Any]]:
     """Return the settings that a command line gives beside its options: file, then --set."""
     from fedmaml.config import load_toml, parse_assignment
 
@@ -78,7 +78,7 @@ def configured(
         "data_dir": data_dir and str(Path(data_dir).absolute()),
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
-    return resolve(*layers_of(settings, config), given)
+    return resolve(*given_layers(settings, config), given)
 
 
 def about_a_run(command: Callable[..., None]) -> Callable[..., None]:

@@ -122,9 +122,9 @@ def judge(
             Row(
                 strategy=name,
                 rounds=rounds[name],
-                before=_finite(statistics.mean_over_seeds(_lists(before[name]))),
-                after=_finite(statistics.mean_over_seeds(_lists(after[name]))),
-                difference=_finite(found.mean),
+                before=statistics.finite(statistics.mean_over_seeds(_lists(before[name]))),
+                after=statistics.finite(statistics.mean_over_seeds(_lists(after[name]))),
+                difference=statistics.finite(found.mean),
                 difference_ci95=found.interval,
                 p_clients=found.p_clients,
                 p_seeds=found.p_seeds,
@@ -159,7 +159,7 @@ def judge_pairs(metric: Metric, after: Mapping[str, Values]) -> tuple[Pair, ...]
             Pair(
                 first=first,
                 second=second,
-                difference=_finite(found.mean),
+                difference=statistics.finite(found.mean),
                 difference_ci95=found.interval,
                 p_clients=found.p_clients,
                 p_seeds=found.p_seeds,
@@ -173,10 +173,6 @@ def judge_pairs(metric: Metric, after: Mapping[str, Values]) -> tuple[Pair, ...]
 
 def _lists(values: Values) -> list[list[float]]:
     return [list(group.values()) for group in values]
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and np.isfinite(value) else None
 
 
 def _verdict(metric: Metric, found: Contrast, p_holm: float | None) -> Verdict:

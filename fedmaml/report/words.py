@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from fedmaml.comparison.verdicts import Metric, Row
+from fedmaml.core.statistics import finite
 from fedmaml.quantities import number, quantity, signed
 from fedmaml.report.series import Curve, Spread
 
@@ -40,7 +41,7 @@ def curves(shown: Mapping[str, Curve], over: str, label: str) -> str:
     """Tell where every line begins and ends."""
     parts = []
     for name, curve in shown.items():
-        first, last = (number(_finite(value)) for value in (curve.mean[0], curve.mean[-1]))
+        first, last = (number(finite(value)) for value in (curve.mean[0], curve.mean[-1]))
         parts.append(f"{name} from {first} to {last}")
     return f"{label} over {over}: {'; '.join(parts)}."
 
@@ -68,7 +69,3 @@ def clients(spreads: Mapping[str, Spread]) -> str:
 def count(value: float) -> str:
     """Return a number of steps or shots; infinity is the whole support."""
     return "all" if math.isinf(value) else f"{value:g}"
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
