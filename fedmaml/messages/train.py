@@ -44,7 +44,7 @@ class TrainRequest:
         meta: Meta-parameters.
         form: "stack" if the server needs every client's update, "sum" if their sum will do.
         common: Totals of the scenario's statistics over all training clients.
-        base: Fingerprint of ``meta``; the reply repeats it.
+        base: `fingerprint` of ``meta``; the reply repeats it.
         compression: How each client's update is to be compressed, whatever the form.
         seed: Determines what is random in it.
     """
@@ -93,33 +93,34 @@ class TrainReply:
 
 
 class TrainRequestWriter:
-    """Writes the requests of one round; the meta-parameters are packed once for all nodes."""
+    """Writes the requests of one round; the meta-parameters are packed once for all nodes.
 
-    def __init__(
-        self,
-        round: int,
-        meta: MetaParams,
-        form: Form,
-        common: Params,
-        compression: Compression = NO_COMPRESSION,
-        seed: int = 0,
-    ) -> None:
-        self._meta, self._layout = pack(meta)
-        self._compression = compression_text(compression, seed)
-        self._common = pack({"common": common}) if common else None
-        self._round, self._form = round, form
-        self.base = sha256(meta)[:16]
+    Args:
+        request: What every node is asked, whatever its clients.
+    """
+
+    def __init__(self, request: TrainRequest) -> None:
+        self._request = request
+        self._meta, self._layout = pack(request.meta)
+        self._compression = compression_text(request.compression, request.seed)
+        self._common = pack({"common": request.common}) if request.common else None
 
     def write(self, clients: Sequence[int]) -> RecordDict:
         """Return the request to the node that hosts these clients."""
+        asked = self._request
         request = ConfigRecord(
-            {"round": self._round, "clients": list(clients), "form": self._form, "base": self.base}
+            {"round": asked.round, "clients": list(clients), "form": asked.form, "base": asked.base}
         )
         if self._compression:
             request["compression"] = self._compression
         return with_common(
             {"meta": self._meta, "layout": self._layout, "request": request}, self._common
         )
+
+
+def fingerprint(meta: MetaParams) -> str:
+    """Return what tells meta-parameters from those of another round."""
+    return sha256(meta)[:16]
 
 
 def read_train_request(content: RecordDict) -> TrainRequest:

@@ -26,15 +26,15 @@ from fedmaml.messages.evaluate import (
     write_evaluate_request,
 )
 from fedmaml.messages.train import (
-    Form,
     TrainReply,
     TrainRequest,
     TrainRequestWriter,
+    fingerprint,
     read_train_reply,
 )
 from fedmaml.server.aggregate import apply_rule, weighted_mean
 from fedmaml.server.cohort import RollCall, choose, one_client_per_node, wait_for_nodes
-from fedmaml.server.outcome import Outcome, cost_of_judging, outcome_of
+from fedmaml.server.outcome import Outcome, cost_of_evaluation, outcome_of
 from fedmaml.server.replies import log_left_out, read_all
 from fedmaml.strategies.base import MetaStrategy, ServerState, evaluation_stages
 
@@ -117,17 +117,21 @@ class FlowerStrategy(Strategy):
         self, server_round: int, roll_call: RollCall, cohort: Sequence[int]
     ) -> list[Message]:
         """Return the requests of one round to the nodes of a cohort."""
-        form: Form = "stack" if self._aggregator else "sum"
-        meta, common = self.state.meta, roll_call.common
-        compression, seed = self._compression, self._seed
-        writer = TrainRequestWriter(server_round, meta, form, common, compression, seed)
+        request = TrainRequest(
+            round=server_round,
+            clients=(),
+            meta=self.state.meta,
+            form="stack" if self._aggregator else "sum",
+            common=roll_call.common,
+            base=fingerprint(self.state.meta),
+            compression=self._compression,
+            seed=self._seed,
+        )
+        writer = TrainRequestWriter(request)
         self._train_sent = []
         for node, clients in roll_call.place("train", cohort).items():
             message = Message(writer.write(clients), node, "train")
-            request = TrainRequest(
-                server_round, tuple(clients), meta, form, common, writer.base, compression, seed
-            )
-            self._train_sent.append((message, request))
+            self._train_sent.append((message, replace(request, clients=tuple(clients))))
         return [message for message, _ in self._train_sent]
 
     def aggregate_train(
@@ -210,7 +214,7 @@ class FlowerStrategy(Strategy):
         read = partial(read_evaluate_reply, names=self._evaluated_names)
         answers, rejected = read_all(read, self._evaluate_sent, replies, tuple)
         asked = sum(len(clients) for _, clients in self._evaluate_sent)
-        self.evaluation_cost += cost_of_judging(asked, answers)
+        self.evaluation_cost += cost_of_evaluation(asked, answers)
         rows: dict[int, dict[str, float]] = {}
         for answer in answers:
             for position, client in enumerate(answer.clients):

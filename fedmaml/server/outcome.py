@@ -73,7 +73,7 @@ def _cost_of_training(requests: Sequence[TrainRequest], sound: Sequence[TrainRep
     )
 
 
-def cost_of_judging(asked: int, answers: Sequence[EvaluateReply]) -> Cost:
+def cost_of_evaluation(asked: int, answers: Sequence[EvaluateReply]) -> Cost:
     """Count what the clients of an evaluation compute, of so many asked; they send no updates."""
     return replace(_computed(answers), clients=asked)
 
