@@ -34,8 +34,8 @@ from fedmaml.messages.train import (
 )
 from fedmaml.server.aggregate import apply_rule, weighted_mean
 from fedmaml.server.cohort import RollCall, choose, one_client_per_node, wait_for_nodes
-from fedmaml.server.outcome import Outcome, cost_of_evaluation, outcome_of
 from fedmaml.server.replies import log_left_out, read_all
+from fedmaml.server.round_outcome import Outcome, cost_of_evaluation, outcome_of
 from fedmaml.strategies.base import MetaStrategy, ServerState, evaluation_stages
 
 logger = logging.getLogger("fedmaml")
