@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save
 from fedmaml import __version__
 from fedmaml.auditing.findings import Audit, audit_from_json
 from fedmaml.config import RunConfig
-from fedmaml.core.errors import RunDirectoryError
+from fedmaml.core.errors import OtherFormatError, RunDirectoryError
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
 
@@ -186,8 +186,8 @@ class RunDirectory:
         """Return the summary; None if the run is not complete.
 
         Raises:
-            RunDirectoryError: If it is damaged, or another version of fedmaml wrote it in a format
-                that this one cannot read.
+            RunDirectoryError: If it is damaged.
+            OtherFormatError: If another version of fedmaml wrote it, in a format that is not read.
         """
         path = self.path / "summary.json"
         if not path.exists():
@@ -199,7 +199,7 @@ class RunDirectory:
         if not isinstance(summary, dict) or not isinstance(summary.get("versions"), dict):
             raise RunDirectoryError(f"{path} is damaged (not a run's summary); run it again")
         if (found := summary.get("format", "none")) != FORMAT:
-            raise RunDirectoryError(
+            raise OtherFormatError(
                 f"{path} was written by fedmaml {summary['versions'].get('fedmaml', '(unknown)')} "
                 f"in format {found}, and this is fedmaml {__version__}, which reads format "
                 f"{FORMAT}: use the version that wrote it, or run it again: fedmaml run --config "

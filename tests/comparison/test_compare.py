@@ -23,8 +23,14 @@ from fedmaml.comparison.tables import (
     write_files,
 )
 from fedmaml.comparison.verdicts import Metric, Row, judge, judge_pairs
-from fedmaml.core.errors import BackendError, ConfigurationError, RunDirectoryError
+from fedmaml.core.errors import (
+    BackendError,
+    ConfigurationError,
+    OtherFormatError,
+    RunDirectoryError,
+)
 from fedmaml.core.statistics import holm
+from fedmaml.server.run_directory import FORMAT
 from tests.commands import COMMAND, fedmaml
 
 SMALL = {"task.test_clients": 8, "task.train_clients": 20}
@@ -122,6 +128,17 @@ def test_a_run_cut_short_is_run_again_and_gives_the_same(name: str, tmp_path: Pa
     path.write_text(path.read_text()[:200])
     run_all(planned, tmp_path)
     assert as_csv(compare(planned, tmp_path)) == first
+
+
+def test_a_run_in_another_format_is_not_run_again_unless_forced(tmp_path: Path) -> None:
+    planned = small(seeds=1)
+    run_all(planned, tmp_path)
+    path = tmp_path / "fedavg" / "seed0" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    with pytest.raises(OtherFormatError, match=r"in format 99"):
+        run_all(planned, tmp_path)
+    run_all(planned, tmp_path, force=True)
+    assert json.loads(path.read_text())["format"] == FORMAT
 
 
 def test_other_settings_are_refused_and_nothing_is_touched_unless_forced(tmp_path: Path) -> None:
