@@ -6,7 +6,6 @@ What this process logs meanwhile, such as that it compiles something, is shown a
 import json
 import logging
 import threading
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -77,12 +76,7 @@ class RunProgress:
             _logger.addHandler(self._handler)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         """Show the last state and stop."""
         if self._enabled:
             _logger.removeHandler(self._handler)

@@ -204,28 +204,21 @@ def test_one_target_is_not_asked_of_different_problems(folder: Path) -> None:
 
 def test_a_run_that_is_cut_short_is_refused(run: RunDirectory) -> None:
     write(run, run.rounds()[:-1])
-    with pytest.raises(RunDirectoryError, match=r"rounds.jsonl has 5 of 6 rounds; run it again"):
+    with pytest.raises(RunDirectoryError, match=r"rounds.jsonl has 5 of 6 lines.*Run it again"):
         clock(run, EVEN)
     (run.path / "summary.json").unlink()
-    with pytest.raises(RunDirectoryError, match="is not complete: 5 of 6 rounds"):
+    with pytest.raises(
+        RunDirectoryError, match=r"is not complete: there is no summary.json, .* 5 of 6 rounds"
+    ):
         clock(run, EVEN)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [("cost", "no cost in rounds.jsonl"), ("flops", "does not say what its clients computed")],
-)
-def test_a_run_that_does_not_say_what_it_took_is_refused(
-    change: str, message: str, run: RunDirectory
-) -> None:
+def test_a_run_that_does_not_say_what_its_clients_computed_is_refused(run: RunDirectory) -> None:
     records = run.rounds()
     for record in records:
-        if change == "cost":
-            del record["cost"]
-        else:
-            record["cost"] |= {"updates_measured": 0, "flops": 0}
+        record["cost"] |= {"updates_measured": 0, "flops": 0}
     write(run, records)
-    with pytest.raises(RunDirectoryError, match=message):
+    with pytest.raises(RunDirectoryError, match="does not say what its clients computed"):
         clock(run, EVEN)
 
 

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmaml.cli.options import (
-    Json,
-)
+from fedmaml.cli.options import Json, given_layers
 
 if TYPE_CHECKING:
     from fedmaml.comparison.conclusions import Comparison
@@ -58,10 +56,7 @@ def compare(
     Complete runs in --out are reused, so the same command goes on after Ctrl-C,
     and more strategies or seeds cost only themselves.
     """
-    from fedmaml.config import load_toml, parse_assignment
-
-    layers = [load_toml(config)] if config else []
-    layers += [parse_assignment(text) for text in settings or []]
+    layers = given_layers(settings, config)
 
     from fedmaml.comparison import comparing
     from fedmaml.comparison.tables import as_table, print_comparison, write_files

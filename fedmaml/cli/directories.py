@@ -7,10 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedmaml.cli.options import (
-    BACKENDS,
-    Json,
-)
+from fedmaml.cli.options import BACKENDS, Json
 
 
 def list_everything(
@@ -50,9 +47,10 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show finished runs: the table of one run directory or several."""
-    from fedmaml.comparison.conclusions import complete_summary
+    from fedmaml.server.completeness import complete_summary
+    from fedmaml.server.run_directory import RunDirectory
 
-    summaries = [complete_summary(path) for path in directories]
+    summaries = [complete_summary(RunDirectory(path)) for path in directories]
     if as_json:
         print(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=2))
     else:

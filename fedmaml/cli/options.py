@@ -1,6 +1,8 @@
 """What several commands ask for."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,15 +44,59 @@ Settings = Annotated[
 ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with settings.")]
 
 
-def resolved_from(
-    given: Mapping[str, Any], settings: Sequence[str] | None, path: Path | None
-) -> "RunConfig":
-    """Return the configuration that a command line describes: file, then --set, then options."""
-    from fedmaml.config import load_toml, parse_assignment, resolve
+def given_layers(settings: Sequence[str] | None, path: Path | None) -> list[dict[str, Any]]:
+    """Return the settings that a command line gives beside its options: file, then --set."""
+    from fedmaml.config import load_toml, parse_assignment
 
-    options = {key: value for key, value in given.items() if value is not None}
-    if options.get("data_dir"):
-        options["data_dir"] = str(Path(options["data_dir"]).absolute())
-    layers: list[dict[str, Any]] = [load_toml(path)] if path else []
-    layers += [parse_assignment(text) for text in settings or []]
-    return resolve(*layers, options)
+    layers = [load_toml(path)] if path else []
+    return layers + [parse_assignment(text) for text in settings or []]
+
+
+def configured(
+    scenario: ScenarioName = None,
+    strategy: StrategyName = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
+    backend: BackendName = None,
+    nodes: Nodes = None,
+    clients: Clients = None,
+    engine: EngineName = None,
+    client_batch: ClientBatch = None,
+    workers: WorkerCount = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+    config: ConfigFile = None,
+) -> "RunConfig":
+    """Return the configuration that a command line describes; what it leaves out is None."""
+    from fedmaml.config import resolve
+
+    options = {
+        "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
+        "backend": backend, "nodes": nodes, "clients": clients, "engine": engine,
+        "client_batch": client_batch, "workers": workers, "device": device,
+        "data_dir": data_dir and str(Path(data_dir).absolute()),
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    return resolve(*given_layers(settings, config), given)
+
+
+def about_a_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take all that describes a run before what it takes itself.
+
+    Args:
+        command: It is handed the configuration that was described, and its own options by name.
+    """
+    of_the_run = inspect.signature(configured).parameters
+    _, *own = inspect.signature(command).parameters.values()
+    parameters = [*of_the_run.values(), *own]
+
+    @wraps(command)
+    def described(**given: Any) -> None:
+        config = configured(**{name: given.pop(name) for name in of_the_run})
+        command(config, **given)
+
+    # typer reads the signature, and the annotations for what the signature leaves open.
+    described.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    described.__annotations__ = {each.name: each.annotation for each in parameters}
+    return described

@@ -3,45 +3,28 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedmaml.cli.options import (
-    BackendName,
-    ClientBatch,
-    Clients,
     ConfigFile,
     DataDir,
-    Device,
-    EngineName,
     Json,
-    Nodes,
-    Rounds,
     ScenarioName,
-    Seed,
     Settings,
     StrategyName,
-    WorkerCount,
-    resolved_from,
+    about_a_run,
+    configured,
 )
 
+if TYPE_CHECKING:
+    from fedmaml.config import RunConfig
 
+
+@about_a_run
 def run(
-    scenario: ScenarioName = None,
-    strategy: StrategyName = None,
-    rounds: Rounds = None,
-    seed: Seed = None,
-    backend: BackendName = None,
-    nodes: Nodes = None,
-    clients: Clients = None,
-    engine: EngineName = None,
-    client_batch: ClientBatch = None,
-    workers: WorkerCount = None,
-    device: Device = None,
-    data_dir: DataDir = None,
-    settings: Settings = None,
-    config: ConfigFile = None,
+    config: "RunConfig",
     out: Annotated[
         Path | None, typer.Option(help="Run directory. (default: a new one below runs)")
     ] = None,
@@ -49,42 +32,19 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a scenario (see `fedmaml list`) and judge it on unseen clients."""
-    resolved = resolved_from(
-        {
-            "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
-            "backend": backend, "nodes": nodes, "clients": clients, "engine": engine,
-            "client_batch": client_batch, "workers": workers, "device": device,
-            "data_dir": data_dir,
-        },
-        settings,
-        config,
-    )  # fmt: skip
-
     from fedmaml.running import execute
     from fedmaml.tables import run_table
 
-    summary = execute(resolved, out, force=force, progress=not as_json)
+    summary = execute(config, out, force=force, progress=not as_json)
     if as_json:
         print(json.dumps(summary))
     else:
         run_table([summary])
 
 
+@about_a_run
 def estimate(
-    scenario: ScenarioName = None,
-    strategy: StrategyName = None,
-    rounds: Rounds = None,
-    seed: Seed = None,
-    backend: BackendName = None,
-    nodes: Nodes = None,
-    clients: Clients = None,
-    engine: EngineName = None,
-    client_batch: ClientBatch = None,
-    workers: WorkerCount = None,
-    device: Device = None,
-    data_dir: DataDir = None,
-    settings: Settings = None,
-    config: ConfigFile = None,
+    config: "RunConfig",
     timed: Annotated[
         bool,
         typer.Option("--timed/--counted", help="Tell seconds, too, by carrying out a few rounds."),
@@ -96,23 +56,12 @@ def estimate(
     Takes what `fedmaml run` takes. A few updates are computed and, for the seconds, a few rounds
     and an evaluation carried out; nothing is written.
     """
-    resolved = resolved_from(
-        {
-            "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
-            "backend": backend, "nodes": nodes, "clients": clients, "engine": engine,
-            "client_batch": client_batch, "workers": workers, "device": device,
-            "data_dir": data_dir,
-        },
-        settings,
-        config,
-    )  # fmt: skip
-
     from fedmaml.estimating import estimate as estimated
     from fedmaml.tables import estimate_table
 
     if timed and not as_json:
         print("carrying out a few rounds and an evaluation", file=sys.stderr)
-    told = estimated(resolved, timed=timed).to_json()
+    told = estimated(config, timed=timed).to_json()
     if as_json:
         print(json.dumps(told))
     else:
@@ -135,8 +84,7 @@ def audit(
     Ends with exit code 1 if more is found than notes. Every run does the same with a smaller
     sample; see `audit` in its summary.json, and docs/auditing.md.
     """
-    given = {"scenario": scenario, "strategy": strategy, "data_dir": data_dir}
-    resolved = resolved_from(given, settings, config)
+    resolved = configured(scenario, strategy, data_dir=data_dir, settings=settings, config=config)
 
     from fedmaml import auditing
     from fedmaml.tables import audit_table

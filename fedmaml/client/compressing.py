@@ -13,7 +13,7 @@ from torch import Tensor
 from fedmaml.client.engines import Memories, Rows
 from fedmaml.client.memory import RESIDUAL
 from fedmaml.core import aggregation, seeding
-from fedmaml.core.compression import Compressor
+from fedmaml.core.compressors import Compressor
 from fedmaml.core.params import flatten, layout_of, unflatten
 from fedmaml.messages.codes import to_bytes
 from fedmaml.messages.train import TrainRequest

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedmaml.clock.profiles import Profile
-from fedmaml.clock.timeline import finished_summary, simulate
+from fedmaml.clock.timeline import simulate
 from fedmaml.core.errors import ConfigurationError
+from fedmaml.server.completeness import complete_summary
 from fedmaml.server.run_directory import RunDirectory
 
 
@@ -62,8 +63,7 @@ def clock(
         RunDirectoryError: If the run is not complete, or does not say what it took.
         ConfigurationError: If a target is asked for, and no round was judged.
     """
-    summary = finished_summary(directory)
-    timeline = simulate(directory, profile, seed)
+    timeline, config = simulate(directory, profile, seed), directory.config_table()
     rounds = len(timeline.link)
     if target is not None and rounds and not timeline.evaluations:
         raise ConfigurationError(
@@ -77,9 +77,9 @@ def clock(
     link, device = sum(timeline.link), sum(timeline.device)
     return ClockRow(
         run=str(directory.path),
-        scenario=str(summary["scenario"]),
-        strategy=str(summary["strategy"]),
-        seed=int(summary["seed"]),
+        scenario=str(config["scenario"]),
+        strategy=str(config["strategy"]),
+        seed=int(config["seed"]),
         profile=profile.name,
         rounds=rounds,
         seconds_link=link / rounds if rounds else None,
@@ -105,7 +105,7 @@ def clock_all(
     Raises:
         ConfigurationError: If a target is asked for, and the runs have different scenarios.
     """
-    summaries = [finished_summary(run) for run in directories]
+    summaries = [complete_summary(run) for run in directories]
     kinds = dict.fromkeys(f"{each['metric']['name']} on {each['scenario']}" for each in summaries)
     if target is not None and len(kinds) > 1:
         told = ", ".join(kinds)

@@ -12,6 +12,7 @@ from fedmaml.core import seeding
 from fedmaml.core.costs import Cost
 from fedmaml.core.errors import RunDirectoryError
 from fedmaml.server.cohort import choose
+from fedmaml.server.completeness import complete_summary
 from fedmaml.server.run_directory import RunDirectory
 
 _MEGA, _GIGA, _BITS = 1e6, 1e9, 8
@@ -50,9 +51,9 @@ class Timeline:
 
 def simulate(directory: RunDirectory, profile: Profile, seed: int = 0) -> Timeline:
     """Return the simulated times of a finished run; arguments and errors as of `clock`."""
-    summary, config = finished_summary(directory), directory.config_table()
+    summary, config = complete_summary(directory), directory.config_table()
     records = directory.rounds()
-    costs = _costs(directory.path, records, int(summary["rounds"]))
+    costs = _costs(directory.path, records)
     total = sum(costs, Cost())
     key = seeding.key(seed, "clock")
     everyone = range(int(summary["clients_train"]))
@@ -95,27 +96,7 @@ def _slowest(
     return float(on_link[last]), float(on_device[last])
 
 
-def finished_summary(directory: RunDirectory) -> Mapping[str, Any]:
-    """Return the summary of a run that is complete; raises `RunDirectoryError` if it is not."""
-    table, summary = directory.config_table(), directory.summary()
-    if summary is None:
-        raise RunDirectoryError(
-            f"{directory.path} is not complete: {len(directory.rounds())} of {table.get('rounds')} "
-            "rounds are finished and there is no summary.json; run it again"
-        )
-    return summary
-
-
-def _costs(path: Path, records: Sequence[Mapping[str, Any]], rounds: int) -> list[Cost]:
-    if len(records) != rounds:
-        raise RunDirectoryError(
-            f"{path} is damaged: rounds.jsonl has {len(records)} of {rounds} rounds; run it again"
-        )
-    if any("cost" not in record for record in records):
-        raise RunDirectoryError(
-            f"{path} does not say what it took (no cost in rounds.jsonl): it was made by an older "
-            "fedmaml; run it again"
-        )
+def _costs(path: Path, records: Sequence[Mapping[str, Any]]) -> list[Cost]:
     costs = [Cost.from_json(record["cost"]) for record in records]
     if costs and not any(cost.updates_measured for cost in costs):
         raise RunDirectoryError(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.findings import Took, Tuned
-from fedmaml.comparison.verdicts import REFERENCE, Row, Verdict, number, p_text, signed
+from fedmaml.comparison.verdicts import REFERENCE, Row, Verdict
+from fedmaml.quantities import number, p_text, quantity, signed
 
 SIGNS: dict[Verdict, str] = {
     "better": "+", "worse": "-", "not distinguishable": "~", "diverged": "?",
@@ -61,15 +62,6 @@ def _took_cells(what: Took) -> tuple[str, ...]:
     judged = str(first) if first == last else f"{first} to {last}"
     flops = "not told" if what.flops is None else quantity(what.flops, "FLOP")
     return (str(what.rounds), judged, quantity(what.payload_bytes, "B"), flops)
-
-
-def quantity(value: float, unit: str) -> str:
-    """Return three digits with a decimal prefix: 57.8 MB."""
-    for exponent, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if value >= 0.9995 * 10**exponent:
-            digits = f"{value / 10**exponent:#.3g}".rstrip(".")
-            return f"{digits} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
 
 
 def pairs(comparison: Comparison) -> Grid:

@@ -20,6 +20,7 @@ from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row, judge, jud
 from fedmaml.config import Flat, flatten_table, known_keys
 from fedmaml.core import statistics
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
+from fedmaml.server.completeness import complete_summary
 from fedmaml.server.run_directory import RunDirectory
 
 ALWAYS = ("local", REFERENCE)
@@ -117,49 +118,6 @@ def configuration(path: Path) -> dict[str, Any]:
     return table
 
 
-def what_is_missing(directory: RunDirectory) -> str:
-    """Return what a run that was cut short lacks; "" if it is complete.
-
-    Raises:
-        RunDirectoryError: If its summary is damaged.
-    """
-    summary = directory.summary()
-    if summary is None:
-        wanted = directory.config_table().get("rounds")
-        return (
-            f"there is no summary.json, and rounds.jsonl has {len(directory.rounds())} of "
-            f"{wanted} rounds"
-        )
-    for name, there, wanted in (
-        ("rounds.jsonl", len(directory.rounds()), summary["rounds"]),
-        ("clients.jsonl", len(directory.clients()), summary["clients_judged"]),
-    ):
-        if there != wanted:
-            return f"{name} has {there} of {wanted} lines"
-    return "" if directory.has_meta() else "there is no theta.safetensors"
-
-
-def complete_summary(path: Path) -> dict[str, Any]:
-    """Return the summary of a run of which nothing is missing.
-
-    Raises:
-        RunDirectoryError: If it holds no run, or one that was cut short; says how to finish it.
-    """
-    directory = RunDirectory(path)
-    directory.config_table()
-    missing = what_is_missing(directory)
-    summary = directory.summary()
-    if missing or summary is None:
-        reason = directory.failure()
-        raise RunDirectoryError(
-            f"the run in {path} is not complete: {missing}"
-            + (f"; it failed: {reason}" if reason else "; it was interrupted, or still runs")
-            + f". Run it again: fedmaml run --config {path / 'config.toml'} --out {path} --force "
-            "(a run of a comparison: repeat the fedmaml compare command, which reuses the others)"
-        )
-    return summary
-
-
 # --- conclude ----------------------------------------------------------------------------------
 
 
@@ -178,7 +136,11 @@ def conclude(runs: Runs) -> Comparison:
         name: [configuration(path) for path in seeds.values()] for name, seeds in runs.items()
     }
     _check_comparable(runs, tables)
-    summaries = {path: complete_summary(path) for seeds in runs.values() for path in seeds.values()}
+    summaries = {
+        path: complete_summary(RunDirectory(path))
+        for seeds in runs.values()
+        for path in seeds.values()
+    }
     first = summaries[next(iter(runs[REFERENCE].values()))]
     metric = Metric(*(first["metric"][key] for key in ("name", "unit", "better")))
     before, after = (

@@ -7,9 +7,9 @@ import tomli_w
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fedmaml.comparison.conclusions import what_is_missing
 from fedmaml.config import RunConfig, flatten_table
-from fedmaml.core.errors import RunDirectoryError
+from fedmaml.core.errors import OtherFormatError, RunDirectoryError
+from fedmaml.server.completeness import what_is_missing
 from fedmaml.server.run_directory import RunDirectory
 
 
@@ -22,7 +22,8 @@ def is_complete(config: RunConfig, path: Path, force: bool) -> bool:
         force: Call a run with other settings incomplete, so that it is overwritten.
 
     Raises:
-        RunDirectoryError: If a run with other settings is there (and not ``force``).
+        RunDirectoryError: If a run with other settings, or one that another version of fedmaml
+            wrote, is there (and not ``force``).
     """
     directory = RunDirectory(path)
     if not (path / "config.toml").exists():
@@ -35,7 +36,7 @@ def is_complete(config: RunConfig, path: Path, force: bool) -> bool:
             return False
         raise
     if there == wanted:
-        return _finished(directory)
+        return _finished(directory, force)
     if force:
         return False
     key = next(key for key in (*wanted, *there) if there.get(key) != wanted.get(key))
@@ -45,10 +46,14 @@ def is_complete(config: RunConfig, path: Path, force: bool) -> bool:
     )
 
 
-def _finished(directory: RunDirectory) -> bool:
+def _finished(directory: RunDirectory, force: bool) -> bool:
     """Return whether nothing of a run's outcome is missing; what is cut short is run again."""
     try:
         return not what_is_missing(directory)
+    except OtherFormatError:  # complete for those who can read it
+        if force:
+            return False
+        raise
     except RunDirectoryError:
         return False
 

@@ -18,13 +18,13 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fedmaml.comparison.conclusions import what_is_missing
 from fedmaml.comparison.findings import Setting, Trial, Tuned
 from fedmaml.comparison.reuse import is_complete, progress_bar
 from fedmaml.comparison.terms import Terms, affordable_rounds, settle
 from fedmaml.config import Flat, RunConfig, flatten_table, resolve
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError
 from fedmaml.running import execute, what_went_wrong
+from fedmaml.server.completeness import what_is_missing
 from fedmaml.server.run_directory import RunDirectory
 
 SEED = 1_000_000

@@ -14,6 +14,7 @@ import numpy as np
 
 from fedmaml.comparison.contrasts import NOTHING, Contrast, Values, contrast, holm_within
 from fedmaml.core import statistics
+from fedmaml.quantities import p_text, signed
 
 REFERENCE = "fedavg"
 """What the others are held against."""
@@ -121,9 +122,9 @@ def judge(
             Row(
                 strategy=name,
                 rounds=rounds[name],
-                before=_finite(statistics.mean_over_seeds(_lists(before[name]))),
-                after=_finite(statistics.mean_over_seeds(_lists(after[name]))),
-                difference=_finite(found.mean),
+                before=statistics.finite(statistics.mean_over_seeds(_lists(before[name]))),
+                after=statistics.finite(statistics.mean_over_seeds(_lists(after[name]))),
+                difference=statistics.finite(found.mean),
                 difference_ci95=found.interval,
                 p_clients=found.p_clients,
                 p_seeds=found.p_seeds,
@@ -158,7 +159,7 @@ def judge_pairs(metric: Metric, after: Mapping[str, Values]) -> tuple[Pair, ...]
             Pair(
                 first=first,
                 second=second,
-                difference=_finite(found.mean),
+                difference=statistics.finite(found.mean),
                 difference_ci95=found.interval,
                 p_clients=found.p_clients,
                 p_seeds=found.p_seeds,
@@ -172,10 +173,6 @@ def judge_pairs(metric: Metric, after: Mapping[str, Values]) -> tuple[Pair, ...]
 
 def _lists(values: Values) -> list[list[float]]:
     return [list(group.values()) for group in values]
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and np.isfinite(value) else None
 
 
 def _verdict(metric: Metric, found: Contrast, p_holm: float | None) -> Verdict:
@@ -219,27 +216,3 @@ def _sentence(
     if p_holm is not None:
         figures.append(f"Holm p {p_text(p_holm)}")
     return f"{name} is {relation} {other}: {', '.join(figures)}."
-
-
-# --- numbers as text --------------------------------------------------------------------------
-
-
-def number(value: float | None) -> str:
-    """Return three digits or more, short enough for a row of 80 characters."""
-    if value is None:
-        return "–"
-    size = abs(value)
-    if 0 < size < 0.0005 or size >= 100_000:
-        return f"{value:.1g}"
-    decimals = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
-    return f"{value:.{decimals}f}"
-
-
-def signed(value: float | None) -> str:
-    """Return `number` with its sign."""
-    return number(value) if value is None or value < 0 else f"+{number(value)}"
-
-
-def p_text(value: float | None) -> str:
-    """Return a p-value as one reads it."""
-    return "–" if value is None else "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")

@@ -7,6 +7,7 @@ FedmamlError
 |- MessageError            a message between server and client that cannot be used; has a reason
 |- BackendError            processes that could not be started, or that failed
 |- RunDirectoryError       a run directory that is missing, incomplete or already in use
+|  `- OtherFormatError     one that another version of fedmaml wrote
 `- NotComparableError      runs that say nothing about each other
 """
 
@@ -46,6 +47,10 @@ class BackendError(FedmamlError):
 
 class RunDirectoryError(FedmamlError):
     """A run directory that cannot be read or must not be written."""
+
+
+class OtherFormatError(RunDirectoryError):
+    """A run directory that another version of fedmaml wrote, in a format that is not read."""
 
 
 class NotComparableError(FedmamlError):

@@ -47,6 +47,11 @@ def mean_over_clients(values: Sequence[float]) -> float | None:
     return float(np.mean(defined)) if len(defined) else None
 
 
+def finite(value: float | None) -> float | None:
+    """Return a number that one can show and store; None for one that is undefined or infinite."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def diverged(values: Sequence[float]) -> int:
     """Return at how many clients the value is infinite."""
     return sum(math.isinf(value) for value in values)

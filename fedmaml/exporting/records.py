@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from fedmaml.config import Flat, flatten_table
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
+from fedmaml.server.completeness import ending
 from fedmaml.server.run_directory import RunDirectory
 
 _POLL_SECONDS = 0.5
@@ -50,10 +51,7 @@ class Recorded:
 
     def outcome(self) -> str:
         """Return "finished", "failed" or "cut short"."""
-        directory = RunDirectory(self.path)
-        if directory.summary() is not None:
-            return "finished"
-        return "failed" if directory.failure() else "cut short"
+        return ending(RunDirectory(self.path))
 
 
 def recorded(path: Path) -> Recorded:
@@ -88,7 +86,7 @@ def followed(path: Path) -> Recorded:
             seen += len(new)
             if over:
                 return
-            over = directory.summary() is not None or bool(directory.failure())
+            over = ending(directory) != "cut short"
             if not over and not new:
                 time.sleep(_POLL_SECONDS)
 
@@ -164,7 +162,7 @@ def _values(record: Mapping[str, Any]) -> dict[str, float]:
     values["clients/used"] = record["clients"]
     values["clients/left_out"] = sum(len(entry["clients"]) for entry in record["rejected"])
     values["seconds/round"] = record["seconds"]
-    for name, value in record.get("cost", {}).items():
+    for name, value in record["cost"].items():
         values[f"cost/{name}"] = value
     return {name: _number(value) for name, value in values.items()}
 

@@ -1,6 +1,7 @@
 """Requests and replies between server and clients, and their form as Flower records.
 
-The only codec. Tensors travel as one flat array per parameter group, with the layout beside them.
+The only codec: a file for each kind of message, and `updates` for the arrays that a round brings
+back. Tensors travel as one flat array per parameter group, with the layout beside them.
 
     roll call   server -> node   (nothing)
                 node -> server   which clients it hosts; per training client its statistics

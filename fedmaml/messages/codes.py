@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedmaml.core.compression import NO_COMPRESSION, Code, CodeLayout, Compression, Compressor
+from fedmaml.core.compression import NO_COMPRESSION, Compression
+from fedmaml.core.compressors import Code, CodeLayout, Compressor
 from fedmaml.core.errors import MessageError
 
 

@@ -1,29 +1,18 @@
-"""One round of training as messages: what a node is asked, what it answers, and what is refused."""
+"""One round of training as messages: what a node is asked, and what it answers."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from torch import Tensor
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from fedmaml.core.aggregation import (
-    LIMIT,
-    SPACINGS,
-    ExactSum,
-    empty_sum,
-    exact_sum,
-    in_range,
-)
-from fedmaml.core.compression import NO_COMPRESSION, Compression, Compressor, code_bytes
+from fedmaml.core.compression import NO_COMPRESSION, Compression
 from fedmaml.core.costs import Computation
 from fedmaml.core.errors import MessageError
-from fedmaml.core.params import MetaParams, Params, count_entries, sha256
+from fedmaml.core.params import MetaParams, Params, sha256
 from fedmaml.core.records import Rejection
-from fedmaml.messages.arrays import pack, to_array, unpack
-from fedmaml.messages.codes import compression_text, decoded, read_compression
+from fedmaml.messages.arrays import pack, unpack
+from fedmaml.messages.codes import compression_text, read_compression
 from fedmaml.messages.records import (
     computation_lists,
     per_client,
@@ -34,6 +23,7 @@ from fedmaml.messages.records import (
     take_computations,
     with_common,
 )
+from fedmaml.messages.updates import Update, read_update, write_update
 
 MOST_EXAMPLES = 1e9
 """A client that claims more examples than this is not believed."""
@@ -42,10 +32,6 @@ MOST_ENGINE_TEXT = 40
 """What a node says of its engine is cut there."""
 
 Form = Literal["sum", "stack"]
-
-_GRID = torch.tensor(SPACINGS, dtype=torch.float64)[:, None]
-_MOST_DECODED_ENTRIES = 2**20  # of compressed updates at a time
-_HEADER_BYTES = 4096  # an .npy header is 128 bytes, more for odd layouts
 
 
 @dataclass(frozen=True)
@@ -58,7 +44,7 @@ class TrainRequest:
         meta: Meta-parameters.
         form: "stack" if the server needs every client's update, "sum" if their sum will do.
         common: Totals of the scenario's statistics over all training clients.
-        base: Fingerprint of ``meta``; the reply repeats it.
+        base: `fingerprint` of ``meta``; the reply repeats it.
         compression: How each client's update is to be compressed, whatever the form.
         seed: Determines what is random in it.
     """
@@ -98,7 +84,7 @@ class TrainReply:
     clients: tuple[int, ...]
     weights: tuple[float, ...]
     metrics: dict[str, list[float]]
-    update: dict[str, Tensor] | dict[str, ExactSum]
+    update: Update
     rejected: tuple[Rejection, ...]
     round: int
     base: str
@@ -107,33 +93,34 @@ class TrainReply:
 
 
 class TrainRequestWriter:
-    """Writes the requests of one round; the meta-parameters are packed once for all nodes."""
+    """Writes the requests of one round; the meta-parameters are packed once for all nodes.
 
-    def __init__(
-        self,
-        round: int,
-        meta: MetaParams,
-        form: Form,
-        common: Params,
-        compression: Compression = NO_COMPRESSION,
-        seed: int = 0,
-    ) -> None:
-        self._meta, self._layout = pack(meta)
-        self._compression = compression_text(compression, seed)
-        self._common = pack({"common": common}) if common else None
-        self._round, self._form = round, form
-        self.base = sha256(meta)[:16]
+    Args:
+        request: What every node is asked, whatever its clients.
+    """
+
+    def __init__(self, request: TrainRequest) -> None:
+        self._request = request
+        self._meta, self._layout = pack(request.meta)
+        self._compression = compression_text(request.compression, request.seed)
+        self._common = pack({"common": request.common}) if request.common else None
 
     def write(self, clients: Sequence[int]) -> RecordDict:
         """Return the request to the node that hosts these clients."""
+        asked = self._request
         request = ConfigRecord(
-            {"round": self._round, "clients": list(clients), "form": self._form, "base": self.base}
+            {"round": asked.round, "clients": list(clients), "form": asked.form, "base": asked.base}
         )
         if self._compression:
             request["compression"] = self._compression
         return with_common(
             {"meta": self._meta, "layout": self._layout, "request": request}, self._common
         )
+
+
+def fingerprint(meta: MetaParams) -> str:
+    """Return what tells meta-parameters from those of another round."""
+    return sha256(meta)[:16]
 
 
 def read_train_request(content: RecordDict) -> TrainRequest:
@@ -154,19 +141,13 @@ def read_train_request(content: RecordDict) -> TrainRequest:
 
 def write_train_reply(reply: TrainReply) -> RecordDict:
     """Return the records of a reply."""
-    arrays, form = {}, "stack"
-    for group, value in reply.update.items():
-        if isinstance(value, ExactSum):
-            form = "sum"
-        elif value.dtype == torch.uint8:
-            form = "compressed"
-        arrays[group] = to_array(value.limbs if isinstance(value, ExactSum) else value)
+    arrays, form = write_update(reply.update)
     metrics: dict[str, Sequence[float]] = {"num-examples": reply.weights, **reply.metrics}
     # Beside the metrics, as a record of its own costs a request of its own.
     metrics |= computation_lists(reply.computations)
     return RecordDict(
         {
-            "update": ArrayRecord(arrays),
+            "update": arrays,
             "metrics": MetricRecord({name: list(values) for name, values in metrics.items()}),
             "reply": ConfigRecord(
                 {
@@ -217,7 +198,14 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
         clients=clients,
         weights=weights,
         metrics={name: per_client(name, values, clients) for name, values in metrics.items()},
-        update=_read_update(content, str(reply["form"]), weights, request),
+        update=read_update(
+            required(content.array_records, "update", request.meta),
+            str(reply["form"]),
+            weights,
+            meta=request.meta,
+            summed=request.form == "sum",
+            compression=request.compression,
+        ),
         rejected=rejected,
         round=request.round,
         base=request.base,
@@ -236,104 +224,3 @@ def _read_weights(values: Any, count: int) -> tuple[float, ...]:
     if len(weights) != count:
         raise MessageError("WEIGHT", f"{len(weights)} values of num-examples for {count} clients")
     return tuple(float(weight) for weight in weights)
-
-
-def _read_update(
-    content: RecordDict, form: str, weights: tuple[float, ...], request: TrainRequest
-) -> dict[str, Tensor] | dict[str, ExactSum]:
-    arrays = required(content.array_records, "update", request.meta)
-    if extra := sorted(set(arrays) - set(request.meta)):
-        raise MessageError("KEYS", f"unknown arrays {extra} in the update")
-    compressor = request.compression.compressor()
-    allowed = ["stack" if compressor is None else "compressed"]
-    allowed += ["sum"] if request.form == "sum" else []
-    if form not in allowed:
-        raise MessageError("KEYS", f"the update is a {form!r}, asked was a {' or '.join(allowed)}")
-    stacks: dict[str, Tensor] = {}
-    sums: dict[str, ExactSum] = {}
-    for group, params in request.meta.items():
-        entries = count_entries({group: params})
-        if form == "sum":
-            value = _tensor(group, arrays[group], (len(SPACINGS), entries), torch.float64)
-            sums[group] = ExactSum(value, sum(weights), len(weights))
-            _refuse_unsound(group, value, _sound_sum(sums[group]))
-        else:
-            dtype = next(iter(params.values())).dtype
-            exactly = torch.tensor(weights, dtype=torch.float64)
-            if compressor is None:
-                value = _tensor(group, arrays[group], (len(weights), entries), dtype)
-                _refuse_unsound(group, value, bool(in_range(value, exactly).all()))
-                stacks[group] = value
-                continue
-            row = code_bytes(compressor.layout(entries, dtype))
-            codes = _tensor(group, arrays[group], (len(weights), row), torch.uint8)
-            parts = _decoded_by_parts(group, codes, exactly, compressor, entries, dtype)
-            if request.form == "stack":
-                blocks = [part for part, _ in parts]
-                stacks[group] = torch.cat([torch.zeros(0, entries, dtype=dtype), *blocks])
-            else:  # never hold them all: a few bytes may stand for many numbers
-                sums[group] = _added(parts, entries)
-    return sums or stacks
-
-
-def _refuse_unsound(group: str, value: Tensor, sound: bool) -> None:
-    if sound:
-        return
-    if not bool(value.isfinite().all()):
-        raise MessageError("NONFINITE", f"the update of group {group!r} holds NaN or infinity")
-    raise MessageError(
-        "RANGE",
-        f"the update of group {group!r} has entries too large to be a step "
-        f"(num-examples times entry must stay below {LIMIT:.1e})",
-    )
-
-
-def _decoded_by_parts(
-    group: str,
-    codes: Tensor,
-    weights: Tensor,
-    compressor: Compressor,
-    entries: int,
-    dtype: torch.dtype,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the updates of some clients, ``(clients, entries)``, and their weights."""
-    size = max(1, _MOST_DECODED_ENTRIES // entries)
-    for first in range(0, len(codes), size):
-        weight = weights[first : first + size]
-        value = decoded(group, codes[first : first + size], compressor, entries, dtype)
-        _refuse_unsound(group, value, bool(in_range(value, weight).all()))
-        yield value, weight
-
-
-def _added(parts: Iterator[tuple[Tensor, Tensor]], entries: int) -> ExactSum:
-    total = empty_sum(entries)
-    for value, weight in parts:
-        total = total + exact_sum(value, weight)
-    return total
-
-
-def _sound_sum(value: ExactSum) -> bool:
-    """Tell whether limbs are whole multiples of their grids, and not larger than possible."""
-    multiples = value.limbs / _GRID
-    sound = (multiples == multiples.round()) & (multiples.abs() <= value.terms * 2.0**31)
-    return bool(sound.all())
-
-
-def _tensor(group: str, array: Array, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Read an array of a declared shape and type, without trusting the declaration."""
-    name = str(dtype).removeprefix("torch.")
-    if tuple(array.shape) != shape:
-        raise MessageError(
-            "SHAPE", f"the array of group {group!r} is {tuple(array.shape)}, expected {shape}"
-        )
-    if array.dtype != name:
-        raise MessageError(
-            "DTYPE", f"the array of group {group!r} is {array.dtype}, expected {name}"
-        )
-    most = math.prod(shape) * dtype.itemsize + _HEADER_BYTES
-    if len(array.data) > most:
-        raise MessageError("SHAPE", f"the array of group {group!r} has more bytes than it declares")
-    value = torch.from_numpy(array.numpy())
-    if tuple(value.shape) != shape or value.dtype != dtype:
-        raise MessageError("SHAPE", f"the array of group {group!r} is not what it declares to be")
-    return value

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from fedmaml.comparison.verdicts import REFERENCE
+from fedmaml.quantities import decimal_prefix
 from fedmaml.report import series, words
 from fedmaml.report.canvas import GREY, INK, Figure, Look, figure, line, looks_of
 from fedmaml.report.reading import Material
-from fedmaml.tables import scaled
 
 NAMES = (
     "differences",
@@ -249,14 +249,13 @@ def _scale_axis(axes: Axes, scale: series.Scale) -> None:
 
 def _cost_axis(axes: Axes, costs: Sequence[float], scale: str) -> None:
     """Label a cost with its unit; logarithmic where costs lie more than a factor of 50 apart."""
-    unit, what = ("B", "payload, all clients") if scale == "bytes" else ("FLOP", "operations, all")
+    what, unit = ("payload", "B") if scale == "bytes" else ("operations", "FLOP")
     positive = [cost for cost in costs if cost > 0]
     if positive and max(positive) > 50 * min(positive):
         axes.set_xscale("symlog", linthresh=min(positive))
-    largest = scaled(max(positive, default=1.0), unit).split()[-1]
-    size = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(largest.removesuffix(unit), 1.0)
+    prefix, size = decimal_prefix(max(positive, default=1.0))
     axes.xaxis.set_major_formatter(lambda value, _position: f"{value / size:g}")
-    axes.set_xlabel(f"{what} [{largest}]" if scale == "bytes" else f"{what} clients [{largest}]")
+    axes.set_xlabel(f"{what}, all clients [{prefix}{unit}]")
 
 
 def _positive(curves: Mapping[str, series.Curve]) -> float:

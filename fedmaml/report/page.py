@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from fedmaml.comparison.conclusions import NOT_META
-from fedmaml.comparison.verdicts import number
+from fedmaml.quantities import number
 from fedmaml.report import repeating, series, soundness, tables, words
 from fedmaml.report.canvas import Figure
 from fedmaml.report.reading import Material

@@ -11,7 +11,6 @@ from pydantic import TypeAdapter
 
 from fedmaml.comparison.conclusions import (
     Comparison,
-    complete_summary,
     conclude,
     configuration,
     group,
@@ -19,6 +18,7 @@ from fedmaml.comparison.conclusions import (
 )
 from fedmaml.comparison.verdicts import Metric, Row
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
+from fedmaml.server.completeness import complete_summary
 from fedmaml.server.run_directory import RunDirectory
 
 logger = logging.getLogger("fedmaml")
@@ -131,8 +131,8 @@ def find_runs(directory: Path) -> list[Path]:
 
 
 def _run(path: Path) -> Run:
-    summary = complete_summary(path)
     directory = RunDirectory(path)
+    summary = complete_summary(directory)
     return Run(path, configuration(path), summary, directory.rounds(), directory.clients())
 
 

@@ -204,24 +204,20 @@ def _spending(run: Run, scale: Scale) -> np.ndarray:
     """Return what the training took until the end of each round."""
     if scale == "rounds":
         return np.arange(1.0, len(run.rounds) + 1)
-    return np.cumsum([_spent(record.get("cost", {}), scale) for record in run.rounds])
+    return np.cumsum([_spent(record["cost"], scale) for record in run.rounds])
 
 
 def _spent(cost: Mapping[str, Any], scale: Scale) -> float:
-    """Return bytes or operations of a ``cost``; NaN where it was not counted."""
+    """Return bytes or operations of a ``cost``; NaN if not everybody told what it computed."""
     if scale == "bytes":
-        return float(cost.get("payload_bytes_down", np.nan)) + float(
-            cost.get("payload_bytes_up", np.nan)
-        )
-    if cost.get("updates_measured") != cost.get("updates"):
-        return np.nan  # not everybody told what it computed
-    return float(cost.get("flops", np.nan))
+        return float(cost["payload_bytes_down"] + cost["payload_bytes_up"])
+    return float(cost["flops"]) if cost["updates_measured"] == cost["updates"] else np.nan
 
 
 def _totals(run: Run, scale: Scale) -> float:
     if scale == "rounds":
         return float(run.summary["rounds"])
-    return _spent(run.summary.get("cost", {}).get("totals", {}), scale)
+    return _spent(run.summary["cost"]["totals"], scale)
 
 
 def _thinned(x: np.ndarray, values: np.ndarray) -> Curve:

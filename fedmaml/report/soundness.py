@@ -1,10 +1,9 @@
 """What may be wrong with runs: updates that were rejected, and what leakage audits say."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from fedmaml.auditing.findings import audit_from_json
 from fedmaml.core.records import REASONS
 from fedmaml.report.reading import Material
 from fedmaml.report.tables import Table
@@ -17,14 +16,12 @@ class Audited:
     Attributes:
         checked: What was looked at.
         not_checked: What could not be looked at, and why.
-        without: Runs that hold no audit.
         findings: What was found; None if nothing was.
         alarming: Whether a finding is more than a note.
     """
 
     checked: tuple[str, ...]
     not_checked: tuple[str, ...]
-    without: tuple[str, ...]
     findings: Table | None
     alarming: bool
 
@@ -57,29 +54,20 @@ def rejected(material: Material) -> Table | None:
 
 
 def audit(material: Material) -> Audited:
-    """Return what the leakage audits of the runs say, if the runs hold any."""
+    """Return what the leakage audits of the runs say."""
     checked: dict[str, None] = {}
     not_checked: dict[str, None] = {}
-    without: list[str] = []
     rows: Counter[tuple[str, ...]] = Counter()
     for name, runs in material.runs.items():
         for run in runs:
-            audited = run.summary.get("audit")
-            if not isinstance(audited, Mapping):
-                without.append(f"{name}, seed {run.table['seed']}")
-                continue
-            checked |= dict.fromkeys(map(_words, audited.get("checked", [])))
-            for entry in audited.get("not_checked", []):
-                not_checked[f"{_words(entry)} ({entry.get('why', 'no reason given')})"] = None
-            for finding in audited.get("findings", []):
-                keys = ("severity", "kind", "detail", "cure")
-                rows[name, *(str(finding.get(key, "–")) for key in keys)] += 1
+            found = audit_from_json(run.summary["audit"])
+            checked |= dict.fromkeys(check.kind for check in found.checked)
+            not_checked |= dict.fromkeys(f"{each.kind} ({each.why})" for each in found.not_checked)
+            rows.update(
+                (name, one.severity, one.kind, one.detail, one.cure) for one in found.findings
+            )
     header = ("strategy", "severity", "kind", "what was found", "what to do", "runs")
     lines = tuple((*key, str(count)) for key, count in rows.items())
     table = Table("Findings", header, lines, (0, 1, 2, 3, 4)) if rows else None
     alarming = any(row[1] != "note" for row in lines)
-    return Audited(tuple(checked), tuple(not_checked), tuple(without), table, alarming)
-
-
-def _words(value: Any) -> str:
-    return str(value.get("kind", value)) if isinstance(value, Mapping) else str(value)
+    return Audited(tuple(checked), tuple(not_checked), table, alarming)

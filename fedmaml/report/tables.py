@@ -8,10 +8,10 @@ import numpy as np
 
 from fedmaml.comparison import cells
 from fedmaml.comparison.conclusions import Comparison
-from fedmaml.comparison.verdicts import REFERENCE, number, p_text, signed
+from fedmaml.comparison.verdicts import REFERENCE
+from fedmaml.quantities import number, p_text, quantity, signed
 from fedmaml.report import series, words
 from fedmaml.report.reading import Material, Run
-from fedmaml.tables import scaled
 
 _SIGNS = {
     "better": "▲",
@@ -140,8 +140,8 @@ def cost(material: Material) -> Table:
     rows = []
     for name, runs in material.runs.items():
 
-        def mean(*path: str, runs: Sequence[Run] = runs) -> float | None:
-            return _mean([_at(run.summary.get("cost", {}), path) for run in runs])
+        def mean(part: str, key: str, runs: Sequence[Run] = runs) -> float | None:
+            return _mean([run.summary["cost"][part][key] for run in runs])
 
         total = [mean("totals", f"payload_bytes_{way}") for way in ("down", "up")]
         rows.append(
@@ -172,7 +172,7 @@ def runs(material: Material) -> Table:
     rows = []
     for name, members in material.runs.items():
         for run in members:
-            engines = run.summary.get("engines", {}).get("updates", {})
+            engines = run.summary["engines"]["updates"]
             rows.append(
                 (
                     name,
@@ -205,18 +205,11 @@ def _metric(run: Run, name: str, stage: str) -> Any:
     return next((one[stage] for one in run.summary["metrics"] if one["name"] == name), None)
 
 
-def _at(table: Mapping[str, Any], path: Sequence[str]) -> Any:
-    value: Any = table
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
 def _quantity(value: float | None, unit: str) -> str:
-    return "–" if value is None else scaled(value, unit)
+    return "–" if value is None else quantity(value, unit)
 
 
 def _energy(runs: Sequence[Run]) -> str:
     """Return the mean energy of the runs; the words "not measured" unless all were measured."""
-    joules = _mean([_at(run.summary.get("cost", {}), ["energy", "joules"]) for run in runs])
-    return "not measured" if joules is None else scaled(joules, "J")
+    joules = _mean([run.summary["cost"]["energy"]["joules"] for run in runs])
+    return "not measured" if joules is None else quantity(joules, "J")

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from fedmaml.comparison.verdicts import Metric, Row, number, signed
+from fedmaml.comparison.verdicts import Metric, Row
+from fedmaml.core.statistics import finite
+from fedmaml.quantities import number, quantity, signed
 from fedmaml.report.series import Curve, Spread
-from fedmaml.tables import scaled
 
 _ACRONYMS = ("auc", "mae", "mse", "rmse")
 
@@ -40,7 +41,7 @@ def curves(shown: Mapping[str, Curve], over: str, label: str) -> str:
     """Tell where every line begins and ends."""
     parts = []
     for name, curve in shown.items():
-        first, last = (number(_finite(value)) for value in (curve.mean[0], curve.mean[-1]))
+        first, last = (number(finite(value)) for value in (curve.mean[0], curve.mean[-1]))
         parts.append(f"{name} from {first} to {last}")
     return f"{label} over {over}: {'; '.join(parts)}."
 
@@ -49,7 +50,8 @@ def pareto(points: Mapping[str, tuple[float, float]], best: Sequence[str], scale
     """Tell every point, and who is beaten in neither direction."""
     unit = "B" if scale == "bytes" else "FLOP"
     parts = [
-        f"{name} {number(value)} for {scaled(cost, unit)}" for name, (cost, value) in points.items()
+        f"{name} {number(value)} for {quantity(cost, unit)}"
+        for name, (cost, value) in points.items()
     ]
     return f"{'; '.join(parts)}. On the front: {', '.join(best)}."
 
@@ -67,7 +69,3 @@ def clients(spreads: Mapping[str, Spread]) -> str:
 def count(value: float) -> str:
     """Return a number of steps or shots; infinity is the whole support."""
     return "all" if math.isinf(value) else f"{value:g}"
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -13,7 +13,7 @@ from fedmaml.core.costs import Cost
 from fedmaml.core.learner import Problem
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.audit import audited
-from fedmaml.server.choosing import Chosen, better, outcome_of
+from fedmaml.server.choosing import Chosen, better, candidate
 from fedmaml.server.cohort import RollCall, call_roll
 from fedmaml.server.energy import EnergyMeter
 from fedmaml.server.flower_strategy import FlowerStrategy
@@ -62,7 +62,7 @@ def _run_metered(
         directory.save_meta(strategy.state.meta, at_most_every=_SAVE_SECONDS)
         used, cost = used + record.clients, cost + record.cost
         left_out += sum(len(rejection.clients) for rejection in record.rejected)
-        latest = outcome_of(record, strategy.state.meta, problem.metrics[0])
+        latest = candidate(record, strategy.state.meta, problem.metrics[0])
         best = config.evaluation.choose == "best"
         chosen = better(chosen, latest, problem.metrics[0]) if best else latest
     directory.save_meta(chosen.meta)

@@ -30,7 +30,7 @@ class Chosen:
     validation: float | None = None
 
 
-def outcome_of(record: RoundRecord, meta: MetaParams, metric: Metric) -> Chosen:
+def candidate(record: RoundRecord, meta: MetaParams, metric: Metric) -> Chosen:
     """Return a finished round as one to choose from."""
     value = record.evaluation.get(f"{metric.name}:after", math.nan)
     return Chosen(record.round, meta, None if math.isnan(value) else value)

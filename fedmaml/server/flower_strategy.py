@@ -1,24 +1,22 @@
 """Any `MetaStrategy` as a Flower strategy: for fedmaml's own ServerApp and for anyone else's."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from typing import TypeVar
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedmaml import flower_internals
 from fedmaml.core import seeding
 from fedmaml.core.compression import NO_COMPRESSION, Compression
 from fedmaml.core.costs import Cost
 from fedmaml.core.errors import MessageError
 from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import mean_metrics
-from fedmaml.core.params import MetaParams, count_bytes
+from fedmaml.core.params import MetaParams
 from fedmaml.core.records import Rejection
 from fedmaml.messages.arrays import arrays_from_meta, meta_from_arrays
 from fedmaml.messages.evaluate import (
@@ -28,41 +26,19 @@ from fedmaml.messages.evaluate import (
     write_evaluate_request,
 )
 from fedmaml.messages.train import (
-    Form,
     TrainReply,
     TrainRequest,
     TrainRequestWriter,
+    fingerprint,
     read_train_reply,
 )
 from fedmaml.server.aggregate import apply_rule, weighted_mean
 from fedmaml.server.cohort import RollCall, choose, one_client_per_node, wait_for_nodes
+from fedmaml.server.replies import log_left_out, read_all
+from fedmaml.server.round_outcome import Outcome, cost_of_evaluation, outcome_of
 from fedmaml.strategies.base import MetaStrategy, ServerState, evaluation_stages
 
-A = TypeVar("A", TrainReply, EvaluateReply)
-Q = TypeVar("Q")
-
 logger = logging.getLogger("fedmaml")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of the last round of training.
-
-    Attributes:
-        cohort: Clients asked.
-        clients: Clients whose updates were used, ascending.
-        weight: Sum of their num-examples.
-        metrics: Weighted means.
-        rejected: What was left out, and why.
-        cost: Tensors sent and operations done; messages and seconds are the Grid's to count.
-    """
-
-    cohort: int
-    clients: tuple[int, ...]
-    weight: float
-    metrics: dict[str, float]
-    rejected: tuple[Rejection, ...]
-    cost: Cost
 
 
 class FlowerStrategy(Strategy):
@@ -141,17 +117,21 @@ class FlowerStrategy(Strategy):
         self, server_round: int, roll_call: RollCall, cohort: Sequence[int]
     ) -> list[Message]:
         """Return the requests of one round to the nodes of a cohort."""
-        form: Form = "stack" if self._aggregator else "sum"
-        meta, common = self.state.meta, roll_call.common
-        compression, seed = self._compression, self._seed
-        writer = TrainRequestWriter(server_round, meta, form, common, compression, seed)
+        request = TrainRequest(
+            round=server_round,
+            clients=(),
+            meta=self.state.meta,
+            form="stack" if self._aggregator else "sum",
+            common=roll_call.common,
+            base=fingerprint(self.state.meta),
+            compression=self._compression,
+            seed=self._seed,
+        )
+        writer = TrainRequestWriter(request)
         self._train_sent = []
         for node, clients in roll_call.place("train", cohort).items():
             message = Message(writer.write(clients), node, "train")
-            request = TrainRequest(
-                server_round, tuple(clients), meta, form, common, writer.base, compression, seed
-            )
-            self._train_sent.append((message, request))
+            self._train_sent.append((message, replace(request, clients=tuple(clients))))
         return [message for message, _ in self._train_sent]
 
     def aggregate_train(
@@ -166,7 +146,7 @@ class FlowerStrategy(Strategy):
 
     def step(self, server_round: int, replies: Iterable[Message]) -> Outcome:
         """Do what `aggregate_train` does, without turning the result into arrays."""
-        sound, rejected = _read_all(
+        sound, rejected = read_all(
             read_train_reply, self._train_sent, replies, attrgetter("clients")
         )
         if sound:
@@ -178,13 +158,12 @@ class FlowerStrategy(Strategy):
                 lost = tuple(sorted(client for reply in sound for client in reply.clients))
                 rejected.append(Rejection(error.reason, error.detail, "", lost))
                 sound = []
-        _log(f"round {server_round}", rejected)
+        log_left_out(f"round {server_round}", rejected)
         for reply in sound:
             told = reply.engine or "not told"
             self.engines[told] = self.engines.get(told, 0) + len(reply.clients)
         requests = [request for _, request in self._train_sent]
-        cohort = sum(len(request.clients) for request in requests)
-        self.outcome = _outcome(cohort, sound, rejected, _cost(requests, sound))
+        self.outcome = outcome_of(requests, sound, rejected)
         return self.outcome
 
     def configure_evaluate(
@@ -233,13 +212,14 @@ class FlowerStrategy(Strategy):
     def judge(self, replies: Iterable[Message]) -> EvaluateReply:
         """Merge the evaluations of all nodes, ordered by client."""
         read = partial(read_evaluate_reply, names=self._evaluated_names)
-        answers, rejected = _read_all(read, self._evaluate_sent, replies, tuple)
-        self.evaluation_cost += _cost_of_judging(self._evaluate_sent, answers)
+        answers, rejected = read_all(read, self._evaluate_sent, replies, tuple)
+        asked = sum(len(clients) for _, clients in self._evaluate_sent)
+        self.evaluation_cost += cost_of_evaluation(asked, answers)
         rows: dict[int, dict[str, float]] = {}
         for answer in answers:
             for position, client in enumerate(answer.clients):
                 rows[client] = {name: column[position] for name, column in answer.values.items()}
-        _log("evaluation", rejected)
+        log_left_out("evaluation", rejected)
         ordered = tuple(sorted(rows))
         names = rows[ordered[0]] if ordered else {}
         values = {name: [rows[client][name] for client in ordered] for name in names}
@@ -266,135 +246,3 @@ class FlowerStrategy(Strategy):
         if self._aggregator is None:
             return weighted_mean(sound, self.state.meta)
         return apply_rule(self._aggregator, sound, self.state.meta, server_round)
-
-
-def _read_all(
-    read: Callable[[RecordDict, Q], A],
-    sent: Sequence[tuple[Message, Q]],
-    replies: Iterable[Message],
-    clients_of: Callable[[Q], tuple[int, ...]],
-) -> tuple[list[A], list[Rejection]]:
-    """Read the replies to all requests; return the sound ones, and who is left out and why."""
-    sound: list[A] = []
-    rejected: list[Rejection] = []
-    for message, request, reply in _matched(sent, replies):
-        node = str(message.metadata.dst_node_id)
-        try:
-            answer = _readable(read, reply, request)
-        except MessageError as error:
-            rejected.append(Rejection(error.reason, error.detail, node, clients_of(request)))
-            continue
-        rejected += [replace(rejection, node=node) for rejection in answer.rejected]
-        if answer.clients:
-            sound.append(answer)
-    return sound, rejected
-
-
-def _matched(
-    sent: Sequence[tuple[Message, Q]], replies: Iterable[Message]
-) -> list[tuple[Message, Q, Message | None]]:
-    """Pair each request with its reply, or None; a second reply to the same request is ignored.
-
-    Paired by the id of the request: error replies do not carry the id of the node they speak of.
-    """
-    answers: dict[str, Message] = {}
-    for reply in replies:
-        if answers.setdefault(reply.metadata.reply_to_message_id, reply) is not reply:
-            logger.warning("ignored a second reply to the same request")
-    return [
-        (message, request, answers.get(message.metadata.message_id)) for message, request in sent
-    ]
-
-
-def _readable(read: Callable[[RecordDict, Q], A], reply: Message | None, request: Q) -> A:
-    """Read a reply; whatever is wrong with it becomes a `MessageError`."""
-    try:
-        return read(_content(reply), request)
-    except MessageError:
-        raise
-    except Exception as error:  # a damaged or malicious reply may break a reader in any way
-        detail = f"the reply cannot be read ({type(error).__name__})"
-        raise MessageError("KEYS", detail) from error
-
-
-def _content(reply: Message | None) -> RecordDict:
-    """Return a reply's records, or raise what there is instead."""
-    if reply is None:
-        raise MessageError("NO_REPLY", "no answer before the deadline")
-    if reply.has_error():
-        gone = reply.error.code in flower_internals.UNAVAILABLE
-        raise MessageError("NO_REPLY" if gone else "RAISED", _one_line(reply.error.reason))
-    return reply.content
-
-
-def _one_line(reason: str | None) -> str:
-    """Return the last line of what may be a whole traceback, at most 300 characters of it."""
-    lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no reason given"
-
-
-def _cost(requests: Sequence[TrainRequest], sound: Sequence[TrainReply]) -> Cost:
-    """Count what the clients of a round receive, compute and send, each a site of its own."""
-    if not requests:
-        return Cost()
-    meta, common = requests[0].meta, requests[0].common
-    compression = requests[0].compression
-    clients = sum(len(request.clients) for request in requests)
-    updates = sum(len(reply.clients) for reply in sound)
-    computed = [computation for reply in sound for computation in reply.computations]
-    return Cost(
-        clients=clients,
-        updates=updates,
-        payload_bytes_down=clients * count_bytes(meta | {"common": common}),
-        payload_bytes_up=updates * compression.payload_bytes(meta),
-        updates_measured=len(computed),
-        flops=sum(computation.flops for computation in computed),
-        peak_bytes=max((computation.peak_bytes for computation in computed), default=None),
-    )
-
-
-def _cost_of_judging(
-    sent: Sequence[tuple[Message, tuple[int, ...]]], answers: Sequence[EvaluateReply]
-) -> Cost:
-    """Count what the clients of an evaluation compute; they send no updates."""
-    computed = [computation for answer in answers for computation in answer.computations]
-    return Cost(
-        clients=sum(len(clients) for _, clients in sent),
-        updates_measured=len(computed),
-        flops=sum(computation.flops for computation in computed),
-        peak_bytes=max((computation.peak_bytes for computation in computed), default=None),
-    )
-
-
-def _outcome(
-    cohort: int, sound: Sequence[TrainReply], rejected: Sequence[Rejection], cost: Cost
-) -> Outcome:
-    rows = sorted(
-        (
-            (client, reply.weights[i], {name: column[i] for name, column in reply.metrics.items()})
-            for reply in sound
-            for i, client in enumerate(reply.clients)
-        ),
-        key=lambda row: row[0],
-    )
-    names = dict.fromkeys(name for _, _, row in rows for name in row)
-    columns = {name: [row.get(name, float("nan")) for _, _, row in rows] for name in names}
-    weights = [weight for _, weight, _ in rows]
-    clients = tuple(client for client, _, _ in rows)
-    means = mean_metrics(columns, weights)
-    return Outcome(cohort, clients, sum(weights), means, tuple(rejected), cost)
-
-
-def _log(when: str, rejected: Sequence[Rejection]) -> None:
-    """Log what was left out, one line per reason."""
-    clients: dict[tuple[str, str], list[int]] = {}
-    for rejection in rejected:
-        clients.setdefault((rejection.reason, rejection.detail), []).extend(rejection.clients)
-    for (reason, detail), left_out in clients.items():
-        shown = _short(sorted(left_out))
-        logger.warning("%s: left out clients %s: %s: %s", when, shown, reason, detail)
-
-
-def _short(clients: Sequence[int]) -> str:
-    shown = ", ".join(map(str, clients[:5]))
-    return f"{shown} and {len(clients) - 5} more" if len(clients) > 5 else shown

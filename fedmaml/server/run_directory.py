@@ -7,7 +7,8 @@ theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>"): while 
                     of the latest round, at its end those that were judged (`judged_round`)
 clients.jsonl       one line per test client (validation client, with evaluation.split =
                     "validation"): its metrics before and after adaptation
-summary.json        written last, so its presence says that the run is complete
+summary.json        written last, so its presence says that the run is complete; names the format
+                    of all files and the version of fedmaml that wrote them
 error.txt           why a run failed, if it did
 """
 
@@ -23,16 +24,16 @@ from typing import Any
 import tomli_w
 from safetensors.torch import load_file, save
 
+from fedmaml import __version__
 from fedmaml.auditing.findings import Audit, audit_from_json
 from fedmaml.config import RunConfig
-from fedmaml.core.errors import RunDirectoryError
+from fedmaml.core.errors import OtherFormatError, RunDirectoryError
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
 
-_SUMMARY_KEYS = {
-    "scenario", "strategy", "rounds", "judged_round", "judged_split", "clients_judged", "metric",
-    "metrics", "theta_sha256", "seconds",
-}  # fmt: skip
+FORMAT = 1
+"""What the files of a run look like; another number whenever a reader of this one would fail."""
+
 _FILES = (
     "config.toml",
     "audit.json",
@@ -151,7 +152,8 @@ class RunDirectory:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary; the run is complete."""
-        self._write("summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+        told = {"format": FORMAT, **summary}
+        self._write("summary.json", (json.dumps(told, indent=2) + "\n").encode())
 
     def fail(self, error: Exception) -> None:
         """Leave word why the run failed."""
@@ -185,6 +187,7 @@ class RunDirectory:
 
         Raises:
             RunDirectoryError: If it is damaged.
+            OtherFormatError: If another version of fedmaml wrote it, in a format that is not read.
         """
         path = self.path / "summary.json"
         if not path.exists():
@@ -193,8 +196,15 @@ class RunDirectory:
             summary = json.loads(path.read_text())
         except (ValueError, OSError) as error:
             raise RunDirectoryError(f"{path} is damaged ({error}); run it again") from error
-        if not isinstance(summary, dict) or not summary.keys() >= _SUMMARY_KEYS:
+        if not isinstance(summary, dict) or not isinstance(summary.get("versions"), dict):
             raise RunDirectoryError(f"{path} is damaged (not a run's summary); run it again")
+        if (found := summary.get("format", "none")) != FORMAT:
+            raise OtherFormatError(
+                f"{path} was written by fedmaml {summary['versions'].get('fedmaml', '(unknown)')} "
+                f"in format {found}, and this is fedmaml {__version__}, which reads format "
+                f"{FORMAT}: use the version that wrote it, or run it again: fedmaml run --config "
+                f"{self.path / 'config.toml'} --out {self.path} --force"
+            )
         return summary
 
     def rounds(self) -> list[dict[str, Any]]:

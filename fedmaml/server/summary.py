@@ -15,7 +15,7 @@ from fedmaml.core.costs import Cost
 from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import MetaParams, flatten, sha256
-from fedmaml.core.statistics import bootstrap_interval, diverged, mean_over_clients
+from fedmaml.core.statistics import bootstrap_interval, diverged, finite, mean_over_clients
 from fedmaml.messages.evaluate import EvaluateReply
 from fedmaml.server.choosing import Chosen
 from fedmaml.server.energy import Energy
@@ -68,7 +68,7 @@ def summarise(
         "clients_train": clients_train,
         "judged_round": chosen.round,
         "judged_by": config.evaluation.choose,
-        "judged_validation": _finite(chosen.validation),
+        "judged_validation": finite(chosen.validation),
         "judged_split": split,
         "clients_judged": len(judged.clients),
         "clients_asked": clients_asked,
@@ -185,11 +185,7 @@ def _distance_to_closed_form(config: RunConfig, meta: MetaParams) -> dict[str, f
 
 def _mean(values: Sequence[float]) -> float | None:
     """Return the mean; None if it is undefined or infinite ("diverged" says so)."""
-    return _finite(mean_over_clients(values))
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return finite(mean_over_clients(values))
 
 
 def _plain(value: float) -> float | str | None:

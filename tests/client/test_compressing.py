@@ -157,7 +157,7 @@ def test_what_float16_cannot_hold_is_left_out() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_server_reads_the_updates_that_the_client_reckons_with(method: str) -> None:
     compression = Compression(method=method, fraction=0.05)  # type: ignore[arg-type]
-    writer = TrainRequestWriter(4, META, "stack", {}, compression, 7)
+    writer = TrainRequestWriter(request(method, 4, fraction=0.05))
     asked = read_train_request(writer.write([0, 1, 2]))
     assert (asked.compression, asked.seed) == (compression, 7)
     zeros = {c: {RESIDUAL + g: z for g, z in compression.first_residual(META).items()}

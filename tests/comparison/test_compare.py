@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmaml.comparison.cells import quantity
 from fedmaml.comparison.comparing import Plan, compare, plan, run_all
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.findings import Setting, Took, Tuned
@@ -24,8 +23,14 @@ from fedmaml.comparison.tables import (
     write_files,
 )
 from fedmaml.comparison.verdicts import Metric, Row, judge, judge_pairs
-from fedmaml.core.errors import BackendError, ConfigurationError, RunDirectoryError
+from fedmaml.core.errors import (
+    BackendError,
+    ConfigurationError,
+    OtherFormatError,
+    RunDirectoryError,
+)
 from fedmaml.core.statistics import holm
+from fedmaml.server.run_directory import FORMAT
 from tests.commands import COMMAND, fedmaml
 
 SMALL = {"task.test_clients": 8, "task.train_clients": 20}
@@ -123,6 +128,17 @@ def test_a_run_cut_short_is_run_again_and_gives_the_same(name: str, tmp_path: Pa
     path.write_text(path.read_text()[:200])
     run_all(planned, tmp_path)
     assert as_csv(compare(planned, tmp_path)) == first
+
+
+def test_a_run_in_another_format_is_not_run_again_unless_forced(tmp_path: Path) -> None:
+    planned = small(seeds=1)
+    run_all(planned, tmp_path)
+    path = tmp_path / "fedavg" / "seed0" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    with pytest.raises(OtherFormatError, match=r"in format 99"):
+        run_all(planned, tmp_path)
+    run_all(planned, tmp_path, force=True)
+    assert json.loads(path.read_text())["format"] == FORMAT
 
 
 def test_other_settings_are_refused_and_nothing_is_touched_unless_forced(tmp_path: Path) -> None:
@@ -287,21 +303,6 @@ def test_matrix_is_left_to_the_file_where_the_terminal_is_too_narrow(capsys, mon
         print_comparison(made, [Path("x/comparison.md")])
         said = capsys.readouterr().out
         assert ("row against column: + better, - worse" in said) == fits
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0 B"),
-        (999.4, "999 B"),
-        (999.6, "1.00 kB"),
-        (2_313_600, "2.31 MB"),
-        (99.96e9, "100 GB"),
-        (9e12, "9.00 TB"),
-    ],
-)
-def test_quantities_have_three_digits_and_a_prefix(value: float, text: str) -> None:
-    assert quantity(value, "B") == text
 
 
 # --- as a user types it

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from fedmaml.comparison.comparing import compare, plan, run_all
-from fedmaml.comparison.conclusions import complete_summary, conclude, group
+from fedmaml.comparison.conclusions import conclude, group
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
+from fedmaml.server.completeness import complete_summary
+from fedmaml.server.run_directory import RunDirectory
 
 SMALL = {"task.test_clients": 6, "task.train_clients": 20, "mu": 0.1}
 
@@ -106,5 +108,5 @@ def test_a_run_cut_short_names_the_file_and_how_to_finish_it(
     (run / name).unlink() if text is None else (run / name).write_text(text)
     command = f"fedmaml run --config {run / 'config.toml'} --out {run} --force"
     with pytest.raises(RunDirectoryError, match=message) as error:
-        complete_summary(run)
+        complete_summary(RunDirectory(run))
     assert re.search(re.escape(command), str(error.value))

@@ -18,6 +18,7 @@ from fedmaml.core.outer_optimizer import OuterOptimizer
 from fedmaml.core.params import flatten, layout_of, map_params, sha256, unflatten
 from fedmaml.core.tasks import TaskGroup
 from fedmaml.messages.train import (
+    TrainRequest,
     TrainRequestWriter,
     read_train_reply,
     read_train_request,
@@ -199,7 +200,7 @@ def test_the_update_depends_on_the_clients_data(name: str, classification) -> No
 def test_survives_the_wire(name: str, form: str, classification) -> None:
     strategy, state, start = built(name, classification)
     clients = tuple(range(5))
-    content = TrainRequestWriter(3, state.meta, form, {}).write(clients)
+    content = TrainRequestWriter(TrainRequest(3, (), state.meta, form)).write(clients)
     request = read_train_request(content)
     assert same(request.meta, state.meta)
     reply, memories, _ = work.train(
@@ -228,7 +229,8 @@ def test_survives_the_wire(name: str, form: str, classification) -> None:
 def test_the_sum_is_the_sum_of_single_updates(name: str, classification) -> None:
     strategy, state, start = built(name, classification)
     clients = tuple(range(5))
-    request = read_train_request(TrainRequestWriter(1, state.meta, "sum", {}).write(clients))
+    writer = TrainRequestWriter(TrainRequest(1, (), state.meta))
+    request = read_train_request(writer.write(clients))
     reply, _, _ = work.train(
         strategy,
         start.learner,

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from fedmaml.core import seeding
-from fedmaml.core.compression import (
+from fedmaml.core.compression import Compression, code_bytes
+from fedmaml.core.compressors import (
     BUCKET,
     QSGD,
-    Compression,
     Compressor,
     Float16,
     TopK,
-    code_bytes,
     pack_nibbles,
     unpack_nibbles,
 )

@@ -15,7 +15,13 @@ from fedmaml.report.reading import Material, Run
 def run(
     rounds: list[dict[str, Any]], clients: list[Any] = (), metric: dict[str, Any] | None = None
 ) -> Run:
-    summary = {"rounds": len(rounds), "metric": metric or {}, "cost": {}}
+    totals = {"payload_bytes_down": 3, "payload_bytes_up": 1, "flops": 10, "updates": 1,
+              "updates_measured": 1}  # fmt: skip
+    summary = {
+        "rounds": len(rounds),
+        "metric": metric or {"after": None},
+        "cost": {"totals": totals},
+    }
     rows = [{"client": number, "mse:after": value} for number, value in enumerate(clients)]
     return Run(Path("x"), {"inner": {"steps": 5}}, summary, rounds, rows)
 
@@ -68,12 +74,13 @@ def test_many_rounds_are_averaged_to_few_points_that_keep_the_mean() -> None:
     assert curve.x[0] == pytest.approx(5.5)
 
 
-def test_runs_of_old_without_cost_have_no_curve_over_bytes() -> None:
-    rounds = [{"metrics": {"loss_after": 1.0}}, {"metrics": {"loss_after": 0.5}}]
-    made = material(maml=(run(rounds),))
+def test_where_not_every_client_told_what_it_computed_there_is_no_curve_over_operations() -> None:
+    silent = record(1.0)
+    silent["cost"]["updates_measured"] = 0
+    made = material(maml=(run([silent, record(0.5)]),))
     assert list(series.training_loss(made, "rounds")) == ["maml"]
-    assert series.training_loss(made, "bytes") == {}
-    assert series.trained_for(made, "flops") == {}
+    assert list(series.training_loss(made, "bytes")) == ["maml"]
+    assert series.training_loss(made, "flops") == {}
 
 
 @pytest.mark.parametrize(

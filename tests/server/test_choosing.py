@@ -15,7 +15,7 @@ from fedmaml.core.params import sha256
 from fedmaml.core.records import RoundRecord
 from fedmaml.preflight import preflight
 from fedmaml.running import audit_before, execute
-from fedmaml.server.choosing import Chosen, better, outcome_of
+from fedmaml.server.choosing import Chosen, better, candidate
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.scenarios import Digits
 
@@ -55,9 +55,9 @@ def test_better_round(metric: Metric, first: Any, second: Any, chosen: int) -> N
 def test_a_round_is_judged_by_the_headline_metric_after_adaptation() -> None:
     evaluation = {"accuracy:before": 0.9, "accuracy:after": 0.4, "auc:after": 0.8}
     record = RoundRecord(3, 1, 1, 1.0, {}, (), 0.0, 0.0, evaluation)
-    assert outcome_of(record, {}, ACCURACY) == Chosen(3, {}, 0.4)
+    assert candidate(record, {}, ACCURACY) == Chosen(3, {}, 0.4)
     undefined = RoundRecord(3, 1, 1, 1.0, {}, (), 0.0, 0.0, {"accuracy:after": math.nan})
-    assert outcome_of(undefined, {}, ACCURACY).validation is None
+    assert candidate(undefined, {}, ACCURACY).validation is None
 
 
 def test_best_round_is_kept_judged_and_named(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ import threading
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import h11
@@ -103,12 +102,7 @@ class CountingProxy:
             raise self._failure
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         """Close all connections."""
         with suppress(RuntimeError):  # the loop is closed: it never listened
             self._loop.call_soon_threadsafe(self._over.set)

@@ -1,0 +1,80 @@
+"""What must hold between settings, each of which is right by itself."""
+
+from collections.abc import Mapping
+
+from fedmaml.config.settings import RunConfig
+from fedmaml.core import seeding
+from fedmaml.core.errors import ConfigurationError
+from fedmaml.simulations.scenario import Split
+
+
+def check_together(config: RunConfig) -> None:
+    """Refuse settings that do not go together.
+
+    Raises:
+        ConfigurationError: Names the setting to change, and what is allowed.
+    """
+    clients = config.make_scenario().clients()
+    _check_evaluation(config, clients)
+    training = len(clients["train"])
+    if config.clients > training:
+        raise ConfigurationError(
+            f"clients = {config.clients}, but scenario {config.scenario!r} has {training} training "
+            f"clients; allowed: 0 (all) to {training}"
+        )
+    if config.nodes > training and config.backend != "in-process":
+        raise ConfigurationError(
+            f"nodes = {config.nodes}, but scenario {config.scenario!r} has {training} training "
+            f"clients, and a node without clients does nothing; allowed: 1 to {training}"
+        )
+    rule, cohort = config.aggregation.rule, config.clients or training
+    least = {
+        "krum": 2 * config.aggregation.malicious + 3,
+        "multi-krum": 2 * config.aggregation.malicious + 3,
+        "bulyan": 4 * config.aggregation.malicious + 3,
+    }.get(rule, 1)
+    if cohort < least:
+        raise ConfigurationError(
+            f"aggregation.malicious = {config.aggregation.malicious}: rule {rule!r} needs at least "
+            f"{least} clients a round to withstand that many, there are {cohort}; lower "
+            "aggregation.malicious or raise clients"
+        )
+
+
+def _check_evaluation(config: RunConfig, clients: Mapping[Split, range]) -> None:
+    evaluation = config.evaluation
+    if evaluation.split == "validation" and not clients["validation"]:
+        raise ConfigurationError(
+            f"evaluation.split = 'validation': scenario {config.scenario!r} has no validation "
+            "clients; allowed: test"
+        )
+    if evaluation.choose == "last":
+        return
+    chosen = "evaluation.choose = 'best'"
+    if not clients["validation"]:
+        raise ConfigurationError(
+            f"{chosen} chooses the round on validation clients, and scenario {config.scenario!r} "
+            "has none; set evaluation.choose=last"
+        )
+    if not evaluation.every:
+        raise ConfigurationError(
+            f"{chosen} needs evaluations to choose from, and evaluation.every = 0 has none; set "
+            f"evaluation.every to 1 or more, e.g. {max(1, config.rounds // 20)}"
+        )
+    if not config.rounds:
+        raise ConfigurationError(
+            f"{chosen} needs rounds to choose from, and rounds = 0; set evaluation.choose=last"
+        )
+    train, test = clients["train"], clients["test"]
+    if range(max(train.start, test.start), min(train.stop, test.stop)) and _keeps_memory(config):
+        raise ConfigurationError(
+            f"{chosen}: strategy {config.strategy!r} leaves a memory at every client, and in "
+            f"scenario {config.scenario!r} test clients train, so that at the end they hold that "
+            "of the last round, which does not go with an earlier round's meta-parameters; set "
+            "evaluation.choose=last"
+        )
+
+
+def _keeps_memory(config: RunConfig) -> bool:
+    start = config.make_strategy().build(config.make_problem(), seeding.generator(0, "init"))
+    return bool(start.memory)

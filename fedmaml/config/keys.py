@@ -1,0 +1,65 @@
+"""The keys that a run understands, and what is said of others."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fedmaml.config.settings import RunConfig, field_types
+from fedmaml.core.errors import ConfigurationError
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+from fedmaml.strategies import CATALOGUE as STRATEGIES
+
+_OF_OTHERS = ("task", "options")  # fields of `RunConfig` for those of scenario and strategy
+OF_THE_RUN = tuple(name for name in field_types(RunConfig) if name not in _OF_OTHERS)
+"""Keys and tables that are a run's own."""
+
+
+def known_keys(scenario: str, strategy: str) -> list[str]:
+    """Return every key that a run of this scenario and strategy understands."""
+    return [
+        *(key for key in _keys(RunConfig, "") if key not in _OF_OTHERS),
+        *_keys(SCENARIOS[scenario], "task."),
+        *_keys(STRATEGIES[strategy], ""),
+    ]
+
+
+def _keys(cls: type, prefix: str) -> list[str]:
+    keys = []
+    for name, kind in field_types(cls).items():
+        nested = dataclasses.is_dataclass(kind)
+        keys += _keys(kind, f"{prefix}{name}.") if nested else [prefix + name]
+    return keys
+
+
+def known_name(name: Any, catalogue: Mapping[str, Any], kind: str) -> str:
+    """Return a name of a catalogue; refuse any other, saying which was probably meant."""
+    if isinstance(name, str) and name in catalogue:
+        return name
+    if name is None:
+        raise ConfigurationError(f"no {kind} given; known: {', '.join(catalogue)}")
+    raise ConfigurationError(
+        f"{kind} = {name!r}: there is no such {kind}{nearest(str(name), catalogue)}; "
+        f"known: {', '.join(catalogue)} (fedmaml list)"
+    )
+
+
+def refuse_unknown(keys: Iterable[str], scenario: str, strategy: str) -> None:
+    """Refuse keys that a run does not understand, saying to which other one they belong."""
+    allowed = known_keys(scenario, strategy)
+    key = next((key for key in keys if key not in allowed), None)
+    if key is None:
+        return
+    elsewhere = [name for name in STRATEGIES if key in _keys(STRATEGIES[name], "")]
+    elsewhere += [name for name in SCENARIOS if key in _keys(SCENARIOS[name], "task.")]
+    hint = f" (it belongs to {', '.join(elsewhere)})" if elsewhere else ""
+    raise ConfigurationError(
+        f"unknown key {key!r} for scenario {scenario!r} and strategy {strategy!r}{hint}"
+        f"{nearest(key, allowed)}; known: {', '.join(allowed)}"
+    )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint at the known word that was probably meant; "" if none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

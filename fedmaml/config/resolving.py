@@ -1,0 +1,72 @@
+"""Layers of settings become the configuration of a run."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedmaml.config.checks import check_together
+from fedmaml.config.flat import Flat, flatten_table, nest
+from fedmaml.config.keys import OF_THE_RUN, known_keys, known_name, refuse_unknown
+from fedmaml.config.settings import RunConfig, with_horizon
+from fedmaml.core.errors import ConfigurationError
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+from fedmaml.strategies import CATALOGUE as STRATEGIES
+
+
+def resolve(*layers: Mapping[str, Any]) -> RunConfig:
+    """Put layers of settings together, later ones winning, and check every one.
+
+    Args:
+        *layers: Nested or dotted settings; one of them names the scenario. The strategy is "maml"
+            unless one says otherwise.
+
+    Raises:
+        ConfigurationError: Names the key, the value, what is allowed and the nearest right key.
+    """
+    given: Flat = {"strategy": "maml"}
+    for layer in layers:
+        given |= flatten_table(layer)
+    scenario = known_name(given.get("scenario"), SCENARIOS, "scenario")
+    strategy = known_name(given["strategy"], STRATEGIES, "strategy")
+    refuse_unknown(given, scenario, strategy)
+    allowed = known_keys(scenario, strategy)
+    recipes = SCENARIOS[scenario].recipes
+    merged: Flat = {
+        key: value
+        for key, value in {**recipes.get("*", {}), **recipes.get(strategy, {})}.items()
+        if key in allowed  # a recipe for all strategies may name keys that one of them lacks
+    } | given
+    table = nest(merged)
+    top = {key: table.pop(key) for key in OF_THE_RUN if key in table}
+    task = table.pop("task", {})
+    run: RunConfig = _checked(RunConfig, top, "")
+    task |= {
+        name: value
+        for name, value in dataclasses.asdict(_checked(SCENARIOS[scenario], task, "task.")).items()
+        if name not in ("seed", "data_dir")  # the run's own, unless they were given
+    }
+    complete = nest(with_horizon(flatten_table(table), run.rounds))
+    options = dataclasses.asdict(_checked(STRATEGIES[strategy], complete, ""))
+    if "outer" in options:  # a horizon that follows the rounds is not written down
+        options["outer"]["horizon"] = table.get("outer", {}).get("horizon", 0)
+    config = dataclasses.replace(run, task=task, options=options)
+    check_together(config)
+    return config
+
+
+def _checked(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    """Validate with pydantic and say what is wrong in our own words."""
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"] if part not in ("task", "options") or prefix]
+        key = prefix + ".".join(part for part in path if not part.isdigit())
+        value = first["input"]
+        raise ConfigurationError(f"{key} = {value!r}: {_lower(first['msg'])}") from error
+
+
+def _lower(message: str) -> str:
+    return (message[:1].lower() + message[1:]).replace("a valid tuple", "a list, e.g. [1, 5]")

@@ -1,0 +1,149 @@
+"""A run as settings: frozen dataclasses that are checked field by field."""
+
+import dataclasses
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt, Le
+from pydantic import TypeAdapter
+
+from fedmaml.config.flat import Flat, flatten_table, nest
+from fedmaml.core.compression import Compression
+from fedmaml.core.learner import Problem
+from fedmaml.core.settings import settings
+from fedmaml.simulations.scenario import Scenario
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+from fedmaml.strategies import CATALOGUE as STRATEGIES
+from fedmaml.strategies import MetaStrategy
+
+Backend = Literal["in-process", "flower-simulation", "flower-deployment"]
+EngineName = Literal["auto", "fused", "factored", "pooled", "compiled", "vmap", "loop"]
+
+
+@settings
+class Evaluation:
+    """When and how adaptation is judged.
+
+    Attributes:
+        every: Judge the validation clients every so many rounds; 0: never.
+        choose: Which round's meta-parameters are judged at the end and kept: the "last" one's, or
+            those of the round that was "best" on the validation clients by the headline metric
+            after adaptation, the earliest of equals. "best" judges them after the last round, too.
+        split: Whose clients are judged at the end: "test", or "validation", which leaves the test
+            clients unseen while settings are tuned.
+        steps: Further numbers of adaptation steps at which the test clients are judged.
+        shots: Smaller supports on which the test clients are judged: so many examples of each
+            class, where the problem has classes; else so many in all.
+        largest: At most so many validation clients, the first ones.
+    """
+
+    every: Annotated[int, Ge(0)] = 0
+    choose: Literal["last", "best"] = "last"
+    split: Literal["test", "validation"] = "test"
+    steps: tuple[Annotated[int, Ge(0), Le(10_000)], ...] = ()
+    shots: tuple[Annotated[int, Gt(0), Le(10_000)], ...] = ()
+    largest: Annotated[int, Gt(0)] = 100
+
+
+@settings
+class Aggregation:
+    """How updates become one.
+
+    Attributes:
+        rule: "mean" (weighted), or one of Flower's robust rules.
+        malicious: Bad clients that "krum", "multi-krum" and "bulyan" must withstand.
+        trim: Fraction that "trimmed-mean" cuts off at either end.
+        selected: Updates that "multi-krum" averages.
+    """
+
+    rule: Literal["mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan"] = "mean"
+    malicious: Annotated[int, Ge(0)] = 1
+    trim: Annotated[float, Ge(0), Le(0.49)] = 0.2
+    selected: Annotated[int, Gt(0)] = 5
+
+
+@settings
+class RunConfig:
+    """Everything needed to repeat a run.
+
+    Attributes:
+        scenario: Name in the catalogue.
+        strategy: Name in the catalogue.
+        rounds: Rounds of training, >= 0.
+        seed: Determines initial parameters, cohorts, data and splits.
+        backend: How messages travel.
+        nodes: Flower nodes that share the clients.
+        clients: Clients per round; 0: all.
+        engine: What computes the updates of many clients; "auto": what pays.
+        client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
+        workers: Processes that share the clients of each node; the result does not depend on it.
+        device: Where clients compute.
+        dtype: Type of parameters and data.
+        timeout: Seconds to wait for the replies of a round.
+        data_dir: Folder that holds one folder per data set.
+        evaluation: When adaptation is judged.
+        aggregation: How updates become one.
+        compression: How clients shorten what they send.
+        task: Settings of the scenario.
+        options: Settings of the strategy.
+    """
+
+    scenario: str
+    strategy: str
+    rounds: Annotated[int, Ge(0), Le(1_000_000_000)] = 100
+    seed: Annotated[int, Ge(0)] = 0
+    backend: Backend = "in-process"
+    nodes: Annotated[int, Gt(0)] = 1
+    clients: Annotated[int, Ge(0)] = 0
+    engine: EngineName = "auto"
+    client_batch: Annotated[int, Ge(0)] = 0
+    workers: Annotated[int, Ge(1), Le(256)] = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "float64"] = "float32"
+    timeout: Annotated[float, Gt(0)] = 3600.0
+    data_dir: str = ""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    aggregation: Aggregation = field(default_factory=Aggregation)
+    compression: Compression = field(default_factory=Compression)
+    task: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def make_scenario(self) -> Scenario:
+        """Return the scenario that the settings describe."""
+        fields = {"seed": self.seed} | self.task
+        if self.data_dir and "data_dir" in field_types(SCENARIOS[self.scenario]):
+            fields = {"data_dir": self.data_dir} | fields
+        return SCENARIOS[self.scenario](**fields)
+
+    def make_strategy(self) -> MetaStrategy:
+        """Return the strategy that the settings describe."""
+        options = nest(with_horizon(flatten_table(self.options), self.rounds))
+        strategy: MetaStrategy = TypeAdapter(STRATEGIES[self.strategy]).validate_python(options)
+        return strategy
+
+    def make_problem(self) -> Problem:
+        """Return the scenario's problem in this run's dtype."""
+        problem = self.make_scenario().problem()
+        return dataclasses.replace(problem, dtype=getattr(torch, self.dtype))
+
+    def to_table(self) -> dict[str, Any]:
+        """Return nested plain values, as in a TOML file; `resolve` of them gives this config."""
+        table = dataclasses.asdict(self)
+        for name in ("steps", "shots"):
+            table["evaluation"][name] = list(getattr(self.evaluation, name))
+        options: dict[str, Any] = table.pop("options")
+        return table | options
+
+
+def field_types(cls: type) -> dict[str, Any]:
+    """Return the fields of a dataclass by name."""
+    return {item.name: item.type for item in dataclasses.fields(cls)}
+
+
+def with_horizon(options: Flat, rounds: int) -> Flat:
+    """Let the outer rate fall over the run's rounds, unless a horizon is given."""
+    falls = options.get("outer.schedule", "constant") != "constant"
+    if falls and not options.get("outer.horizon"):
+        return options | {"outer.horizon": max(rounds, 1)}
+    return options

@@ -1,0 +1,43 @@
+"""Numbers as text: in tables, in sentences and along axes."""
+
+_PREFIXES = {
+    "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3, "µ": 1e-6,
+}  # fmt: skip
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """Return three digits with a decimal prefix, "57.8 MB"; without one as few as it has."""
+    if value is None:
+        return f"unknown {unit}"
+    prefix, size = decimal_prefix(value)
+    digits = f"{value / size:#.3g}".rstrip(".") if prefix else f"{value:.3g}"
+    return f"{digits} {prefix}{unit}"
+
+
+def decimal_prefix(value: float) -> tuple[str, float]:
+    """Return the prefix that a value is written with, and what it stands for: ("k", 1000.0)."""
+    for prefix, size in _PREFIXES.items():
+        if abs(value) >= 0.9995 * size:  # what rounds up to the next prefix has it
+            return prefix, size
+    return "", 1.0
+
+
+def number(value: float | None) -> str:
+    """Return three digits or more, short enough for a row of 80 characters."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    if 0 < size < 0.0005 or size >= 100_000:
+        return f"{value:.1g}"
+    decimals = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
+    return f"{value:.{decimals}f}"
+
+
+def signed(value: float | None) -> str:
+    """Return `number` with its sign."""
+    return number(value) if value is None or value < 0 else f"+{number(value)}"
+
+
+def p_text(value: float | None) -> str:
+    """Return a p-value as one reads it."""
+    return "–" if value is None else "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")

@@ -1,0 +1,101 @@
+"""Replies as they came -> answers to go on with, and who is left out and why."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from flwr.app import Message, RecordDict
+
+from fedmaml import flower_internals
+from fedmaml.core.errors import MessageError
+from fedmaml.core.records import Rejection
+from fedmaml.messages.evaluate import EvaluateReply
+from fedmaml.messages.train import TrainReply
+
+Answer = TypeVar("Answer", TrainReply, EvaluateReply)
+Request = TypeVar("Request")
+
+logger = logging.getLogger("fedmaml")
+
+
+def read_all(
+    read: Callable[[RecordDict, Request], Answer],
+    sent: Sequence[tuple[Message, Request]],
+    replies: Iterable[Message],
+    clients_of: Callable[[Request], tuple[int, ...]],
+) -> tuple[list[Answer], list[Rejection]]:
+    """Read the replies to all requests; return the sound ones, and who is left out and why."""
+    sound: list[Answer] = []
+    rejected: list[Rejection] = []
+    for message, request, reply in _matched(sent, replies):
+        node = str(message.metadata.dst_node_id)
+        try:
+            answer = _readable(read, reply, request)
+        except MessageError as error:
+            rejected.append(Rejection(error.reason, error.detail, node, clients_of(request)))
+            continue
+        rejected += [replace(rejection, node=node) for rejection in answer.rejected]
+        if answer.clients:
+            sound.append(answer)
+    return sound, rejected
+
+
+def _matched(
+    sent: Sequence[tuple[Message, Request]], replies: Iterable[Message]
+) -> list[tuple[Message, Request, Message | None]]:
+    """Pair each request with its reply, or None; a second reply to the same request is ignored.
+
+    Paired by the id of the request: error replies do not carry the id of the node they speak of.
+    """
+    answers: dict[str, Message] = {}
+    for reply in replies:
+        if answers.setdefault(reply.metadata.reply_to_message_id, reply) is not reply:
+            logger.warning("ignored a second reply to the same request")
+    return [
+        (message, request, answers.get(message.metadata.message_id)) for message, request in sent
+    ]
+
+
+def _readable(
+    read: Callable[[RecordDict, Request], Answer], reply: Message | None, request: Request
+) -> Answer:
+    """Read a reply; whatever is wrong with it becomes a `MessageError`."""
+    try:
+        return read(_content(reply), request)
+    except MessageError:
+        raise
+    except Exception as error:  # a damaged or malicious reply may break a reader in any way
+        detail = f"the reply cannot be read ({type(error).__name__})"
+        raise MessageError("KEYS", detail) from error
+
+
+def _content(reply: Message | None) -> RecordDict:
+    """Return a reply's records, or raise what there is instead."""
+    if reply is None:
+        raise MessageError("NO_REPLY", "no answer before the deadline")
+    if reply.has_error():
+        gone = reply.error.code in flower_internals.UNAVAILABLE
+        raise MessageError("NO_REPLY" if gone else "RAISED", _one_line(reply.error.reason))
+    return reply.content
+
+
+def _one_line(reason: str | None) -> str:
+    """Return the last line of what may be a whole traceback, at most 300 characters of it."""
+    lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no reason given"
+
+
+def log_left_out(when: str, rejected: Sequence[Rejection]) -> None:
+    """Log what was left out, one line per reason."""
+    clients: dict[tuple[str, str], list[int]] = {}
+    for rejection in rejected:
+        clients.setdefault((rejection.reason, rejection.detail), []).extend(rejection.clients)
+    for (reason, detail), left_out in clients.items():
+        shown = _short(sorted(left_out))
+        logger.warning("%s: left out clients %s: %s: %s", when, shown, reason, detail)
+
+
+def _short(clients: Sequence[int]) -> str:
+    shown = ", ".join(map(str, clients[:5]))
+    return f"{shown} and {len(clients) - 5} more" if len(clients) > 5 else shown

@@ -1,0 +1,60 @@
+"""How long runs would take on other links and devices."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from fedmaml.clock import ClockRow
+from fedmaml.quantities import quantity
+from fedmaml.tables.console import console
+
+
+def clock_table(rows: Sequence[ClockRow]) -> None:
+    """Print one table per profile: simulated times, and who is first to the target."""
+    for profile in dict.fromkeys(row.profile for row in rows):
+        _clock_of_profile(profile, [row for row in rows if row.profile == profile])
+    console.print(
+        "Simulated: the slowest client of every round, from the run's own bytes and operations; "
+        "without the server's time and framing (docs/costs.md). link + device = round.",
+        style="dim",
+    )
+
+
+def _clock_of_profile(profile: str, rows: Sequence[ClockRow]) -> None:
+    title = f"SIMULATED wall-clock time on {profile}"
+    if rows[0].target is not None:
+        title += f"; target: {rows[0].metric} {rows[0].target:g} on validation clients"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("run", overflow="fold", min_width=10)
+    columns = ["rounds", "link", "device", "round", "all"]
+    columns += [] if rows[0].target is None else ["to target", "there"]
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [row.seconds_link, row.seconds_device, row.seconds_per_round, row.seconds_total]
+        times = ["–" if value is None else quantity(value, "s") for value in cells]
+        told = [] if row.target is None else _reached(row)
+        table.add_row(escape(row.run), str(row.rounds), *times, *told)
+    console.print(table)
+    if rows[0].target is not None:
+        console.print(f"{_first(rows)} (simulated, {profile})", highlight=False)
+        console.print()
+
+
+def _reached(row: ClockRow) -> list[str]:
+    if row.seconds_to_target is not None:
+        return [quantity(row.seconds_to_target, "s"), str(row.reached_round)]
+    return ["never" if row.best is None else f"best {row.best:.3f}", "never"]
+
+
+def _first(rows: Sequence[ClockRow]) -> str:
+    """Say in a sentence which run is first to the target."""
+    goal = f"{rows[0].metric} {rows[0].target:g}"
+    times = {row.run: row.seconds_to_target for row in rows if row.seconds_to_target is not None}
+    if not times:
+        return f"No run reaches {goal} on validation clients"
+    least = min(times.values())
+    first = [run for run, seconds in times.items() if seconds == least]
+    return f"First to {goal}: {escape(', '.join(first))}, after {quantity(least, 's')}"

@@ -1,0 +1,6 @@
+"""Where tables go."""
+
+from rich.console import Console
+
+console = Console()
+"""Standard output."""

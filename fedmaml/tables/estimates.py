@@ -1,0 +1,58 @@
+"""What a run will cost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from fedmaml.quantities import quantity
+from fedmaml.tables.console import console
+from fedmaml.tables.runs import process_memory
+
+
+def estimate_table(estimate: Mapping[str, Any]) -> None:
+    """Print what a run will cost: in all, in a round, for a client."""
+    columns = {
+        f"{estimate['rounds']} rounds": estimate["training"],
+        "a round": estimate["per_round"],
+        "a client's": estimate["per_client"],
+        "judging": estimate["evaluation"],
+    }
+    title = f"estimate · {estimate['scenario']} · {estimate['strategy']} · {estimate['backend']}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for label, key, unit in (
+        ("clients asked", "clients", ""),
+        ("tensors down", "payload_bytes_down", "B"),
+        ("tensors up", "payload_bytes_up", "B"),
+        ("messages down", "message_bytes_down", "B"),
+        ("messages up", "message_bytes_up", "B"),
+        ("operations", "flops", "FLOP"),
+    ):
+        cells = [quantity(amount[key], unit) if unit else f"{amount[key]:,}"
+                 for amount in columns.values()]  # fmt: skip
+        table.add_row(label, *cells)
+    seconds = estimate["seconds"]
+    if seconds:
+        each = seconds["round_clients"] + seconds["round_server"]
+        total, evaluations = (quantity(seconds[name], "s") for name in ("total", "evaluations"))
+        table.add_row("seconds", total, quantity(each, "s"), "", evaluations)
+    console.print(table)
+    console.print(f"engine {escape(estimate['engine'])}")
+    console.print(f"memory of a client's update {quantity(estimate['peak_bytes'], 'B')}")
+    if seconds and seconds["peak_process_bytes"]:
+        console.print(process_memory(seconds["peak_process_bytes"]))
+    note = (
+        "run: training; its seconds are those of the whole run, with start "
+        f"({quantity(seconds['start'], 's')}), first round "
+        f"({quantity(seconds['first_round'], 's')}) and evaluations."
+        if seconds
+        else "run: training. Nothing was timed."
+    )
+    if seconds and estimate["seconds_leave_out"]:
+        note += f" Seconds: {estimate['seconds_leave_out']}."
+    console.print(note, style="dim")

@@ -1,0 +1,168 @@
+"""What runs achieved and what they took."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from fedmaml.quantities import quantity
+from fedmaml.tables.console import console
+
+
+def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Print one row per run: the metric on unseen clients before and after adaptation."""
+    table = Table(title=_title(summaries), title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("run", "metric", "before", "after", "95 % interval"):
+        right = column in ("before", "after")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    names = _names(summaries)
+    for name, summary in zip(names, summaries, strict=True):
+        for position, metric in enumerate([summary["metric"], *summary["metrics"]]):
+            _add_metric(table, "" if position else name, metric)
+    console.print(table)
+    console.print(
+        "before/after: mean over the judged clients, before and after adapting on their support "
+        "examples; interval: of the mean after adaptation, bootstrap over clients.",
+        style="dim",
+    )
+    for name, summary in zip(names, summaries, strict=True):
+        _lines_below(name, summary)
+
+
+def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
+    """Print who was judged, what computed, what it took, and what went wrong."""
+    console.print(f"{name}: {_judged(summary)}; {summary['seconds']:.1f} s")
+    _engine_lines(name, summary)
+    _cost_lines(name, summary)
+    _socket_line(name, summary)
+    if "distance_to_closed_form" in summary:
+        distance = summary["distance_to_closed_form"]
+        console.print(f"{name}: relative distance to closed form {distance:.1e}")
+    for metric in (summary["metric"], *summary["metrics"]):
+        for stage, count in metric.get("diverged", {}).items():
+            console.print(
+                f"{name}: {metric['name']} {stage} diverged at {count} of "
+                f"{summary['clients_judged']} clients; lower the adaptation's learning rate",
+                style="yellow",
+            )
+    if summary["rejected_replies"]:
+        console.print(
+            f"{name}: {summary['rejected_replies']} updates were left out; "
+            "the reasons are in rounds.jsonl",
+            style="yellow",
+        )
+
+
+def _judged(summary: Mapping[str, Any]) -> str:
+    """Say who was judged, and after which round if it was chosen."""
+    clients, asked = summary["clients_judged"], summary["clients_asked"]
+    text = f"{clients} of {asked} {summary['judged_split']} clients judged"
+    if summary["judged_by"] == "last":
+        return text
+    return (
+        f"{text} after round {summary['judged_round']} of {summary['rounds']}, the best on the "
+        "validation clients"
+    )
+
+
+def _engine_lines(name: str, summary: Mapping[str, Any]) -> None:
+    engines = summary["engines"]
+    for planned in engines["planned"]:
+        console.print(f"{name}: engine {escape(planned)}")
+    names = {planned.partition(":")[0] for planned in engines["planned"]}
+    for engine, updates in engines["updates"].items():
+        if engine not in names:
+            console.print(f"{name}: {updates} updates by engine {escape(engine)}", style="yellow")
+    if peak := summary["peak_process_bytes"]:
+        console.print(f"{name}: {process_memory(peak)}")
+
+
+def process_memory(peak_bytes: int) -> str:
+    """Return how much memory the process of a run needed."""
+    return f"largest memory of the process {peak_bytes / 2**20:,.0f} MiB"
+
+
+def _names(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what tells the runs apart: the strategy, and scenario or seed where they differ."""
+    names = []
+    for summary in summaries:
+        parts = [str(summary["strategy"])]
+        if len({other["scenario"] for other in summaries}) > 1:
+            parts.insert(0, str(summary["scenario"]))
+        if len({other["seed"] for other in summaries}) > 1:
+            parts.append(f"seed {summary['seed']}")
+        names.append(" ".join(parts))
+    return names
+
+
+def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
+    """Print what a client receives, sends and computes, in two lines; nothing without rounds."""
+    cost = summary["cost"]
+    if not cost["totals"]["clients"]:
+        return
+    each, message, seconds = (
+        cost[name] for name in ("per_client_and_round", "per_message", "seconds_per_round")
+    )
+    console.print(
+        f"{name}: a client receives {quantity(each['payload_bytes_down'], 'B')} and sends "
+        f"{quantity(each['payload_bytes_up'], 'B')} a round; a node's "
+        f"messages have {quantity(message['bytes_down'], 'B')} down and "
+        f"{quantity(message['bytes_up'], 'B')} up"
+    )
+    console.print(
+        f"{name}: its update takes {quantity(each['flops'], 'FLOP')} and "
+        f"{quantity(each['peak_bytes'], 'B')} of memory; a round takes "
+        f"{quantity(seconds['clients'], 's')} of clients, {quantity(seconds['server'], 's')} of "
+        f"server; energy {_energy(cost['energy'])}"
+    )
+
+
+def _socket_line(name: str, summary: Mapping[str, Any]) -> None:
+    """Print what crossed the sockets of a deployment, if they were watched."""
+    socket = summary["cost"].get("socket")
+    if socket:
+        told = [
+            f"{quantity(socket[way]['total'], 'B')} {way}, of which "
+            f"{quantity(socket[way]['objects'], 'B')} are messages"
+            for way in ("down", "up")
+        ]
+        console.print(f"{name}: sockets carried {'; '.join(told)}")
+
+
+def _energy(energy: Mapping[str, Any]) -> str:
+    """Return the joules of a run, or that they were not measured."""
+    if energy["joules"] is None:
+        return "not measured"
+    return f"{quantity(energy['joules'], 'J')} ({', '.join(energy['sensors'])})"
+
+
+def _add_metric(table: Table, run: str, metric: Mapping[str, Any]) -> None:
+    name = metric["name"] + (f" [{metric['unit']}]" if metric["unit"] != "1" else "")
+    before, after = _number(metric["before"]), _number(metric["after"])
+    table.add_row(run, name, before, after, _interval(metric["ci95"]))
+    for steps, values in metric.get("at_steps", {}).items():
+        label = f"  after {steps} step{'s' if steps != '1' else ''}"
+        table.add_row("", label, "", _number(values["mean"]), _interval(values["ci95"]))
+    for shots, values in metric.get("at_shots", {}).items():
+        label = f"  after {shots} shot{'s' if shots != '1' else ''}"
+        table.add_row("", label, "", _number(values["mean"]), _interval(values["ci95"]))
+
+
+def _title(summaries: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    for key in ("scenario", "backend", "rounds", "seed"):
+        values = list(dict.fromkeys(str(summary[key]) for summary in summaries))
+        parts.append(f"{key} {', '.join(values)}")
+    return " · ".join(parts)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if 0.01 <= abs(value) < 1e4 else f"{value:.3g}"
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "–" if bounds is None else f"{_number(bounds[0])} .. {_number(bounds[1])}"
