@@ -12,34 +12,6 @@ namespace {
 
 constexpr int PARTS = 4, TILE = PARTS * DOUBLES;
 
-// Let x be what it is: a product and a sum must never become one fused operation, which rounds otherwise.
-inline void settle(Doubles& x) {
-#if defined(__x86_64__)
-  asm("" : "+v"(x));
-#else
-  asm("" : "+m"(x));
-#endif
-}
-
-template <typename T> inline Doubles load(const T* from) {
-  typedef T Numbers __attribute__((vector_size(DOUBLES * sizeof(T))));
-  Numbers numbers;
-  std::memcpy(&numbers, from, sizeof numbers);
-  return __builtin_convertvector(numbers, Doubles);
-}
-
-// Nothing is written where all is zero, as the largest limbs of small numbers are: memory that the
-// system holds as zeros then stays untouched, and costs nothing.
-void add(const Doubles* sums, int64_t count, double* limbs) {
-  Doubles squares = {};
-  for (int part = 0; part < PARTS; part++) squares += sums[part] * sums[part];
-  double total = 0, values[TILE];
-  for (int i = 0; i < DOUBLES; i++) total += squares[i];
-  if (total == 0) return;
-  std::memcpy(values, sums, sizeof values);
-  for (int64_t i = 0; i < count; i++) limbs[i] += values[i];
-}
-
 // The first limb of numbers below half its grid is 0 and may be left out.
 template <typename T, int first_limb>
 void exact_sum(const T* vectors, const double* weight, int64_t clients, int64_t entries, int64_t stride,
@@ -60,7 +32,7 @@ void exact_sum(const T* vectors, const double* weight, int64_t clients, int64_t 
       }
     }
     for (int level = first_limb; level < LIMBS; level++)
-      add(sums[level], count, limbs + level * stride + first);
+      add_unless_zero((const double*)sums[level], count, limbs + level * stride + first);
   }
 }
 

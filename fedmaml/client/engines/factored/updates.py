@@ -7,12 +7,32 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from fedmaml import native
 from fedmaml.client.engines.base import Total
 from fedmaml.core.aggregation import LIMIT, ExactSum, add_to_limbs, empty_sum
 from fedmaml.core.params import Params
 
 # Of all clients together; 30 ms a million parameters of 32 clients, with 2**18: 40.
 _TILE_ENTRIES = 2**20
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some of the clients that are computed together.
+
+    Attributes:
+        among: Which ones, ``(clients,)`` of bool.
+        weight: Theirs, float64.
+        largest: What no number of their weighted updates exceeds in magnitude.
+    """
+
+    among: Tensor
+    weight: Tensor
+    largest: float
+
+    def of(self, values: Tensor) -> Tensor:
+        """Return their rows; no copy if they are all."""
+        return values if len(self.weight) == len(self.among) else values[self.among]
 
 
 @dataclass(frozen=True)
@@ -35,17 +55,13 @@ class Formed:
         """Yield consecutive entries of all clients, ``(clients, entries)``."""
         yield self.values.flatten(1)
 
-    def weighed(self, clients: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield consecutive entries of the terms of the weighted sum of some clients.
+    def add_to(self, limbs: Tensor, some: Chosen) -> None:
+        """Add the updates of some clients to the limbs of their sum, ``(3, entries)``."""
+        add_to_limbs(limbs, some.of(self.values.flatten(1)), some.weight, some.largest)
 
-        Args:
-            clients: Which ones, ``(clients,)`` of bool.
-            weight: Theirs, float64.
-
-        Yields:
-            Terms ``(terms, entries)`` and their weights.
-        """
-        yield _those(clients, self.values.flatten(1)), weight
+    def add_pooled_to(self, limbs: Tensor, some: Chosen) -> None:
+        """Do the same: they are formed anyway."""
+        self.add_to(limbs, some)
 
 
 @dataclass(frozen=True)
@@ -81,46 +97,62 @@ class Product:
         clients, _, inputs = self.right.shape
         rows = max(1, _TILE_ENTRIES // (clients * inputs))
         for first in range(0, self.left.shape[2], rows):
-            tile = torch.bmm(self.left[:, :, first : first + rows].mT, self.right)
-            if self.scale != 1:
-                tile *= self.scale
-            if self.base is not None:
-                tile += self.base[first : first + rows]
-            yield tile.flatten(1)
+            left = self.left[:, :, first : first + rows]
+            base = None if self.base is None else self.base[first : first + rows]
+            if native.missing():
+                tile = torch.bmm(left.mT, self.right).mul_(self.scale)
+                yield (tile if base is None else tile.add_(base)).flatten(1)
+            else:
+                tile = self.right.new_empty(clients, left.shape[2] * inputs)
+                native.run("form_low_rank", *self._arguments(left, self.right, base), tile)
+                yield tile
 
-    def weighed(self, clients: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield consecutive entries of the weighted sum of some clients: one term, of weight 1.
+    def add_to(self, limbs: Tensor, some: Chosen) -> None:
+        """Add the updates of some clients to the limbs of their sum, ``(3, entries)``.
+
+        The kernel computes the same numbers as that of `tiles`, and stores none of them.
+        """
+        if native.missing():
+            first = 0
+            for tile in self.tiles():
+                last = first + tile.shape[1]
+                add_to_limbs(limbs[:, first:last], some.of(tile), some.weight, some.largest)
+                first = last
+            return
+        factors = self._arguments(some.of(self.left), some.of(self.right), self.base)
+        native.run("add_low_rank", *factors, some.weight, limbs.stride(0), some.largest, limbs)
+
+    def add_pooled_to(self, limbs: Tensor, some: Chosen) -> None:
+        """Add the weighted sum of some clients' updates as one number for each entry.
 
         The examples of all clients are the inner axis of one product: adding clients up so costs
         no more than forming the updates of each, and only their sum has to be cut into limbs.
-
-        Args:
-            clients: Which ones, ``(clients,)`` of bool.
-            weight: Theirs, float64.
-
-        Yields:
-            Terms ``(1, entries)`` and their weights.
         """
-        share = (self.scale * weight).to(self.left.dtype)
-        left = (_those(clients, self.left) * share[:, None, None]).flatten(0, 1)
-        right = _those(clients, self.right).flatten(0, 1)
-        one, everyone, first = weight.new_ones(1), float(weight.sum()), 0
-        rows = max(1, _TILE_ENTRIES // right.shape[1])
-        buffer = right.new_empty(min(rows, left.shape[1]), right.shape[1])
-        for some in torch.split(left, rows, 1):
-            tile = torch.mm(some.mT, right, out=buffer[: some.shape[1]])
+        share = (self.scale * some.weight).to(self.left.dtype)
+        left = (some.of(self.left) * share[:, None, None]).flatten(0, 1)
+        right = some.of(self.right).flatten(0, 1)
+        one, everyone = some.weight.new_ones(1), float(some.weight.sum())
+        rows, inputs = max(1, _TILE_ENTRIES // right.shape[1]), right.shape[1]
+        buffer = right.new_empty(min(rows, left.shape[1]), inputs)
+        for first in range(0, left.shape[1], rows):
+            part = left[:, first : first + rows]
+            tile = torch.mm(part.mT, right, out=buffer[: part.shape[1]])
             if self.base is not None:
-                tile.add_(self.base[first : first + len(tile)], alpha=everyone)
-            first += len(tile)
-            yield tile.view(1, -1), one
+                tile.add_(self.base[first : first + rows], alpha=everyone)
+            entries = slice(first * inputs, (first + len(tile)) * inputs)
+            add_to_limbs(limbs[:, entries], tile.view(1, -1), one, some.largest * len(some.weight))
+
+    def _arguments(
+        self, left: Tensor, right: Tensor, base: Tensor | None
+    ) -> tuple[Tensor | int | float, ...]:
+        """Return the factors of clients and rows in the kernels' terms."""
+        left, right = left.contiguous(), right.contiguous()
+        given = left if base is None else base.contiguous()
+        sizes = (*left.shape, right.shape[2])
+        return left, right, given, int(base is not None), float(self.scale), *sizes
 
 
 Piece = Formed | Product
-
-
-def _those(clients: Tensor, values: Tensor) -> Tensor:
-    """Return the rows of some clients; no copy if they are all."""
-    return values if bool(clients.all()) else values[clients]
 
 
 def squared_norm_of_rest(piece: Piece, theta: Tensor) -> Tensor:
@@ -155,10 +187,11 @@ class Sum:
     """
 
     def __init__(self, theta: Params, *, pooled: bool) -> None:
-        sizes = [value.numel() for value in theta.values()]
-        self._start = dict(zip(theta, accumulate(sizes, initial=0), strict=False))
+        ends = list(accumulate(value.numel() for value in theta.values()))
+        places = map(slice, [0, *ends], ends)
+        self._places = dict(zip(theta, places, strict=False))
         self._pooled = pooled
-        self._limbs = empty_sum(sum(sizes)).limbs
+        self._limbs = empty_sum(ends[-1]).limbs
         self._parts: list[Sent] = []
         self._clients: list[int] = []
         self._unsound: list[int] = []
@@ -171,27 +204,17 @@ class Sum:
         sound = bounds * terms < LIMIT  # False for NaN
         weight = sent.weight[sound]
         if len(weight):
-            largest = float(bounds[sound].amax()) * terms
+            some = Chosen(sound, weight, float(bounds[sound].amax()))
             for piece in sent.pieces:
-                first = self._start[piece.name]
-                for numbers, weights in self._terms(piece, sound, weight):
-                    last = first + numbers.shape[1]
-                    add_to_limbs(self._limbs[:, first:last], numbers, weights, largest)
-                    first = last
+                limbs = self._limbs[:, self._places[piece.name]]
+                if self._pooled:
+                    piece.add_pooled_to(limbs, some)
+                else:
+                    piece.add_to(limbs, some)
         metrics = {name: values[sound] for name, values in sent.metrics.items()}
         self._parts.append(Sent([], weight, metrics))
         for client, usable in zip(clients, sound.tolist(), strict=True):
             (self._clients if usable else self._unsound).append(client)
-
-    def _terms(
-        self, piece: Piece, sound: Tensor, weight: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield consecutive entries of the terms of the sum, and their weights."""
-        if self._pooled:
-            yield from piece.weighed(sound, weight)
-        else:
-            for tile in piece.tiles():
-                yield _those(sound, tile), weight
 
     def result(self) -> Total:
         """Return the sum of all that were taken in."""
