@@ -18,7 +18,7 @@ from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies import MetaStrategy
 
 Backend = Literal["in-process", "flower-simulation", "flower-deployment"]
-EngineName = Literal["auto", "fused", "factored", "pooled", "compiled", "vmap", "loop"]
+EngineName = Literal["auto", "fused", "factored", "compiled", "vmap", "loop"]
 
 
 @settings

@@ -115,7 +115,7 @@ def test_engine_equals_the_loop(engine: str, strategy: str, loss: str, dtype: to
             assert got[client][1] == pytest.approx(numbers, rel=10 * tolerance, abs=10 * tolerance)
 
 
-@pytest.mark.parametrize("engine", [name for name in EAGER if name != "pooled"])
+@pytest.mark.parametrize("engine", EAGER)
 def test_a_sum_is_the_exact_sum_of_the_stack(engine: str) -> None:
     job, memory = job_of(small(FOMAML, 3), problem_of("cross-entropy", torch.float32), "sum")
     if reason := ENGINES[engine].refusal(job):
@@ -203,7 +203,7 @@ def test_plan_names_the_reasons_of_those_passed_over() -> None:
     assert "not fused" in chosen.why
     chosen = plan("fused", job_of(FedRep(), problem_of("squared"))[0])
     assert chosen.engine.name != "fused"
-    assert "not fused or factored or pooled: only maml" in chosen.why
+    assert "not fused or factored: only maml" in chosen.why
 
 
 def test_plan_for_an_engine_asked_for() -> None:

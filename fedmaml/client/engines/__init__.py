@@ -13,14 +13,14 @@ from fedmaml.client.engines.base import (
     Total,
 )
 from fedmaml.client.engines.compiled import Compiled
-from fedmaml.client.engines.factored import Factored, Pooled
+from fedmaml.client.engines.factored import Factored
 from fedmaml.client.engines.fused import Fused
 from fedmaml.client.engines.generic import Loop, Vmap
 
 COMPILED = Compiled()
 ENGINES: dict[str, Engine] = {
     engine.name: engine
-    for engine in (Fused(), Factored(), Pooled(), COMPILED, Vmap(), Loop())  # the order of "auto"
+    for engine in (Fused(), Factored(), COMPILED, Vmap(), Loop())  # the order of "auto"
 }
 LOOP = ENGINES["loop"]
 

@@ -1,5 +1,5 @@
-"""The engines `factored` and `pooled`, for large networks."""
+"""The engine `factored`, for large networks."""
 
-from fedmaml.client.engines.factored.engine import Factored, Pooled
+from fedmaml.client.engines.factored.engine import Factored
 
-__all__ = ["Factored", "Pooled"]
+__all__ = ["Factored"]

@@ -71,55 +71,22 @@ class Factored(Engine):
         self, job: Job, groups: Sequence[TaskGroup], memories: Memories
     ) -> Iterator[Rows | Total]:
         """Yield one sum of all clients, or the updates of as many as are computed at a time."""
-        yield from _computed(job, groups, pooled=False)
-
-
-class Pooled(Engine):
-    """As `Factored`, but clients are added up inside the products that form their updates.
-
-    No client's update of a large layer is formed then, which takes a third off networks of ten
-    million parameters. The sum is rounded as a product is, so its last bits depend on which clients
-    are computed together: on the grouping over nodes, and on who was left out.
-    """
-
-    name: ClassVar[str] = "pooled"
-    about: ClassVar[str] = "as factored, clients added up inside products: faster, not to the bit"
-
-    def refusal(self, job: Job) -> str:
-        return Factored().refusal(job)
-
-    def objection(self, job: Job) -> str:
-        """Say why "auto" leaves it out."""
-        return "the last bits of its sums depend on who is computed together; only by name"
-
-    def client_batch(self, job: Job) -> int:
-        """Return how many clients' tasks are made at a time; fewer are computed at a time."""
-        return Factored().client_batch(job)
-
-    def compute(
-        self, job: Job, groups: Sequence[TaskGroup], memories: Memories
-    ) -> Iterator[Rows | Total]:
-        """Yield one sum of all clients, or the updates of as many as are computed at a time."""
-        yield from _computed(job, groups, pooled=True)
-
-
-def _computed(job: Job, groups: Sequence[TaskGroup], *, pooled: bool) -> Iterator[Rows | Total]:
-    recipe, chain = recipe_of(job.strategy), chain_of(job.learner)
-    if recipe is None or isinstance(chain, str):
-        raise ValueError(Factored().refusal(job))
-    total = Sum(job.meta["theta"], pooled=pooled) if job.form == "sum" else None
-    for group in groups:
-        size = _clients_at_a_time(job, recipe, chain, group.tasks)
-        for first in range(0, len(group.clients), size):
-            some = slice(first, first + size)
-            tasks = Task(*(Batch(batch.x[some], batch.y[some]) for batch in group.tasks))
-            sent = _send(job, recipe, chain, tasks)
-            if total is None:
-                yield _rows(job, group.clients[some], sent)
-            else:
-                total.add(group.clients[some], sent)
-    if total is not None:
-        yield total.result()
+        recipe, chain = recipe_of(job.strategy), chain_of(job.learner)
+        if recipe is None or isinstance(chain, str):
+            raise ValueError(self.refusal(job))
+        total = Sum(job.meta["theta"]) if job.form == "sum" else None
+        for group in groups:
+            size = _clients_at_a_time(job, recipe, chain, group.tasks)
+            for first in range(0, len(group.clients), size):
+                some = slice(first, first + size)
+                tasks = Task(*(Batch(batch.x[some], batch.y[some]) for batch in group.tasks))
+                sent = _send(job, recipe, chain, tasks)
+                if total is None:
+                    yield _rows(job, group.clients[some], sent)
+                else:
+                    total.add(group.clients[some], sent)
+        if total is not None:
+            yield total.result()
 
 
 # --- the computation -----------------------------------------------------------------------------

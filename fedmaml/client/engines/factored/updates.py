@@ -59,10 +59,6 @@ class Formed:
         """Add the updates of some clients to the limbs of their sum, ``(3, entries)``."""
         add_to_limbs(limbs, some.of(self.values.flatten(1)), some.weight, some.largest)
 
-    def add_pooled_to(self, limbs: Tensor, some: Chosen) -> None:
-        """Do the same: they are formed anyway."""
-        self.add_to(limbs, some)
-
 
 @dataclass(frozen=True)
 class Product:
@@ -122,26 +118,6 @@ class Product:
         factors = self._arguments(some.of(self.left), some.of(self.right), self.base)
         native.run("add_low_rank", *factors, some.weight, limbs.stride(0), some.largest, limbs)
 
-    def add_pooled_to(self, limbs: Tensor, some: Chosen) -> None:
-        """Add the weighted sum of some clients' updates as one number for each entry.
-
-        The examples of all clients are the inner axis of one product: adding clients up so costs
-        no more than forming the updates of each, and only their sum has to be cut into limbs.
-        """
-        share = (self.scale * some.weight).to(self.left.dtype)
-        left = (some.of(self.left) * share[:, None, None]).flatten(0, 1)
-        right = some.of(self.right).flatten(0, 1)
-        one, everyone = some.weight.new_ones(1), float(some.weight.sum())
-        rows, inputs = max(1, _TILE_ENTRIES // right.shape[1]), right.shape[1]
-        buffer = right.new_empty(min(rows, left.shape[1]), inputs)
-        for first in range(0, left.shape[1], rows):
-            part = left[:, first : first + rows]
-            tile = torch.mm(part.mT, right, out=buffer[: part.shape[1]])
-            if self.base is not None:
-                tile.add_(self.base[first : first + rows], alpha=everyone)
-            entries = slice(first * inputs, (first + len(tile)) * inputs)
-            add_to_limbs(limbs[:, entries], tile.view(1, -1), one, some.largest * len(some.weight))
-
     def _arguments(
         self, left: Tensor, right: Tensor, base: Tensor | None
     ) -> tuple[Tensor | int | float, ...]:
@@ -186,11 +162,10 @@ class Sum:
     judged by a bound: the caller computes such clients once more, in another way, and finds out.
     """
 
-    def __init__(self, theta: Params, *, pooled: bool) -> None:
+    def __init__(self, theta: Params) -> None:
         ends = list(accumulate(value.numel() for value in theta.values()))
         places = map(slice, [0, *ends], ends)
         self._places = dict(zip(theta, places, strict=False))
-        self._pooled = pooled
         self._limbs = empty_sum(ends[-1]).limbs
         self._parts: list[Sent] = []
         self._clients: list[int] = []
@@ -200,17 +175,12 @@ class Sum:
         """Take in some clients."""
         bounds = torch.stack([piece.bound() for piece in sent.pieces]).amax(0)
         bounds = 2 * bounds.to(torch.float64) * sent.weight  # twice, for what rounding adds
-        terms = len(clients) if self._pooled else 1  # of one number that must be in range
-        sound = bounds * terms < LIMIT  # False for NaN
+        sound = bounds < LIMIT  # False for NaN
         weight = sent.weight[sound]
         if len(weight):
             some = Chosen(sound, weight, float(bounds[sound].amax()))
             for piece in sent.pieces:
-                limbs = self._limbs[:, self._places[piece.name]]
-                if self._pooled:
-                    piece.add_pooled_to(limbs, some)
-                else:
-                    piece.add_to(limbs, some)
+                piece.add_to(self._limbs[:, self._places[piece.name]], some)
         metrics = {name: values[sound] for name, values in sent.metrics.items()}
         self._parts.append(Sent([], weight, metrics))
         for client, usable in zip(clients, sound.tolist(), strict=True):
