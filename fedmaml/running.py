@@ -5,15 +5,17 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from fedmaml.auditing import IN_A_RUN, KINDS, Audit, NotChecked, audit_data
 from fedmaml.config import RunConfig, to_run_config
-from fedmaml.core.errors import BackendError
+from fedmaml.core.errors import BackendError, RunDirectoryError
 from fedmaml.preflight import preflight
 from fedmaml.progress import RunProgress
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.server.run_directory import TOKEN, RunDirectory
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.scenario import SPLITS
 
@@ -48,19 +50,25 @@ def execute(
     if data := os.environ.get("FEDMAML_DATA"):  # nodes may start in another working directory
         os.environ["FEDMAML_DATA"] = str(Path(data).absolute())
     preflight(config, _tell if progress else logger.debug)
-    folder = out or default_directory(config)
+    folder = out or new_directory(config)
     directory = RunDirectory(folder.absolute())
-    directory.create(config, force)
-    audit = audit_before(config)
-    directory.save_audit(audit)
-    if progress:
-        _tell(f"writing to {folder}")
-        if line := audit.line():
-            _tell(f"{line}: fedmaml audit --config {folder / 'config.toml'}")
+    with directory.entered() as token:
+        directory.create(config, force)
+        audit = audit_before(config)
+        directory.save_audit(audit)
+        if progress:
+            _tell(f"writing to {folder}")
+            if line := audit.line():
+                _tell(f"{line}: fedmaml audit --config {folder / 'config.toml'}")
+        return _run(config, directory, token, progress)
+
+
+def _run(config: RunConfig, directory: RunDirectory, token: str, progress: bool) -> dict[str, Any]:
+    """Run in a directory that was entered and created; return the summary."""
     backend = importlib.import_module(_MODULES[config.backend])
-    run_config = to_run_config(config, directory.path)
+    run_config = to_run_config(config, directory.path) | {TOKEN: token}
     try:
-        with directory.locked(), RunProgress(directory, config, enabled=progress):
+        with RunProgress(directory, config, enabled=progress):
             socket = backend.run(APPS, run_config, config.nodes)
     except BackendError as error:
         if reason := directory.failure():  # what the ServerApp itself says is the better message
@@ -114,12 +122,23 @@ def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
         raise BackendError(f"{what}{first} (all reasons: {directory.path}/rounds.jsonl)")
 
 
-def default_directory(config: RunConfig) -> Path:
-    """Return the first unused of runs/<scenario>-<strategy>-seed<seed>, ...-2, ...-3."""
+def new_directory(config: RunConfig) -> Path:
+    """Make the first that is not there of runs/<scenario>-<strategy>-seed<seed>, ...-2, ...-3.
+
+    Raises:
+        RunDirectoryError: If it cannot be made.
+    """
     base = Path("runs") / f"{config.scenario}-{config.strategy}-seed{config.seed}"
-    number = 1
-    path = base
-    while path.exists():
-        number += 1
-        path = base.with_name(f"{base.name}-{number}")
-    return path
+    try:
+        base.parent.mkdir(exist_ok=True)
+        for number in count(1):
+            path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+            with suppress(FileExistsError):  # two commands at the same time get two folders
+                path.mkdir()
+                return path
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot make a folder in {base.parent.absolute()}: {error.strerror}; choose another "
+            "place with --out"
+        ) from error
+    raise AssertionError("count has no end")

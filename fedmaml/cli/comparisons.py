@@ -63,28 +63,31 @@ def compare(
     layers = [load_toml(config)] if config else []
     layers += [parse_assignment(text) for text in settings or []]
 
-    from fedmaml.comparison import comparing
+    from fedmaml.comparison import comparing, tuning
     from fedmaml.comparison.tables import as_table, print_comparison, write_files
+    from fedmaml.server.run_directory import RunDirectory
 
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     planned = comparing.plan(scenario, names, seeds, layers, rounds, equal)
-    folder = out or Path("runs") / f"compare-{scenario}"
-    if not force:
-        comparing.refuse_other_contents(folder, tuned=tune is not None)
-    found = None
+    first = {name: configs[0] for name, configs in planned.runs.items()}
     if tune is not None:
-        from fedmaml.comparison.tuning import tune as search
-
-        first = {name: configs[0] for name, configs in planned.runs.items()}
-        found = search(first, planned.terms, tune, folder, force=force, progress=not as_json)
-        planned = comparing.tuned(planned, found)
-    comparing.run_all(planned, folder, force=force, progress=not as_json)
-    comparison = comparing.compare(planned, folder, found)
-    words = comparing.command(scenario, names, seeds, layers, rounds, equal, tune)
-    comparison = replace(comparison, command=words)
-    paths = write_files(comparison, folder)
-    runs = comparing.directories(planned, folder)
-    page = _report_of(runs, comparison, folder / "report.html", as_json)
+        tuning.check(first, tune)
+    folder = out or Path("runs") / f"compare-{scenario}"
+    with RunDirectory(folder).entered():
+        if not force:
+            comparing.refuse_other_contents(folder, tuned=tune is not None)
+        found = None
+        if tune is not None:
+            progress = not as_json
+            found = tuning.tune(first, planned.terms, tune, folder, force=force, progress=progress)
+            planned = comparing.tuned(planned, found)
+        comparing.run_all(planned, folder, force=force, progress=not as_json)
+        comparison = comparing.compare(planned, folder, found)
+        words = comparing.command(scenario, names, seeds, layers, rounds, equal, tune)
+        comparison = replace(comparison, command=words)
+        paths = write_files(comparison, folder)
+        runs = comparing.directories(planned, folder)
+        page = _report_of(runs, comparison, folder / "report.html", as_json)
     if as_json:
         print(json.dumps(as_table(comparison)))
     else:

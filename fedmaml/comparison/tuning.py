@@ -101,18 +101,8 @@ def tune(
         ConfigurationError: If there are no validation clients, no trials, or no optuna.
         FedmamlError: If a trial cannot be done; one that diverges is a bad trial, not an error.
     """
-    if trials < 1:
-        raise ConfigurationError(
-            f"tune = {trials}: allowed: 1 or more trials for every strategy; without --tune the "
-            "recipes are taken"
-        )
+    check(configs, trials)
     optuna = _optuna()
-    first = next(iter(configs.values()))
-    if not first.make_scenario().clients()["validation"]:
-        raise ConfigurationError(
-            f"tune = {trials}: trials are judged on validation clients, and scenario "
-            f"{first.scenario!r} has none with these settings; leave out --tune"
-        )
     found = {}
     with progress_bar("trials", progress) as bar:
         task = bar.add_task("", total=trials * len(configs))
@@ -121,6 +111,26 @@ def tune(
             found[name] = search.run(trials, bar, task)
         bar.update(task, description="all trials complete")
     return found
+
+
+def check(configs: Mapping[str, RunConfig], trials: int) -> None:
+    """Refuse what cannot be tuned, before anything is written.
+
+    Raises:
+        ConfigurationError: If there are no validation clients, no trials, or no optuna.
+    """
+    if trials < 1:
+        raise ConfigurationError(
+            f"tune = {trials}: allowed: 1 or more trials for every strategy; without --tune the "
+            "recipes are taken"
+        )
+    _optuna()
+    first = next(iter(configs.values()))
+    if not first.make_scenario().clients()["validation"]:
+        raise ConfigurationError(
+            f"tune = {trials}: trials are judged on validation clients, and scenario "
+            f"{first.scenario!r} has none with these settings; leave out --tune"
+        )
 
 
 class _Search:
