@@ -12,9 +12,15 @@ from typing import Any
 
 from fedmaml.auditing import IN_A_RUN, KINDS, Audit, NotChecked, audit_data
 from fedmaml.config import RunConfig, to_run_config
-from fedmaml.core.errors import BackendError, RunDirectoryError
+from fedmaml.core.errors import BackendError, DivergedError, RunDirectoryError
 from fedmaml.preflight import preflight
 from fedmaml.progress import RunProgress
+from fedmaml.server.outcome import (
+    has_diverged,
+    rates_of_training,
+    what_to_lower,
+    what_went_wrong,
+)
 from fedmaml.server.run_directory import TOKEN, RunDirectory
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.scenario import SPLITS
@@ -104,22 +110,18 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def what_went_wrong(summary: Mapping[str, Any]) -> str:
-    """Say why nothing was learned or judged in a run that came to its end; "" if something was."""
-    if summary["rounds"] and not summary["updates_used"]:
-        return f"in {summary['rounds']} rounds not one client's update could be used"
-    if summary["clients_asked"] and not summary["clients_judged"]:
-        split = summary["judged_split"]
-        return f"not one of {summary['clients_asked']} {split} clients could be judged"
-    return ""
-
-
 def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
     """Refuse to call a run finished in which nothing was learned or judged."""
-    if what := what_went_wrong(summary):
-        left_out = [rejection for record in directory.rounds() for rejection in record["rejected"]]
-        first = f"; the first reason: {left_out[0]['detail']}" if left_out else ""
-        raise BackendError(f"{what}{first} (all reasons: {directory.path}/rounds.jsonl)")
+    what = what_went_wrong(summary)
+    if not what:
+        return
+    left_out = [rejection for record in directory.rounds() for rejection in record["rejected"]]
+    first = f"; the first reason: {left_out[0]['detail']}" if left_out else ""
+    where = f"(all reasons: {directory.path}/rounds.jsonl)"
+    if has_diverged(directory):
+        cure = what_to_lower(rates_of_training(directory.config_table()))
+        raise DivergedError(f"training diverged: {what}{first}; {cure} {where}")
+    raise BackendError(f"{what}{first} {where}")
 
 
 def new_directory(config: RunConfig) -> Path:

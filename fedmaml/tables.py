@@ -64,6 +64,11 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
                 "the reasons are in rounds.jsonl",
                 style="yellow",
             )
+        if summary["rounds"] and not summary.get("updates_used", 1):
+            _console.print(
+                f"{name}: no update was used, so what was judged is the model that it began with",
+                style="yellow",
+            )
 
 
 def _judged(summary: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Commands about several runs: ``compare`` and ``report``."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,9 @@ from fedmaml.cli.options import (
 
 if TYPE_CHECKING:
     from fedmaml.comparison.conclusions import Comparison
+
+DIVERGED = 3
+"""Exit code of a comparison in which a strategy diverged."""
 
 
 def compare(
@@ -57,6 +61,7 @@ def compare(
 
     Complete runs in --out are reused, so the same command goes on after Ctrl-C,
     and more strategies or seeds cost only themselves.
+    Ends with exit code 3 if a strategy diverged; the others are compared all the same.
     """
     from fedmaml.config import load_toml, parse_assignment
 
@@ -93,6 +98,10 @@ def compare(
     else:
         print_comparison(comparison, paths)
         print(page)
+    if diverged := [row.strategy for row in comparison.rows if row.verdict == "diverged"]:
+        told = f"{', '.join(diverged)} diverged; what to lower is in the sentences above"
+        print(f"fedmaml: {told if not as_json else told.replace(' above', '')}", file=sys.stderr)
+        raise typer.Exit(DIVERGED)
 
 
 def report(

@@ -9,9 +9,10 @@ from fedmaml.comparison.verdicts import REFERENCE, Row, Verdict, number, p_text,
 
 SIGNS: dict[Verdict, str] = {
     "better": "+", "worse": "-", "not distinguishable": "~", "diverged": "?",
+    "not comparable": "?",
 }  # fmt: skip
 """A verdict in one character; `LEGEND` explains them."""
-LEGEND = "row against column: + better, - worse, ~ not distinguishable, ? diverged"
+LEGEND = "row against column: + better, - worse, ~ not distinguishable, ? one diverged"
 
 _OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
 
@@ -41,7 +42,9 @@ def verdicts(comparison: Comparison) -> Grid:
 
 
 def _verdict_cells(row: Row) -> tuple[str, ...]:
-    cells = (row.strategy, str(row.rounds), number(row.before), number(row.after))
+    lost = row.verdict == "diverged" and row.after is None
+    after = "diverged" if lost else number(row.after)
+    cells = (row.strategy, str(row.rounds), number(row.before), after)
     if row.strategy == REFERENCE:
         return (*cells, "", "", "")
     bounds = row.difference_ci95

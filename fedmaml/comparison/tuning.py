@@ -24,7 +24,8 @@ from fedmaml.comparison.reuse import is_complete, progress_bar
 from fedmaml.comparison.terms import Terms, affordable_rounds, settle
 from fedmaml.config import Flat, RunConfig, flatten_table, resolve
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError
-from fedmaml.running import execute, what_went_wrong
+from fedmaml.running import execute
+from fedmaml.server.outcome import what_went_wrong
 from fedmaml.server.run_directory import RunDirectory
 
 SEED = 1_000_000

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from fedmaml.comparison.conclusions import NOT_META
 from fedmaml.comparison.verdicts import number
-from fedmaml.report import repeating, series, soundness, tables, words
+from fedmaml.report import repeating, soundness, tables, words
 from fedmaml.report.canvas import Figure
 from fedmaml.report.reading import Material
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
@@ -44,7 +44,7 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
         tuning=tables.tuning(material.comparison) if material.comparison else None,
         outcomes=tables.outcomes(material),
         further=tables.further_metrics(material),
-        distribution=tables.distribution(series.spreads(material)),
+        distribution=tables.distribution(material),
         cost=tables.cost(material),
         rejected=soundness.rejected(material),
         rejected_count=sum(
@@ -67,6 +67,8 @@ def headline(material: Material) -> str:
         return f"{count} runs on {material.scenario}, not compared."
     ((name, (run,)),) = material.runs.items()
     metric = run.summary["metric"]
+    if run.diverged:
+        return f"{name} on {material.scenario} diverged: no update of any round could be used."
     return (
         f"{name} on {material.scenario}: {words.metric_label(material.metric)} "
         f"{number(metric['after'])} after adaptation"
@@ -78,7 +80,11 @@ def _negative(material: Material) -> bool:
     """Return whether meta-learning was compared and found not to be better."""
     if material.comparison is None:
         return False
-    verdicts = [row.verdict for row in material.comparison.rows if row.strategy not in NOT_META]
+    judged = [
+        row for row in material.comparison.rows
+        if row.verdict not in ("diverged", "not comparable")
+    ]  # fmt: skip
+    verdicts = [row.verdict for row in judged if row.strategy not in NOT_META]
     return bool(verdicts) and "better" not in verdicts
 
 

@@ -19,6 +19,7 @@ from fedmaml.comparison.conclusions import (
 )
 from fedmaml.comparison.verdicts import Metric, Row
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
+from fedmaml.server.outcome import has_diverged
 from fedmaml.server.run_directory import RunDirectory
 
 logger = logging.getLogger("fedmaml")
@@ -35,7 +36,8 @@ class Run:
         table: Its configuration.
         summary: What ``summary.json`` holds.
         rounds: What ``rounds.jsonl`` holds, one mapping per round.
-        clients: What ``clients.jsonl`` holds, one mapping per test client.
+        clients: What ``clients.jsonl`` holds, one mapping per client that was judged.
+        diverged: Whether training diverged in every round; then nothing here is a result.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class Run:
     summary: Mapping[str, Any]
     rounds: Sequence[Mapping[str, Any]]
     clients: Sequence[Mapping[str, Any]]
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,26 @@ def find_runs(directory: Path) -> list[Path]:
 def _run(path: Path) -> Run:
     summary = complete_summary(path)
     directory = RunDirectory(path)
-    return Run(path, configuration(path), summary, directory.rounds(), directory.clients())
+    table, rounds, clients = configuration(path), directory.rounds(), directory.clients()
+    if not has_diverged(directory):
+        return Run(path, table, summary, rounds, clients)
+    lost = [_diverged(row) for row in clients]
+    return Run(path, table, _without_values(summary), rounds, lost, diverged=True)
+
+
+def _without_values(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the summary of a run that diverged: what was judged is the model it began with."""
+    kept = ("name", "unit", "better")
+    lost = {"before": None, "after": None, "ci95": None, "ci95_before": None}
+    headline, *others = (
+        {key: metric[key] for key in kept} | lost
+        for metric in (summary["metric"], *summary["metrics"])
+    )
+    return {**summary, "metric": headline, "metrics": others}
+
+
+def _diverged(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value if key == "client" else "diverged" for key, value in row.items()}
 
 
 def _comparison(paths: Sequence[Path]) -> tuple[Comparison | None, str]:

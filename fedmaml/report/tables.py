@@ -18,6 +18,7 @@ _SIGNS = {
     "worse": "▼",
     "not distinguishable": "≈",
     "diverged": "✕",
+    "not comparable": "✕",
     "reference": "●",
 }
 
@@ -119,19 +120,24 @@ def further_metrics(material: Material) -> Table | None:
     return Table(caption, ("strategy", *header), rows)
 
 
-def distribution(spreads: Mapping[str, series.Spread]) -> Table:
-    """Return how the clients of every strategy fare."""
+def distribution(material: Material) -> Table:
+    """Return how the clients of every strategy fare; dashes where not one of them has a value."""
+    spreads = series.spreads(material)
+    rows = []
+    for name, runs in material.runs.items():
+        spread = spreads.get(name)
+        if spread is None:
+            judged = sum(len(run.clients) for run in runs)
+            rows.append((name, "0", *["–"] * 6, str(judged)))
+            continue
+        shown = (spread.mean, spread.deviation, spread.worst_decile, spread.worst, spread.median,
+                 spread.best)  # fmt: skip
+        rows.append((name, str(len(spread.values)), *map(number, shown), str(spread.lost)))
     return Table(
         "After adaptation, clients of all seeds together",
         ("strategy", "clients", "mean", "std. deviation", "worst decile", "worst", "median", "best",
          "diverged or undefined"),
-        tuple(
-            (name, str(len(spread.values)),
-             *map(number, (spread.mean, spread.deviation, spread.worst_decile, spread.worst,
-                           spread.median, spread.best)),
-             str(spread.lost))
-            for name, spread in spreads.items()
-        ),
+        tuple(rows),
     )  # fmt: skip
 
 
