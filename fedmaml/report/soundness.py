@@ -9,6 +9,8 @@ from fedmaml.core.records import REASONS
 from fedmaml.report.reading import Material
 from fedmaml.report.tables import Table
 
+_EXPECTED = "expected"
+
 
 @dataclass(frozen=True)
 class Audited:
@@ -19,7 +21,7 @@ class Audited:
         not_checked: What could not be looked at, and why.
         without: Runs that hold no audit.
         findings: What was found; None if nothing was.
-        alarming: Whether a finding is more than a note.
+        alarming: Whether a finding is more than a note, and nobody expects it.
     """
 
     checked: tuple[str, ...]
@@ -72,13 +74,21 @@ def audit(material: Material) -> Audited:
             for entry in audited.get("not_checked", []):
                 not_checked[f"{_words(entry)} ({entry.get('why', 'no reason given')})"] = None
             for finding in audited.get("findings", []):
-                keys = ("severity", "kind", "detail", "cure")
-                rows[name, *(str(finding.get(key, "–")) for key in keys)] += 1
+                rows[name, *_cells(finding)] += 1
     header = ("strategy", "severity", "kind", "what was found", "what to do", "runs")
     lines = tuple((*key, str(count)) for key, count in rows.items())
     table = Table("Findings", header, lines, (0, 1, 2, 3, 4)) if rows else None
-    alarming = any(row[1] != "note" for row in lines)
+    alarming = any(row[1] not in ("note", _EXPECTED) for row in lines)
     return Audited(tuple(checked), tuple(not_checked), tuple(without), table, alarming)
+
+
+def _cells(finding: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return severity, kind, detail and cure; of what is expected, why it is."""
+    severity, kind, detail, cure = (
+        str(finding.get(key, "–")) for key in ("severity", "kind", "detail", "cure")
+    )
+    why = finding.get("expected")
+    return (_EXPECTED, kind, detail, f"nothing: {why}") if why else (severity, kind, detail, cure)
 
 
 def _words(value: Any) -> str:

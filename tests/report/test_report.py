@@ -229,6 +229,21 @@ def test_rejected_replies_and_audit_findings_are_told(compared: Path, tmp_path: 
     assert "These runs hold no audit." not in words
 
 
+def test_expected_findings_are_shown_with_their_reason_and_are_no_alarm(
+    compared: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(compared / "fomaml" / "seed0", tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    finding = {"kind": "overlap", "severity": "leak", "detail": "2 examples", "cure": "split again",
+               "expected": "by design"}  # fmt: skip
+    audit = {"findings": [finding], "checked": ["overlap"]}
+    (run / "summary.json").write_text(json.dumps(summary | {"audit": audit}))
+    material = read([run])
+    row = ("fomaml", "expected", "overlap", "2 examples", "nothing: by design", "1")
+    assert soundness.audit(material).findings.rows == (row,)
+    assert "The audit found something" not in render(material, [])
+
+
 def test_energy_is_told_where_all_runs_measured_it(compared: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(compared / "fomaml", tmp_path / "fomaml")
     for joules, told in ((2000.0, "not measured"), (4000.0, "3 kJ")):
