@@ -95,15 +95,15 @@ def _facts(material: Material) -> dict[str, str]:
     seeds = sorted({int(run.table["seed"]) for run in every})
     facts = {
         "Scenario": f"{material.scenario}: {SCENARIOS[material.scenario].about}",
-        "Judged by": f"{words.metric_label(material.metric)} of test clients, after they "
-        f"adapted on their own support examples; {material.metric.better} is better",
+        "Judged by": f"{words.metric_label(material.metric)} of {material.judged} clients, after "
+        f"they adapted on their own support examples; {material.metric.better} is better",
         "Strategies": ", ".join(material.runs),
         "Rounds": _each(
             {name: str(runs[0].summary["rounds"]) for name, runs in material.runs.items()}
         ),
         "Seeds": ", ".join(map(str, seeds)),
         "Clients": f"{first.summary['clients_train']} train, "
-        f"{_several(run.summary['clients_test'] for run in every)} are judged in each run",
+        f"{_several(run.summary['clients_judged'] for run in every)} are judged in each run",
         "Back end": _several(
             f"{run.summary['backend']}, {run.summary['nodes']} "
             f"node{'s' if run.summary['nodes'] > 1 else ''}, {run.summary.get('device', 'cpu')}"
@@ -111,11 +111,11 @@ def _facts(material: Material) -> dict[str, str]:
         ),
     }
     asked, judged = (
-        sum(run.summary.get(key, 0) for run in every)
-        for key in ("clients_test_asked", "clients_test")
+        sum(run.summary.get(key, 0) for run in every) for key in ("clients_asked", "clients_judged")
     )
     if asked > judged:
-        facts["Not judged"] = f"{asked - judged} of {asked} test clients gave no usable answer"
+        left_out = f"{asked - judged} of {asked} {material.judged} clients"
+        facts["Not judged"] = f"{left_out} gave no usable answer"
     return facts
 
 

@@ -67,6 +67,12 @@ class Material:
     comparison: Comparison | None
     why_not: str
 
+    @property
+    def judged(self) -> str:
+        """Whose clients the figures are of: "test", "validation"; "judged" where runs differ."""
+        splits = {str(run.summary["judged_split"]) for runs in self.runs.values() for run in runs}
+        return splits.pop() if len(splits) == 1 else "judged"
+
 
 def read(directories: Sequence[Path], comparison: Comparison | None = None) -> Material:
     """Read everything that run directories, or folders of them, hold.

@@ -92,12 +92,20 @@ def outcomes(material: Material) -> Table:
                     number(metric["before"]),
                     number(metric["after"]),
                     "–" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}",
-                    f"{run.summary['clients_test']}",
+                    f"{run.summary['clients_judged']}",
                 )
             )
     return Table(
         f"{words.capital(words.metric_label(material.metric))} of each run",
-        ("run", "seed", "rounds", "before adapting", "after", "95 % interval", "test clients"),
+        (
+            "run",
+            "seed",
+            "rounds",
+            "before adapting",
+            "after",
+            "95 % interval",
+            f"{material.judged} clients",
+        ),
         tuple(rows),
     )
 
@@ -116,7 +124,7 @@ def further_metrics(material: Material) -> Table | None:
         for name, runs in material.runs.items()
     )
     header = [f"{words.metric_name(name)}, {stage}" for name, stage in columns]
-    caption = "Further metrics, means over test clients and seeds"
+    caption = f"Further metrics, means over {material.judged} clients and seeds"
     return Table(caption, ("strategy", *header), rows)
 
 
