@@ -96,7 +96,7 @@ def test_run_directory_is_not_overwritten_unless_forced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "nowhere"], "nowhere holds no run"),
+        (["show", "nowhere"], "nowhere holds no run: it does not exist"),
         (["list", "strategy"], "cannot list 'strategy'"),
         (["run"], "no scenario given; known: quadratic, sinusoid, digits, hospitals"),
         (["run", "digits", "--round", "3"], "No such option"),
@@ -110,6 +110,36 @@ def test_mistakes_end_as_one_clear_line(arguments: list[str], message: str, tmp_
     assert done.returncode in (1, 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["show"], ["clock"], ["export", "--to", "tensorboard"]])
+def test_a_folder_of_runs_is_said_to_be_one_and_what_to_do_with_it(
+    command: list[str], tmp_path: Path
+) -> None:
+    for number in range(2):
+        run = tmp_path / "c" / "fedavg" / f"seed{number}"
+        run.mkdir(parents=True)
+        (run / "config.toml").touch()
+    refused = fedmaml(*command, "c", cwd=tmp_path).stderr
+    assert "c is a folder of 2 runs and no run itself: name one, e.g. c/fedavg/seed0" in refused
+    assert "or all of them, c/*/seed*" in refused
+    (tmp_path / "c" / "comparison.json").touch()
+    refused = fedmaml(*command, "c", cwd=tmp_path).stderr
+    assert "c is a comparison of 2 runs" in refused
+    assert "what it found is in c/comparison.md" in refused
+    assert "`fedmaml report c`" in refused
+    assert "of its runs name one, e.g. c/fedavg/seed0, or all of them, c/*/seed*" in refused
+
+
+def test_a_damaged_configuration_comes_with_a_cure(tmp_path: Path) -> None:
+    arguments = ["run", "quadratic", "--rounds", "1", "--out", "x"]
+    fedmaml(*arguments, cwd=tmp_path)
+    (tmp_path / "x" / "config.toml").write_text("rounds = [")
+    refused = fedmaml("show", "x", cwd=tmp_path).stderr
+    assert "x/config.toml is damaged (" in refused
+    assert "put it back from a copy, or repeat the command that made it with --force" in refused
+    assert fedmaml(*arguments, "--force", cwd=tmp_path).returncode == 0
+    assert fedmaml("show", "x", cwd=tmp_path).returncode == 0
 
 
 def test_show_names_what_is_missing_of_a_run_cut_short(tmp_path: Path) -> None:

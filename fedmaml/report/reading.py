@@ -20,11 +20,9 @@ from fedmaml.comparison.conclusions import (
 from fedmaml.comparison.verdicts import Metric, Row
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
 from fedmaml.server.outcome import has_diverged
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.server.run_directory import RunDirectory, runs_below
 
 logger = logging.getLogger("fedmaml")
-
-_DEPTH = 2  # DIR/<strategy>/seed<k>, as `fedmaml compare` writes them
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,7 @@ def find_runs(directory: Path) -> list[Path]:
         raise RunDirectoryError(f"{directory} {what}; give run directories, or a folder of them")
     if (directory / "config.toml").exists():
         return [directory]
-    patterns = ["/".join(["*"] * depth + ["config.toml"]) for depth in range(1, _DEPTH + 1)]
-    if found := sorted(path.parent for pattern in patterns for path in directory.glob(pattern)):
+    if found := runs_below(directory):
         return found
     what = "holds no run (no config.toml in it, nor in folders up to two levels below)"
     if not any(directory.iterdir()):

@@ -375,6 +375,13 @@ def test_compare_says_why_there_is_no_report(
     assert not (out / "report.html").exists()
 
 
+def test_what_is_wrong_with_the_runs_is_told_before_what_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(RunDirectoryError, match="nowhere does not exist"):
+        write_report([tmp_path / "nowhere"], tmp_path)
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
 def test_nothing_is_overwritten_without_force(compared: Path, tmp_path: Path) -> None:
     run = shutil.copytree(compared / "local" / "seed0", tmp_path / "run")
     (run / "figures").mkdir()
