@@ -204,8 +204,37 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     if "outer" in options:  # a horizon that follows the rounds is not written down
         options["outer"]["horizon"] = table.get("outer", {}).get("horizon", 0)
     config = dataclasses.replace(run, task=task, options=options)
+    _check_idle(given, config)
     _check_together(config)
     return config
+
+
+_IDLE = (
+    ("compression.fraction", "compression.method", "none"),
+    ("compression.error_feedback", "compression.method", "none"),
+    ("task.held_out", "task.protocol", "within"),
+)
+"""(setting, another one, the value of that with which the first says nothing)."""
+
+
+def _check_idle(given: Flat, config: RunConfig) -> None:
+    """Refuse settings that have no effect, so that nobody believes they had one.
+
+    Where the other one is given, too, and the idle one is as by default, as in the configuration
+    that a run has written, nobody is deceived.
+    """
+    resolved = flatten_table(config.to_table())
+    for key, switch, idle in _IDLE:
+        if key not in given or resolved.get(switch) != idle:
+            continue
+        section, _, name = key.partition(".")
+        cls = SCENARIOS[config.scenario] if section == "task" else _TABLES[section]
+        (default,) = (item.default for item in dataclasses.fields(cls) if item.name == name)
+        if switch not in given or given[key] != default:
+            raise ConfigurationError(
+                f"{key} = {given[key]!r} has no effect with {switch} = {idle!r}: set {switch}, "
+                f"too, or leave {key} out"
+            )
 
 
 def _with_horizon(options: Flat, rounds: int) -> Flat:

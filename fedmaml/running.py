@@ -49,7 +49,7 @@ def execute(
     Raises:
         FedmamlError: If strategy, scenario, data or back end do not work; the reason is in the
             run directory, too.
-        KeyboardInterrupt: After Ctrl-C; the run directory holds what was finished.
+        KeyboardInterrupt: After Ctrl-C; says where what was finished is.
     """
     if config.backend == "in-process":
         logging.getLogger("flwr").setLevel(logging.WARNING)  # not a line per round of robust rules
@@ -66,7 +66,12 @@ def execute(
             _tell(f"writing to {folder}")
             if line := audit.line():
                 _tell(f"{line}: fedmaml audit --config {folder / 'config.toml'}")
-        return _run(config, directory, token, progress)
+        try:
+            return _run(config, directory, token, progress)
+        except KeyboardInterrupt as error:
+            done = len(directory.rounds())
+            words = f"{done} of {config.rounds} rounds are finished and kept in {folder}"
+            raise KeyboardInterrupt(words) from error
 
 
 def _run(config: RunConfig, directory: RunDirectory, token: str, progress: bool) -> dict[str, Any]:

@@ -195,9 +195,65 @@ def test_interrupt_ends_cleanly_with_what_is_finished_on_disk(tmp_path: Path) ->
         popen.send_signal(signal.SIGINT)
         _, errors = popen.communicate(timeout=30)
     assert popen.returncode == 130
-    assert "interrupted" in errors
+    done = len(records.read_text().splitlines())
+    assert errors.endswith(
+        f"fedmaml: interrupted; {done} of 100000 rounds are finished and kept in x; a run is not "
+        "taken up again: repeat the command, with --force for the same --out\n"
+    )
     assert "Traceback" not in errors
     assert all(json.loads(line)["round"] for line in records.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["report", "x"], "no page was written or changed"),
+        (["export", "x", "--to", "tensorboard"], "with --force to replace it by all of it"),
+        (["clock", "x"], "nothing was written; repeat the command"),
+        (["run", "digits"], "nothing was written; repeat the command"),
+        (["compare", "digits", "--strategies", "maml"], "the same command goes on with what is"),
+    ],
+)
+def test_interrupt_says_what_each_command_keeps(
+    arguments: list[str], kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedmaml.config.resolve", interrupted)
+    for name in ("running.execute", "report.write_report", "clock.profiles", "exporting.recorded",
+                 "comparison.comparing.plan"):  # fmt: skip
+        monkeypatch.setattr(f"fedmaml.{name}", interrupted)
+    done = fedmaml(*arguments, cwd=tmp_path)
+    assert done.returncode == 130
+    assert done.stderr.startswith("fedmaml: interrupted; ")
+    assert kept in done.stderr
+    assert done.stderr.count("interrupted") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["clock", "x", "--target", "nan"], "--target nan: give a number that can be reached"),
+        (["clock", "x", "--target", "inf"], "--target inf: give a number that can be reached"),
+        (
+            ["export", "x", "--to", "tensorboard", "--out", "file"],
+            "--out file: file is a file; give a folder, or a new name",
+        ),
+        (
+            ["export", "x", "--to", "tensorboard", "--out", "file/below"],
+            "--out file/below: file is a file; give a folder",
+        ),
+    ],
+)
+def test_what_an_option_cannot_be_is_said_before_anything_is_read(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = fedmaml(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_check_gradients_lists_every_strategy(tmp_path: Path) -> None:

@@ -231,9 +231,9 @@ class RunDirectory:
                 f"{self.path} holds no run (no config.toml); runs are made by "
                 "`fedmaml run SCENARIO --out DIR`"
             )
-        names = os.path.commonprefix([path.name for path in found])
+        last = "seed*" if all(path.name.startswith("seed") for path in found) else "*"
         above = ["*"] * (len(found[-1].relative_to(self.path).parts) - 1)
-        several = "/".join([str(self.path), *above, f"{names}*"])
+        several = "/".join([str(self.path), *above, last])
         example = f"name one, e.g. {found[0]}, or all of them, {several}"
         if not (self.path / "comparison.json").is_file():
             return f"{self.path} is a folder of {len(found)} runs and no run itself: {example}"
