@@ -100,7 +100,7 @@ def tuning(comparison: Comparison) -> Grid:
 
 
 def _tuning_rows(name: str, found: Tuned) -> Sequence[tuple[str, ...]]:
-    gain = f"from {number(found.recipe)} to {number(found.best)}"
+    gain = "–" if found.best is None else f"from {number(found.recipe)} to {number(found.best)}"
     result = (gain, f"{found.failed} of {found.trials}")
     settings = [
         (key, f"{setting.recipe:g}", f"{setting.chosen:g}")

@@ -143,6 +143,7 @@ def _run(path: Path) -> Run:
     if not has_diverged(directory):
         return Run(path, table, summary, rounds, clients)
     lost = [_diverged(row) for row in clients]
+    rounds = [{**record, "evaluation": {}} for record in rounds]
     return Run(path, table, _without_values(summary), rounds, lost, diverged=True)
 
 

@@ -14,6 +14,7 @@ from fedmaml.comparison.tables import as_csv, as_latex, as_markdown, pairs_as_cs
 from fedmaml.comparison.verdicts import Metric, judge, judge_pairs
 from fedmaml.core.errors import DivergedError
 from fedmaml.report import write_report
+from fedmaml.report.reading import read
 from fedmaml.running import execute
 from fedmaml.server.outcome import has_diverged
 from fedmaml.server.run_directory import RunDirectory
@@ -93,6 +94,10 @@ def test_a_report_shows_it_in_every_table_and_draws_no_value_of_it(
     row = page[page.index('<th scope="row">fedprox</th>', page.index("worst decile</th>")) :]
     cells = [cell.partition("</td>")[0].rpartition(">")[2] for cell in row.split("<td")[1:9]]
     assert cells == ["0", *["–"] * 6, "10"]
+    lost = read([out]).runs["fedprox"]
+    assert all(
+        run.rounds and not any(record["evaluation"] for record in run.rounds) for run in lost
+    )
     single = write_report([out / "fedprox" / "seed0"], tmp_path / "one.html")
     assert single.headline == "fedprox on sinusoid diverged: no update of any round could be used."
 
