@@ -111,7 +111,7 @@ print(refused)
 def test_processes_that_contend_are_never_inside_together(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CONTENDER, str(tmp_path / "folder")]
     both = [
-        subprocess.Popen([*command, name, "150"], env=ENVIRONMENT, text=True,
+        subprocess.Popen([*command, name, "50"], env=ENVIRONMENT, text=True,
                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for name in "ab"
     ]  # fmt: skip
