@@ -19,8 +19,9 @@ from fedmaml.comparison.conclusions import (
 )
 from fedmaml.comparison.verdicts import Metric, Row
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
+from fedmaml.server.looking import runs_below
 from fedmaml.server.outcome import has_diverged
-from fedmaml.server.run_directory import RunDirectory, runs_below
+from fedmaml.server.run_directory import RunDirectory
 
 logger = logging.getLogger("fedmaml")
 

@@ -30,6 +30,7 @@ from fedmaml.core.errors import RunDirectoryError
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
 from fedmaml.server.holding import held, is_held_by, refuse_if_held
+from fedmaml.server.looking import why_no_run
 
 TOKEN = "holder"
 """Key of a run config: the token of the command that entered the run directory; none: none did."""
@@ -49,15 +50,6 @@ _FILES = (
 )
 _CURE = "choose another folder with --out, or overwrite it with --force"
 _CURE_FLOWER = "choose another one, e.g. flwr run . --run-config 'out=\"runs/other\"'"
-
-
-_DEPTH = 2  # DIR/<strategy>/seed<k>, as `fedmaml compare` writes them
-
-
-def runs_below(folder: Path) -> list[Path]:
-    """Return the run directories up to two levels below a folder."""
-    patterns = ["/".join(["*"] * depth + ["config.toml"]) for depth in range(1, _DEPTH + 1)]
-    return sorted(path.parent for pattern in patterns for path in folder.glob(pattern))
 
 
 class RunDirectory:
@@ -211,7 +203,7 @@ class RunDirectory:
         """
         path = self.path / "config.toml"
         if not self.path.is_dir() or not path.exists():
-            raise RunDirectoryError(self._no_run())
+            raise RunDirectoryError(why_no_run(self.path))
         try:
             return tomllib.loads(path.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
@@ -219,29 +211,6 @@ class RunDirectory:
                 f"{path} is damaged ({error}), so that nobody knows what was run: put it back from "
                 "a copy, or repeat the command that made it with --force, which runs it again"
             ) from error
-
-    def _no_run(self) -> str:
-        """Say what a folder is that holds no run, and what to do with it."""
-        if not self.path.is_dir():
-            what = "is a file" if self.path.exists() else "does not exist"
-            return f"{self.path} holds no run: it {what}; give a run directory"
-        found = runs_below(self.path)
-        if not found:
-            return (
-                f"{self.path} holds no run (no config.toml); runs are made by "
-                "`fedmaml run SCENARIO --out DIR`"
-            )
-        last = "seed*" if all(path.name.startswith("seed") for path in found) else "*"
-        above = ["*"] * (len(found[-1].relative_to(self.path).parts) - 1)
-        several = "/".join([str(self.path), *above, last])
-        example = f"name one, e.g. {found[0]}, or all of them, {several}"
-        if not (self.path / "comparison.json").is_file():
-            return f"{self.path} is a folder of {len(found)} runs and no run itself: {example}"
-        return (
-            f"{self.path} is a comparison of {len(found)} runs and no run itself: what it found "
-            f"is in {self.path / 'comparison.md'}, a page of it is made by `fedmaml report "
-            f"{self.path}`; of its runs {example}"
-        )
 
     def summary(self) -> dict[str, Any] | None:
         """Return the summary; None if the run is not complete.
