@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from fedmaml.comparison.comparing import Plan, compare, plan, run_all
-from fedmaml.comparison.conclusions import complete_summary
 from fedmaml.comparison.tables import as_csv, as_latex, as_markdown, pairs_as_csv
 from fedmaml.comparison.verdicts import Metric, judge, judge_pairs
 from fedmaml.core.errors import DivergedError
@@ -120,7 +119,9 @@ def test_if_the_reference_diverges_the_others_are_still_held_against_each_other(
         "local": "not comparable", "fedavg": "diverged", "protonet": "not comparable",
     }  # fmt: skip
     protonet = made.rows[2]
-    assert protonet.after == complete_summary(tmp_path / "protonet/seed0")["metric"]["after"]
+    judged = RunDirectory(tmp_path / "protonet" / "seed0").summary()
+    assert judged is not None
+    assert protonet.after == judged["metric"]["after"]
     assert protonet.sentence == (
         "protonet cannot be compared with fine-tuned FedAvg, which diverged."
     )
