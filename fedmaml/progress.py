@@ -47,6 +47,7 @@ class RunProgress:
     def __init__(self, directory: RunDirectory, config: RunConfig, *, enabled: bool) -> None:
         self._path = directory.path / "rounds.jsonl"
         self._rounds = config.rounds
+        self._split = config.evaluation.split
         self._enabled = enabled
         self._stop = threading.Event()
         self._position = 0
@@ -105,7 +106,7 @@ class RunProgress:
         self._finished += len(lines)
         record: dict[str, Any] = json.loads(lines[-1])
         last = self._finished >= self._rounds
-        text = "judging test clients" if last else _losses(record["metrics"])
+        text = f"judging {self._split} clients" if last else _losses(record["metrics"])
         self._progress.update(self._task, completed=self._finished, loss=text)
 
 

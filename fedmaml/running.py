@@ -5,15 +5,23 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from fedmaml.auditing import IN_A_RUN, KINDS, Audit, NotChecked, audit_data
 from fedmaml.config import RunConfig, to_run_config
-from fedmaml.core.errors import BackendError
+from fedmaml.core.errors import BackendError, DivergedError, RunDirectoryError
 from fedmaml.preflight import preflight
 from fedmaml.progress import RunProgress
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.server.outcome import (
+    has_diverged,
+    rates_of_training,
+    what_to_lower,
+    what_went_wrong,
+)
+from fedmaml.server.run_directory import TOKEN, RunDirectory
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.scenario import SPLITS
 
@@ -41,26 +49,37 @@ def execute(
     Raises:
         FedmamlError: If strategy, scenario, data or back end do not work; the reason is in the
             run directory, too.
-        KeyboardInterrupt: After Ctrl-C; the run directory holds what was finished.
+        KeyboardInterrupt: After Ctrl-C; says where what was finished is.
     """
     if config.backend == "in-process":
         logging.getLogger("flwr").setLevel(logging.WARNING)  # not a line per round of robust rules
     if data := os.environ.get("FEDMAML_DATA"):  # nodes may start in another working directory
         os.environ["FEDMAML_DATA"] = str(Path(data).absolute())
     preflight(config, _tell if progress else logger.debug)
-    folder = out or default_directory(config)
+    folder = out or new_directory(config)
     directory = RunDirectory(folder.absolute())
-    directory.create(config, force)
-    audit = audit_before(config)
-    directory.save_audit(audit)
-    if progress:
-        _tell(f"writing to {folder}")
-        if line := audit.line():
-            _tell(f"{line}: fedmaml audit --config {folder / 'config.toml'}")
+    with directory.entered() as token:
+        directory.create(config, force)
+        audit = audit_before(config)
+        directory.save_audit(audit)
+        if progress:
+            _tell(f"writing to {folder}")
+            if line := audit.line():
+                _tell(f"{line}: fedmaml audit --config {folder / 'config.toml'}")
+        try:
+            return _run(config, directory, token, progress)
+        except KeyboardInterrupt as error:
+            done = len(directory.rounds())
+            words = f"{done} of {config.rounds} rounds are finished and kept in {folder}"
+            raise KeyboardInterrupt(words) from error
+
+
+def _run(config: RunConfig, directory: RunDirectory, token: str, progress: bool) -> dict[str, Any]:
+    """Run in a directory that was entered and created; return the summary."""
     backend = importlib.import_module(_MODULES[config.backend])
-    run_config = to_run_config(config, directory.path)
+    run_config = to_run_config(config, directory.path) | {TOKEN: token}
     try:
-        with directory.locked(), RunProgress(directory, config, enabled=progress):
+        with RunProgress(directory, config, enabled=progress):
             socket = backend.run(APPS, run_config, config.nodes)
     except BackendError as error:
         if reason := directory.failure():  # what the ServerApp itself says is the better message
@@ -96,30 +115,37 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def what_went_wrong(summary: Mapping[str, Any]) -> str:
-    """Say why nothing was learned or judged in a run that came to its end; "" if something was."""
-    if summary["rounds"] and not summary["updates_used"]:
-        return f"in {summary['rounds']} rounds not one client's update could be used"
-    if summary["clients_asked"] and not summary["clients_judged"]:
-        split = summary["judged_split"]
-        return f"not one of {summary['clients_asked']} {split} clients could be judged"
-    return ""
-
-
 def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
     """Refuse to call a run finished in which nothing was learned or judged."""
-    if what := what_went_wrong(summary):
-        left_out = [rejection for record in directory.rounds() for rejection in record["rejected"]]
-        first = f"; the first reason: {left_out[0]['detail']}" if left_out else ""
-        raise BackendError(f"{what}{first} (all reasons: {directory.path}/rounds.jsonl)")
+    what = what_went_wrong(summary)
+    if not what:
+        return
+    left_out = [rejection for record in directory.rounds() for rejection in record["rejected"]]
+    first = f"; the first reason: {left_out[0]['detail']}" if left_out else ""
+    where = f"(all reasons: {directory.path}/rounds.jsonl)"
+    if has_diverged(directory):
+        cure = what_to_lower(rates_of_training(directory.config_table()))
+        raise DivergedError(f"training diverged: {what}{first}; {cure} {where}")
+    raise BackendError(f"{what}{first} {where}")
 
 
-def default_directory(config: RunConfig) -> Path:
-    """Return the first unused of runs/<scenario>-<strategy>-seed<seed>, ...-2, ...-3."""
+def new_directory(config: RunConfig) -> Path:
+    """Make the first that is not there of runs/<scenario>-<strategy>-seed<seed>, ...-2, ...-3.
+
+    Raises:
+        RunDirectoryError: If it cannot be made.
+    """
     base = Path("runs") / f"{config.scenario}-{config.strategy}-seed{config.seed}"
-    number = 1
-    path = base
-    while path.exists():
-        number += 1
-        path = base.with_name(f"{base.name}-{number}")
-    return path
+    try:
+        base.parent.mkdir(exist_ok=True)
+        for number in count(1):
+            path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+            with suppress(FileExistsError):  # two commands at the same time get two folders
+                path.mkdir()
+                return path
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot make a folder in {base.parent.absolute()}: {error.strerror}; choose another "
+            "place with --out"
+        ) from error
+    raise AssertionError("count has no end")

@@ -53,7 +53,7 @@ def test_run_leaves_a_complete_directory_that_show_reads(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
     files = {path.name for path in (tmp_path / "one").iterdir()}
-    assert files == {
+    assert files - {".command.lock", ".server.lock"} == {
         "config.toml", "audit.json", "rounds.jsonl", "theta.safetensors", "clients.jsonl",
         "summary.json",
     }  # fmt: skip
@@ -96,7 +96,7 @@ def test_run_directory_is_not_overwritten_unless_forced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "nowhere"], "nowhere holds no run"),
+        (["show", "nowhere"], "nowhere holds no run: it does not exist"),
         (["list", "strategy"], "cannot list 'strategy'"),
         (["run"], "no scenario given; known: quadratic, sinusoid, digits, hospitals"),
         (["run", "digits", "--round", "3"], "No such option"),
@@ -110,6 +110,36 @@ def test_mistakes_end_as_one_clear_line(arguments: list[str], message: str, tmp_
     assert done.returncode in (1, 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["show"], ["clock"], ["export", "--to", "tensorboard"]])
+def test_a_folder_of_runs_is_said_to_be_one_and_what_to_do_with_it(
+    command: list[str], tmp_path: Path
+) -> None:
+    for number in range(2):
+        run = tmp_path / "c" / "fedavg" / f"seed{number}"
+        run.mkdir(parents=True)
+        (run / "config.toml").touch()
+    refused = fedmaml(*command, "c", cwd=tmp_path).stderr
+    assert "c is a folder of 2 runs and no run itself: name one, e.g. c/fedavg/seed0" in refused
+    assert "or all of them, c/*/seed*" in refused
+    (tmp_path / "c" / "comparison.json").touch()
+    refused = fedmaml(*command, "c", cwd=tmp_path).stderr
+    assert "c is a comparison of 2 runs" in refused
+    assert "what it found is in c/comparison.md" in refused
+    assert "`fedmaml report c`" in refused
+    assert "of its runs name one, e.g. c/fedavg/seed0, or all of them, c/*/seed*" in refused
+
+
+def test_a_damaged_configuration_comes_with_a_cure(tmp_path: Path) -> None:
+    arguments = ["run", "quadratic", "--rounds", "1", "--out", "x"]
+    fedmaml(*arguments, cwd=tmp_path)
+    (tmp_path / "x" / "config.toml").write_text("rounds = [")
+    refused = fedmaml("show", "x", cwd=tmp_path).stderr
+    assert "x/config.toml is damaged (" in refused
+    assert "put it back from a copy, or repeat the command that made it with --force" in refused
+    assert fedmaml(*arguments, "--force", cwd=tmp_path).returncode == 0
+    assert fedmaml("show", "x", cwd=tmp_path).returncode == 0
 
 
 def test_show_names_what_is_missing_of_a_run_cut_short(tmp_path: Path) -> None:
@@ -149,9 +179,65 @@ def test_interrupt_ends_cleanly_with_what_is_finished_on_disk(tmp_path: Path) ->
         popen.send_signal(signal.SIGINT)
         _, errors = popen.communicate(timeout=30)
     assert popen.returncode == 130
-    assert "interrupted" in errors
+    done = len(records.read_text().splitlines())
+    assert errors.endswith(
+        f"fedmaml: interrupted; {done} of 100000 rounds are finished and kept in x; a run is not "
+        "taken up again: repeat the command, with --force for the same --out\n"
+    )
     assert "Traceback" not in errors
     assert all(json.loads(line)["round"] for line in records.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["report", "x"], "no page was written or changed"),
+        (["export", "x", "--to", "tensorboard"], "with --force to replace it by all of it"),
+        (["clock", "x"], "nothing was written; repeat the command"),
+        (["run", "digits"], "nothing was written; repeat the command"),
+        (["compare", "digits", "--strategies", "maml"], "the same command goes on with what is"),
+    ],
+)
+def test_interrupt_says_what_each_command_keeps(
+    arguments: list[str], kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedmaml.config.resolve", interrupted)
+    for name in ("running.execute", "report.write_report", "clock.profiles", "exporting.recorded",
+                 "comparison.comparing.plan"):  # fmt: skip
+        monkeypatch.setattr(f"fedmaml.{name}", interrupted)
+    done = fedmaml(*arguments, cwd=tmp_path)
+    assert done.returncode == 130
+    assert done.stderr.startswith("fedmaml: interrupted; ")
+    assert kept in done.stderr
+    assert done.stderr.count("interrupted") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["clock", "x", "--target", "nan"], "--target nan: give a number that can be reached"),
+        (["clock", "x", "--target", "inf"], "--target inf: give a number that can be reached"),
+        (
+            ["export", "x", "--to", "tensorboard", "--out", "file"],
+            "--out file: file is a file; give a folder, or a new name",
+        ),
+        (
+            ["export", "x", "--to", "tensorboard", "--out", "file/below"],
+            "--out file/below: file is a file; give a folder",
+        ),
+    ],
+)
+def test_what_an_option_cannot_be_is_said_before_anything_is_read(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = fedmaml(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_check_gradients_lists_every_strategy(tmp_path: Path) -> None:

@@ -56,6 +56,18 @@ WRONG = [
         r"engine = 'fused' cannot compute this run: only maml.*--engine auto",
     ),
     (["sinusoid", "--strategy", "protonet"], r"protonet.*needs a problem with classes"),
+    (
+        ["digits", "--set", "compression.fraction=0.2"],
+        r"compression.fraction = 0.2 has no effect with compression.method = 'none': set compressi",
+    ),
+    (
+        ["digits", "--set", "compression.method=none", "--set", "compression.error_feedback=true"],
+        r"compression.error_feedback = True has no effect .* or leave compression.error_feedback o",
+    ),
+    (
+        ["hospitals", "--set", "task.held_out=0"],
+        r"task.held_out = 0 has no effect with task.protocol = 'within': set task.protocol, too",
+    ),
     (["digits", "--config", "/nowhere/x.toml"], r"cannot read configuration /nowhere/x.toml"),
 ]
 
@@ -66,6 +78,21 @@ def test_wrong_configuration_is_refused_with_the_right_key(
 ) -> None:
     with pytest.raises((ConfigurationError, UnsupportedProblemError), match=message):
         preflight(resolve(*_layers(arguments)))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"scenario": "hospitals", "task.protocol": "leave-one-out", "task.held_out": 0},
+        {"scenario": "digits", "compression.method": "top-k", "compression.fraction": 0.2},
+        {"scenario": "digits", "compression.method": "qsgd-4", "compression.error_feedback": True},
+        {"scenario": "digits"},
+        {"scenario": "hospitals"},
+    ],
+)
+def test_a_written_configuration_and_settings_that_have_an_effect_are_taken(layer) -> None:
+    config = resolve(layer)
+    assert resolve(config.to_table()) == config
 
 
 def test_refusal_takes_less_than_two_seconds_and_starts_nothing(tmp_path: Path) -> None:

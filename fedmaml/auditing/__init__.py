@@ -79,7 +79,8 @@ def audit(
     """
     populations = scenario.clients()
     seen = clients_seen_in_training(populations, populations["train"])
-    return seen + audit_data(scenario, strategy, problem, seed, extent)
+    everything = seen + audit_data(scenario, strategy, problem, seed, extent)
+    return everything.expecting(scenario.expected)
 
 
 def audit_data(
@@ -115,7 +116,7 @@ def audit_data(
     if sample.unreadable:
         why = f"the data of clients {', '.join(map(str, sample.unreadable[:20]))} cannot be read"
         found += Audit((), (), (NotChecked("support-query-overlap", why),))
-    return found
+    return found.expecting(scenario.expected)
 
 
 def audit_task(task: Task, client: int = 0) -> Finding | None:

@@ -1,7 +1,7 @@
 """What an audit says, as data."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Severity = Literal["leak", "warning", "note"]
@@ -31,6 +31,7 @@ class Finding:
         detail: What was found, with counts; never contains data values.
         cure: What to do.
         clients: Numbers of the first clients concerned.
+        expected: Why the scenario is made so; "" if it does not say that it is.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Finding:
     detail: str
     cure: str
     clients: tuple[int, ...] = ()
+    expected: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,23 @@ class Audit:
 
     @property
     def alarming(self) -> tuple[Finding, ...]:
-        """Return the findings that are more than notes."""
-        return tuple(finding for finding in self.findings if finding.severity != "note")
+        """Return the findings that are more than notes, and that nobody expects."""
+        return tuple(
+            finding
+            for finding in self.findings
+            if finding.severity != "note" and not finding.expected
+        )
+
+    def expecting(self, expected: Mapping[str, str]) -> "Audit":
+        """Return the same with the findings marked of which a scenario says that it is made so.
+
+        Args:
+            expected: Kind of a finding -> why.
+        """
+        marked = (
+            replace(finding, expected=expected.get(finding.kind, "")) for finding in self.findings
+        )
+        return replace(self, findings=tuple(marked))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -100,7 +117,7 @@ class Audit:
         }
 
     def line(self) -> str:
-        """Return one line that names what is more than a note; "" if nothing is."""
+        """Return one line that names what is alarming; "" if nothing is."""
         if not self.alarming:
             return ""
         named = dict.fromkeys(f"{entry.kind} ({entry.severity})" for entry in self.alarming)

@@ -8,9 +8,10 @@
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
 """
 
+import functools
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,10 +37,39 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for name, command in COMMANDS.items():
-    app.command(name)(command)
 
 _INTERRUPTED = 130
+_KEPT = {
+    "run": "a run is not taken up again: repeat the command, with --force for the same --out",
+    "compare": "finished runs and trials are kept; the same command goes on with what is missing",
+    "report": "no page was written or changed, unless the figures were being written just now; "
+    "repeat the command",
+    "export": "what was exported is kept; repeat the command with --force to replace it by all of "
+    "it",
+}
+"""Command -> what Ctrl-C leaves and how to go on; the others write nothing."""
+_NOTHING = "nothing was written; repeat the command"
+
+
+def _interruptible(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command say what Ctrl-C leaves, before typer makes an exit code of it."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt as error:
+            kept = _KEPT.get(name, _NOTHING)
+            if name == "run":  # what `execute` says; nothing if it had not begun
+                kept = f"{error}; {kept}" if str(error) else _NOTHING
+            print(f"fedmaml: interrupted; {kept}", file=sys.stderr)
+            raise
+
+    return wrapped
+
+
+for name, command in COMMANDS.items():
+    app.command(name)(_interruptible(name, command))
 
 
 def main() -> None:
@@ -61,8 +91,6 @@ def main() -> None:
         if usage():
             _fail(f"{usage()} (see --help)", 2)
         sys.exit(2)  # no arguments: the help was printed
-    if code == _INTERRUPTED:
-        _fail("interrupted; what was finished is in the run directory, see --out", code)
     sys.exit(code or 0)
 
 

@@ -1,6 +1,7 @@
 """Commands about several runs: ``compare`` and ``report``."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,9 @@ from fedmaml.cli.options import Json, given_layers
 
 if TYPE_CHECKING:
     from fedmaml.comparison.conclusions import Comparison
+
+DIVERGED = 3
+"""Exit code of a comparison in which a strategy diverged."""
 
 
 def compare(
@@ -55,36 +59,44 @@ def compare(
 
     Complete runs in --out are reused, so the same command goes on after Ctrl-C,
     and more strategies or seeds cost only themselves.
+    Ends with exit code 3 if a strategy diverged; the others are compared all the same.
     """
     layers = given_layers(settings, config)
 
-    from fedmaml.comparison import comparing
+    from fedmaml.comparison import comparing, tuning
     from fedmaml.comparison.tables import as_table, print_comparison, write_files
+    from fedmaml.server.run_directory import RunDirectory
 
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     planned = comparing.plan(scenario, names, seeds, layers, rounds, equal)
-    folder = out or Path("runs") / f"compare-{scenario}"
-    if not force:
-        comparing.refuse_other_contents(folder, tuned=tune is not None)
-    found = None
+    first = {name: configs[0] for name, configs in planned.runs.items()}
     if tune is not None:
-        from fedmaml.comparison.tuning import tune as search
-
-        first = {name: configs[0] for name, configs in planned.runs.items()}
-        found = search(first, planned.terms, tune, folder, force=force, progress=not as_json)
-        planned = comparing.tuned(planned, found)
-    comparing.run_all(planned, folder, force=force, progress=not as_json)
-    comparison = comparing.compare(planned, folder, found)
-    words = comparing.command(scenario, names, seeds, layers, rounds, equal, tune)
-    comparison = replace(comparison, command=words)
-    paths = write_files(comparison, folder)
-    runs = comparing.directories(planned, folder)
-    page = _report_of(runs, comparison, folder / "report.html", as_json)
+        tuning.check(first, tune)
+    folder = out or Path("runs") / f"compare-{scenario}"
+    with RunDirectory(folder).entered():
+        if not force:
+            comparing.refuse_other_contents(folder, tuned=tune is not None)
+        found = None
+        if tune is not None:
+            progress = not as_json
+            found = tuning.tune(first, planned.terms, tune, folder, force=force, progress=progress)
+            planned = comparing.tuned(planned, found)
+        comparing.run_all(planned, folder, force=force, progress=not as_json)
+        comparison = comparing.compare(planned, folder, found)
+        words = comparing.command(scenario, names, seeds, layers, rounds, equal, tune)
+        comparison = replace(comparison, command=words)
+        paths = write_files(comparison, folder)
+        runs = comparing.directories(planned, folder)
+        page = _report_of(runs, comparison, folder / "report.html", as_json)
     if as_json:
         print(json.dumps(as_table(comparison)))
     else:
         print_comparison(comparison, paths)
         print(page)
+    if diverged := [row.strategy for row in comparison.rows if row.verdict == "diverged"]:
+        told = f"{', '.join(diverged)} diverged; what to lower is in the sentences above"
+        print(f"fedmaml: {told if not as_json else told.replace(' above', '')}", file=sys.stderr)
+        raise typer.Exit(DIVERGED)
 
 
 def report(

@@ -1,6 +1,7 @@
 """Commands about what there is: ``list``, ``show``, ``clock`` and ``export``."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -81,8 +82,11 @@ def clock(
     `fedmaml run ... --set evaluation.every=5`.
     """
     from fedmaml.clock import clock_all, load_profile, profiles
+    from fedmaml.core.errors import ConfigurationError
     from fedmaml.server.run_directory import RunDirectory
 
+    if target is not None and not math.isfinite(target):
+        raise ConfigurationError(f"--target {target}: give a number that can be reached, e.g. 0.8")
     chosen = [load_profile(name) for name in profile or profiles()]
     rows = clock_all([RunDirectory(path) for path in directories], chosen, target, seed)
     if as_json:
@@ -124,6 +128,8 @@ def export(
             f"--follow with {len(directories)} run directories: follow one, or start the command "
             "once for each"
         )
+    if to == "tensorboard" and (file := next(filter(Path.is_file, (out, *out.parents)), None)):
+        raise ConfigurationError(f"--out {out}: {file} is a file; give a folder, or a new name")
     for path, name in zip(directories, exporting.names_of(directories), strict=True):
         run = exporting.followed(path) if follow else exporting.recorded(path)
         if to == "mlflow":

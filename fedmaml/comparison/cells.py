@@ -10,9 +10,10 @@ from fedmaml.quantities import number, p_text, quantity, signed
 
 SIGNS: dict[Verdict, str] = {
     "better": "+", "worse": "-", "not distinguishable": "~", "diverged": "?",
+    "not comparable": "?",
 }  # fmt: skip
 """A verdict in one character; `LEGEND` explains them."""
-LEGEND = "row against column: + better, - worse, ~ not distinguishable, ? diverged"
+LEGEND = "row against column: + better, - worse, ~ not distinguishable, ? one diverged"
 
 _OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
 
@@ -42,7 +43,9 @@ def verdicts(comparison: Comparison) -> Grid:
 
 
 def _verdict_cells(row: Row) -> tuple[str, ...]:
-    cells = (row.strategy, str(row.rounds), number(row.before), number(row.after))
+    lost = row.verdict == "diverged" and row.after is None
+    after = "diverged" if lost else number(row.after)
+    cells = (row.strategy, str(row.rounds), number(row.before), after)
     if row.strategy == REFERENCE:
         return (*cells, "", "", "")
     bounds = row.difference_ci95
@@ -89,7 +92,7 @@ def tuning(comparison: Comparison) -> Grid:
 
 
 def _tuning_rows(name: str, found: Tuned) -> Sequence[tuple[str, ...]]:
-    gain = f"{number(found.recipe)} to {number(found.best)}"
+    gain = "–" if found.best is None else f"from {number(found.recipe)} to {number(found.best)}"
     result = (gain, f"{found.failed} of {found.trials}")
     settings = [
         (key, f"{setting.recipe:g}", f"{setting.chosen:g}")

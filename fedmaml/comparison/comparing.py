@@ -14,15 +14,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedmaml.comparison.conclusions import ALWAYS, Comparison, conclude
+from fedmaml.comparison.diverging import Runs
 from fedmaml.comparison.findings import Tuned
 from fedmaml.comparison.reuse import is_complete, progress_bar
 from fedmaml.comparison.terms import Terms, agree, settle
 from fedmaml.comparison.tuning import SEED, is_tunable
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.config import Flat, RunConfig, known_keys, nearest, resolve
-from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError, RunDirectoryError
+from fedmaml.core.errors import (
+    BackendError,
+    ConfigurationError,
+    DivergedError,
+    FedmamlError,
+    RunDirectoryError,
+)
 from fedmaml.preflight import preflight
-from fedmaml.running import execute, what_went_wrong
+from fedmaml.running import execute
+from fedmaml.server.outcome import has_diverged, rates_of_training, what_went_wrong
 from fedmaml.server.run_directory import RunDirectory
 
 _OWN_KEYS = {
@@ -140,7 +148,8 @@ def run_all(planned: Plan, out: Path, *, force: bool = False, progress: bool = F
 
     Raises:
         RunDirectoryError: If ``out`` holds other runs (and not ``force``); nothing was changed.
-        FedmamlError: If a run cannot be done.
+        FedmamlError: If a run cannot be done; one that diverges says something of its strategy, and
+            the others go on.
         KeyboardInterrupt: After Ctrl-C; the same command goes on where it was interrupted.
     """
     refuse_single_run(out)
@@ -157,6 +166,8 @@ def run_all(planned: Plan, out: Path, *, force: bool = False, progress: bool = F
             bar.update(task, description=label)
             try:
                 execute(config, run_path(config, out), force=True)
+            except DivergedError:
+                pass  # what the run left says so, and `conclude` says it of the strategy
             except FedmamlError as error:
                 raise BackendError(f"{label}: {error}") from error
             bar.advance(task)
@@ -164,12 +175,13 @@ def run_all(planned: Plan, out: Path, *, force: bool = False, progress: bool = F
 
 
 def _is_done(config: RunConfig, out: Path, force: bool) -> bool:
-    """Return whether a run is there, and came to something: one that did not fails once more."""
+    """Return whether a run is there and came to something, be it that it diverged."""
     path = run_path(config, out)
     if not is_complete(config, path, force):
         return False
-    summary = RunDirectory(path).summary()
-    return summary is not None and not what_went_wrong(summary)
+    directory = RunDirectory(path)
+    summary = directory.summary()
+    return summary is not None and (not what_went_wrong(summary) or has_diverged(directory))
 
 
 def refuse_single_run(out: Path) -> None:
@@ -256,8 +268,27 @@ def compare(planned: Plan, out: Path, found: Mapping[str, Tuned] | None = None) 
         for name, configs in planned.runs.items()
     }
     made = conclude(runs)
-    notes = (_equal_note(planned.terms), _tuning_note(found, planned.terms), *made.notes)
+    notes = (
+        *_divergence_notes(planned, runs), _equal_note(planned.terms),
+        _tuning_note(found, planned.terms), *made.notes,
+    )  # fmt: skip
     return replace(made, notes=notes, equal=planned.terms.equal, tuning=dict(found or {}))
+
+
+def _divergence_notes(planned: Plan, runs: Runs) -> list[str]:
+    """Say which settings that were made for all made a strategy diverge."""
+    given = planned.terms.given
+    reached: dict[str, list[str]] = {}
+    for name, seeds in runs.items():
+        if any(has_diverged(RunDirectory(path)) for path in seeds.values()):
+            for key in rates_of_training(planned.runs[name][0].to_table()):
+                if key in given:
+                    reached.setdefault(key, []).append(name)
+    return [
+        f"{key} = {given[key]:g} was set for all strategies that know it, and {', '.join(names)} "
+        "diverged; without it each takes its recipe's own."
+        for key, names in reached.items()
+    ]
 
 
 def _equal_note(terms: Terms) -> str:

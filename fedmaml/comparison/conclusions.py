@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from fedmaml.comparison import diverging
 from fedmaml.comparison.contrasts import Values
+from fedmaml.comparison.diverging import Runs
 from fedmaml.comparison.findings import Took, Tuned, took_by
-from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row, judge, judge_pairs
+from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row
 from fedmaml.config import Flat, flatten_table, known_keys
 from fedmaml.core import statistics
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
@@ -32,9 +34,6 @@ _OF_THE_MACHINE = {"seed", "data_dir", "backend", "nodes", "engine", "client_bat
                    "device", "timeout"}  # fmt: skip
 """Settings that may differ between the seeds of a strategy."""
 _MANY_SEEDS = 5  # from here on Student's factor is below 3
-
-Runs = Mapping[str, Mapping[int, Path]]
-"""Strategy -> seed -> its run directory."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def conclude(runs: Runs) -> Comparison:
     Raises:
         RunDirectoryError: If a run is not complete.
         NotComparableError: If strategies lack seeds that others have, or runs differ in scenario
-            or task, or the reference is not there.
+            or task, or the reference is not there, or all that train diverged.
     """
     tables = {
         name: [configuration(path) for path in seeds.values()] for name, seeds in runs.items()
@@ -151,7 +150,8 @@ def conclude(runs: Runs) -> Comparison:
         for stage in ("before", "after")
     )
     rounds = {name: int(seeds[0]["rounds"]) for name, seeds in tables.items()}
-    rows = judge(metric, rounds, before, after)
+    lost = diverging.found(runs, tables, after)
+    rows = diverging.rows(metric, rounds, before, after, lost)
     took = {
         name: took_by([summaries[path] for path in seeds.values()]) for name, seeds in runs.items()
     }
@@ -169,7 +169,7 @@ def conclude(runs: Runs) -> Comparison:
         ),
         settings={name: _settings(seeds[0]) for name, seeds in tables.items()},
         took=took,
-        pairs=judge_pairs(metric, after),
+        pairs=diverging.pairs(metric, after, lost),
     )
 
 
@@ -246,13 +246,19 @@ def _settings(table: Mapping[str, Any]) -> Flat:
 
 
 def _headline(rows: Sequence[Row]) -> str:
+    lost = [row.strategy for row in rows if row.verdict == "diverged" and row.after is None]
+    told = f" Diverged: {', '.join(lost)}." if lost else ""
     meta = [row for row in rows if row.strategy not in NOT_META]
     better = [row.strategy for row in meta if row.verdict == "better"]
+    if REFERENCE in lost:
+        return f"Nothing can be held against fine-tuned FedAvg, which diverged.{told}"
     if not meta:
-        return "No meta-learning strategy was compared with fine-tuned FedAvg."
+        return f"No meta-learning strategy was compared with fine-tuned FedAvg.{told}"
+    if all(row.strategy in lost for row in meta):
+        return f"Every meta-learning strategy diverged: {', '.join(lost)}."
     if not better:
-        return "No meta-learning strategy is significantly better than fine-tuned FedAvg."
-    return f"Significantly better than fine-tuned FedAvg: {', '.join(better)}."
+        return f"No meta-learning strategy is significantly better than fine-tuned FedAvg.{told}"
+    return f"Significantly better than fine-tuned FedAvg: {', '.join(better)}.{told}"
 
 
 def _notes(seeds: int) -> tuple[str, ...]:

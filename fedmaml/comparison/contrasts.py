@@ -1,5 +1,6 @@
 """What the data say of two strategies: paired differences, their interval and their p-values."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -67,9 +68,11 @@ def holm_within(contrasts: Mapping[K, Contrast]) -> dict[K, float]:
 def _paired(values: Values, reference: Values) -> list[list[float]]:
     """Return value minus reference at the clients of each seed that have both."""
     return [
-        [
-            0.0 if one[client] == other[client] else one[client] - other[client]  # inf - inf: 0
-            for client in sorted(one.keys() & other.keys())
-        ]
+        [_difference(one[client], other[client]) for client in sorted(one.keys() & other.keys())]
         for one, other in zip(values, reference, strict=True)
     ]
+
+
+def _difference(one: float, other: float) -> float:
+    """Return one minus the other; infinite if either diverged: two that did are no tie."""
+    return math.inf if math.isinf(one) and math.isinf(other) else one - other

@@ -21,7 +21,7 @@ from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.core.errors import RunDirectoryError
 
-_COLOURS = {"better": "green", "worse": "red", "diverged": "yellow"}
+_COLOURS = {"better": "green", "worse": "red", "diverged": "yellow", "not comparable": "yellow"}
 
 
 def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:

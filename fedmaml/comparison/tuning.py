@@ -23,8 +23,9 @@ from fedmaml.comparison.reuse import is_complete, progress_bar
 from fedmaml.comparison.terms import Terms, affordable_rounds, settle
 from fedmaml.config import Flat, RunConfig, flatten_table, resolve
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError
-from fedmaml.running import execute, what_went_wrong
+from fedmaml.running import execute
 from fedmaml.server.completeness import what_is_missing
+from fedmaml.server.outcome import what_went_wrong
 from fedmaml.server.run_directory import RunDirectory
 
 SEED = 1_000_000
@@ -101,18 +102,8 @@ def tune(
         ConfigurationError: If there are no validation clients, no trials, or no optuna.
         FedmamlError: If a trial cannot be done; one that diverges is a bad trial, not an error.
     """
-    if trials < 1:
-        raise ConfigurationError(
-            f"tune = {trials}: allowed: 1 or more trials for every strategy; without --tune the "
-            "recipes are taken"
-        )
+    check(configs, trials)
     optuna = _optuna()
-    first = next(iter(configs.values()))
-    if not first.make_scenario().clients()["validation"]:
-        raise ConfigurationError(
-            f"tune = {trials}: trials are judged on validation clients, and scenario "
-            f"{first.scenario!r} has none with these settings; leave out --tune"
-        )
     found = {}
     with progress_bar("trials", progress) as bar:
         task = bar.add_task("", total=trials * len(configs))
@@ -121,6 +112,26 @@ def tune(
             found[name] = search.run(trials, bar, task)
         bar.update(task, description="all trials complete")
     return found
+
+
+def check(configs: Mapping[str, RunConfig], trials: int) -> None:
+    """Refuse what cannot be tuned, before anything is written.
+
+    Raises:
+        ConfigurationError: If there are no validation clients, no trials, or no optuna.
+    """
+    if trials < 1:
+        raise ConfigurationError(
+            f"tune = {trials}: allowed: 1 or more trials for every strategy; without --tune the "
+            "recipes are taken"
+        )
+    _optuna()
+    first = next(iter(configs.values()))
+    if not first.make_scenario().clients()["validation"]:
+        raise ConfigurationError(
+            f"tune = {trials}: trials are judged on validation clients, and scenario "
+            f"{first.scenario!r} has none with these settings; leave out --tune"
+        )
 
 
 class _Search:

@@ -21,7 +21,10 @@ REFERENCE = "fedavg"
 
 _SIGNIFICANT = 0.05
 
-Verdict = Literal["reference", "better", "worse", "not distinguishable", "diverged"]
+Verdict = Literal[
+    "reference", "better", "worse", "not distinguishable", "diverged", "not comparable"
+]
+"""diverged: this strategy did, or one of the two; not comparable: the reference did."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,51 @@
 """What must hold between settings, each of which is right by itself."""
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
-from fedmaml.config.settings import RunConfig
+from fedmaml.config.flat import Flat, flatten_table
+from fedmaml.config.settings import RunConfig, field_types
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.simulations.scenario import Split
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+
+_IDLE = (
+    ("compression.fraction", "compression.method", "none"),
+    ("compression.error_feedback", "compression.method", "none"),
+    ("task.held_out", "task.protocol", "within"),
+)
+"""(setting, another one, the value of that with which the first says nothing)."""
+
+
+def check_idle(given: Flat, config: RunConfig) -> None:
+    """Refuse settings that have no effect, so that nobody believes they had one.
+
+    Where the other one is given, too, and the idle one is as by default, as in the configuration
+    that a run has written, nobody is deceived.
+
+    Args:
+        given: What somebody asked for.
+        config: What came of it.
+
+    Raises:
+        ConfigurationError: Names the setting, and the one that makes it idle.
+    """
+    resolved = flatten_table(config.to_table())
+    for key, switch, idle in _IDLE:
+        if key not in given or resolved.get(switch) != idle:
+            continue
+        section, _, name = key.partition(".")
+        cls: Any = (
+            SCENARIOS[config.scenario] if section == "task" else field_types(RunConfig)[section]
+        )
+        (default,) = (item.default for item in dataclasses.fields(cls) if item.name == name)
+        if switch not in given or given[key] != default:
+            raise ConfigurationError(
+                f"{key} = {given[key]!r} has no effect with {switch} = {idle!r}: set {switch}, "
+                f"too, or leave {key} out"
+            )
 
 
 def check_together(config: RunConfig) -> None:

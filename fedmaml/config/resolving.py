@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedmaml.config.checks import check_together
+from fedmaml.config.checks import check_idle, check_together
 from fedmaml.config.flat import Flat, flatten_table, nest
 from fedmaml.config.keys import OF_THE_RUN, known_keys, known_name, refuse_unknown
 from fedmaml.config.settings import RunConfig, with_horizon
@@ -52,6 +52,7 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     if "outer" in options:  # a horizon that follows the rounds is not written down
         options["outer"]["horizon"] = table.get("outer", {}).get("horizon", 0)
     config = dataclasses.replace(run, task=task, options=options)
+    check_idle(given, config)
     check_together(config)
     return config
 

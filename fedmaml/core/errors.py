@@ -6,6 +6,7 @@ FedmamlError
 |- DataError               data missing, damaged or unreachable
 |- MessageError            a message between server and client that cannot be used; has a reason
 |- BackendError            processes that could not be started, or that failed
+|  `- DivergedError        a run in which no client's update was ever small enough to be used
 |- RunDirectoryError       a run directory that is missing, incomplete or already in use
 |  `- OtherFormatError     one that another version of fedmaml wrote
 `- NotComparableError      runs that say nothing about each other
@@ -43,6 +44,10 @@ class MessageError(FedmamlError):
 
 class BackendError(FedmamlError):
     """A back end that could not be started, or a run that failed on it."""
+
+
+class DivergedError(BackendError):
+    """A run that came to its end, and in which every update was infinite or too large."""
 
 
 class RunDirectoryError(FedmamlError):

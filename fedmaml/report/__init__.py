@@ -16,12 +16,15 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
+
+if TYPE_CHECKING:
+    from fedmaml.report.reading import Material
 
 _NEEDED = ("matplotlib", "jinja2")
 _FOLDER = "figures"
@@ -87,30 +90,27 @@ def write_report(
             f"a report needs {' and '.join(_NEEDED)}, and {' and '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} not installed: pip install 'fedmaml[report]'"
         )
+    from fedmaml.report.reading import read
+
     page = _page_path(directories[0], out)
     folder = page.parent / (_FOLDER if page.stem == "report" else f"{page.stem}-{_FOLDER}")
-    _refuse_to_overwrite(page, folder, force)
     with _status(progress) as tell:
-        files, headline = _files_of(directories, comparison, page, folder, tell)
+        tell("reading the runs")
+        material = read(directories, comparison)
+        _refuse_to_overwrite(page, folder, force)
+        files, headline = _files_of(material, page, folder, tell)
     _write(files)
     _remove_others(folder, files)
     return Written(page, folder, tuple(files)[1:], headline)
 
 
 def _files_of(
-    directories: Sequence[Path],
-    comparison: Comparison | None,
-    page: Path,
-    folder: Path,
-    tell: Callable[[str], None],
+    material: "Material", page: Path, folder: Path, tell: Callable[[str], None]
 ) -> tuple[dict[Path, bytes], str]:
     """Return the content of every file, the page first, and the answer in one line."""
     from fedmaml.report.figures import draw
     from fedmaml.report.page import headline, render
-    from fedmaml.report.reading import read
 
-    tell("reading the runs")
-    material = read(directories, comparison)
     figures = []
     for figure in draw(material):
         figures.append(figure)

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from fedmaml.comparison.conclusions import NOT_META
 from fedmaml.quantities import number
-from fedmaml.report import repeating, series, soundness, tables, words
+from fedmaml.report import repeating, soundness, tables, words
 from fedmaml.report.canvas import Figure
 from fedmaml.report.reading import Material
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
@@ -44,7 +44,7 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
         tuning=tables.tuning(material.comparison) if material.comparison else None,
         outcomes=tables.outcomes(material),
         further=tables.further_metrics(material),
-        distribution=tables.distribution(series.spreads(material)),
+        distribution=tables.distribution(material),
         cost=tables.cost(material),
         rejected=soundness.rejected(material),
         rejected_count=sum(
@@ -67,6 +67,8 @@ def headline(material: Material) -> str:
         return f"{count} runs on {material.scenario}, not compared."
     ((name, (run,)),) = material.runs.items()
     metric = run.summary["metric"]
+    if run.diverged:
+        return f"{name} on {material.scenario} diverged: no update of any round could be used."
     return (
         f"{name} on {material.scenario}: {words.metric_label(material.metric)} "
         f"{number(metric['after'])} after adaptation"
@@ -78,7 +80,11 @@ def _negative(material: Material) -> bool:
     """Return whether meta-learning was compared and found not to be better."""
     if material.comparison is None:
         return False
-    verdicts = [row.verdict for row in material.comparison.rows if row.strategy not in NOT_META]
+    judged = [
+        row for row in material.comparison.rows
+        if row.verdict not in ("diverged", "not comparable")
+    ]  # fmt: skip
+    verdicts = [row.verdict for row in judged if row.strategy not in NOT_META]
     return bool(verdicts) and "better" not in verdicts
 
 
@@ -89,15 +95,15 @@ def _facts(material: Material) -> dict[str, str]:
     seeds = sorted({int(run.table["seed"]) for run in every})
     facts = {
         "Scenario": f"{material.scenario}: {SCENARIOS[material.scenario].about}",
-        "Judged by": f"{words.metric_label(material.metric)} of test clients, after they "
-        f"adapted on their own support examples; {material.metric.better} is better",
+        "Judged by": f"{words.metric_label(material.metric)} of {material.judged} clients, after "
+        f"they adapted on their own support examples; {material.metric.better} is better",
         "Strategies": ", ".join(material.runs),
         "Rounds": _each(
             {name: str(runs[0].summary["rounds"]) for name, runs in material.runs.items()}
         ),
         "Seeds": ", ".join(map(str, seeds)),
         "Clients": f"{first.summary['clients_train']} train, "
-        f"{_several(run.summary['clients_test'] for run in every)} are judged in each run",
+        f"{_several(run.summary['clients_judged'] for run in every)} are judged in each run",
         "Back end": _several(
             f"{run.summary['backend']}, {run.summary['nodes']} "
             f"node{'s' if run.summary['nodes'] > 1 else ''}, {run.summary.get('device', 'cpu')}"
@@ -105,11 +111,11 @@ def _facts(material: Material) -> dict[str, str]:
         ),
     }
     asked, judged = (
-        sum(run.summary.get(key, 0) for run in every)
-        for key in ("clients_test_asked", "clients_test")
+        sum(run.summary.get(key, 0) for run in every) for key in ("clients_asked", "clients_judged")
     )
     if asked > judged:
-        facts["Not judged"] = f"{asked - judged} of {asked} test clients gave no usable answer"
+        left_out = f"{asked - judged} of {asked} {material.judged} clients"
+        facts["Not judged"] = f"{left_out} gave no usable answer"
     return facts
 
 

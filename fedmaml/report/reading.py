@@ -19,11 +19,11 @@ from fedmaml.comparison.conclusions import (
 from fedmaml.comparison.verdicts import Metric, Row
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
 from fedmaml.server.completeness import complete_summary
+from fedmaml.server.looking import runs_below
+from fedmaml.server.outcome import has_diverged
 from fedmaml.server.run_directory import RunDirectory
 
 logger = logging.getLogger("fedmaml")
-
-_DEPTH = 2  # DIR/<strategy>/seed<k>, as `fedmaml compare` writes them
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Run:
         table: Its configuration.
         summary: What ``summary.json`` holds.
         rounds: What ``rounds.jsonl`` holds, one mapping per round.
-        clients: What ``clients.jsonl`` holds, one mapping per test client.
+        clients: What ``clients.jsonl`` holds, one mapping per client that was judged.
+        diverged: Whether training diverged in every round; then nothing here is a result.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Run:
     summary: Mapping[str, Any]
     rounds: Sequence[Mapping[str, Any]]
     clients: Sequence[Mapping[str, Any]]
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,12 @@ class Material:
     runs: Mapping[str, tuple[Run, ...]]
     comparison: Comparison | None
     why_not: str
+
+    @property
+    def judged(self) -> str:
+        """Whose clients the figures are of: "test", "validation"; "judged" where runs differ."""
+        splits = {str(run.summary["judged_split"]) for runs in self.runs.values() for run in runs}
+        return splits.pop() if len(splits) == 1 else "judged"
 
 
 def read(directories: Sequence[Path], comparison: Comparison | None = None) -> Material:
@@ -118,8 +126,7 @@ def find_runs(directory: Path) -> list[Path]:
         raise RunDirectoryError(f"{directory} {what}; give run directories, or a folder of them")
     if (directory / "config.toml").exists():
         return [directory]
-    patterns = ["/".join(["*"] * depth + ["config.toml"]) for depth in range(1, _DEPTH + 1)]
-    if found := sorted(path.parent for pattern in patterns for path in directory.glob(pattern)):
+    if found := runs_below(directory):
         return found
     what = "holds no run (no config.toml in it, nor in folders up to two levels below)"
     if not any(directory.iterdir()):
@@ -133,7 +140,27 @@ def find_runs(directory: Path) -> list[Path]:
 def _run(path: Path) -> Run:
     directory = RunDirectory(path)
     summary = complete_summary(directory)
-    return Run(path, configuration(path), summary, directory.rounds(), directory.clients())
+    table, rounds, clients = configuration(path), directory.rounds(), directory.clients()
+    if not has_diverged(directory):
+        return Run(path, table, summary, rounds, clients)
+    lost = [_diverged(row) for row in clients]
+    rounds = [{**record, "evaluation": {}} for record in rounds]
+    return Run(path, table, _without_values(summary), rounds, lost, diverged=True)
+
+
+def _without_values(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the summary of a run that diverged: what was judged is the model it began with."""
+    kept = ("name", "unit", "better")
+    lost = {"before": None, "after": None, "ci95": None, "ci95_before": None}
+    headline, *others = (
+        {key: metric[key] for key in kept} | lost
+        for metric in (summary["metric"], *summary["metrics"])
+    )
+    return {**summary, "metric": headline, "metrics": others}
+
+
+def _diverged(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value if key == "client" else "diverged" for key, value in row.items()}
 
 
 def _comparison(paths: Sequence[Path]) -> tuple[Comparison | None, str]:

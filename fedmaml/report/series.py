@@ -72,7 +72,7 @@ def training_loss(material: Material, scale: Scale) -> dict[str, Curve]:
 
 
 def trained_for(material: Material, scale: Scale) -> dict[str, tuple[float, float]]:
-    """Return what a whole training took, and the metric on test clients after it."""
+    """Return what a whole training took, and the metric on judged clients after it."""
     found = {}
     for name, runs in material.runs.items():
         total = np.mean([_totals(run, scale) for run in runs])

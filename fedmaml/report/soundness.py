@@ -8,6 +8,8 @@ from fedmaml.core.records import REASONS
 from fedmaml.report.reading import Material
 from fedmaml.report.tables import Table
 
+_EXPECTED = "expected"
+
 
 @dataclass(frozen=True)
 class Audited:
@@ -17,7 +19,7 @@ class Audited:
         checked: What was looked at.
         not_checked: What could not be looked at, and why.
         findings: What was found; None if nothing was.
-        alarming: Whether a finding is more than a note.
+        alarming: Whether a finding is more than a note, and nobody expects it.
     """
 
     checked: tuple[str, ...]
@@ -64,10 +66,13 @@ def audit(material: Material) -> Audited:
             checked |= dict.fromkeys(check.kind for check in found.checked)
             not_checked |= dict.fromkeys(f"{each.kind} ({each.why})" for each in found.not_checked)
             rows.update(
-                (name, one.severity, one.kind, one.detail, one.cure) for one in found.findings
+                (name, _EXPECTED, one.kind, one.detail, f"nothing: {one.expected}")
+                if one.expected
+                else (name, one.severity, one.kind, one.detail, one.cure)
+                for one in found.findings
             )
     header = ("strategy", "severity", "kind", "what was found", "what to do", "runs")
     lines = tuple((*key, str(count)) for key, count in rows.items())
     table = Table("Findings", header, lines, (0, 1, 2, 3, 4)) if rows else None
-    alarming = any(row[1] != "note" for row in lines)
+    alarming = any(row[1] not in ("note", _EXPECTED) for row in lines)
     return Audited(tuple(checked), tuple(not_checked), table, alarming)

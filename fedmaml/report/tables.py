@@ -1,6 +1,6 @@
 """The tables of a report, as text in cells."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ _SIGNS = {
     "worse": "▼",
     "not distinguishable": "≈",
     "diverged": "✕",
+    "not comparable": "✕",
     "reference": "●",
 }
 
@@ -91,12 +92,20 @@ def outcomes(material: Material) -> Table:
                     number(metric["before"]),
                     number(metric["after"]),
                     "–" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}",
-                    f"{run.summary['clients_test']}",
+                    f"{run.summary['clients_judged']}",
                 )
             )
     return Table(
         f"{words.capital(words.metric_label(material.metric))} of each run",
-        ("run", "seed", "rounds", "before adapting", "after", "95 % interval", "test clients"),
+        (
+            "run",
+            "seed",
+            "rounds",
+            "before adapting",
+            "after",
+            "95 % interval",
+            f"{material.judged} clients",
+        ),
         tuple(rows),
     )
 
@@ -115,23 +124,28 @@ def further_metrics(material: Material) -> Table | None:
         for name, runs in material.runs.items()
     )
     header = [f"{words.metric_name(name)}, {stage}" for name, stage in columns]
-    caption = "Further metrics, means over test clients and seeds"
+    caption = f"Further metrics, means over {material.judged} clients and seeds"
     return Table(caption, ("strategy", *header), rows)
 
 
-def distribution(spreads: Mapping[str, series.Spread]) -> Table:
-    """Return how the clients of every strategy fare."""
+def distribution(material: Material) -> Table:
+    """Return how the clients of every strategy fare; dashes where not one of them has a value."""
+    spreads = series.spreads(material)
+    rows = []
+    for name, runs in material.runs.items():
+        spread = spreads.get(name)
+        if spread is None:
+            judged = sum(len(run.clients) for run in runs)
+            rows.append((name, "0", *["–"] * 6, str(judged)))
+            continue
+        shown = (spread.mean, spread.deviation, spread.worst_decile, spread.worst, spread.median,
+                 spread.best)  # fmt: skip
+        rows.append((name, str(len(spread.values)), *map(number, shown), str(spread.lost)))
     return Table(
         "After adaptation, clients of all seeds together",
         ("strategy", "clients", "mean", "std. deviation", "worst decile", "worst", "median", "best",
          "diverged or undefined"),
-        tuple(
-            (name, str(len(spread.values)),
-             *map(number, (spread.mean, spread.deviation, spread.worst_decile, spread.worst,
-                           spread.median, spread.best)),
-             str(spread.lost))
-            for name, spread in spreads.items()
-        ),
+        tuple(rows),
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from fedmaml.server.energy import EnergyMeter
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.server.rounds import asked_at_the_end, judge, run_rounds
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.server.run_directory import TOKEN, RunDirectory
 from fedmaml.server.summary import client_rows, cost_summary, summarise
 
 _SAVE_SECONDS = 1.0
@@ -31,17 +31,14 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run what the configuration says, and write it to the run directory ``out``."""
     directory = RunDirectory(Path(str(context.run_config["out"])))
-    try:
-        _run(grid, context, directory)
-    except Exception as error:
-        directory.fail(error)
-        raise
-
-
-def _run(grid: Grid, context: Context, directory: RunDirectory) -> None:
     config = from_run_config(context.run_config)
-    with EnergyMeter(_gpu(config)) as meter:
-        _run_metered(grid, config, directory, meter)
+    with directory.served(config, str(context.run_config.get(TOKEN, ""))):
+        try:
+            with EnergyMeter(_gpu(config)) as meter:
+                _run_metered(grid, config, directory, meter)
+        except Exception as error:
+            directory.fail(error)
+            raise
 
 
 def _run_metered(
@@ -49,8 +46,6 @@ def _run_metered(
 ) -> None:
     started = time.perf_counter()
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
-    if not (directory.path / "config.toml").exists():  # started by `flwr run`, not by fedmaml
-        directory.create(config)
     metered = MeteredGrid(grid)
     problem = config.make_problem()
     roll_call = call_roll(metered, config.nodes, config.timeout)

@@ -21,7 +21,8 @@ def audited(config: RunConfig, roll_call: RollCall, directory: RunDirectory) -> 
     if before is None:
         kinds = [kind for kind in KINDS if kind != "test-clients-in-training"]
         before = Audit((), (), tuple(NotChecked(kind, _ELSEWHERE) for kind in kinds))
-    return _who_was_asked(config, roll_call) + before + _who_sent_statistics(roll_call)
+    found = _who_was_asked(config, roll_call) + before + _who_sent_statistics(roll_call)
+    return found.expecting(config.make_scenario().expected)
 
 
 def _who_was_asked(config: RunConfig, roll_call: RollCall) -> Audit:

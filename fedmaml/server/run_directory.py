@@ -10,14 +10,15 @@ clients.jsonl       one line per test client (validation client, with evaluation
 summary.json        written last, so its presence says that the run is complete; names the format
                     of all files and the version of fedmaml that wrote them
 error.txt           why a run failed, if it did
+.command.lock       empty, as .server.lock; who writes to the folder holds them, see `holding`
 """
 
 import json
 import os
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ from fedmaml.config import RunConfig
 from fedmaml.core.errors import OtherFormatError, RunDirectoryError
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
+from fedmaml.server.holding import held, is_held_by, refuse_if_held
+from fedmaml.server.looking import why_no_run
+
+TOKEN = "holder"
+"""Key of a run config: the token of the command that entered the run directory; none: none did."""
 
 FORMAT = 1
 """What the files of a run look like; another number whenever a reader of this one would fail."""
@@ -43,6 +49,8 @@ _FILES = (
     "summary.json",
     "error.txt",
 )
+_CURE = "choose another folder with --out, or overwrite it with --force"
+_CURE_FLOWER = "choose another one, e.g. flwr run . --run-config 'out=\"runs/other\"'"
 
 
 class RunDirectory:
@@ -52,53 +60,77 @@ class RunDirectory:
         self.path = path
         self._saved_at = 0.0
 
+    @contextmanager
+    def entered(self) -> Iterator[str]:
+        """Make the folder, and keep other commands and their servers out of it.
+
+        Everything that a command does to the folder is done within: there is no moment between its
+        making and the end of the run at which another could begin.
+
+        Yields:
+            A token by which the ServerApp that this command starts recognises it.
+
+        Raises:
+            RunDirectoryError: If another command or its server is writing there, or nobody can.
+        """
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                token = stack.enter_context(held(self.path, "command"))
+                # In this order: a server that starts from now on sees whose the folder is.
+                refuse_if_held(self.path, "server")
+            except OSError as error:
+                raise self._cannot_write(error) from error
+            yield token
+
+    @contextmanager
+    def served(self, config: RunConfig, token: str) -> Iterator[None]:
+        """Let the ServerApp write, started by the command of this token or by none ("").
+
+        Without a command, by `flwr run` alone, the folder is entered and made first.
+
+        Raises:
+            RunDirectoryError: If another server or command writes there, or it holds a run.
+        """
+        with ExitStack() as stack:
+            if not token:
+                token = stack.enter_context(self.entered())
+                self._create(config, ("config.toml",), _CURE_FLOWER)
+            stack.enter_context(held(self.path, "server"))
+            if not is_held_by(self.path, "command", token):
+                raise RunDirectoryError(
+                    f"the command that started this server no longer holds {self.path}; run it "
+                    "again"
+                )
+            yield
+
     def create(self, config: RunConfig, force: bool = False) -> None:
-        """Make the folder and write the configuration.
+        """Write the configuration to a folder that was entered; begin a run.
 
         Raises:
             RunDirectoryError: If it holds a run already (and not ``force``), or cannot be written.
         """
+        self._create(config, _FILES if force else (), _CURE)
+
+    def _create(self, config: RunConfig, replaceable: Collection[str], cure: str) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with self.locked():
-                pass
             existing = [name for name in _FILES if (self.path / name).exists()]
-            if existing and not force:
+            if not set(existing) <= set(replaceable):
                 raise RunDirectoryError(
-                    f"{self.path} holds a run already ({', '.join(existing)}): choose another "
-                    "folder with --out, or overwrite it with --force"
+                    f"{self.path} holds a run already ({', '.join(existing)}): {cure}"
                 )
             for name in existing:
                 (self.path / name).unlink()
             self._write("config.toml", tomli_w.dumps(config.to_table()).encode())
         except OSError as error:
-            raise RunDirectoryError(
-                f"cannot write to {self.path}: {error.strerror}; choose another folder with --out"
-            ) from error
+            raise self._cannot_write(error) from error
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other runs out of the folder for a while (on systems that have flock).
-
-        Raises:
-            RunDirectoryError: If another run is writing there.
-        """
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            yield
-            return
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunDirectoryError(
-                    f"another run is writing to {self.path}; choose another folder with --out"
-                ) from error
-            yield
-        finally:
-            os.close(folder)
+    def _cannot_write(self, error: OSError) -> RunDirectoryError:
+        reason = error.strerror or str(error)
+        return RunDirectoryError(
+            f"cannot write to {self.path}: {reason}; choose another folder with --out"
+        )
 
     def append(self, record: RoundRecord) -> None:
         """Add a finished round."""
@@ -173,14 +205,14 @@ class RunDirectory:
         """
         path = self.path / "config.toml"
         if not self.path.is_dir() or not path.exists():
-            raise RunDirectoryError(
-                f"{self.path} holds no run (no config.toml); runs are made by "
-                "`fedmaml run SCENARIO --out DIR`"
-            )
+            raise RunDirectoryError(why_no_run(self.path))
         try:
             return tomllib.loads(path.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            raise RunDirectoryError(f"{path} is damaged: {error}") from error
+            raise RunDirectoryError(
+                f"{path} is damaged ({error}), so that nobody knows what was run: put it back from "
+                "a copy, or repeat the command that made it with --force, which runs it again"
+            ) from error
 
     def summary(self) -> dict[str, Any] | None:
         """Return the summary; None if the run is not complete.

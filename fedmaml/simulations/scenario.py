@@ -30,11 +30,14 @@ class Scenario(ABC):
         seed: Determines all data; a field of every scenario.
         about: One line for ``fedmaml list``.
         recipes: Settings that were tuned for the scenario; a user's own settings go before them.
+        expected: What a leakage audit finds because the scenario is made so: kind of the finding
+            (see `fedmaml.auditing.KINDS`) -> why it is meant. What is not named here speaks up.
     """
 
     seed: int
     about: ClassVar[str]
     recipes: ClassVar[Recipes]
+    expected: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def problem(self) -> Problem:

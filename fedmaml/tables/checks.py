@@ -30,7 +30,10 @@ def check_table(results: Sequence[CheckResult], tolerance: float) -> None:
 def audit_table(audit: Audit) -> None:
     """Print what was found, what was looked at, and what was not."""
     styles = {"leak": "bold red", "warning": "yellow", "note": ""}
-    for finding in audit.findings:
+    meant = [finding for finding in audit.findings if finding.expected]
+    for kind, why in dict.fromkeys((finding.kind, finding.expected) for finding in meant):
+        console.print(f"expected: {kind}: {escape(why)}\n", highlight=False, soft_wrap=True)
+    for finding in [finding for finding in audit.findings if not finding.expected]:
         style = styles[finding.severity]
         console.print(f"{finding.severity}: {finding.kind}", style=style, highlight=False)
         console.print(f"  {escape(finding.detail)}", highlight=False)
@@ -47,7 +50,12 @@ def audit_table(audit: Audit) -> None:
     console.print(table)
     for missing in audit.not_checked:
         console.print(f"not checked: {missing.kind}: {escape(missing.why)}", style="yellow")
-    console.print(
-        "nothing found" if not audit.findings else
-        f"{len(audit.findings)} found, {len(audit.alarming)} of them more than notes",
-    )  # fmt: skip
+    count = f"{len(audit.findings)} found"
+    if not audit.findings:
+        console.print("nothing found")
+    elif len(meant) == len(audit.findings):
+        console.print(f"{count}, as expected")
+    else:
+        others = f", {len(meant)} of them expected" if meant else ""
+        whose = "the others" if meant else "them"
+        console.print(f"{count}{others}, {len(audit.alarming)} of {whose} more than notes")

@@ -53,6 +53,11 @@ def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
             "the reasons are in rounds.jsonl",
             style="yellow",
         )
+    if summary["rounds"] and not summary["updates_used"]:
+        console.print(
+            f"{name}: no update was used, so what was judged is the model that it began with",
+            style="yellow",
+        )
 
 
 def _judged(summary: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from fedmaml.server.audit import audited
 from fedmaml.server.cohort import RollCall
 from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.backends import in_process
+from fedmaml.simulations.scenarios.quadratic import Quadratic
 
 FAST = {"rounds": 2, "strategy": "fomaml"}
 
@@ -118,6 +119,13 @@ def test_an_audit_of_a_run_takes_no_time_to_speak_of() -> None:
 # --- the command ------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def unexpected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has said that the leak of `quadratic` is meant."""
+    monkeypatch.setattr(Quadratic, "expected", {})
+
+
+@pytest.mark.usefixtures("unexpected")
 def test_a_leak_ends_the_command_with_1_and_names_cause_and_cure(command) -> None:
     code, said, _ = command("audit", "quadratic")
     assert code == 1
@@ -153,6 +161,49 @@ def test_a_sample_as_large_as_asked_for(command) -> None:
     assert audit["not_checked"]
 
 
+def test_what_a_scenario_expects_is_one_line_of_the_command_and_no_alarm(command) -> None:
+    code, said, _ = command("audit", "quadratic")
+    assert code == 0
+    (line,) = [line for line in said.splitlines() if line.startswith("expected: ")]
+    assert line.startswith("expected: support-query-overlap: a task is a function")
+    assert "what to do" not in said
+    assert said.splitlines()[-1] == "2 found, as expected"
+    code, said, _ = command("audit", "quadratic", "--json")
+    assert code == 0
+    found = json.loads(said)["findings"]
+    assert [(f["kind"], f["severity"]) for f in found] == [("support-query-overlap", "leak")] * 2
+    assert all(f["expected"].startswith("a task is a function") for f in found)
+
+
+def test_a_run_is_silent_about_what_is_expected_and_its_summary_is_not(
+    command, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, _, said = command("run", "quadratic", "--rounds", "1", "--out", "x")
+    assert "audit" not in said
+    findings = json.loads((tmp_path / "x" / "summary.json").read_text())["audit"]["findings"]
+    assert len(findings) == 2
+    assert all(finding["expected"] for finding in findings)
+
+
+def test_what_is_found_beside_the_expected_still_speaks_up(
+    command, tmp_path: Path, monkeypatch
+) -> None:
+    """Test clients that train are found by the server, a leak of another kind in the data."""
+    train = {"train": range(8), "validation": range(0), "test": range(4, 12)}
+    monkeypatch.setattr(Quadratic, "clients", lambda _: train)
+    code, said, _ = command("audit", "quadratic")
+    assert code == 1
+    assert "\nleak: test-examples-in-training\n" in said
+    assert said.splitlines()[-1].endswith(" 2 of them expected, 2 of the others more than notes")
+    monkeypatch.chdir(tmp_path)
+    _, _, said = command("run", "quadratic", "--rounds", "1", "--out", "x")
+    (line,) = [line for line in said.splitlines() if line.startswith("audit")]
+    assert "test-examples-in-training (leak)" in line
+    assert "support-query-overlap" not in line
+
+
+@pytest.mark.usefixtures("unexpected")
 def test_a_run_prints_one_line_and_how_to_learn_more(command, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     _, _, said = command("run", "quadratic", "--rounds", "1", "--out", "x")

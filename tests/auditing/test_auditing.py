@@ -424,3 +424,5 @@ def test_shipped_scenarios_have_no_finding_but_the_known_ones(name: str, request
         run.make_scenario(), run.make_strategy(), run.make_problem(), 0, IN_A_RUN
     )
     assert {(f.kind, f.severity) for f in audit.findings} == KNOWN.get(name, set())
+    assert not audit.alarming  # what is more than a note is expected, and says why
+    assert set(CATALOGUE[name].expected) <= {finding.kind for finding in audit.findings}

@@ -107,6 +107,8 @@ METHODS = ("float16", "qsgd-8", "qsgd-4", "top-k")
 def compressing(method: str, **settings: Any) -> dict[str, Any]:
     """Return settings under which both residuals and random rounding matter."""
     feedback = {"compression.error_feedback": True, "compression.fraction": 0.1}
+    if method == "none":
+        feedback = {}
     return {"compression.method": method, "client_batch": 1} | feedback | settings
 
 

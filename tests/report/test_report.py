@@ -22,6 +22,7 @@ from fedmaml.report import Written, figures, soundness, tables, write_report
 from fedmaml.report.page import render
 from fedmaml.report.reading import find_runs, read
 from fedmaml.report.repeating import compare_command
+from fedmaml.running import execute
 from tests.report.conftest import SETTINGS
 
 COMMAND = [sys.executable, "-m", "fedmaml.cli"]
@@ -232,6 +233,66 @@ def test_rejected_replies_and_audit_findings_are_told(compared: Path, tmp_path: 
     assert "Checked: overlap, duplicates. Not checked: statistics (there are none)." in words
 
 
+def test_expected_findings_are_shown_with_their_reason_and_are_no_alarm(
+    compared: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(compared / "fomaml" / "seed0", tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    finding = {"kind": "overlap", "severity": "leak", "detail": "2 examples", "cure": "split again",
+               "expected": "by design"}  # fmt: skip
+    audit = {"findings": [finding], "checked": ["overlap"]}
+    (run / "summary.json").write_text(json.dumps(summary | {"audit": audit}))
+    material = read([run])
+    row = ("fomaml", "expected", "overlap", "2 examples", "nothing: by design", "1")
+    assert soundness.audit(material).findings.rows == (row,)
+    assert "The audit found something" not in render(material, [])
+
+
+@pytest.fixture(scope="module")
+def on_validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that left the test clients unseen."""
+    out = tmp_path_factory.mktemp("validation") / "run"
+    settings = {"evaluation.split": "validation", "evaluation.every": 1, "clients": 10}
+    execute(resolve({"scenario": "digits", "strategy": "fomaml", "rounds": 2}, settings), out)
+    return out
+
+
+def test_words_follow_the_split_that_was_judged(on_validation: Path, tmp_path: Path) -> None:
+    page = write_report([on_validation], tmp_path / "r.html").page.read_text()
+    words = text_of(page)
+    unseen = "test clients are left unseen (evaluation.split)"  # so says the audit
+    assert unseen in words
+    assert "test client" not in words.lower().replace(unseen, "")
+    assert "of validation clients, after they adapted" in words
+    assert "60 train, 20 are judged in each run" in words
+    assert "Means over the validation clients, before and after adapting" in words
+    assert "Thick bars hold the middle half of the validation clients" in words
+    outcomes = tables.outcomes(read([on_validation]))
+    assert outcomes.header[-1] == "validation clients"
+    assert outcomes.rows[0][-1] == "20"
+    drawn = {figure.name: figure for figure in figures.draw(read([on_validation]))}
+    assert "of a validation client" in drawn["clients"].svg
+
+
+def test_runs_judged_on_different_splits_are_not_said_to_be_on_one(
+    on_validation: Path, compared: Path
+) -> None:
+    material = read([on_validation, compared / "fomaml" / "seed0"])
+    assert material.judged == "judged"
+    assert tables.outcomes(material).header[-1] == "judged clients"
+    assert "Means over the judged clients" in text_of(render(material, []))
+
+
+def test_clients_that_gave_no_answer_are_counted_in_their_split(
+    on_validation: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(on_validation, tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"clients_asked": 23}))
+    words = text_of(render(read([run]), []))
+    assert "3 of 23 validation clients gave no usable answer" in words
+
+
 def test_energy_is_told_where_all_runs_measured_it(compared: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(compared / "fomaml", tmp_path / "fomaml")
     for joules, told in ((2000.0, "not measured"), (4000.0, "3.00 kJ")):
@@ -312,6 +373,13 @@ def test_compare_says_why_there_is_no_report(
     assert done.output.splitlines()[-1] == wanted
     assert (out / "comparison.md").exists()
     assert not (out / "report.html").exists()
+
+
+def test_what_is_wrong_with_the_runs_is_told_before_what_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(RunDirectoryError, match="nowhere does not exist"):
+        write_report([tmp_path / "nowhere"], tmp_path)
+    assert (tmp_path / "report.html").read_text() == "mine"
 
 
 def test_nothing_is_overwritten_without_force(compared: Path, tmp_path: Path) -> None:

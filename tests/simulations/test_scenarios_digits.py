@@ -10,7 +10,9 @@ from fedmaml.core import seeding
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Problem
 from fedmaml.core.tasks import Batch, Task
+from fedmaml.simulations.scenario import SPLITS
 from fedmaml.simulations.scenarios import Digits, digits
+from fedmaml.simulations.scenarios.digits import _within
 from fedmaml.strategies import CATALOGUE, ProtoNet
 
 IMAGES = 1797
@@ -93,9 +95,20 @@ def test_a_device_crosses_a_pair_always_or_never(marked: np.ndarray) -> None:
     assert float(shares.mean()) == pytest.approx(0.3, abs=0.06)
 
 
-def test_a_device_holds_no_image_twice(marked: np.ndarray) -> None:
-    for row in everything(all_tasks(Digits(), "test"), numbers):
-        assert len(set(row.tolist())) == 50
+@pytest.mark.parametrize("skew", [False, True])
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_device_holds_no_image_twice(marked: np.ndarray, split: str, skew: bool) -> None:
+    for seed in range(3):
+        for row in everything(all_tasks(Digits(seed=seed, skew=skew), split), numbers):
+            assert len(set(row.tolist())) == 50
+
+
+def test_images_for_which_a_class_has_no_room_go_to_others_by_their_shares() -> None:
+    rng = np.random.default_rng(0)
+    available, shares = np.array([5, 40, 40, 0]), np.array([0.7, 0.3, 0.0, 0.0])
+    assert _within(np.array([35, 15, 0, 0]), shares, available, rng).tolist() == [5, 40, 5, 0]
+    counts = np.array([5, 20, 25, 0])
+    assert _within(counts, shares, available, rng).tolist() == counts.tolist()  # nothing to move
 
 
 def test_evaluation_has_shots_and_queries_of_each_class() -> None:

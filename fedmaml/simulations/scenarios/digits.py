@@ -142,7 +142,8 @@ def _device(
 ) -> tuple[np.ndarray, np.ndarray]:
     crossed = rng.random(CLASSES // 2) < scenario.cross
     if scenario.skew:
-        counts = rng.multinomial(per_class * CLASSES, rng.dirichlet([0.5] * CLASSES))
+        shares = rng.dirichlet([0.5] * CLASSES)
+        counts = rng.multinomial(per_class * CLASSES, shares)
     else:
         counts = np.full(CLASSES, per_class)
     scarcest = int(np.bincount(labels[pool]).min())
@@ -151,8 +152,11 @@ def _device(
             f"task.shots = {scenario.shots} and task.queries = {scenario.queries} need {per_class} "
             f"different images of each class, and a pool holds {scarcest} of one; lower them"
         )
+    if scenario.skew:
+        counts = _within(counts, shares, np.bincount(labels[pool], minlength=CLASSES), rng)
     chosen = [
-        _choose(pool[labels[pool] == digit], count, rng) for digit, count in enumerate(counts)
+        rng.choice(pool[labels[pool] == digit], count, replace=False)
+        for digit, count in enumerate(counts)
     ]
     if scenario.skew:
         rows = rng.permutation(np.concatenate(chosen))
@@ -167,8 +171,22 @@ def _device(
     return ((x - 0.3) * 2.5).astype(np.float32), wired.astype(np.int64)
 
 
-def _choose(candidates: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw without repeats while the candidates last."""
-    full, rest = divmod(int(count), len(candidates))
-    passes = [rng.permutation(candidates) for _ in range(full)]
-    return np.concatenate([*passes, rng.choice(candidates, rest, replace=False)])
+def _within(
+    counts: np.ndarray, shares: np.ndarray, available: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Give images for which a class has no room to those that have, so that none is there twice.
+
+    Args:
+        counts: Images of each class that a device is to hold.
+        shares: With which probability an image is of a class.
+        available: Images of each class that there are; in all at least as many as are wanted.
+        rng: Draws the classes of what is moved.
+    """
+    total, counts = counts.sum(), np.minimum(counts, available)
+    while missing := total - counts.sum():
+        free = counts < available
+        chances = np.where(free, shares, 0)
+        chances = chances if chances.any() else free.astype(float)
+        more = rng.multinomial(missing, chances / chances.sum())
+        counts = np.minimum(counts + more, available)
+    return counts

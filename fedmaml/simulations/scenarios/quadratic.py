@@ -15,7 +15,7 @@ minimum of the mean loss before adaptation; for maml that of the mean loss after
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -59,6 +59,10 @@ class Quadratic(Scenario):
         "meta_sgd": {"outer.lr": 0.1},
         "local": {"rounds": 0, "inner.steps": 100},
     }  # fmt: skip
+    expected: ClassVar[Mapping[str, str]] = {
+        "support-query-overlap": "a task is a function, whose loss is the same on support and "
+        "query; the scenario checks algorithms against formulas and says nothing of generalisation",
+    }
 
     seed: int = 0
     train_clients: Annotated[int, Gt(0)] = 8

@@ -1,0 +1,124 @@
+"""Strategies that diverged: they have no value, and nobody is better, worse or as good.
+
+`verdicts` judges the others. A strategy counts as diverged if training did in every round of at
+least one seed, since then no mean over seeds is one of this strategy, or if it did at every client
+that was judged.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedmaml.comparison.contrasts import Values
+from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row, judge, judge_pairs
+from fedmaml.config import flatten_table
+from fedmaml.core.errors import NotComparableError
+from fedmaml.server.outcome import has_diverged, rates_of_training, what_to_lower
+from fedmaml.server.run_directory import RunDirectory
+
+Runs = Mapping[str, Mapping[int, Path]]
+"""Strategy -> seed -> its run directory."""
+
+Lost = Mapping[str, str]
+"""Strategy that diverged -> the sentence that says so."""
+
+_NOTHING: dict[str, Any] = dict.fromkeys(
+    ("difference", "difference_ci95", "p_clients", "p_seeds", "p_holm")
+)
+
+
+def found(
+    runs: Runs, tables: Mapping[str, Sequence[Mapping[str, Any]]], after: Mapping[str, Values]
+) -> Lost:
+    """Return the strategies that diverged.
+
+    Args:
+        runs: Complete ones.
+        tables: Strategy -> the configuration of each of its runs.
+        after: Strategy -> values after adaptation.
+
+    Raises:
+        NotComparableError: If all that train diverged.
+    """
+    lost = {}
+    for name, seeds in runs.items():
+        bad = [seed for seed, path in seeds.items() if has_diverged(RunDirectory(path))]
+        everyone = [value for values in after[name] for value in values.values()]
+        if bad:
+            numbers = f"seed{'s' if len(bad) > 1 else ''} {', '.join(map(str, bad))}"
+            cure = what_to_lower(rates_of_training(tables[name][0]))
+            lost[name] = (
+                f"{name} diverged: with {numbers} no client's update of any round could be used, "
+                f"all were infinite or too large; {cure}."
+            )
+        elif everyone and np.isinf(everyone).all():
+            cure = what_to_lower(_rates_of_adaptation(tables[name][0]))
+            lost[name] = f"{name} diverged at every test client while it adapted; {cure}."
+    training = [name for name in runs if int(tables[name][0]["rounds"])]
+    if training and all(name in lost for name in training):
+        raise NotComparableError(
+            f"every strategy that trains diverged, so that there is nothing to compare. "
+            f"{' '.join(lost[name] for name in training)} Settings that were made for all (--set, "
+            "--config) reach every strategy that knows them; without them each has its recipe's"
+        )
+    return lost
+
+
+def _rates_of_adaptation(table: Mapping[str, Any]) -> dict[str, float]:
+    flat = flatten_table(table)
+    own = {key: flat[key] for key in ("adaptation.lr",) if key in flat}
+    return own or rates_of_training(table)
+
+
+def rows(
+    metric: Metric,
+    rounds: Mapping[str, int],
+    before: Mapping[str, Values],
+    after: Mapping[str, Values],
+    lost: Lost,
+) -> tuple[Row, ...]:
+    """Return `verdicts.judge` of strategies that did not diverge, and a row for each that did."""
+    sound = {name: number for name, number in rounds.items() if name not in lost}
+    if REFERENCE in lost:  # nobody has a verdict then, but everybody what it achieved
+        alone = {name: _by_itself(metric, name, rounds, before, after) for name in sound}
+    else:
+        alone = {row.strategy: row for row in judge(metric, sound, before, after)}
+    for name, sentence in lost.items():
+        alone[name] = Row(name, rounds[name], None, None, **_NOTHING, verdict="diverged",
+                          sentence=sentence)  # fmt: skip
+    return tuple(alone[name] for name in rounds)
+
+
+def _by_itself(
+    metric: Metric,
+    name: str,
+    rounds: Mapping[str, int],
+    before: Mapping[str, Values],
+    after: Mapping[str, Values],
+) -> Row:
+    """Return the row of a strategy whose reference diverged."""
+    (as_reference,) = judge(
+        metric, {REFERENCE: rounds[name]}, {REFERENCE: before[name]}, {REFERENCE: after[name]}
+    )
+    sentence = f"{name} cannot be compared with fine-tuned FedAvg, which diverged."
+    means = as_reference.before, as_reference.after
+    return Row(name, rounds[name], *means, **_NOTHING, verdict="not comparable", sentence=sentence)
+
+
+def pairs(metric: Metric, after: Mapping[str, Values], lost: Lost) -> tuple[Pair, ...]:
+    """Return `verdicts.judge_pairs` of those that did not diverge, and what is to be said else."""
+    sound = {name: values for name, values in after.items() if name not in lost}
+    judged = {(pair.first, pair.second): pair for pair in judge_pairs(metric, sound)}
+    names = [name for name in after if name != REFERENCE]
+    return tuple(
+        judged[two] if two in judged else _void(*two, lost) for two in combinations(names, 2)
+    )
+
+
+def _void(first: str, second: str, lost: Lost) -> Pair:
+    who = " and ".join(name for name in (first, second) if name in lost)
+    sentence = f"{first} cannot be compared with {second}: {who} diverged."
+    return Pair(first, second, **_NOTHING, verdict="diverged", sentence=sentence)

@@ -1,0 +1,93 @@
+"""Who may write to a folder: one command at a time, and the server that it has started.
+
+    held(folder, "command")   by a command, from before it writes anything until its run has ended
+    held(folder, "server")    by the ServerApp, which on Flower is another process and may outlive a
+                              command that was killed
+
+The operating system frees a lock when its holder ends, however it ends, so none is ever stale. The
+lock files are empty and stay; beside them, while a lock is held, stands who holds it.
+"""
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from fedmaml.core.errors import RunDirectoryError
+
+Role = Literal["command", "server"]
+
+_ELSE = "or choose another folder with --out"
+
+
+@contextmanager
+def held(folder: Path, role: Role) -> Iterator[str]:
+    """Hold a folder that exists; yields a token by which others recognise this holder.
+
+    Raises:
+        RunDirectoryError: If another holds it; says who, and what to do.
+        OSError: If the folder cannot be written to.
+    """
+    lock = FileLock(folder / f".{role}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunDirectoryError(_who_holds(folder, role)) from error
+    note, token = _note(folder, role), uuid.uuid4().hex
+    try:
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "token": token}
+        temporary = note.with_suffix(".tmp")
+        temporary.write_text(json.dumps(holder))
+        temporary.replace(note)
+        yield token
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def refuse_if_held(folder: Path, role: Role) -> None:
+    """Make sure that nobody holds a folder.
+
+    Raises:
+        RunDirectoryError: If somebody does.
+    """
+    with held(folder, role):
+        pass
+
+
+def is_held_by(folder: Path, role: Role, token: str) -> bool:
+    """Tell whether the holder of this token holds the folder, or was the last one to do so."""
+    return _holder(folder, role).get("token") == token
+
+
+def _note(folder: Path, role: Role) -> Path:
+    return folder / f".{role}.json"
+
+
+def _holder(folder: Path, role: Role) -> dict[str, object]:
+    """Return what the holder said of itself; nothing in the moment before it has done so."""
+    try:
+        told = json.loads(_note(folder, role).read_text())
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _who_holds(folder: Path, role: Role) -> str:
+    holder = _holder(folder, role)
+    pid, host = holder.get("pid"), holder.get("host")
+    here = host == socket.gethostname()
+    who = f"process {pid}" + ("" if here else f" on {host}") if pid else "a process"
+    end = f"end it (kill {pid})" if pid and here else "end it"
+    if role == "command":
+        return f"another command is writing to {folder}: {who}; wait for it, {end}, {_ELSE}"
+    return (
+        f"the server of a command that was killed still writes to {folder}: {who}; wait for it, "
+        f"{end}, {_ELSE}"
+    )

@@ -1,0 +1,199 @@
+"""A strategy that diverges is told as such everywhere, and the others are compared."""
+
+import csv
+import json
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmaml.comparison.comparing import Plan, compare, plan, run_all
+from fedmaml.comparison.tables import as_csv, as_latex, as_markdown, pairs_as_csv
+from fedmaml.comparison.verdicts import Metric, judge, judge_pairs
+from fedmaml.core.errors import DivergedError
+from fedmaml.report import write_report
+from fedmaml.report.page import headline
+from fedmaml.report.reading import read
+from fedmaml.running import execute
+from fedmaml.server.outcome import has_diverged
+from fedmaml.server.run_directory import RunDirectory
+from tests.commands import fedmaml
+
+SIZE = {"task.train_clients": 6, "task.validation_clients": 2, "task.test_clients": 5, "clients": 3}
+TOO_LARGE = 1e30
+
+
+def small(*strategies: str, scenario: str = "sinusoid", seeds: int = 2, **given: float) -> Plan:
+    layer = {key.replace("__", "."): value for key, value in given.items()}
+    return plan(scenario, strategies, seeds, [SIZE, layer], 2)
+
+
+@pytest.fixture(scope="module")
+def one_lost(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
+    """FedProx, alone in knowing mu, diverges in every round."""
+    planned, out = small("fomaml", "fedprox", mu=TOO_LARGE), tmp_path_factory.mktemp("lost")
+    run_all(planned, out)
+    return planned, out
+
+
+def test_a_strategy_that_diverges_is_a_row_and_the_others_are_judged_as_without_it(
+    one_lost, tmp_path: Path
+) -> None:
+    planned, out = one_lost
+    made = compare(planned, out)
+    rows = {row.strategy: row for row in made.rows}
+    assert list(rows) == ["local", "fedavg", "fomaml", "fedprox"]
+    lost = rows["fedprox"]
+    assert lost.verdict == "diverged"
+    assert {lost.before, lost.after, lost.difference, lost.difference_ci95, lost.p_holm} == {None}
+    assert lost.sentence == (
+        "fedprox diverged: with seeds 0, 1 no client's update of any round could be used, all were "
+        "infinite or too large; lower mu (now 1e+30) or inner.lr (now 0.01)."
+    )
+    assert made.headline.endswith(" fine-tuned FedAvg. Diverged: fedprox.")
+    assert made.notes[0] == (
+        "mu = 1e+30 was set for all strategies that know it, and fedprox diverged; without it each "
+        "takes its recipe's own."
+    )
+    without = small("fomaml")
+    run_all(without, tmp_path)
+    alone = compare(without, tmp_path)
+    assert [row for row in made.rows if row is not lost] == [*alone.rows]
+    assert [pair for pair in made.pairs if "fedprox" not in (pair.first, pair.second)] == [
+        *alone.pairs
+    ]
+
+
+def test_nobody_ties_with_what_diverged_and_every_form_says_so(one_lost) -> None:
+    planned, out = one_lost
+    made = compare(planned, out)
+    void = [pair for pair in made.pairs if pair.second == "fedprox"]
+    assert [(pair.first, pair.verdict, pair.difference) for pair in void] == [
+        ("local", "diverged", None), ("fomaml", "diverged", None),
+    ]  # fmt: skip
+    assert void[1].sentence == "fomaml cannot be compared with fedprox: fedprox diverged."
+    lines = {line["strategy"]: line for line in csv.DictReader(StringIO(as_csv(made)))}
+    assert (lines["fedprox"]["verdict"], lines["fedprox"]["after"]) == ("diverged", "")
+    assert ",fomaml,fedprox,,,,,,,diverged" in pairs_as_csv(made)
+    assert "| fedprox | 2 | – | diverged | – | – | – |" in as_markdown(made)
+    assert "| fedprox | ? | ? | ? |  |" in as_markdown(made)
+    assert "fedprox & 2 & -- & diverged" in as_latex(made)
+
+
+def test_a_report_shows_it_in_every_table_and_draws_no_value_of_it(
+    one_lost, tmp_path: Path
+) -> None:
+    planned, out = one_lost
+    page = write_report([out], tmp_path, compare(planned, out)).page.read_text()
+    assert "✕ diverged" in page
+    assert "fedprox diverged: with seeds 0, 1" in page
+    untrained = RunDirectory(out / "fedprox" / "seed0").summary()
+    assert untrained is not None  # how the model it began with was judged is no result
+    assert f"{untrained['metric']['after']:.2f}" not in page
+    row = page[page.index('<th scope="row">fedprox</th>', page.index("worst decile</th>")) :]
+    cells = [cell.partition("</td>")[0].rpartition(">")[2] for cell in row.split("<td")[1:9]]
+    assert cells == ["0", *["–"] * 6, "10"]
+    lost = read([out]).runs["fedprox"]
+    assert all(
+        run.rounds and not any(record["evaluation"] for record in run.rounds) for run in lost
+    )
+    single = headline(read([out / "fedprox" / "seed0"]))
+    assert single == "fedprox on sinusoid diverged: no update of any round could be used."
+
+
+def test_what_diverged_is_not_run_again(one_lost) -> None:
+    planned, out = one_lost
+    before = (out / "fedprox" / "seed0" / "summary.json").stat().st_mtime_ns
+    run_all(planned, out)
+    assert (out / "fedprox" / "seed0" / "summary.json").stat().st_mtime_ns == before
+
+
+def test_if_the_reference_diverges_the_others_are_still_held_against_each_other(
+    tmp_path: Path,
+) -> None:
+    planned = small("protonet", scenario="digits", inner__lr=TOO_LARGE, seeds=1)
+    run_all(planned, tmp_path)
+    made = compare(planned, tmp_path)
+    assert {row.strategy: row.verdict for row in made.rows} == {
+        "local": "not comparable", "fedavg": "diverged", "protonet": "not comparable",
+    }  # fmt: skip
+    protonet = made.rows[2]
+    judged = RunDirectory(tmp_path / "protonet" / "seed0").summary()
+    assert judged is not None
+    assert protonet.after == judged["metric"]["after"]
+    assert protonet.sentence == (
+        "protonet cannot be compared with fine-tuned FedAvg, which diverged."
+    )
+    assert made.headline.startswith("Nothing can be held against fine-tuned FedAvg, which diverged")
+    assert [pair.verdict for pair in made.pairs] == ["not distinguishable"]  # 5 clients are few
+    assert "| protonet | ~ | ? |  |" in as_markdown(made)
+
+
+def test_one_diverged_seed_of_two_is_enough(one_lost, tmp_path: Path) -> None:
+    planned, out = one_lost
+    runs = {name: {0: out / name / "seed0"} for name in planned.runs}
+    good = small("fedprox", seeds=2)
+    run_all(Plan({"fedprox": good.runs["fedprox"]}, good.terms), tmp_path)
+    assert not has_diverged(RunDirectory(tmp_path / "fedprox" / "seed1"))
+    from fedmaml.comparison.diverging import found
+
+    tables = {name: [RunDirectory(path).config_table() for path in seeds.values()]
+              for name, seeds in runs.items()}  # fmt: skip
+    both = runs | {"fedprox": {0: out / "fedprox/seed0", 1: tmp_path / "fedprox/seed1"}}
+    after = {name: [{0: 1.0}] for name in runs}
+    (sentence,) = found(both, tables, after).values()
+    assert sentence.startswith("fedprox diverged: with seed 0 no client's update")
+
+
+def test_two_that_diverge_at_the_same_client_are_no_tie() -> None:
+    values = {
+        "fedavg": [{0: np.inf, 1: 2.0}], "maml": [{0: np.inf, 1: 2.0}], "fomaml": [{0: np.inf}],
+    }  # fmt: skip
+    metric = Metric("mse", "1", "lower")
+    rows = judge(metric, dict.fromkeys(values, 1), values, values)
+    assert [row.verdict for row in rows] == ["reference", "diverged", "diverged"]
+    (pair,) = judge_pairs(metric, values)
+    assert pair.verdict == "diverged"
+
+
+def test_adaptation_that_diverges_at_every_client_names_its_own_rate(tmp_path: Path) -> None:
+    planned = small("fomaml", adaptation__lr=TOO_LARGE, seeds=1)
+    run_all(planned, tmp_path)
+    made = compare(planned, tmp_path)
+    assert made.rows[1].sentence == (
+        "fedavg diverged at every test client while it adapted; lower adaptation.lr (now 1e+30)."
+    )
+
+
+def test_a_run_says_what_to_lower_and_only_divergence_is_called_so(tmp_path: Path) -> None:
+    config = small("fomaml", inner__lr=TOO_LARGE).runs["fomaml"][0]
+    with pytest.raises(DivergedError, match=r"training diverged: in 2 rounds .* \(now 1e\+30\)"):
+        execute(config, tmp_path / "x")
+    rounds = tmp_path / "x" / "rounds.jsonl"
+    assert has_diverged(RunDirectory(tmp_path / "x"))
+    rounds.write_text(rounds.read_text().replace('"NONFINITE"', '"RAISED"', 1))
+    assert not has_diverged(RunDirectory(tmp_path / "x"))  # something else went wrong, too
+
+
+def test_the_command_ends_with_3_and_says_who_diverged(tmp_path: Path) -> None:
+    arguments = ["compare", "sinusoid", "--seeds", "1", "--rounds", "1", "--out", "c"]
+    arguments += [part for key, value in SIZE.items() for part in ("--set", f"{key}={value}")]
+    done = fedmaml(*arguments, "--strategies", "fedprox", "--set", "mu=1e30", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "compared with fine-tuned FedAvg. Diverged: fedprox." in " ".join(done.stdout.split())
+    assert done.stderr.splitlines()[-1] == (
+        "fedmaml: fedprox diverged; what to lower is in the sentences above"
+    )
+    written = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert written["rows"][2]["verdict"] == "diverged"
+
+
+def test_if_all_that_train_diverge_the_command_says_so_and_what_to_lower(tmp_path: Path) -> None:
+    arguments = ["compare", "sinusoid", "--seeds", "1", "--rounds", "1", "--strategies", "fomaml",
+                 "--set", "inner.lr=1e30"]  # fmt: skip
+    done = fedmaml(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "every strategy that trains diverged, so that there is nothing to compare" in done.stderr
+    assert "lower inner.lr (now 1e+30)" in done.stderr
+    assert "Settings that were made for all (--set, --config) reach every strategy" in done.stderr
