@@ -90,7 +90,7 @@ def measure(case: Case, seconds: float, contenders: Mapping[str, Entry] = CONTEN
 
     Args:
         case: What to compute.
-        seconds: Wall time to spend on timing, at least; three turns are always taken.
+        seconds: Wall time to spend on timing, at least; seven turns are always taken.
         contenders: Who takes part.
     """
     everyone = case.round()

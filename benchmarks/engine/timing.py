@@ -27,7 +27,7 @@ _PRODUCTS = 2
 def interleaved(
     contenders: Mapping[str, Callable[[], Any]],
     seconds: float,
-    fewest: int = 3,
+    fewest: int = 7,
     most: int = 40,
 ) -> tuple[dict[str, Seconds], int]:
     """Time contenders by turns; each must have run once before.

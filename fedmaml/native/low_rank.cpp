@@ -35,7 +35,7 @@ template <typename T> struct Factors {
   // Give every block to a sink: begin(), tile(client, its first row in the block, tile) for all of its
   // tiles, end(). What lies past the last row or column is of no meaning.
   template <typename Sink> void compute(Sink& sink) const {
-    int64_t terms = clients * rank, span = BLOCKS * COLUMNS;
+    int64_t terms = clients * rank, span = std::min<int64_t>(BLOCKS, (inputs + COLUMNS - 1) / COLUMNS) * COLUMNS;
     std::vector<T> rows((outputs + BLOCK_ROWS - 1) / BLOCK_ROWS * terms * BLOCK_ROWS), columns(terms * span);
     for (int64_t term = 0; term < terms; term++)
       for (int64_t row = 0; row < outputs; row++)

@@ -83,8 +83,9 @@ class Product:
 
         That of Cauchy and Schwarz: an entry is the product of two vectors of ``rank`` numbers.
         """
-        norms = (torch.linalg.vector_norm(part, dim=1) for part in (self.left, self.right))
-        of_left, of_right = (norm.amax(1) for norm in norms)
+        of_left, of_right = (
+            part.square().sum(1).amax(1).sqrt() for part in (self.left, self.right)
+        )  # a fifth of the time of torch.linalg.vector_norm
         bound = self.scale * of_left * of_right
         return bound if self.base is None else bound + self.base.abs().max()
 
