@@ -206,7 +206,7 @@ def test_interrupt_says_what_each_command_keeps(
 
     monkeypatch.setattr("fedmaml.config.resolve", interrupted)
     for name in ("running.execute", "report.write_report", "clock.profiles", "exporting.recorded",
-                 "comparison.comparing.plan"):  # fmt: skip
+                 "comparison.planning.plan"):  # fmt: skip
         monkeypatch.setattr(f"fedmaml.{name}", interrupted)
     done = fedmaml(*arguments, cwd=tmp_path)
     assert done.returncode == 130

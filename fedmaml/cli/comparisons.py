@@ -63,12 +63,12 @@ def compare(
     """
     layers = given_layers(settings, config)
 
-    from fedmaml.comparison import comparing, tuning
+    from fedmaml.comparison import comparing, planning, tuning
     from fedmaml.comparison.tables import as_table, print_comparison, write_files
     from fedmaml.server.run_directory import RunDirectory
 
     names = [name.strip() for name in strategies.split(",") if name.strip()]
-    planned = comparing.plan(scenario, names, seeds, layers, rounds, equal)
+    planned = planning.plan(scenario, names, seeds, layers, rounds, equal)
     first = {name: configs[0] for name, configs in planned.runs.items()}
     if tune is not None:
         tuning.check(first, tune)
@@ -80,10 +80,10 @@ def compare(
         if tune is not None:
             progress = not as_json
             found = tuning.tune(first, planned.terms, tune, folder, force=force, progress=progress)
-            planned = comparing.tuned(planned, found)
+            planned = planning.tuned(planned, found)
         comparing.run_all(planned, folder, force=force, progress=not as_json)
         comparison = comparing.compare(planned, folder, found)
-        words = comparing.command(scenario, names, seeds, layers, rounds, equal, tune)
+        words = planning.command(scenario, names, seeds, layers, rounds, equal, tune)
         comparison = replace(comparison, command=words)
         paths = write_files(comparison, folder)
         runs = comparing.directories(planned, folder)

@@ -5,8 +5,8 @@ from typing import Any
 
 import tomli_w
 
-from fedmaml.comparison.comparing import command, plan
 from fedmaml.comparison.conclusions import ALWAYS
+from fedmaml.comparison.planning import command, plan
 from fedmaml.config import flatten_table
 from fedmaml.core.errors import FedmamlError
 from fedmaml.report.reading import Material

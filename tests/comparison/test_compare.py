@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmaml.comparison.comparing import Plan, compare, plan, run_all
+from fedmaml.comparison.comparing import compare, run_all
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.findings import Setting, Took, Tuned
+from fedmaml.comparison.planning import Plan, plan
 from fedmaml.comparison.tables import (
     as_csv,
     as_latex,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fedmaml.comparison.comparing import compare, plan, run_all
+from fedmaml.comparison.comparing import compare, run_all
 from fedmaml.comparison.conclusions import conclude, group
+from fedmaml.comparison.planning import plan
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
 from fedmaml.server.completeness import complete_summary
 from fedmaml.server.run_directory import RunDirectory

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmaml.comparison.comparing import Plan, compare, plan, run_all
+from fedmaml.comparison.comparing import compare, run_all
+from fedmaml.comparison.planning import Plan, plan
 from fedmaml.comparison.tables import as_csv, as_latex, as_markdown, pairs_as_csv
 from fedmaml.comparison.verdicts import Metric, judge, judge_pairs
 from fedmaml.core.errors import DivergedError

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fedmaml.comparison.comparing import plan
+from fedmaml.comparison.planning import plan
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.estimating import estimate
 from fedmaml.strategies import CATALOGUE

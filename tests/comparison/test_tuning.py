@@ -10,15 +10,8 @@ from typing import Any
 
 import pytest
 
-from fedmaml.comparison.comparing import (
-    Plan,
-    command,
-    compare,
-    plan,
-    refuse_other_contents,
-    run_all,
-    tuned,
-)
+from fedmaml.comparison.comparing import compare, refuse_other_contents, run_all
+from fedmaml.comparison.planning import Plan, command, plan, tuned
 from fedmaml.comparison.tables import write_files
 from fedmaml.comparison.terms import Terms
 from fedmaml.comparison.tuning import NOT_TUNED, SEED, SPACE, Around, search_space, tune

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedmaml.comparison.comparing import plan, run_all
+from fedmaml.comparison.comparing import run_all
+from fedmaml.comparison.planning import plan
 from fedmaml.report import Written, write_report
 
 SETTINGS = {

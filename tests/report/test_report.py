@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from fedmaml import report
 from fedmaml.cli import app
-from fedmaml.comparison.comparing import plan, run_all
+from fedmaml.comparison.comparing import run_all
+from fedmaml.comparison.planning import plan
 from fedmaml.config import load_toml, parse_assignment, resolve
 from fedmaml.core.errors import ConfigurationError, NotComparableError, RunDirectoryError
 from fedmaml.report import Written, figures, soundness, tables, write_report
