@@ -182,11 +182,10 @@ def _check_workers(config: RunConfig, engine: Engine, job: Job, training_clients
             config.workers, processes, cores,
         )  # fmt: skip
     cohort = math.ceil((config.clients or training_clients) / config.nodes)
-    batch = config.client_batch if config.client_batch > 1 else engine.client_batch(job)
-    batch = min(batch, engine.least_share or batch)
-    if config.workers > 1 and cohort <= batch:
+    size = engine.chunk_size(job, cohort, config.workers, config.client_batch)
+    if config.workers > 1 and cohort <= size:
         logger.warning(
             "workers = %d have nothing to share: a node's %d clients of a round are one chunk of "
             "at most %d; lower --client-batch",
-            config.workers, cohort, batch,
+            config.workers, cohort, size,
         )  # fmt: skip

@@ -60,13 +60,13 @@ def execute(
     directory = RunDirectory(folder.absolute())
     with directory.entered() as token:
         directory.create(config, force)
-        audit = audit_before(config)
-        directory.save_audit(audit)
-        if progress:
-            _tell(f"writing to {folder}")
-            if line := audit.line():
-                _tell(f"{line}: fedmaml audit --config {folder / 'config.toml'}")
         try:
+            audit = audit_before(config)
+            directory.save_audit(audit)
+            if progress:
+                _tell(f"writing to {folder}")
+                if line := audit.line():
+                    _tell(f"{line}: fedmaml audit --config {folder / 'config.toml'}")
             return _run(config, directory, token, progress)
         except KeyboardInterrupt as error:
             done = len(directory.rounds())

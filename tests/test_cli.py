@@ -215,6 +215,19 @@ def test_interrupt_says_what_each_command_keeps(
     assert done.stderr.count("interrupted") == 1
 
 
+def test_interrupt_amid_the_audit_says_that_the_folder_holds_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedmaml.running.audit_data", interrupted)
+    done = fedmaml("run", "digits", "--out", "x", cwd=tmp_path)
+    assert done.returncode == 130
+    assert "rounds are finished and kept in x" in done.stderr
+    assert "nothing was written" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

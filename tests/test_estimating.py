@@ -132,11 +132,15 @@ def test_a_run_without_training_costs_its_evaluation() -> None:
 def test_cohorts_of_many_chunks_are_timed_by_one_and_scaled() -> None:
     config = resolve(SMALL | {"strategy": "fomaml", "nodes": 1, "client_batch": 4, "rounds": 2})
     ready = rehearse(config)
-    assert ready.train_batch() == 4
-    assert timing.scale(ready, "train", range(9), 4, 4) == 9 / 4
-    assert timing.scale(ready, "train", range(3), 3, 4) == 1
+    assert ready.train_chunk() == ready.train_chunk(9) == 4
+    assert timing.scale(ready, "train", range(9), 4, ready.train_chunk) == 9 / 4
+    assert timing.scale(ready, "train", range(3), 3, ready.train_chunk) == 1
     shared = rehearse(resolve(config.to_table(), {"workers": 2}))
-    assert timing.scale(shared, "train", range(9), 4, 4) == 2  # three chunks, two at a time
+    vmapped = timing.scale(shared, "train", range(9), 4, lambda _: 4)
+    assert vmapped == 2  # three chunks, two at a time
+    shared = rehearse(resolve(config.to_table(), {"workers": 2, "engine": "loop"}))
+    one_by_one = timing.scale(shared, "train", range(9), 4, shared.train_chunk)
+    assert one_by_one == 4  # of the probe's four each worker takes two; then 4, 4 and 1: 8 in turn
     seconds = timing.time_run(ready)
     assert seconds.total == pytest.approx(
         seconds.start

@@ -129,9 +129,12 @@ def _train(
     request = replace(order.request, clients=chunk, meta=trees, common=common)
     request = method.on_device(request)
     job = Job(method.strategy, method.learner, request.meta, request.computed_form)
+    chosen = plan(engine, job)
+    if chosen.engine.name != engine:  # its chunks, and so its bits, are not those of another
+        raise RuntimeError(f"a worker cannot compute with engine {engine} as its node: {chosen}")
     return work.train_chunk(
         job,
-        plan(engine, job).engine,
+        chosen.engine,
         request,
         bench.tasks("train", request.round, common),
         _unstacked(chunk, memories),

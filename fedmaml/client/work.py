@@ -7,7 +7,6 @@ out with a reason and never harms the others.
 """
 
 import logging
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from weakref import WeakSet
@@ -71,16 +70,15 @@ def train(
     job = Job(strategy, learner, request.meta, request.computed_form)
     chosen = plan(wanted, job)
     # One by one is the engine's business: however many share a chunk, `loop` computes each alone.
-    batch = client_batch if client_batch > 1 else chosen.engine.client_batch(job)
-    if elsewhere is not None and (least := chosen.engine.least_share):
-        batch = min(batch, max(least, math.ceil(len(request.clients) / elsewhere.workers)))
-    chunks = cut(request.clients, batch)
+    workers = 1 if elsewhere is None else elsewhere.workers
+    size = chosen.engine.chunk_size(job, len(request.clients), workers, client_batch)
+    chunks = cut(request.clients, size)
     costs = dict(known_costs or {})
     if len(chunks) == 1:
         return train_chunk(job, chosen.engine, request, tasks, memories, costs)
     parts: Iterable[Trained]
     if elsewhere is not None:
-        parts = elsewhere.train(wanted, request, chunks, memories, costs)
+        parts = elsewhere.train(chosen.engine.name, request, chunks, memories, costs)
     else:
         parts = (
             train_chunk(job, chosen.engine, replace(request, clients=chunk), tasks, memories, costs)

@@ -56,12 +56,19 @@ class Rehearsal:
         found[split] = (at_the_end, found.get(split, ((), 0))[1] + 1)
         return {split: how for split, how in found.items() if how[0] and how[1]}
 
-    def train_batch(self) -> int:
-        """Return how many clients share a computation in training."""
-        method, given = self.bench.method, self.config.client_batch
+    def train_chunk(self, clients: int | None = None) -> int:
+        """Return how many clients share a computation in training.
+
+        Args:
+            clients: How many a node is asked for; None: as many as one process would take at most.
+        """
+        config, method = self.config, self.bench.method
         meta = to_device(self.server.state.meta, method.device)
         job = Job(method.strategy, method.learner, meta)
-        return given if given > 1 else choose_engine(self.config, job).engine.client_batch(job)
+        engine = choose_engine(config, job).engine
+        if clients is None:
+            return config.client_batch if config.client_batch > 1 else engine.client_batch(job)
+        return engine.chunk_size(job, clients, config.workers, config.client_batch)
 
     def judge_batch(self) -> int:
         """Return how many clients share a computation in an evaluation."""

@@ -12,7 +12,7 @@ by chunks; the server's is that of the whole cohort, with replies that are made 
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -76,9 +76,8 @@ def time_run(ready: Rehearsal) -> Seconds:
 
 def _rounds(ready: Rehearsal) -> tuple[float, float, float]:
     """Return the seconds of the first round, and of clients and server in those after it."""
-    config, batch = ready.config, ready.train_batch()
-    cohort = ready.cohort(1)
-    probe = min(len(cohort), batch * config.nodes)
+    config, cohort = ready.config, ready.cohort(1)
+    probe = min(len(cohort), ready.train_chunk() * config.nodes)
     small = replace(
         config,
         clients=config.clients if probe == len(cohort) else probe,
@@ -100,7 +99,7 @@ def _rounds(ready: Rehearsal) -> tuple[float, float, float]:
                 started = now
             elif len(of_clients) > LEAST_ROUNDS and now - started > BUDGET_SECONDS:
                 break
-    factor = scale(ready, "train", cohort, probe, batch)
+    factor = scale(ready, "train", cohort, probe, ready.train_chunk)
     later = slice(1, None) if len(of_clients) > 1 else slice(None)
     clients, server = _mean(of_clients[later]), _mean(of_server[later])
     once = of_clients[0] + of_server[0] - clients - server
@@ -136,18 +135,38 @@ def _judging(ready: Rehearsal, split: str, clients: Sequence[int]) -> float:
         ready.server, ready.grid, ready.roll_call, ready.config, ready.config.rounds, split, probe
     )
     seconds = time.perf_counter() - started
-    return seconds * scale(ready, split, clients, len(probe), batch)
+    return seconds * scale(ready, split, clients, len(probe), lambda _: batch)
 
 
-def scale(ready: Rehearsal, split: str, clients: Sequence[int], probe: int, batch: int) -> float:
-    """Return by how much a request to all clients takes longer than one to the probe's."""
+def scale(
+    ready: Rehearsal,
+    split: str,
+    clients: Sequence[int],
+    probe: int,
+    chunk_size: Callable[[int], int],
+) -> float:
+    """Return by how much a request to all clients takes longer than one to the probe's.
+
+    Args:
+        ready: The run.
+        split: Of the clients.
+        clients: All of them.
+        probe: How many were asked in their place.
+        chunk_size: How many share a computation, of so many at a node.
+    """
     if probe == len(clients):
         return 1.0
-    if ready.config.workers == 1:
+    workers = ready.config.workers
+    if workers == 1:
         return len(clients) / probe
+
+    def one_after_the_other(at_a_node: int) -> int:
+        size = min(chunk_size(at_a_node), at_a_node)
+        return math.ceil(math.ceil(at_a_node / size) / workers) * size
+
     sizes = [len(placed) for placed in ready.roll_call.place(split, clients).values()]
-    turns = [math.ceil(math.ceil(size / batch) / ready.config.workers) for size in sizes]
-    return sum(turns) / len(turns)
+    longest = [one_after_the_other(size) for size in sizes]
+    return sum(longest) / len(longest) / one_after_the_other(probe // ready.config.nodes)
 
 
 def _mean(values: Sequence[float]) -> float:

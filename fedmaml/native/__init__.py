@@ -81,9 +81,10 @@ def _library_file() -> Path:
     try:
         compiler = compilers.find()
     except NativeError:
-        if kept := sorted(folder.glob(f"{name}-*.so")):
+        kept = sorted(folder.glob(f"{name}-*.so"))
+        if kept and not compilers.of_the_system():
             return kept[0]
-        raise
+        raise  # whoever names a compiler wants that one
     of_compiler = hashlib.sha256(compiler.version.encode()).hexdigest()[:8]
     path = folder / f"{name}-{of_compiler}.so"
     if not path.exists():

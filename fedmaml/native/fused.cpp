@@ -29,6 +29,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -106,7 +107,8 @@ template <typename T> class Block {  // the computation of the clients of one ve
       for (int source = which; source < (both ? 2 : which + 1); source++)
         copy(b, all_clients, source, &all_clients.order[first], lanes, done);
       for (int lane = 0; lane < lanes; lane++)
-        for (int64_t row = 0; row < done[lane]; row++) b.coefficient[row][lane] = T(1) / T(done[lane]);
+        for (int64_t row = 0; row < done[lane]; row++)  // NaN where the target is
+          b.coefficient[row][lane] = T(1) / T(done[lane]) + 0 * b.target[row * targets][lane];
     }
   }
 
@@ -193,9 +195,15 @@ template <typename T> class Block {  // the computation of the clients of one ve
       T* outputs = (T*)(b.target.data() + done[lane] * targets) + lane;
       const void* y = from.y[source][client[lane]];
       for (int64_t i = 0; i < rows * targets; i++)
-        outputs[i * all_lanes] = net.loss == 1 ? T(((const int64_t*)y)[i]) : ((const T*)y)[i];
+        outputs[i * all_lanes] = net.loss == 1 ? known(((const int64_t*)y)[i]) : ((const T*)y)[i];
       done[lane] += rows;
     }
+  }
+
+  // A class; NaN for what is none, which makes its client's update NaN.
+  T known(int64_t target) const {
+    bool is_class = target >= 0 && target < net.width[net.layers];
+    return is_class ? T(target) : std::numeric_limits<T>::quiet_NaN();
   }
 
   V penalty(const V* w) {

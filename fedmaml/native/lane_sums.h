@@ -20,6 +20,7 @@ void add_exactly(const Vec<T>* v, const double* weight, int64_t entries, Doubles
 #pragma GCC unroll 2
     for (int half = 0; half < halves; half++) {
       Doubles rest = widened(part[half]) * w[half];
+      settle(rest);
       rest = w[half] == 0.0 ? Doubles{} : rest;  // what is unsound may not be a number
 #pragma GCC unroll 3
       for (int level = first_limb; level < LIMBS; level++) limbs[level] += take_limb(rest, level);

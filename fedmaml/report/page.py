@@ -106,12 +106,12 @@ def _facts(material: Material) -> dict[str, str]:
         f"{_several(run.summary['clients_judged'] for run in every)} are judged in each run",
         "Back end": _several(
             f"{run.summary['backend']}, {run.summary['nodes']} "
-            f"node{'s' if run.summary['nodes'] > 1 else ''}, {run.summary.get('device', 'cpu')}"
+            f"node{'s' if run.summary['nodes'] > 1 else ''}, {run.summary['device']}"
             for run in every
         ),
     }
     asked, judged = (
-        sum(run.summary.get(key, 0) for run in every) for key in ("clients_asked", "clients_judged")
+        sum(run.summary[key] for run in every) for key in ("clients_asked", "clients_judged")
     )
     if asked > judged:
         left_out = f"{asked - judged} of {asked} {material.judged} clients"

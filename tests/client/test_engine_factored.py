@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fedmaml.client.engines import ENGINES, LOOP, Job, Rows, Total, plan
 from fedmaml.client.engines.factored import images
 from fedmaml.client.engines.factored.linear import First, LowRank, Own, kind_of
+from fedmaml.client.engines.factored.updates import Product, Sent, Sum
 from fedmaml.client.engines.layers import BatchNorm2d, Linear
 from fedmaml.core import losses, seeding
 from fedmaml.core.aggregation import exact_sum
@@ -115,6 +116,47 @@ def rows_of(parts: list[Rows | Total]) -> tuple[Tensor, Tensor, dict[str, Tensor
             for name in rows[0].results.metrics
         },
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("largest", [1e-2, 1e3])
+@pytest.mark.parametrize("based", [False, True])
+@pytest.mark.parametrize(
+    ("clients", "rank", "outputs", "inputs"),
+    [
+        (1, 1, 1, 1),
+        (1, 0, 3, 5),
+        (3, 5, 37, 1100),
+        (5, 4, 16, 513),
+        (4, 3, 17, 257),
+        (2, 3, 1, 2049),
+    ],
+)
+def test_products_are_formed_right_and_added_exactly(
+    clients: int,
+    rank: int,
+    outputs: int,
+    inputs: int,
+    based: bool,
+    largest: float,
+    dtype: torch.dtype,
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    left = largest * torch.randn(clients, rank, outputs, generator=rng, dtype=dtype)
+    right = torch.randn(clients, rank, inputs, generator=rng, dtype=dtype)
+    base = torch.randn(outputs, inputs, generator=rng, dtype=dtype) if based else None
+    product = Product("w", left, right, 0.3, base)
+    formed = torch.cat(list(product.tiles()), 1)
+    expected = 0.3 * torch.einsum("cro,cri->coi", left.double(), right.double())
+    expected = (expected if base is None else expected + base.double()).flatten(1)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    assert (formed - expected).abs().max() <= tolerance * expected.abs().max()
+    assert (product.bound() * (1 + 1e-6) >= formed.abs().amax(1)).all()
+    weight = torch.randint(1, 99, (clients,), generator=rng).double()
+    total = Sum({"w": torch.zeros(outputs, inputs, dtype=dtype)})
+    total.add(range(clients), Sent([product], weight, {}))
+    (limbs,) = (value.limbs for value in total.result().sums.values())
+    assert torch.equal(limbs, exact_sum(formed, weight).limbs)
 
 
 def check(job: Job, group: TaskGroup, tolerance: float, flips: int = 0) -> None:

@@ -115,12 +115,13 @@ def test_engine_equals_the_loop(engine: str, strategy: str, loss: str, dtype: to
             assert got[client][1] == pytest.approx(numbers, rel=10 * tolerance, abs=10 * tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("engine", EAGER)
-def test_a_sum_is_the_exact_sum_of_the_stack(engine: str) -> None:
-    job, memory = job_of(small(FOMAML, 3), problem_of("cross-entropy", torch.float32), "sum")
+def test_a_sum_is_the_exact_sum_of_the_stack(engine: str, dtype: torch.dtype) -> None:
+    job, memory = job_of(small(FOMAML, 3), problem_of("cross-entropy", dtype), "sum")
     if reason := ENGINES[engine].refusal(job):
         pytest.skip(reason)
-    groups = tasks_of("cross-entropy", torch.float32)
+    groups = tasks_of("cross-entropy", dtype)
     memories = dict.fromkeys(range(len(SIZES)), memory)
     stack = by_client(ENGINES[engine].compute(replace(job, form="stack"), groups, memories))
     for part in ENGINES[engine].compute(job, groups, memories):
@@ -130,6 +131,24 @@ def test_a_sum_is_the_exact_sum_of_the_stack(engine: str) -> None:
         expected = exact_sum(rows, part.weight)
         assert torch.equal(part.sums["theta"].limbs, expected.limbs)
         assert part.sums["theta"].weight == expected.weight
+
+
+@pytest.mark.parametrize("target", [-100, -1, 3, 2**40])
+@pytest.mark.parametrize("form", ["sum", "stack"])
+def test_fused_makes_no_update_of_a_target_that_is_no_class(form: str, target: int) -> None:
+    job, memory = job_of(small(FOMAML, 1), problem_of("cross-entropy", torch.float32), form)
+    groups = tasks_of("cross-entropy", torch.float32)
+    groups[0].tasks.query.y[2, 1] = target
+    client = groups[0].clients[2]
+    parts = ENGINES["fused"].compute(job, groups, dict.fromkeys(range(len(SIZES)), memory))
+    if form == "stack":
+        with pytest.raises(IndexError, match="a target is none of the 3 classes"):
+            list(parts)
+        return
+    (total,) = parts
+    assert isinstance(total, Total)
+    assert total.unsound == (client,)
+    assert client not in total.clients
 
 
 def answer(

@@ -46,6 +46,13 @@ def test_workers_change_no_bit(strategy: str, engine: str, tmp_path: Path) -> No
     assert outcome(tmp_path / "two", workers=2, **settings) == one
 
 
+def test_workers_share_the_clients_of_fused_and_change_no_bit(tmp_path: Path) -> None:
+    settings = {"scenario": "sinusoid", "clients": 600, "client_batch": 0, "strategy": "maml"}
+    one = outcome(tmp_path / "one", **settings)
+    assert "fused" in one[2]["updates"]
+    assert outcome(tmp_path / "two", workers=2, **settings) == one
+
+
 def test_more_workers_than_chunks_and_several_nodes_change_no_bit(tmp_path: Path) -> None:
     settings = {"strategy": "fomaml", "client_batch": 7, "engine": "loop"}
     one = outcome(tmp_path / "one", **settings)

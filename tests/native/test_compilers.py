@@ -90,6 +90,14 @@ def test_without_any_compiler_kept_kernels_are_used() -> None:
 
 
 @pytest.mark.usefixtures("fresh_cache")
+@pytest.mark.usefixtures("kernels")
+def test_a_wrong_cxx_is_not_covered_up_by_kernels_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    assert "CXX=/nonexistent/c++ is no usable C++ compiler" in native.missing()
+
+
 @pytest.mark.parametrize(
     ("compiler", "why"), [("/nonexistent/c++", "No such file"), ("false -x", "exit status 1")]
 )

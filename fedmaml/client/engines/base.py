@@ -4,6 +4,7 @@ Every engine computes what `client_update` of the strategy defines, each client'
 they differ in how many clients share a kernel, and so only in rounding. `loop` is the reference.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,21 @@ class Engine(ABC):
     @abstractmethod
     def client_batch(self, job: Job) -> int:
         """Return how many clients it computes best at a time."""
+
+    def chunk_size(self, job: Job, clients: int, workers: int = 1, asked: int = 0) -> int:
+        """Return how many of a request's clients are computed together.
+
+        Args:
+            job: What they have in common.
+            clients: How many the request names.
+            workers: Processes that share them.
+            asked: ``client_batch`` of the run; 0 or 1: what the engine does best.
+        """
+        size = asked if asked > 1 else self.client_batch(job)
+        if not self.least_share:
+            return size
+        shares = max(1, min(workers, clients // self.least_share))
+        return max(1, min(size, math.ceil(clients / shares)))
 
     @abstractmethod
     def compute(

@@ -60,7 +60,7 @@ class Call:
     """One call of the kernel; holds every array whose address it passes."""
 
     def __init__(self, job: Job, recipe: Recipe, chain: Chain, groups: Sequence[TaskGroup]) -> None:
-        self._job, theta = job, job.meta["theta"]
+        self._job, self._chain, self._groups, theta = job, chain, groups, job.meta["theta"]
         self._theta = flatten(theta)
         self._kept, self._network = _network(chain, layout_of(theta), job.learner.problem.l2)
         self._recipe = _Recipe(_SENDS[recipe.sends], recipe.steps, recipe.lr, recipe.proximal)
@@ -102,6 +102,8 @@ class Call:
         metrics = {"loss_before": before, "loss_after": after}
         if stack is None:
             return self._total(limbs, metrics, sound)
+        if self._chain.loss == 1 and not sound.all():
+            _refuse_other_classes(self._groups, self._chain.widths[-1])
         update = {"theta": unflatten(stack, layout_of(self._job.meta["theta"]))}
         return Rows(
             self._clients, ClientUpdate(update, torch.from_numpy(self._weight), metrics, {})
@@ -153,6 +155,13 @@ def _laid_out(
     table[1:3] = of_each[:2]
     table[3:] = of_each[2::2] + of_each[3::2] * in_group
     return table, kept
+
+
+def _refuse_other_classes(groups: Sequence[TaskGroup], classes: int) -> None:
+    """Name what else than divergence makes an update NaN, where nobody computes it again."""
+    for y in (batch.y for group in groups for batch in group.tasks):
+        if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < classes:
+            raise IndexError(f"a target is none of the {classes} classes, which count from 0")
 
 
 @lru_cache(maxsize=32)
