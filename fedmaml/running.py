@@ -16,7 +16,7 @@ from fedmaml.core.errors import BackendError, DivergedError, RunDirectoryError
 from fedmaml.preflight import preflight
 from fedmaml.progress import RunProgress
 from fedmaml.server.outcome import (
-    has_diverged,
+    diverged_from,
     rates_of_training,
     what_to_lower,
     what_went_wrong,
@@ -117,14 +117,16 @@ def _tell(line: str) -> None:
 
 def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
     """Refuse to call a run finished in which nothing was learned or judged."""
-    what = what_went_wrong(summary)
+    what, start = what_went_wrong(summary), diverged_from(directory)
+    if start > 1:
+        what = f"from round {start} on not one client's update could be used"
     if not what:
         return
     left_out = [rejection for record in directory.rounds() for rejection in record["rejected"]]
     first = f"; the first reason: {left_out[0]['detail']}" if left_out else ""
     where = f"(all reasons: {directory.path}/rounds.jsonl)"
-    if has_diverged(directory):
-        cure = what_to_lower(rates_of_training(directory.config_table()))
+    if start:
+        cure = what_to_lower(rates_of_training(directory.config_table(), start))
         raise DivergedError(f"training diverged: {what}{first}; {cure} {where}")
     raise BackendError(f"{what}{first} {where}")
 

@@ -53,7 +53,8 @@ def run_all(planned: Plan, out: Path, *, force: bool = False, progress: bool = F
             label = f"{config.strategy}, seed {config.seed}"
             bar.update(task, description=label)
             try:
-                execute(config, run_path(config, out), force=True)
+                if not _is_done(config, out, force):  # somebody may have been here meanwhile
+                    execute(config, run_path(config, out), force=True)
             except DivergedError:
                 pass  # what the run left says so, and `conclude` says it of the strategy
             except FedmamlError as error:

@@ -1,8 +1,8 @@
 """Strategies that diverged: they have no value, and nobody is better, worse or as good.
 
-`verdicts` judges the others. A strategy counts as diverged if training did in every round of at
-least one seed, since then no mean over seeds is one of this strategy, or if it did at every client
-that was judged.
+`verdicts` judges the others. A strategy counts as diverged if training did with at least one
+seed, in every round or to its end, since then no mean over seeds is one of this strategy, or if it
+did at every client that was judged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from fedmaml.comparison.contrasts import Values
 from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row, judge, judge_pairs
 from fedmaml.config import flatten_table
 from fedmaml.core.errors import NotComparableError
-from fedmaml.server.outcome import has_diverged, rates_of_training, what_to_lower
+from fedmaml.server.outcome import diverged_from, rates_of_training, what_to_lower
 from fedmaml.server.run_directory import RunDirectory
 
 Runs = Mapping[str, Mapping[int, Path]]
@@ -45,13 +45,16 @@ def found(
     """
     lost = {}
     for name, seeds in runs.items():
-        bad = [seed for seed, path in seeds.items() if has_diverged(RunDirectory(path))]
+        since = {seed: diverged_from(RunDirectory(path)) for seed, path in seeds.items()}
+        bad = [seed for seed, start in since.items() if start]
         everyone = [value for values in after[name] for value in values.values()]
         if bad:
             numbers = f"seed{'s' if len(bad) > 1 else ''} {', '.join(map(str, bad))}"
-            cure = what_to_lower(rates_of_training(tables[name][0]))
+            latest = max(since.values())
+            when = f"from round {latest} on" if latest > 1 else "of any round"
+            cure = what_to_lower(rates_of_training(tables[name][0], latest))
             lost[name] = (
-                f"{name} diverged: with {numbers} no client's update of any round could be used, "
+                f"{name} diverged: with {numbers} no client's update {when} could be used, "
                 f"all were infinite or too large; {cure}."
             )
         elif everyone and np.isinf(everyone).all():

@@ -8,7 +8,7 @@ from fedmaml.comparison.planning import Plan
 from fedmaml.comparison.terms import Terms
 from fedmaml.comparison.tuning import SEED, is_tunable
 from fedmaml.comparison.verdicts import REFERENCE
-from fedmaml.server.outcome import has_diverged, rates_of_training
+from fedmaml.server.outcome import diverged_from, rates_of_training
 from fedmaml.server.run_directory import RunDirectory
 
 
@@ -29,8 +29,8 @@ def _divergence_notes(planned: Plan, runs: Runs) -> list[str]:
     given = planned.terms.given
     reached: dict[str, list[str]] = {}
     for name, seeds in runs.items():
-        if any(has_diverged(RunDirectory(path)) for path in seeds.values()):
-            for key in rates_of_training(planned.runs[name][0].to_table()):
+        if start := max(diverged_from(RunDirectory(path)) for path in seeds.values()):
+            for key in rates_of_training(planned.runs[name][0].to_table(), start):
                 if key in given:
                     reached.setdefault(key, []).append(name)
     return [

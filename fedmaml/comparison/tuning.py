@@ -25,7 +25,7 @@ from fedmaml.config import Flat, RunConfig, flatten_table, resolve
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError
 from fedmaml.running import execute
 from fedmaml.server.completeness import what_is_missing
-from fedmaml.server.outcome import what_went_wrong
+from fedmaml.server.outcome import diverged_from, what_went_wrong
 from fedmaml.server.run_directory import RunDirectory
 
 SEED = 1_000_000
@@ -213,6 +213,8 @@ def _outcome(directory: RunDirectory, settings: Flat) -> Trial:
     summary = directory.summary()
     assert summary is not None, "it was found complete"
     value, wrong = summary["metric"]["after"], what_went_wrong(summary)
+    if start := diverged_from(directory):
+        wrong = wrong or f"from round {start} on no update could be used"
     if value is None and not wrong:
         wrong = f"{summary['metric']['name']} diverged or is undefined at validation clients"
     return Trial(settings, None if wrong else value, wrong)

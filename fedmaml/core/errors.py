@@ -47,7 +47,7 @@ class BackendError(FedmamlError):
 
 
 class DivergedError(BackendError):
-    """A run that came to its end, and in which every update was infinite or too large."""
+    """A run that came to its end, but no update could be used any more: all were too large."""
 
 
 class RunDirectoryError(FedmamlError):

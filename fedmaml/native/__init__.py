@@ -67,7 +67,8 @@ def _library() -> ctypes.CDLL | str:
         return ctypes.CDLL(str(_library_file()))
     except Exception as error:  # no compiler, a full disk, a bad cache: none of them may stop a run
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return f"the kernels in C++ could not be built: {lines[0]}"
+        where = "; FEDMAML_CACHE names their folder" if type(error) is not NativeError else ""
+        return f"the kernels in C++ cannot be had: {lines[0]}{where}"
 
 
 def _library_file() -> Path:
@@ -134,14 +135,31 @@ def _fingerprint() -> str:
 
 def _build(path: Path, compiler: Compiler) -> None:
     """Build in a folder of our own, then move: many processes may do so at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     logger.warning(
         "building the kernels in C++ with %s, once on this machine; this takes about %d s",
         compiler.version, compiler.seconds,
     )  # fmt: skip
     started = time.perf_counter()
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / path.name
         compilers.build(compiler, sorted(_SOURCES.glob("*.cpp")), built)
+        _load(built, compiler)
         built.replace(path)
     logger.info("built kernels in %.1f s: %s", time.perf_counter() - started, path)
+
+
+def _load(library: Path, compiler: Compiler) -> None:
+    """Load what was built before it is kept.
+
+    Raises:
+        NativeError: If it cannot be loaded.
+    """
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        missing = str(error).rpartition(": ")[2]
+        raise NativeError(
+            f"{' '.join(compiler.command)} made a library that cannot be loaded ({missing}); let "
+            "CXX name a compiler of C++, e.g. g++"
+        ) from error

@@ -48,7 +48,10 @@ class Compiler:
 def of_the_system() -> tuple[str, ...]:
     """Return the command in ``CXX``, or ``c++`` if it is on the PATH; () if there is neither."""
     if given := os.environ.get("CXX", "").strip():
-        return tuple(shlex.split(given))
+        try:
+            return tuple(shlex.split(given))
+        except ValueError:  # a quotation that is not closed: no such program, as is said then
+            return (given,)
     return ("c++",) if shutil.which("c++") else ()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fedmaml.report import write_report
 from fedmaml.report.page import headline
 from fedmaml.report.reading import read
 from fedmaml.running import execute
-from fedmaml.server.outcome import has_diverged
+from fedmaml.server.outcome import diverged_from, has_diverged
 from fedmaml.server.run_directory import RunDirectory
 from tests.commands import fedmaml
 
@@ -175,6 +176,20 @@ def test_a_run_says_what_to_lower_and_only_divergence_is_called_so(tmp_path: Pat
     assert has_diverged(RunDirectory(tmp_path / "x"))
     rounds.write_text(rounds.read_text().replace('"NONFINITE"', '"RAISED"', 1))
     assert not has_diverged(RunDirectory(tmp_path / "x"))  # something else went wrong, too
+
+
+def test_training_that_diverges_after_a_round_that_was_used_has_diverged(tmp_path: Path) -> None:
+    config = small("fomaml", outer__lr=TOO_LARGE).runs["fomaml"][0]
+    config = replace(config, rounds=4)
+    with pytest.raises(DivergedError, match=r"from round 2 on .* outer\.lr \(now 1e\+30\)"):
+        execute(config, tmp_path / "x")
+    directory = RunDirectory(tmp_path / "x")
+    assert diverged_from(directory) == 2
+    assert len(directory.rounds()) == 4
+    best = directory.summary()
+    assert best is not None
+    (directory.path / "summary.json").write_text(json.dumps(best | {"judged_round": 0}))
+    assert diverged_from(directory) == 0  # what was judged is from before
 
 
 def test_the_command_ends_with_3_and_says_who_diverged(tmp_path: Path) -> None:
