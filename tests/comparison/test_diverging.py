@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fedmaml.comparison.comparing import compare, run_all
+from fedmaml.comparison.conclusions import conclude
 from fedmaml.comparison.diverging import found, rows
 from fedmaml.comparison.planning import Plan, plan
 from fedmaml.comparison.tables import as_csv, as_latex, as_markdown, pairs_as_csv
@@ -185,6 +186,19 @@ def test_a_strategy_that_diverges_at_a_client_is_called_so_though_fedavg_did_eve
     made = rows(Metric("mse", "1", "lower"), dict.fromkeys(after, 1), after, after, lost)
     assert [row.verdict for row in made] == ["diverged", "diverged", "not comparable"]
     assert made[1].sentence.startswith("maml diverged at a test client, and so did fine-tuned FedA")
+
+
+def test_the_headline_calls_meta_learning_only_what_is(one_lost, tmp_path: Path) -> None:
+    shutil.copytree(one_lost[1], tmp_path, dirs_exist_ok=True)
+    runs = {name: {0: tmp_path / name / "seed0"} for name in one_lost[0].runs}
+    path = runs["fomaml"][0] / "clients.jsonl"
+    lines = [json.loads(line) | {"mse:after": "diverged"} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert conclude(runs).headline == (
+        "Every meta-learning strategy diverged: fomaml. So did fedprox."
+    )
+    del runs["fedprox"]
+    assert conclude(runs).headline == "Every meta-learning strategy diverged: fomaml."
 
 
 def test_one_diverged_seed_of_two_is_enough(one_lost, tmp_path: Path) -> None:
