@@ -61,12 +61,29 @@ WRONG = [
         r"compression.fraction = 0.2 has no effect with compression.method = 'none': set compressi",
     ),
     (
+        ["digits", "--set", "compression.method=qsgd-8", "--set", "compression.fraction=0.2"],
+        r"0.2 has no effect with compression.method = 'qsgd-8': set compression.method to 'top-k', "
+        "or leave compression.fraction out",
+    ),
+    (
+        ["digits", "--set", "aggregation.trim=0.4"],
+        r"aggregation.trim = 0.4 has no effect with aggregation.rule = 'mean': .* 'trimmed-mean'",
+    ),
+    (
+        ["digits", "--set", "aggregation.rule=median", "--set", "aggregation.malicious=2"],
+        r"malicious = 2 has no effect with .* 'median': .* to 'krum' or 'multi-krum' or 'bulyan',",
+    ),
+    (
+        ["digits", "--set", "aggregation.rule=krum", "--set", "aggregation.selected=3"],
+        r"aggregation.selected = 3 has no effect with .* 'krum': .* to 'multi-krum', or leave",
+    ),
+    (
         ["digits", "--set", "compression.method=none", "--set", "compression.error_feedback=true"],
         r"compression.error_feedback = True has no effect .* or leave compression.error_feedback o",
     ),
     (
         ["hospitals", "--set", "task.held_out=0"],
-        r"task.held_out = 0 has no effect with task.protocol = 'within': set task.protocol, too",
+        r"held_out = 0 has no effect with task.protocol = 'within': set task.protocol to 'le",
     ),
     (["digits", "--config", "/nowhere/x.toml"], r"cannot read configuration /nowhere/x.toml"),
 ]
@@ -86,6 +103,9 @@ def test_wrong_configuration_is_refused_with_the_right_key(
         {"scenario": "hospitals", "task.protocol": "leave-one-out", "task.held_out": 0},
         {"scenario": "digits", "compression.method": "top-k", "compression.fraction": 0.2},
         {"scenario": "digits", "compression.method": "qsgd-4", "compression.error_feedback": True},
+        {"scenario": "digits", "aggregation.rule": "trimmed-mean", "aggregation.trim": 0.4},
+        {"scenario": "digits", "aggregation.rule": "bulyan", "aggregation.malicious": 2},
+        {"scenario": "digits", "aggregation.rule": "multi-krum", "aggregation.selected": 3},
         {"scenario": "digits"},
         {"scenario": "hospitals"},
     ],

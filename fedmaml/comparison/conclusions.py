@@ -255,7 +255,10 @@ def _headline(rows: Sequence[Row]) -> str:
     if not meta:
         return f"No meta-learning strategy was compared with fine-tuned FedAvg.{told}"
     if all(row.strategy in lost for row in meta):
-        return f"Every meta-learning strategy diverged: {', '.join(lost)}."
+        others = [name for name in lost if name in NOT_META]
+        too = f" So did {', '.join(others)}." if others else ""
+        named = ", ".join(row.strategy for row in meta)
+        return f"Every meta-learning strategy diverged: {named}.{too}"
     if not better:
         return f"No meta-learning strategy is significantly better than fine-tuned FedAvg.{told}"
     return f"Significantly better than fine-tuned FedAvg: {', '.join(better)}.{told}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedmaml.comparison.contrasts import Values
-from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row, judge, judge_pairs
+from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row, Verdict, judge, judge_pairs
 from fedmaml.config import flatten_table
 from fedmaml.core.errors import NotComparableError
 from fedmaml.server.outcome import diverged_from, rates_of_training, what_to_lower
@@ -102,13 +102,20 @@ def _by_itself(
     before: Mapping[str, Values],
     after: Mapping[str, Values],
 ) -> Row:
-    """Return the row of a strategy whose reference diverged."""
+    """Return the row of a strategy whose reference diverged altogether."""
     (as_reference,) = judge(
         metric, {REFERENCE: rounds[name]}, {REFERENCE: before[name]}, {REFERENCE: after[name]}
     )
+    verdict: Verdict = "not comparable"
     sentence = f"{name} cannot be compared with fine-tuned FedAvg, which diverged."
+    if as_reference.verdict == "diverged":
+        verdict = "diverged"
+        sentence = (
+            f"{name} diverged at a test client, and so did fine-tuned FedAvg; lower the learning "
+            "rate of its adaptation."
+        )
     means = as_reference.before, as_reference.after
-    return Row(name, rounds[name], *means, **_NOTHING, verdict="not comparable", sentence=sentence)
+    return Row(name, rounds[name], *means, **_NOTHING, verdict=verdict, sentence=sentence)
 
 
 def pairs(metric: Metric, after: Mapping[str, Values], lost: Lost) -> tuple[Pair, ...]:

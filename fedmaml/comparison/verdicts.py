@@ -5,7 +5,7 @@ and the clients' (is it more than a few of them?). Both must be convinced, at 5 
 correction, and the interval must leave out 0; else it is "not distinguishable".
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -24,7 +24,7 @@ _SIGNIFICANT = 0.05
 Verdict = Literal[
     "reference", "better", "worse", "not distinguishable", "diverged", "not comparable"
 ]
-"""diverged: this strategy did, or one of the two; not comparable: the reference did."""
+"""diverged: this strategy did, or one of the two; not comparable: only the reference did."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,9 @@ def judge(
 ) -> tuple[Row, ...]:
     """Hold every strategy against the reference.
 
+    One client that diverged takes a strategy its mean, and with it every difference. If that is the
+    reference, it alone has diverged; the others keep their means, and nobody is tested.
+
     Args:
         metric: What the values are.
         rounds: Rounds of training of each strategy; its keys are the strategies.
@@ -112,21 +115,25 @@ def judge(
     Returns:
         One row per strategy, in the order given.
     """
+    means = {name: statistics.mean_over_seeds(_lists(after[name])) for name in rounds}
+    lost = {name for name, mean in means.items() if mean is not None and not np.isfinite(mean)}
     contrasts = {
-        name: contrast(after[name], after[REFERENCE]) for name in rounds if name != REFERENCE
+        name: contrast(after[name], after[REFERENCE])
+        for name in rounds
+        if name != REFERENCE and REFERENCE not in lost
     }
     corrected = holm_within(contrasts)
     rows = []
     for name in rounds:
         found = contrasts.get(name, NOTHING)
         p_holm = corrected.get(name)
-        verdict = "reference" if name == REFERENCE else _verdict(metric, found, p_holm)
+        verdict = _standing(name, lost) or _verdict(metric, found, p_holm)
         rows.append(
             Row(
                 strategy=name,
                 rounds=rounds[name],
                 before=statistics.finite(statistics.mean_over_seeds(_lists(before[name]))),
-                after=statistics.finite(statistics.mean_over_seeds(_lists(after[name]))),
+                after=statistics.finite(means[name]),
                 difference=statistics.finite(found.mean),
                 difference_ci95=found.interval,
                 p_clients=found.p_clients,
@@ -178,6 +185,15 @@ def _lists(values: Values) -> list[list[float]]:
     return [list(group.values()) for group in values]
 
 
+def _standing(name: str, lost: Collection[str]) -> Verdict | None:
+    """Return the verdict that needs no test, if there is one."""
+    if name in lost:
+        return "diverged"
+    if name == REFERENCE:
+        return "reference"
+    return "not comparable" if REFERENCE in lost else None
+
+
 def _verdict(metric: Metric, found: Contrast, p_holm: float | None) -> Verdict:
     mean, interval = found.mean, found.interval
     if mean is not None and not np.isfinite(mean):
@@ -201,6 +217,13 @@ def _sentence(
     mean, interval = found.mean, found.interval
     if verdict == "reference":
         return f"{name}, fine-tuned at every test client, is what the others are held against."
+    if verdict == "not comparable":
+        return f"{name} cannot be compared with {other}, which diverged at a test client."
+    if verdict == "diverged" and name == REFERENCE:
+        return (
+            f"{name} diverged at a test client, so that nothing can be held against it; lower the "
+            "learning rate of its adaptation."
+        )
     if verdict == "diverged":
         return (
             f"{name} cannot be compared with {other}: one of them diverged at a test client; lower "

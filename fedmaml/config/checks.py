@@ -2,21 +2,27 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from fedmaml.config.flat import Flat, flatten_table
 from fedmaml.config.settings import RunConfig, field_types
 from fedmaml.core import seeding
+from fedmaml.core.compression import Method
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.simulations.scenario import Split
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 
-_IDLE = (
-    ("compression.fraction", "compression.method", "none"),
-    ("compression.error_feedback", "compression.method", "none"),
-    ("task.held_out", "task.protocol", "within"),
-)
-"""(setting, another one, the value of that with which the first says nothing)."""
+_IDLE = {
+    "compression.fraction": ("compression.method", ("top-k",)),
+    "compression.error_feedback": (
+        "compression.method", tuple(name for name in get_args(Method) if name != "none"),
+    ),
+    "aggregation.trim": ("aggregation.rule", ("trimmed-mean",)),
+    "aggregation.malicious": ("aggregation.rule", ("krum", "multi-krum", "bulyan")),
+    "aggregation.selected": ("aggregation.rule", ("multi-krum",)),
+    "task.held_out": ("task.protocol", ("leave-one-out",)),
+}  # fmt: skip
+"""Setting -> (another one, the values of that with which the first has an effect)."""
 
 
 def check_idle(given: Flat, config: RunConfig) -> None:
@@ -33,8 +39,8 @@ def check_idle(given: Flat, config: RunConfig) -> None:
         ConfigurationError: Names the setting, and the one that makes it idle.
     """
     resolved = flatten_table(config.to_table())
-    for key, switch, idle in _IDLE:
-        if key not in given or resolved.get(switch) != idle:
+    for key, (switch, active) in _IDLE.items():
+        if key not in given or resolved[switch] in active:
             continue
         section, _, name = key.partition(".")
         cls: Any = (
@@ -43,8 +49,8 @@ def check_idle(given: Flat, config: RunConfig) -> None:
         (default,) = (item.default for item in dataclasses.fields(cls) if item.name == name)
         if switch not in given or given[key] != default:
             raise ConfigurationError(
-                f"{key} = {given[key]!r} has no effect with {switch} = {idle!r}: set {switch}, "
-                f"too, or leave {key} out"
+                f"{key} = {given[key]!r} has no effect with {switch} = {resolved[switch]!r}: set "
+                f"{switch} to {' or '.join(map(repr, active))}, or leave {key} out"
             )
 
 

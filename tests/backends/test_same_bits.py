@@ -106,9 +106,7 @@ METHODS = ("float16", "qsgd-8", "qsgd-4", "top-k")
 
 def compressing(method: str, **settings: Any) -> dict[str, Any]:
     """Return settings under which both residuals and random rounding matter."""
-    feedback = {"compression.error_feedback": True, "compression.fraction": 0.1}
-    if method == "none":
-        feedback = {}
+    feedback = {"compression.error_feedback": True} if method != "none" else {}
     return {"compression.method": method, "client_batch": 1} | feedback | settings
 
 

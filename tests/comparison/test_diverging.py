@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 
 from fedmaml.comparison.comparing import compare, run_all
+from fedmaml.comparison.conclusions import conclude
+from fedmaml.comparison.diverging import found, rows
 from fedmaml.comparison.planning import Plan, plan
 from fedmaml.comparison.tables import as_csv, as_latex, as_markdown, pairs_as_csv
 from fedmaml.comparison.verdicts import Metric, judge, judge_pairs
 from fedmaml.core.errors import DivergedError
+from fedmaml.quantities import number
 from fedmaml.report import write_report
 from fedmaml.report.page import headline
 from fedmaml.report.reading import read
@@ -44,9 +48,9 @@ def test_a_strategy_that_diverges_is_a_row_and_the_others_are_judged_as_without_
 ) -> None:
     planned, out = one_lost
     made = compare(planned, out)
-    rows = {row.strategy: row for row in made.rows}
-    assert list(rows) == ["local", "fedavg", "fomaml", "fedprox"]
-    lost = rows["fedprox"]
+    judged = {row.strategy: row for row in made.rows}
+    assert list(judged) == ["local", "fedavg", "fomaml", "fedprox"]
+    lost = judged["fedprox"]
     assert lost.verdict == "diverged"
     assert {lost.before, lost.after, lost.difference, lost.difference_ci95, lost.p_holm} == {None}
     assert lost.sentence == (
@@ -92,7 +96,7 @@ def test_a_report_shows_it_in_every_table_and_draws_no_value_of_it(
     assert "fedprox diverged: with seeds 0, 1" in page
     untrained = RunDirectory(out / "fedprox" / "seed0").summary()
     assert untrained is not None  # how the model it began with was judged is no result
-    assert f"{untrained['metric']['after']:.2f}" not in page
+    assert f">{number(untrained['metric']['after'])}<" not in page
     row = page[page.index('<th scope="row">fedprox</th>', page.index("worst decile</th>")) :]
     cells = [cell.partition("</td>")[0].rpartition(">")[2] for cell in row.split("<td")[1:9]]
     assert cells == ["0", *["–"] * 6, "10"]
@@ -132,14 +136,79 @@ def test_if_the_reference_diverges_the_others_are_still_held_against_each_other(
     assert "| protonet | ~ | ? |  |" in as_markdown(made)
 
 
+def test_one_client_of_fedavg_that_diverges_takes_no_verdict_but_fedavgs() -> None:
+    values = {
+        "fedavg": [{0: np.inf, 1: 2.0, 2: 3.0}], "local": [{0: 1.0, 1: 2.0, 2: 4.0}],
+        "maml": [{0: 2.0, 1: 3.0, 2: 5.0}], "reptile": [{0: 1.0, 1: np.inf, 2: 1.0}],
+    }  # fmt: skip
+    metric = Metric("mse", "1", "lower")
+    judged = judge(metric, dict.fromkeys(values, 1), values, values)
+    assert [row.verdict for row in judged] == [
+        "diverged", "not comparable", "not comparable", "diverged",
+    ]  # fmt: skip
+    assert judged[0].sentence == (
+        "fedavg diverged at a test client, so that nothing can be held against it; lower the "
+        "learning rate of its adaptation."
+    )
+    assert judged[2].sentence == (
+        "maml cannot be compared with fine-tuned FedAvg, which diverged at a test client."
+    )
+    assert [row.after for row in judged] == pytest.approx([None, 7 / 3, 10 / 3, None])
+    assert {(row.difference, row.p_clients, row.p_holm) for row in judged} == {(None, None, None)}
+
+
+def test_if_fedavg_diverges_at_one_client_the_command_names_fedavg_and_nobody_finite(
+    one_lost, tmp_path: Path
+) -> None:
+    shutil.copytree(one_lost[1], tmp_path / "c")
+    path = tmp_path / "c" / "fedavg" / "seed0" / "clients.jsonl"
+    first, *others = map(json.loads, path.read_text().splitlines())
+    lines = [first | {"mse:after": "diverged"}, *others]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = ["compare", "sinusoid", "--seeds", "2", "--rounds", "2", "--out", "c", "--set"]
+    arguments += [f"mu={TOO_LARGE}", *(f"--set={key}={value}" for key, value in SIZE.items())]
+    done = fedmaml(*arguments, "--strategies", "fomaml,fedprox", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith("fedmaml: fedavg, fedprox diverged; what to ")
+    written = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert written["headline"] == (
+        "Nothing can be held against fine-tuned FedAvg, which diverged. Diverged: fedavg, fedprox."
+    )
+    assert {row["strategy"]: row["verdict"] for row in written["rows"]} == {
+        "local": "not comparable", "fedavg": "diverged", "fomaml": "not comparable",
+        "fedprox": "diverged",
+    }  # fmt: skip
+    told = {(pair["first"], pair["second"]): pair["verdict"] for pair in written["pairs"]}
+    assert told["local", "fomaml"] in ("better", "worse", "not distinguishable")
+
+
+def test_a_strategy_that_diverges_at_a_client_is_called_so_though_fedavg_did_everywhere() -> None:
+    after = {"fedavg": [{0: 1.0, 1: 1.0}], "maml": [{0: np.inf, 1: 2.0}], "local": [{0: 1.0}]}
+    lost = {"fedavg": "fedavg diverged."}
+    made = rows(Metric("mse", "1", "lower"), dict.fromkeys(after, 1), after, after, lost)
+    assert [row.verdict for row in made] == ["diverged", "diverged", "not comparable"]
+    assert made[1].sentence.startswith("maml diverged at a test client, and so did fine-tuned FedA")
+
+
+def test_the_headline_calls_meta_learning_only_what_is(one_lost, tmp_path: Path) -> None:
+    shutil.copytree(one_lost[1], tmp_path, dirs_exist_ok=True)
+    runs = {name: {0: tmp_path / name / "seed0"} for name in one_lost[0].runs}
+    path = runs["fomaml"][0] / "clients.jsonl"
+    lines = [json.loads(line) | {"mse:after": "diverged"} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert conclude(runs).headline == (
+        "Every meta-learning strategy diverged: fomaml. So did fedprox."
+    )
+    del runs["fedprox"]
+    assert conclude(runs).headline == "Every meta-learning strategy diverged: fomaml."
+
+
 def test_one_diverged_seed_of_two_is_enough(one_lost, tmp_path: Path) -> None:
     planned, out = one_lost
     runs = {name: {0: out / name / "seed0"} for name in planned.runs}
     good = small("fedprox", seeds=2)
     run_all(Plan({"fedprox": good.runs["fedprox"]}, good.terms), tmp_path)
     assert not has_diverged(RunDirectory(tmp_path / "fedprox" / "seed1"))
-    from fedmaml.comparison.diverging import found
-
     tables = {name: [RunDirectory(path).config_table() for path in seeds.values()]
               for name, seeds in runs.items()}  # fmt: skip
     both = runs | {"fedprox": {0: out / "fedprox/seed0", 1: tmp_path / "fedprox/seed1"}}
@@ -153,8 +222,8 @@ def test_two_that_diverge_at_the_same_client_are_no_tie() -> None:
         "fedavg": [{0: np.inf, 1: 2.0}], "maml": [{0: np.inf, 1: 2.0}], "fomaml": [{0: np.inf}],
     }  # fmt: skip
     metric = Metric("mse", "1", "lower")
-    rows = judge(metric, dict.fromkeys(values, 1), values, values)
-    assert [row.verdict for row in rows] == ["reference", "diverged", "diverged"]
+    judged = judge(metric, dict.fromkeys(values, 1), values, values)
+    assert [row.verdict for row in judged] == ["diverged", "diverged", "diverged"]
     (pair,) = judge_pairs(metric, values)
     assert pair.verdict == "diverged"
 
