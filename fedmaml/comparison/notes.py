@@ -21,7 +21,10 @@ def notes_on(planned: Plan, runs: Runs, found: Mapping[str, Tuned] | None) -> tu
         found: What tuning found, if the settings were tuned.
     """
     terms = planned.terms
-    return (*_divergence_notes(planned, runs), _equal_note(terms), _tuning_note(found, terms))
+    return (
+        *_divergence_notes(planned, runs), *_loss_notes(runs), _equal_note(terms),
+        _tuning_note(found, terms),
+    )  # fmt: skip
 
 
 def _divergence_notes(planned: Plan, runs: Runs) -> list[str]:
@@ -38,6 +41,22 @@ def _divergence_notes(planned: Plan, runs: Runs) -> list[str]:
         "diverged; without it each takes its recipe's own."
         for key, names in reached.items()
     ]
+
+
+def _loss_notes(runs: Runs) -> list[str]:
+    """Say who trained with fewer updates than were asked for."""
+    notes = []
+    for name, seeds in runs.items():
+        directories = [RunDirectory(path) for path in seeds.values()]
+        summaries = [found for each in directories if (found := each.summary()) is not None]
+        asked = sum(summary["cost"]["totals"]["clients"] for summary in summaries)
+        used = sum(summary["updates_used"] for summary in summaries)
+        if 0 < used < asked:
+            notes.append(
+                f"{name} trained with {used:,} of {asked:,} updates; why the others were left out "
+                "is in rounds.jsonl of its runs."
+            )
+    return notes
 
 
 def _equal_note(terms: Terms) -> str:

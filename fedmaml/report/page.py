@@ -68,7 +68,7 @@ def headline(material: Material) -> str:
     ((name, (run,)),) = material.runs.items()
     metric = run.summary["metric"]
     if run.diverged:
-        return f"{name} on {material.scenario} diverged: no update of any round could be used."
+        return f"{name} on {material.scenario} diverged: its updates could not be used."
     return (
         f"{name} on {material.scenario}: {words.metric_label(material.metric)} "
         f"{number(metric['after'])} after adaptation"

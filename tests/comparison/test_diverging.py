@@ -71,6 +71,20 @@ def test_a_strategy_that_diverges_is_a_row_and_the_others_are_judged_as_without_
     ]
 
 
+def test_whoever_trained_with_fewer_updates_is_named(one_lost, tmp_path: Path) -> None:
+    planned, out = one_lost
+    copy = shutil.copytree(out, tmp_path / "copy")
+    summary = RunDirectory(copy / "fomaml" / "seed0").summary()
+    assert summary is not None
+    used = summary["updates_used"]
+    for left, said in ((used, False), (used - 1, True)):
+        told = summary | {"updates_used": left}
+        (copy / "fomaml" / "seed0" / "summary.json").write_text(json.dumps(told))
+        notes = compare(planned, copy).notes
+        wanted = f"fomaml trained with {2 * used - 1} of {2 * used} updates"
+        assert any(note.startswith(wanted) for note in notes) is said
+
+
 def test_nobody_ties_with_what_diverged_and_every_form_says_so(one_lost) -> None:
     planned, out = one_lost
     made = compare(planned, out)
@@ -105,7 +119,7 @@ def test_a_report_shows_it_in_every_table_and_draws_no_value_of_it(
         run.rounds and not any(record["evaluation"] for record in run.rounds) for run in lost
     )
     single = headline(read([out / "fedprox" / "seed0"]))
-    assert single == "fedprox on sinusoid diverged: no update of any round could be used."
+    assert single == "fedprox on sinusoid diverged: its updates could not be used."
 
 
 def test_what_diverged_is_not_run_again(one_lost) -> None:
