@@ -144,22 +144,5 @@ def _build(path: Path, compiler: Compiler) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / path.name
         compilers.build(compiler, sorted(_SOURCES.glob("*.cpp")), built)
-        _load(built, compiler)
         built.replace(path)
     logger.info("built kernels in %.1f s: %s", time.perf_counter() - started, path)
-
-
-def _load(library: Path, compiler: Compiler) -> None:
-    """Load what was built before it is kept.
-
-    Raises:
-        NativeError: If it cannot be loaded.
-    """
-    try:
-        ctypes.CDLL(str(library))
-    except OSError as error:
-        missing = str(error).rpartition(": ")[2]
-        raise NativeError(
-            f"{' '.join(compiler.command)} made a library that cannot be loaded ({missing}); let "
-            "CXX name a compiler of C++, e.g. g++"
-        ) from error

@@ -22,6 +22,7 @@ _FLAGS = (
     "-Wno-psabi", "-shared", "-fPIC",
 )  # fmt: skip
 _X86_FLAGS = ("-mprefer-vector-width=512",)  # clang would halve the vectors; gcc does not care
+_LINUX_FLAGS = ("-Wl,-z,defs",)  # else gcc, which brings no C++ library, makes what nobody can load
 
 _CURE = "install g++, or run: pip install 'fedmaml[compiler]'"
 
@@ -73,7 +74,8 @@ def find() -> Compiler:
 def flags() -> tuple[str, ...]:
     """Return what every compiler is told."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return _FLAGS + (_X86_FLAGS if x86 else ())
+    linux = sys.platform.startswith("linux")
+    return _FLAGS + (_X86_FLAGS if x86 else ()) + (_LINUX_FLAGS if linux else ())
 
 
 def build(compiler: Compiler, sources: Sequence[Path], library: Path) -> None:
@@ -98,7 +100,11 @@ def build(compiler: Compiler, sources: Sequence[Path], library: Path) -> None:
     if done.returncode or not library.exists():
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}, no message"]
         why = next((line for line in lines if "error" in line or "ld: " in line), lines[0])
-        raise NativeError(f"{shlex.join(compiler.command)} ({compiler.version}) failed: {why}")
+        undefined = "undefined" in done.stderr
+        cure = "; let CXX name a compiler of C++, e.g. g++" if undefined else ""
+        raise NativeError(
+            f"{shlex.join(compiler.command)} ({compiler.version}) failed: {why}{cure}"
+        )
 
 
 def _version(command: tuple[str, ...]) -> str:
