@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.runs import print_table
 from benchmarks.vectorised_clients import Stand
-from fedmaml.client.engines.fused import Fused
+from fedmaml.computing.engines.fused import Fused
 from fedmaml.simulations.scenarios import Sinusoid
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from fedmaml.config import resolve
 from fedmaml.core.statistics import bootstrap_interval
 from fedmaml.running import execute
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.directory import RunDirectory
 
 
 def run_clients(settings: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -77,7 +77,7 @@ def federated_maml(
 
 
 def sinusoids(clients: int, support: int, query: int, rng: torch.Generator) -> list[Task]:
-    """Draw clients, each with a curve of its own, and points of it to adapt on and be judged on."""
+    """Draw clients, each with a curve of its own, and its support and query points."""
     tasks = []
     for _ in range(clients):
         amplitude = 0.1 + 4.9 * torch.rand((), generator=rng)

@@ -8,22 +8,22 @@ from collections.abc import Callable
 import torch
 
 from fedmaml import native
-from fedmaml.client.diagnosis import (
+from fedmaml.client.node import find_device
+from fedmaml.computing.diagnosis import (
     changed_buffers,
     check_derivatives,
     needs_second_derivatives,
     what_prevents_vmap,
 )
-from fedmaml.client.engines import COMPILED, ENGINES, Engine, Job, Plan, plan
-from fedmaml.client.engines.layers import layers_of
-from fedmaml.client.workbench import find_device
+from fedmaml.computing.engines import COMPILED, ENGINES, Engine, Job, Plan, plan
+from fedmaml.computing.engines.layers import layers_of
 from fedmaml.config import RunConfig
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError, FedmamlError
 from fedmaml.core.learner import Learner, on_device
 from fedmaml.core.params import Params, to_device
+from fedmaml.core.requests import Form
 from fedmaml.core.tasks import Task, TaskGroup, cast, first_task, stack
-from fedmaml.messages.train import Form
 
 logger = logging.getLogger("fedmaml")
 
@@ -54,8 +54,8 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     try:
         for split in ("train", config.evaluation.split):  # while tuning, test data stay unseen
             for client in scenario.clients()[split][:1]:
-                common = scenario.statistics(client)
-                (group,) = scenario.tasks(split, [client], 1, common)
+                shared_statistics = scenario.statistics(client)
+                (group,) = scenario.tasks(split, [client], 1, shared_statistics)
                 task = first_task(cast(group.tasks, learner.problem.dtype, device))
                 tasks[split] = task
                 if split == "train":
@@ -98,7 +98,7 @@ def choose_engine(config: RunConfig, job: Job) -> Plan:
         return plan("loop", job)
     if config.engine != "auto":
         reason = (
-            ENGINES[config.engine].refusal(job)
+            ENGINES[config.engine].why_unsupported(job)
             if config.engine in ENGINES
             else "there is none of this name (fedmaml list engines)"
         )
@@ -159,7 +159,7 @@ def _tip(config: RunConfig, job: Job, chosen: Plan, training_clients: int) -> st
 
 
 def _check_shots(config: RunConfig, learner: Learner, task: Task) -> None:
-    """Refuse to judge on more support than there is."""
+    """Refuse to evaluate on more support than there is."""
     classes, most = learner.problem.classes, len(task.support.y)
     if classes is not None:
         most = int(torch.bincount(task.support.y, minlength=classes).max())

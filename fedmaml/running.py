@@ -14,14 +14,14 @@ from fedmaml.auditing import IN_A_RUN, KINDS, Audit, NotChecked, audit_data
 from fedmaml.config import RunConfig, to_run_config
 from fedmaml.core.errors import BackendError, DivergedError, RunDirectoryError
 from fedmaml.preflight import preflight
-from fedmaml.progress import RunProgress
-from fedmaml.server.outcome import (
+from fedmaml.runs.directory import TOKEN, RunDirectory
+from fedmaml.runs.outcome import (
     diverged_from,
     rates_of_training,
     what_to_lower,
     what_went_wrong,
 )
-from fedmaml.server.run_directory import TOKEN, RunDirectory
+from fedmaml.runs.progress import RunProgress
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.scenario import SPLITS
 
@@ -116,7 +116,7 @@ def _tell(line: str) -> None:
 
 
 def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
-    """Refuse to call a run finished in which nothing was learned or judged."""
+    """Refuse to call a run finished in which nothing was learned or evaluated."""
     what, start = what_went_wrong(summary), diverged_from(directory)
     if start > 1:
         what = f"from round {start} on not one client's update could be used"

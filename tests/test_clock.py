@@ -14,8 +14,8 @@ from fedmaml.config import resolve
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError, FedmamlError, RunDirectoryError
 from fedmaml.running import execute
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.cohort import choose
-from fedmaml.server.run_directory import RunDirectory
 from fedmaml.tables import clock_table
 
 EVEN = Profile(down_mbit_s=2.0, up_mbit_s=0.5, round_trip_ms=100, gflop_s=0.01, name="even")
@@ -26,7 +26,7 @@ CLIENTS, COHORT, ROUNDS = 12, 4, 6
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two strategies judged every second round, and one that never is."""
+    """Two strategies evaluated every second round, and one that never is."""
     out = tmp_path_factory.mktemp("runs")
     base = {"scenario": "digits", "rounds": ROUNDS, "clients": COHORT, "seed": 3,
             "task.train_clients": CLIENTS, "task.validation_clients": 4,
@@ -101,8 +101,8 @@ def test_a_round_without_updates_takes_what_rounds_take_on_average(run: RunDirec
 # --- targets ----------------------------------------------------------------------------------
 
 
-def test_target_is_reached_at_the_first_judged_round_that_is_as_good(run: RunDirectory) -> None:
-    judge(run, [0.5, 0.7, 0.6])
+def test_target_is_reached_at_the_first_evaluated_round_that_is_as_good(run: RunDirectory) -> None:
+    evaluate(run, [0.5, 0.7, 0.6])
     row = clock(run, EVEN, target=0.6)
     assert (row.reached_round, row.best) == (4, 0.7)
     assert row.seconds_to_target == pytest.approx(4 * row.seconds_total / ROUNDS)
@@ -112,7 +112,7 @@ def test_target_is_reached_at_the_first_judged_round_that_is_as_good(run: RunDir
 
 
 def test_where_less_is_better_the_target_is_an_upper_bound(run: RunDirectory) -> None:
-    judge(run, [0.5, 0.4, 0.3])
+    evaluate(run, [0.5, 0.4, 0.3])
     summary = run.summary()
     assert summary is not None
     summary["metric"]["better"] = "lower"
@@ -188,10 +188,10 @@ def test_unknown_profiles_are_named_with_the_nearest(tmp_path: Path) -> None:
 # --- what is refused --------------------------------------------------------------------------
 
 
-def test_a_target_needs_judged_rounds(folder: Path) -> None:
+def test_a_target_needs_evaluated_rounds(folder: Path) -> None:
     directory = RunDirectory(folder / "reptile")
     assert clock(directory, EVEN).best is None
-    with pytest.raises(ConfigurationError, match=r"no round was judged.*evaluation\.every=5"):
+    with pytest.raises(ConfigurationError, match=r"no round was evaluated.*evaluation\.every=5"):
         clock(directory, EVEN, target=0.8)
 
 
@@ -261,7 +261,7 @@ def write(run: RunDirectory, records: list[dict]) -> None:  # type: ignore[type-
     (run.path / "rounds.jsonl").write_text(text)
 
 
-def judge(run: RunDirectory, values: list[float]) -> None:
+def evaluate(run: RunDirectory, values: list[float]) -> None:
     """Let validation clients have had these accuracies in rounds 2, 4 and 6."""
     records = run.rounds()
     for number, value in zip((2, 4, 6), values, strict=True):

@@ -112,7 +112,7 @@ def test_evaluations_are_exact_too(strategy: str, nodes: int, tmp_path: Path) ->
 def test_a_large_cohort_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     config = resolve(SMALL | {"strategy": "fomaml"})
     exact = estimate(config)
-    monkeypatch.setattr(counting, "MOST_CLIENTS", 4)
+    monkeypatch.setattr(counting, "MAX_CLIENTS", 4)
     assert counting.evenly(range(9)) == range(0, 9, 3)
     assert counting.evenly(range(4)) == range(4)
     sampled = estimate(config)

@@ -12,7 +12,7 @@ import torch
 from benchmarks import engine
 from benchmarks.engine.cases import CASES, CLIENT_SWEEP, SIZE_SWEEP, Case
 from benchmarks.engine.measure import Row, measure
-from benchmarks.engine.targets import judged
+from benchmarks.engine.targets import evaluated
 from benchmarks.runs import print_table
 from fedmaml import native
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\n## Targets\n")
     if chosen.quick:
         print("With --quick these say nothing: too few clients, too little time.\n")
-    print_table(["case", "demand", "this run", "verdict"], judged(rows))
+    print_table(["case", "demand", "this run", "verdict"], evaluated(rows))
     if chosen.plots:
         from benchmarks.engine import plots
 

@@ -19,7 +19,7 @@ from benchmarks.engine.rounds import (
     Seconds,
 )
 from benchmarks.engine.timing import MatrixProduct, interleaved
-from fedmaml.client.engines import ENGINES
+from fedmaml.computing.engines import ENGINES
 
 FLOWER = "Flower, Ray, one client per node"
 

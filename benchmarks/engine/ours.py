@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.engine.rounds import LR, Contender, RefusedError, Round
-from fedmaml.client import work
-from fedmaml.client.costs import Costs
-from fedmaml.client.engines import ENGINES, Job
+from fedmaml.computing import updates
+from fedmaml.computing.costs import Costs
+from fedmaml.computing.engines import ENGINES, Job
 from fedmaml.core import seeding
 from fedmaml.core.aggregation import ExactSum
 from fedmaml.core.inner_loop import GradientSteps
+from fedmaml.core.requests import TrainRequest
 from fedmaml.core.tasks import TaskGroup, group_by_shape
-from fedmaml.messages.train import TrainRequest
 from fedmaml.strategies import FOMAML, MAML, Reptile
 
 _STRATEGIES = {"fomaml": FOMAML, "maml": MAML, "reptile": Reptile}
@@ -28,7 +28,7 @@ def contender(engine: str, round_: Round) -> Contender:
     """
     strategy = _STRATEGIES[round_.algorithm](inner=GradientSteps(lr=LR, steps=round_.steps))
     learner, state, memory = strategy.build(round_.workload.problem, seeding.generator(0, "init"))
-    reason = ENGINES[engine].refusal(Job(strategy, learner, state.meta))
+    reason = ENGINES[engine].why_unsupported(Job(strategy, learner, state.meta))
     if reason:
         raise RefusedError(reason)
     clients = tuple(range(len(round_.tasks)))
@@ -45,7 +45,7 @@ def contender(engine: str, round_: Round) -> Contender:
         return group_by_shape({client: round_.tasks[client] for client in chosen})
 
     def mean() -> Tensor:
-        reply, _, _ = work.train(
+        reply, _, _ = updates.train(
             strategy, learner, request, tasks, memories, known_costs=costs, engine=engine
         )
         update = reply.update["theta"]

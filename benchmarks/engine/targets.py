@@ -41,7 +41,7 @@ UNEQUAL_AT_MOST = 1.25
 """Time per example of clients of unequal size, over that of clients of equal size."""
 
 
-def judged(rows: Sequence[Row]) -> list[list[str]]:
+def evaluated(rows: Sequence[Row]) -> list[list[str]]:
     """Return case, demand, what was reached, and the verdict, for the cases that were run."""
     cases = {row.case for row in rows}
     lines = [_line(target, rows) for target in TARGETS if target.case in cases]

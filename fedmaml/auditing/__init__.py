@@ -31,7 +31,7 @@ from fedmaml.auditing.findings import (
 from fedmaml.auditing.predictions import dependent_predictions
 from fedmaml.auditing.repeats import Repeats, repeats_of
 from fedmaml.auditing.sample import IN_A_RUN, THOROUGH, Extent, Sample, draw, keys_of
-from fedmaml.auditing.statistics import statistics_from_judged_clients
+from fedmaml.auditing.statistics import statistics_from_evaluated_clients
 from fedmaml.core.learner import Problem
 from fedmaml.core.tasks import Task
 from fedmaml.simulations.scenario import SPLITS, Scenario, Split
@@ -60,7 +60,7 @@ CHECKS: tuple[Callable[[Sample], Audit], ...] = (
     overlap_in_tasks,
     examples_trained_on,
     shared_between_clients,
-    statistics_from_judged_clients,
+    statistics_from_evaluated_clients,
 )
 """The checks of data; those of clients and predictions look at something else."""
 

@@ -10,7 +10,7 @@ from fedmaml.auditing.repeats import Repeats, repeats_of
 from fedmaml.auditing.sample import Keys, Sample, TaskKeys
 from fedmaml.simulations.scenario import SPLITS, Split
 
-_JUDGED: tuple[Split, ...] = ("validation", "test")
+_EVALUATED: tuple[Split, ...] = ("validation", "test")
 _MANY = 0.05
 """Share of the query examples above which copies at other clients are no accident, unless ..."""
 _MORE = 3.0
@@ -59,7 +59,7 @@ def examples_trained_on(sample: Sample) -> Audit:
     """Find query examples of clients in their own training data."""
     kind = "test-examples-in-training"
     audit = Audit()
-    for split in _JUDGED:
+    for split in _EVALUATED:
         by_client: dict[int, Repeats] = {}
         for client, (task, *_) in sample.keys[split].items():
             if client in sample.keys["train"]:
@@ -86,7 +86,7 @@ def examples_trained_on(sample: Sample) -> Audit:
 
 
 def _known_clients(kind: str, sample: Sample, split: Split, looked_at: int) -> Checked:
-    known = _common(sample.populations[split], sample.populations["train"])
+    known = _size_of_both(sample.populations[split], sample.populations["train"])
     how = (
         f"split {split!r}: against the client's own training data"
         if known
@@ -96,7 +96,7 @@ def _known_clients(kind: str, sample: Sample, split: Split, looked_at: int) -> C
 
 
 def shared_between_clients(sample: Sample) -> Audit:
-    """Find examples of training clients that other clients are judged on or adapt on."""
+    """Find examples of training clients that other clients are evaluated on or adapt on."""
     kind = "duplicates-across-clients"
     owners: dict[bytes, set[int]] = {}
     for client, tasks in sample.keys["train"].items():
@@ -104,7 +104,7 @@ def shared_between_clients(sample: Sample) -> Audit:
             for example in _joined(task).examples:
                 owners.setdefault(example, set()).add(client)
     audit = Audit()
-    for split in _JUDGED:
+    for split in _EVALUATED:
         trained = len(sample.keys["train"])
         how = (
             f"split {split!r}: against {trained:,} of "
@@ -141,7 +141,7 @@ def _shared(
     severity: Severity = "leak" if many else "warning"
     detail = (
         f"{queries} of {totals['query']} query and {supports} of {totals['support']} support "
-        f"examples of {len(concerned)} of {len(sample.keys[split])} judged clients looked at "
+        f"examples of {len(concerned)} of {len(sample.keys[split])} evaluated clients looked at "
         f"(split {split!r}) are equal to examples of {len(holders)} other clients that train"
     )
     cure = (
@@ -168,7 +168,7 @@ def _size(tasks: Sequence[TaskKeys]) -> int:
 def clients_seen_in_training(
     populations: Mapping[Any, Collection[int]], asked: Collection[int], rounds: int | None = None
 ) -> Audit:
-    """Find judged clients that train.
+    """Find evaluated clients that train.
 
     Args:
         populations: Split -> its clients.
@@ -178,23 +178,25 @@ def clients_seen_in_training(
     kind = "test-clients-in-training"
     how = "the clients of the splits" if rounds is None else f"who was asked in {rounds} rounds"
     trained = "may train" if rounds is None else f"were asked in training (of {rounds} rounds)"
-    judged = {split: populations[split] for split in _JUDGED if len(populations.get(split, ()))}
-    number = sum(map(len, judged.values()))
+    evaluated = {
+        split: populations[split] for split in _EVALUATED if len(populations.get(split, ()))
+    }
+    number = sum(map(len, evaluated.values()))
     audit = Audit((), (Checked(kind, number, number, how),))
-    for split, clients in judged.items():
+    for split, clients in evaluated.items():
         both = [*_smaller(clients, asked)]
         if both:
             audit += Audit((_seen(kind, split, both, len(clients), trained),))
-    if len(judged) == len(_JUDGED) and (both := [*_smaller(*judged.values())]):
+    if len(evaluated) == len(_EVALUATED) and (both := [*_smaller(*evaluated.values())]):
         detail = f"{len(both)} clients are in both splits, 'validation' and 'test'"
-        cure = "judge on clients that chose nothing: let the ranges of `clients()` not overlap"
+        cure = "evaluate on clients that chose nothing: let the ranges of `clients()` not overlap"
         audit += Audit((Finding(kind, "leak", detail, cure, first(both)),))
     return audit
 
 
-def _seen(kind: str, split: str, both: Collection[int], judged: int, trained: str) -> Finding:
-    detail = f"{len(both)} of {judged} clients of split {split!r} {trained}"
-    if len(both) < judged:
+def _seen(kind: str, split: str, both: Collection[int], evaluated: int, trained: str) -> Finding:
+    detail = f"{len(both)} of {evaluated} clients of split {split!r} {trained}"
+    if len(both) < evaluated:
         cure = (
             "let the ranges of `clients()` not overlap: a mean over known and new clients is of "
             "neither"
@@ -216,7 +218,7 @@ def _smaller(left: Collection[int], right: Collection[int]) -> Iterator[int]:
     return (client for client in few if client in many)
 
 
-def _common(left: range, right: range) -> int:
+def _size_of_both(left: range, right: range) -> int:
     return max(0, min(left.stop, right.stop) - max(left.start, right.start))
 
 

@@ -9,16 +9,16 @@ Severity = Literal["leak", "warning", "note"]
 
 KINDS = {
     "support-query-overlap": "query examples that are in the support set of their own task",
-    "duplicates-across-clients": "examples that a training client and another, judged one share",
-    "test-clients-in-training": "clients that train and are judged",
+    "duplicates-across-clients": "examples that a training client and another, evaluated one share",
+    "test-clients-in-training": "clients that train and are evaluated",
     "test-examples-in-training": "query examples of a client that it has trained on",
-    "statistics-from-test-data": "inputs that were centred with the examples of judged clients",
+    "statistics-from-test-data": "inputs that were centred with the examples of evaluated clients",
     "transductive-prediction": "predictions that depend on the other query examples",
     "state-between-calls": "predictions that depend on what was predicted before",
 }
 """Everything that is looked for; docs/auditing.md says how."""
 
-_MOST_CLIENTS = 20
+_MAX_CLIENTS = 20
 
 
 @dataclass(frozen=True)
@@ -141,4 +141,4 @@ def audit_from_json(table: Mapping[str, Any]) -> Audit:
 
 def first(clients: Collection[int]) -> tuple[int, ...]:
     """Return the clients that a finding names."""
-    return tuple(sorted(clients)[:_MOST_CLIENTS])
+    return tuple(sorted(clients)[:_MAX_CLIENTS])

@@ -12,8 +12,8 @@ from fedmaml.core.learner import Predictor, Problem
 from fedmaml.core.params import Params, map_params
 from fedmaml.core.tasks import Batch, Task
 from fedmaml.strategies.base import (
+    Initialised,
     MetaStrategy,
-    Start,
     adaptation_steps,
     with_adaptation_steps,
 )
@@ -38,7 +38,7 @@ def dependent_predictions(
         problem: What is learned.
         seed: Of the parameters at which it is tried: initial ones, and noise, since what starts
             at zero hides what it would do.
-        tasks: Client -> task of judged clients; the first two are used.
+        tasks: Client -> task of evaluated clients; the first two are used.
         of: How many there are.
     """
     start = strategy.build(problem, seeding.generator(seed, "init"))
@@ -60,7 +60,7 @@ def dependent_predictions(
         remembering += [client] * (again > _TOLERANCE)
     kinds = ("transductive-prediction", "state-between-calls")
     if not tried:
-        why = "no judged client has two query examples with finite predictions"
+        why = "no evaluated client has two query examples with finite predictions"
         return Audit((), (), tuple(NotChecked(kind, why) for kind in kinds))
     how = f"{type(strategy).__name__}.adapt, the same examples in other company"
     audit = Audit((), tuple(Checked(kind, tried, of, how) for kind in kinds))
@@ -75,7 +75,7 @@ def _findings(
         detail = (
             "the prediction for a query example changes with the other query examples (by "
             f"{shift:.0%} of the largest prediction), as with batch statistics: results hold for "
-            "examples that are judged together, and cannot be compared with others"
+            "examples that are evaluated together, and cannot be compared with others"
         )
         cure = (
             "normalise each example by itself, e.g. GroupNorm, or Conv4(norm='group'); else call "
@@ -95,7 +95,7 @@ def _findings(
 
 
 def _at_a_generic_point(
-    strategy: MetaStrategy, start: Start, seed: int
+    strategy: MetaStrategy, start: Initialised, seed: int
 ) -> Callable[[Batch], Predictor]:
     """Return ``adapt`` with parameters that are not zero anywhere, and a few steps at most."""
     rng = seeding.generator(seed, "audit", "noise")

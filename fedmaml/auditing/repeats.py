@@ -25,7 +25,7 @@ _CHANCE = 1e-3
 """A split that is less probable than this is not taken for random."""
 _RARE = 0.01
 """So many query examples with a twin in the support set move no figure by much."""
-_MOST_VALUES = 1000
+_MAX_VALUES = 1000
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Repeats:
 
     def tail(self) -> float:
         """Return the probability that a random split puts at least so many values across."""
-        return _tail(sum(self.across[:_MOST_VALUES]), self.chances[:_MOST_VALUES])
+        return _tail(sum(self.across[:_MAX_VALUES]), self.chances[:_MAX_VALUES])
 
     def verdict(self) -> tuple[Severity, str]:
         """Return how bad it is, and why it is thought so."""

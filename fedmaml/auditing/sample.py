@@ -93,7 +93,7 @@ def draw(
 ) -> Sample:
     """Choose clients and make their tasks.
 
-    Clients that are judged and train as well are preferred among those that train.
+    Clients that are evaluated and train as well are preferred among those that train.
 
     Args:
         scenario: Where tasks come from.
@@ -107,27 +107,27 @@ def draw(
     """
     clients = scenario.clients()
     populations = {split: clients[split] if split in splits else range(0) for split in SPLITS}
-    common = _common(scenario, populations["train"], seed, extent)
+    shared_statistics = _shared_statistics(scenario, populations["train"], seed, extent)
     tasks: dict[Split, dict[int, Task]] = {}
     keys: dict[Split, dict[int, tuple[TaskKeys, ...]]] = {}
     unreadable: list[int] = []
-    judged: set[int] = set()
+    evaluated: set[int] = set()
     for split in reversed(SPLITS):
         rounds = range(1, 1 + (extent.rounds if split == "train" else 1))
 
         def made(clients: Sequence[int], round: int, split: Split = split) -> dict[int, Task]:
             each: dict[int, Task] = {}
-            for group in scenario.tasks(split, clients, round, common):
+            for group in scenario.tasks(split, clients, round, shared_statistics):
                 each |= zip(group.clients, _single(cast(group.tasks, dtype)), strict=True)
             return each
 
-        wanted = _choose(populations[split], seed, extent.clients, judged)
+        wanted = _choose(populations[split], seed, extent.clients, evaluated)
         if not wanted:
             tasks[split], keys[split] = {}, {}
             continue
         size = _bytes_of(made, wanted[0], len(rounds))
         wanted = wanted[: max(2, int(extent.megabytes * 1e6 / size))] if size else wanted
-        judged |= set(wanted)
+        evaluated |= set(wanted)
         drawn = [_readable(made, sorted(wanted), round, unreadable) for round in rounds]
         tasks[split] = drawn[0]
         keys[split] = {
@@ -163,7 +163,7 @@ def _single(tasks: Task) -> list[Task]:
     return [Task(support, query) for support, query in zip(*sides, strict=True)]
 
 
-def _common(scenario: Scenario, training: range, seed: int, extent: Extent) -> Params:
+def _shared_statistics(scenario: Scenario, training: range, seed: int, extent: Extent) -> Params:
     """Return the totals of the training clients' statistics; of a sample if they are many."""
     totals: Params = {}
     for client in sorted(_choose(training, seed, extent.clients, ())):

@@ -1,9 +1,9 @@
 """Check of what inputs were centred with.
 
 Standardising makes the mean of exactly those examples zero that it was computed from. So a feature
-whose mean vanishes over training *and* judged examples, but not over the training examples, was
-centred with the examples of judged clients; one whose mean vanishes over a judged client's support
-*and* query, but not over its support, was centred with that client's query.
+whose mean vanishes over training *and* evaluated examples, but not over the training examples, was
+centred with the examples of evaluated clients; one whose mean vanishes over a evaluated client's
+support *and* query, but not over its support, was centred with that client's query.
 """
 
 from collections.abc import Iterable
@@ -28,8 +28,8 @@ _CURE = (
 )
 
 
-def statistics_from_judged_clients(sample: Sample) -> Audit:
-    """Find inputs that were centred with examples of judged clients."""
+def statistics_from_evaluated_clients(sample: Sample) -> Audit:
+    """Find inputs that were centred with examples of evaluated clients."""
     test = sample.tasks["test"]
     of = len(sample.populations["test"])
     audit = Audit((), (Checked(_KIND, len(test), of, "means of inputs and of real targets"),))
@@ -47,8 +47,8 @@ def statistics_from_judged_clients(sample: Sample) -> Audit:
     if why:
         return audit + Audit((), (), (NotChecked(_KIND, why),))
     trained, everyone = _values(sample.tasks["train"].values()), _values(sample.every_task())
-    judged = _values(test.values()) if test else everyone
-    for name, values in (("training and judged clients", everyone), ("test clients", judged)):
+    evaluated = _values(test.values()) if test else everyone
+    for name, values in (("training and evaluated clients", everyone), ("test clients", evaluated)):
         found = _centred(values) & ~_centred(trained)
         if _many(found, values):
             detail = (

@@ -65,7 +65,7 @@ def compare(
 
     from fedmaml.comparison import comparing, planning, tuning
     from fedmaml.comparison.tables import as_table, print_comparison, write_files
-    from fedmaml.server.run_directory import RunDirectory
+    from fedmaml.runs.directory import RunDirectory
 
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     planned = planning.plan(scenario, names, seeds, layers, rounds, equal)

@@ -18,8 +18,8 @@ def list_everything(
     as_json: Json = False,
 ) -> None:
     """List scenarios, strategies, backends, engines and profiles, or all of them."""
-    from fedmaml.client.engines import ENGINES
     from fedmaml.clock import profiles
+    from fedmaml.computing.engines import ENGINES
     from fedmaml.core.errors import ConfigurationError
     from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
     from fedmaml.strategies import CATALOGUE as STRATEGIES
@@ -48,8 +48,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show finished runs: the table of one run directory or several."""
-    from fedmaml.server.completeness import complete_summary
-    from fedmaml.server.run_directory import RunDirectory
+    from fedmaml.runs.completeness import complete_summary
+    from fedmaml.runs.directory import RunDirectory
 
     summaries = [complete_summary(RunDirectory(path)) for path in directories]
     if as_json:
@@ -78,12 +78,12 @@ def clock(
     """Simulate how long finished runs would take on other links and devices.
 
     Times are simulated from the bytes and operations that the runs measured.
-    With --target, the runs must have judged validation clients:
+    With --target, the runs must have evaluated validation clients:
     `fedmaml run ... --set evaluation.every=5`.
     """
     from fedmaml.clock import clock_all, load_profile, profiles
     from fedmaml.core.errors import ConfigurationError
-    from fedmaml.server.run_directory import RunDirectory
+    from fedmaml.runs.directory import RunDirectory
 
     if target is not None and not math.isfinite(target):
         raise ConfigurationError(f"--target {target}: give a number that can be reached, e.g. 0.8")

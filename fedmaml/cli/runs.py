@@ -31,7 +31,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the run in --out.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a scenario (see `fedmaml list`) and judge it on unseen clients."""
+    """Run a scenario (see `fedmaml list`) and evaluate it on unseen clients."""
     from fedmaml.running import execute
     from fedmaml.tables import run_table
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedmaml.client.crew import Crew
+from fedmaml.client.node import NodeSetup, node_setup
 from fedmaml.client.replies import answer_evaluate, answer_train, error_reply
-from fedmaml.client.workbench import Workbench, workbench
-from fedmaml.client.workers import workers_of
+from fedmaml.client.worker_pool import WorkerPool
+from fedmaml.client.worker_processes import workers_of
 from fedmaml.core.params import Params
 from fedmaml.messages.evaluate import read_evaluate_request
 from fedmaml.messages.roll_call import RollCallReply, write_roll_call_reply
@@ -25,18 +25,18 @@ app = ClientApp()
 def roll_call(message: Message, context: Context) -> Message:
     """Say which clients this node hosts, and hand in their statistics."""
 
-    def answer(bench: Workbench) -> Message:
+    def answer(node: NodeSetup) -> Message:
         part, parts = _partition(context)
         hosted: dict[str, tuple[int, int, int]] = {}
-        for split, numbers in bench.scenario.clients().items():
+        for split, numbers in node.scenario.clients().items():
             first = numbers.start + (part - numbers.start) % parts
             hosted[split] = (min(first, numbers.stop), numbers.stop, parts)
         statistics: dict[int, Params] = {}
         for client in range(*hosted["train"]):
-            if not (own := bench.scenario.statistics(client)):
+            if not (own := node.scenario.statistics(client)):
                 break  # this scenario has none; there may be a million clients
             statistics[client] = own
-        content = write_roll_call_reply(RollCallReply(hosted, statistics, bench.engine))
+        content = write_roll_call_reply(RollCallReply(hosted, statistics, node.engine))
         return Message(content, reply_to=message)
 
     return _guarded(message, context, "the roll call", answer)
@@ -46,40 +46,40 @@ def roll_call(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Compute the updates of this node's clients."""
 
-    def answer(bench: Workbench) -> Message:
+    def answer(node: NodeSetup) -> Message:
         request = read_train_request(message.content)
-        tasks = bench.tasks("train", request.round, request.common)
-        crew = _crew(bench, context)
-        return answer_train(message, request, context, bench.method, tasks, crew)
+        tasks = node.tasks("train", request.round, request.shared_statistics)
+        worker_pool = _worker_pool(node, context)
+        return answer_train(message, request, context, node.prepared, tasks, worker_pool)
 
     return _guarded(message, context, "training", answer)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Judge adaptation at this node's clients."""
+    """Evaluate adaptation at this node's clients."""
 
-    def answer(bench: Workbench) -> Message:
+    def answer(node: NodeSetup) -> Message:
         request = read_evaluate_request(message.content)
-        tasks = bench.tasks(request.split, request.round, request.common)
-        crew = _crew(bench, context)
-        return answer_evaluate(message, request, context, bench.method, tasks, crew)
+        tasks = node.tasks(request.split, request.round, request.shared_statistics)
+        worker_pool = _worker_pool(node, context)
+        return answer_evaluate(message, request, context, node.prepared, tasks, worker_pool)
 
     return _guarded(message, context, "evaluation", answer)
 
 
 def _guarded(
-    message: Message, context: Context, stage: str, answer: Callable[[Workbench], Message]
+    message: Message, context: Context, stage: str, answer: Callable[[NodeSetup], Message]
 ) -> Message:
     """Turn any error into an error reply that names it without quoting data."""
     try:
-        return answer(workbench(context.run_config))
+        return answer(node_setup(context.run_config))
     except Exception as error:  # a node must answer, whatever its data do
         return error_reply(message, error, stage)
 
 
-def _crew(bench: Workbench, context: Context) -> Crew | None:
-    return Crew(workers_of(bench.workers), context.run_config) if bench.workers > 1 else None
+def _worker_pool(node: NodeSetup, context: Context) -> WorkerPool | None:
+    return WorkerPool(workers_of(node.workers), context.run_config) if node.workers > 1 else None
 
 
 def _partition(context: Context) -> tuple[int, int]:

@@ -9,21 +9,24 @@ from collections.abc import Mapping, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Context
 
+from fedmaml.computing.costs import Costs
+from fedmaml.core.costs import Computation
 from fedmaml.core.params import Params
 from fedmaml.messages.arrays import pack, unpack
 
-RESIDUAL = "residual/"
-"""No parameter's name has a slash."""
+_COSTS = "costs"
 
 
-def load_memories(context: Context, clients: Sequence[int], blank: Params) -> dict[int, Params]:
-    """Return of each client's memory what ``blank`` names; that of ``blank`` if it has none yet."""
-    if not blank:
-        return dict.fromkeys(clients, blank)
+def load_memories(
+    context: Context, clients: Sequence[int], initial_memory: Params
+) -> dict[int, Params]:
+    """Return each client's memory, entry by entry, or ``initial_memory`` if it is new."""
+    if not initial_memory:
+        return dict.fromkeys(clients, initial_memory)
     memories = {}
     for client in clients:
         stored = _load(context, client)
-        memories[client] = {name: stored.get(name, value) for name, value in blank.items()}
+        memories[client] = {name: stored.get(name, value) for name, value in initial_memory.items()}
     return memories
 
 
@@ -36,19 +39,6 @@ def save_memories(context: Context, memories: Mapping[int, Params]) -> None:
             context.state[_key(client) + "-layout"] = layout
 
 
-def apart(memories: Mapping[int, Params]) -> tuple[dict[int, Params], dict[int, Params]]:
-    """Return the strategy's memories and the residuals."""
-    strategys: dict[int, Params] = {}
-    residuals: dict[int, Params] = {}
-    for client, memory in memories.items():
-        residuals[client] = {
-            name: value for name, value in memory.items() if name.startswith(RESIDUAL)
-        }
-        own = memory.keys() - residuals[client].keys()
-        strategys[client] = {name: value for name, value in memory.items() if name in own}
-    return strategys, residuals
-
-
 def _load(context: Context, client: int) -> Params:
     state = context.state  # its typed views are made anew, of all clients, by every look at them
     arrays, layout = state.get(_key(client)), state.get(_key(client) + "-layout")
@@ -59,3 +49,16 @@ def _load(context: Context, client: int) -> Params:
 
 def _key(client: int) -> str:
     return f"memory-{client}"
+
+
+def load_costs(context: Context) -> Costs:
+    """Return what the node has measured before."""
+    record = context.state.get(_COSTS, ConfigRecord())
+    return {key: Computation(*values) for key, values in record.items()}  # type: ignore[misc]
+
+
+def save_costs(context: Context, costs: Costs) -> None:
+    """Keep what the node has measured."""
+    if costs and (_COSTS not in context.state or len(context.state[_COSTS]) != len(costs)):
+        stored = {key: [cost.flops, cost.peak_bytes] for key, cost in costs.items()}
+        context.state[_COSTS] = ConfigRecord(stored)  # type: ignore[arg-type]

@@ -8,23 +8,20 @@ from typing import TypeVar
 import torch
 from flwr.app import Context, Error, Message
 
-from fedmaml.client import judging, work
-from fedmaml.client.chunks import Elsewhere, Tasks
-from fedmaml.client.costs import load_costs, save_costs
-from fedmaml.client.memory import RESIDUAL, load_memories, save_memories
+from fedmaml.client.memory import load_costs, load_memories, save_costs, save_memories
+from fedmaml.computing import evaluation, updates
+from fedmaml.computing.chunks import Executor, Tasks
+from fedmaml.computing.compression import RESIDUAL
 from fedmaml.core import seeding
 from fedmaml.core.errors import FedmamlError
 from fedmaml.core.learner import Learner, Problem, on_device
 from fedmaml.core.params import Params, to_device
+from fedmaml.core.requests import EvaluateRequest, TrainRequest
 from fedmaml.core.tasks import Task, TaskGroup, stack
 from fedmaml.flower_internals import CLIENT_APP_RAISED
-from fedmaml.messages.evaluate import (
-    EvaluateRequest,
-    read_evaluate_request,
-    write_evaluate_reply,
-)
-from fedmaml.messages.train import TrainRequest, read_train_request, write_train_reply
-from fedmaml.strategies.base import MetaStrategy, Start
+from fedmaml.messages.evaluate import read_evaluate_request, write_evaluate_reply
+from fedmaml.messages.train import read_train_request, write_train_reply
+from fedmaml.strategies.base import Initialised, MetaStrategy
 
 Q = TypeVar("Q", TrainRequest, EvaluateRequest)
 
@@ -34,13 +31,13 @@ logger = logging.getLogger("fedmaml")
 
 
 @dataclass(frozen=True)
-class Method:
+class PreparedStrategy:
     """A strategy made ready for a problem: what messages are answered with.
 
     Attributes:
         strategy: The algorithm.
         learner: From its ``build``.
-        blank: A new client's memory, from its ``build``.
+        initial_memory: A new client's memory, from its ``build``.
         client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
         engine: Name of an engine, or "auto".
         device: Where updates are computed; what messages carry is on the CPU.
@@ -48,7 +45,7 @@ class Method:
 
     strategy: MetaStrategy
     learner: Learner
-    blank: Params
+    initial_memory: Params
     client_batch: int = 0
     engine: str = "auto"
     device: torch.device = CPU
@@ -58,21 +55,21 @@ class Method:
         return replace(request, meta=to_device(request.meta, self.device))
 
 
-def make_method(strategy: MetaStrategy, problem: Problem, seed: int = 0) -> Method:
+def prepare(strategy: MetaStrategy, problem: Problem, seed: int = 0) -> PreparedStrategy:
     """Build a strategy as the server of the same seed does."""
-    return method_of(strategy, strategy.build(problem, seeding.generator(seed, "init")))
+    return prepared_from(strategy, strategy.build(problem, seeding.generator(seed, "init")))
 
 
-def method_of(
+def prepared_from(
     strategy: MetaStrategy,
-    start: Start,
+    start: Initialised,
     client_batch: int = 0,
     engine: str = "auto",
     device: torch.device = CPU,
-) -> Method:
-    """Make a strategy that was built ready to answer; see `Method` for what is optional."""
+) -> PreparedStrategy:
+    """Prepare a strategy that was built; see `PreparedStrategy` for what is optional."""
     learner = on_device(start.learner, device)
-    return Method(strategy, learner, start.memory, client_batch, engine, device)
+    return PreparedStrategy(strategy, learner, start.memory, client_batch, engine, device)
 
 
 def train_reply(
@@ -88,7 +85,7 @@ def train_reply(
         task: The client's support and query examples of this round.
     """
     request = read_train_request(message.content)
-    return answer_train(message, request, context, make_method(strategy, problem), _only(task))
+    return answer_train(message, request, context, prepare(strategy, problem), _only(task))
 
 
 def evaluate_reply(
@@ -96,32 +93,34 @@ def evaluate_reply(
 ) -> Message:
     """Answer an evaluate message of a `FlowerStrategy`; arguments as in `train_reply`."""
     request = read_evaluate_request(message.content)
-    return answer_evaluate(message, request, context, make_method(strategy, problem), _only(task))
+    return answer_evaluate(message, request, context, prepare(strategy, problem), _only(task))
 
 
 def answer_train(
     message: Message,
     request: TrainRequest,
     context: Context,
-    method: Method,
+    prepared: PreparedStrategy,
     tasks: Tasks,
-    elsewhere: Elsewhere | None = None,
+    executor: Executor | None = None,
 ) -> Message:
     """Answer a train message for all clients that it names."""
-    request = method.on_device(request)
+    request = prepared.on_device(request)
     residual = request.compression.first_residual(request.meta)
-    blank = method.blank | {RESIDUAL + group: zeros for group, zeros in residual.items()}
-    memories = load_memories(context, request.clients, blank)
-    trained = work.train(
-        method.strategy,
-        method.learner,
+    initial_memory = prepared.initial_memory | {
+        RESIDUAL + group: zeros for group, zeros in residual.items()
+    }
+    memories = load_memories(context, request.clients, initial_memory)
+    trained = updates.train(
+        prepared.strategy,
+        prepared.learner,
         request,
         tasks,
         memories,
-        method.client_batch,
+        prepared.client_batch,
         load_costs(context),
-        method.engine,
-        elsewhere,
+        prepared.engine,
+        executor,
     )
     save_memories(context, trained.memories)
     save_costs(context, trained.costs)
@@ -132,15 +131,21 @@ def answer_evaluate(
     message: Message,
     request: EvaluateRequest,
     context: Context,
-    method: Method,
+    prepared: PreparedStrategy,
     tasks: Tasks,
-    elsewhere: Elsewhere | None = None,
+    executor: Executor | None = None,
 ) -> Message:
     """Answer an evaluate message for all clients that it names."""
-    request = method.on_device(request)
-    memories = load_memories(context, request.clients, method.blank)
-    reply = judging.evaluate(
-        method.strategy, method.learner, request, tasks, memories, method.client_batch, elsewhere
+    request = prepared.on_device(request)
+    memories = load_memories(context, request.clients, prepared.initial_memory)
+    reply = evaluation.evaluate(
+        prepared.strategy,
+        prepared.learner,
+        request,
+        tasks,
+        memories,
+        prepared.client_batch,
+        executor,
     )
     return Message(write_evaluate_reply(reply), reply_to=message)
 

@@ -7,8 +7,8 @@ from typing import Any
 from fedmaml.clock.profiles import Profile
 from fedmaml.clock.timeline import simulate
 from fedmaml.core.errors import ConfigurationError
-from fedmaml.server.completeness import complete_summary
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.completeness import complete_summary
+from fedmaml.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class ClockRow:
         seconds_device: The same.
         seconds_per_round: Their sum.
         seconds_total: All rounds.
-        best: Best mean over validation clients; None if they were not judged.
+        best: Best mean over validation clients; None if they were not evaluated.
         target: Value that is to be reached; None if none was asked for.
-        reached_round: First judged round that reaches it; None if none does.
+        reached_round: First evaluated round that reaches it; None if none does.
         seconds_to_target: Until the end of that round.
     """
 
@@ -61,13 +61,13 @@ def clock(
 
     Raises:
         RunDirectoryError: If the run is not complete, or does not say what it took.
-        ConfigurationError: If a target is asked for, and no round was judged.
+        ConfigurationError: If a target is asked for, and no round was evaluated.
     """
     timeline, config = simulate(directory, profile, seed), directory.config_table()
     rounds = len(timeline.link)
     if target is not None and rounds and not timeline.evaluations:
         raise ConfigurationError(
-            f"{directory.path}: no round was judged on validation clients, so nobody knows when "
+            f"{directory.path}: no round was evaluated on validation clients, so nobody knows when "
             f"{timeline.metric} reaches {target:g}; run it again with --set evaluation.every=5, "
             "in a scenario with validation clients"
         )

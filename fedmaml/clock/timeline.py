@@ -11,9 +11,9 @@ from fedmaml.clock.profiles import Profile
 from fedmaml.core import seeding
 from fedmaml.core.costs import Cost
 from fedmaml.core.errors import RunDirectoryError
+from fedmaml.runs.completeness import complete_summary
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.cohort import choose
-from fedmaml.server.completeness import complete_summary
-from fedmaml.server.run_directory import RunDirectory
 
 _MEGA, _GIGA, _BITS = 1e6, 1e9, 8
 
@@ -25,9 +25,9 @@ class Timeline:
     Attributes:
         link: Round -> seconds that its slowest client waits for its link.
         device: Round -> seconds that the same client computes.
-        metric: What validation clients were judged by, after adaptation.
+        metric: What validation clients were evaluated by, after adaptation.
         better: "higher" or "lower".
-        evaluations: Round and mean over validation clients, where they were judged.
+        evaluations: Round and mean over validation clients, where they were evaluated.
     """
 
     link: tuple[float, ...]
@@ -42,7 +42,7 @@ class Timeline:
         return tuple(accumulate(map(sum, zip(self.link, self.device, strict=True))))
 
     def reached(self, target: float) -> int | None:
-        """Return the first round that was judged at least as good as a target; None: none was."""
+        """Return the first round evaluated at least as good as a target; None if none was."""
         for number, value in self.evaluations:
             if value >= target if self.better == "higher" else value <= target:
                 return number

@@ -2,7 +2,7 @@
 
 comparing     settings -> runs to do, and the comparison that complete runs make
 tuning        settings that do well on validation clients, for every strategy alike
-terms         who trains how long, and by which round everybody is judged
+terms         who trains how long, and by which round everybody is evaluated
 reuse         runs that are complete already need not be repeated
 conclusions   complete run directories -> what they say, whoever made them
 verdicts      better, worse or not distinguishable, for every two strategies

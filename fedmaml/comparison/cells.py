@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedmaml.comparison.conclusions import Comparison
-from fedmaml.comparison.findings import Took, Tuned
+from fedmaml.comparison.findings import TrainingCost, Tuned
 from fedmaml.comparison.verdicts import REFERENCE, Row, Verdict
 from fedmaml.quantities import number, p_text, quantity, signed
 
@@ -55,16 +55,16 @@ def _verdict_cells(row: Row) -> tuple[str, ...]:
 
 def took(comparison: Comparison) -> Grid:
     """Return what each strategy's training took."""
-    header = ("strategy", "rounds", "judged after", "bytes sent", "operations")
+    header = ("strategy", "rounds", "evaluated after", "bytes sent", "operations")
     rows = [(name, *_took_cells(what)) for name, what in comparison.took.items()]
     return Grid(header, tuple(rows))
 
 
-def _took_cells(what: Took) -> tuple[str, ...]:
-    first, last = min(what.judged_rounds), max(what.judged_rounds)
-    judged = str(first) if first == last else f"{first} to {last}"
+def _took_cells(what: TrainingCost) -> tuple[str, ...]:
+    first, last = min(what.evaluated_rounds), max(what.evaluated_rounds)
+    evaluated = str(first) if first == last else f"{first} to {last}"
     flops = "not told" if what.flops is None else quantity(what.flops, "FLOP")
-    return (str(what.rounds), judged, quantity(what.payload_bytes, "B"), flops)
+    return (str(what.rounds), evaluated, quantity(what.payload_bytes, "B"), flops)
 
 
 def pairs(comparison: Comparison) -> Grid:

@@ -21,8 +21,8 @@ from fedmaml.config import RunConfig
 from fedmaml.core.errors import BackendError, DivergedError, FedmamlError, RunDirectoryError
 from fedmaml.preflight import preflight
 from fedmaml.running import execute
-from fedmaml.server.outcome import has_diverged, what_went_wrong
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.outcome import has_diverged, what_went_wrong
 
 
 def run_all(planned: Plan, out: Path, *, force: bool = False, progress: bool = False) -> None:
@@ -119,7 +119,7 @@ def directories(planned: Plan, out: Path) -> list[Path]:
 
 
 def compare(planned: Plan, out: Path, found: Mapping[str, Tuned] | None = None) -> Comparison:
-    """Read the complete runs of a comparison and judge them.
+    """Read the complete runs of a comparison and evaluate them.
 
     Args:
         planned: What was run.

@@ -3,8 +3,8 @@
     group     run directories -> strategy -> seed -> directory
     conclude  these -> differences to fine-tuned FedAvg, and what `verdicts` says of them
 
-What is compared is the state after the last round or, where runs say so (``judged_by``), after the
-round that the validation clients chose; no round is chosen by its test result.
+What is compared is the state after the last round or, where runs say so (``selected_by``), after
+the round that the validation clients chose; no round is chosen by its test result.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +17,13 @@ import numpy as np
 from fedmaml.comparison import diverging
 from fedmaml.comparison.contrasts import Values
 from fedmaml.comparison.diverging import Runs
-from fedmaml.comparison.findings import Took, Tuned, took_by
+from fedmaml.comparison.findings import TrainingCost, Tuned, training_cost_of
 from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row
 from fedmaml.config import Flat, flatten_table, known_keys
 from fedmaml.core import statistics
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
-from fedmaml.server.completeness import complete_summary
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.completeness import complete_summary
+from fedmaml.runs.directory import RunDirectory
 
 ALWAYS = ("local", REFERENCE)
 """The baselines of every comparison."""
@@ -64,7 +64,7 @@ class Comparison:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     settings: dict[str, Flat]
-    took: dict[str, Took] = field(default_factory=dict)
+    took: dict[str, TrainingCost] = field(default_factory=dict)
     pairs: tuple[Pair, ...] = ()
     equal: str = ""
     tuning: dict[str, Tuned] = field(default_factory=dict)
@@ -121,7 +121,7 @@ def configuration(path: Path) -> dict[str, Any]:
 
 
 def conclude(runs: Runs) -> Comparison:
-    """Judge complete runs against those of fine-tuned FedAvg.
+    """Evaluate complete runs against those of fine-tuned FedAvg.
 
     Args:
         runs: The strategies in the order of the table, each with the same seeds.
@@ -153,7 +153,8 @@ def conclude(runs: Runs) -> Comparison:
     lost = diverging.found(runs, tables, after)
     rows = diverging.rows(metric, rounds, before, after, lost)
     took = {
-        name: took_by([summaries[path] for path in seeds.values()]) for name, seeds in runs.items()
+        name: training_cost_of([summaries[path] for path in seeds.values()])
+        for name, seeds in runs.items()
     }
     return Comparison(
         scenario=first["scenario"],
@@ -163,7 +164,7 @@ def conclude(runs: Runs) -> Comparison:
         headline=_headline(rows),
         rows=rows,
         notes=(
-            _judging_note(tables),
+            _evaluation_note(tables),
             *_notes(len(runs[REFERENCE])),
             *_missing(after),
         ),
@@ -196,7 +197,7 @@ def _check_comparable(runs: Runs, tables: Mapping[str, Sequence[Mapping[str, Any
                 )
             if table.get("evaluation", {}).get("split", "test") != "test":
                 raise NotComparableError(
-                    f"{path} was judged on validation clients (evaluation.split), as the trials of "
+                    f"{path} was evaluated on validation clients (evaluation.split), as trials of "
                     "tuning are: what is compared are test clients; leave it out"
                 )
             reason = _difference(table, tables[name][0], table.keys() - _OF_THE_MACHINE)
@@ -287,19 +288,19 @@ def _notes(seeds: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _judging_note(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Say by which round strategies were judged, those without rounds aside."""
+def _evaluation_note(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Say by which round strategies were evaluated, those without rounds aside."""
     chosen = {
-        name: seeds[0].get("evaluation", {}).get("choose", "last")
+        name: seeds[0].get("evaluation", {}).get("select", "last")
         for name, seeds in tables.items()
         if seeds[0]["rounds"]
     }
     best = [name for name, how in chosen.items() if how == "best"]
     if not best:
-        return "Judged after the last round; no round was chosen."
+        return "Evaluated after the last round; no round was chosen."
     every = sorted({tables[name][0]["evaluation"]["every"] for name in best})
     text = (
-        "Judged after the round that was best on the validation clients, which were asked after "
+        "Evaluated after the round that was best on the validation clients, which were asked after "
         f"{_every(every)} and after the last; the test clients chose nothing."
     )
     if others := [name for name in chosen if name not in best]:
@@ -314,10 +315,12 @@ def _every(numbers: Sequence[int]) -> str:
 
 
 def _missing(after: Mapping[str, Values]) -> list[str]:
-    """Say whose pairs are incomplete, because a client could not be judged."""
+    """Say whose pairs are incomplete, because a client could not be evaluated."""
     notes = []
     for name, values in after.items():
         pairs = zip(values, after[REFERENCE], strict=True)
         if lost := sum(len(one.keys() ^ other.keys()) for one, other in pairs):
-            notes.append(f"{name}: {lost} test clients were judged only there or only in FedAvg.")
+            notes.append(
+                f"{name}: {lost} test clients were evaluated only there or only in FedAvg."
+            )
     return notes

@@ -1,8 +1,8 @@
 """Strategies that diverged: they have no value, and nobody is better, worse or as good.
 
-`verdicts` judges the others. A strategy counts as diverged if training did with at least one
+`verdicts` evaluates the others. A strategy counts as diverged if training did with at least one
 seed, in every round or to its end, since then no mean over seeds is one of this strategy, or if it
-did at every client that was judged.
+did at every client that was evaluated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,19 @@ from typing import Any
 import numpy as np
 
 from fedmaml.comparison.contrasts import Values
-from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row, Verdict, judge, judge_pairs
+from fedmaml.comparison.verdicts import (
+    REFERENCE,
+    Metric,
+    Pair,
+    Row,
+    Verdict,
+    compare_pairs,
+    evaluate,
+)
 from fedmaml.config import flatten_table
 from fedmaml.core.errors import NotComparableError
-from fedmaml.server.outcome import diverged_from, rates_of_training, what_to_lower
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.outcome import diverged_from, rates_of_training, what_to_lower
 
 Runs = Mapping[str, Mapping[int, Path]]
 """Strategy -> seed -> its run directory."""
@@ -83,12 +91,12 @@ def rows(
     after: Mapping[str, Values],
     lost: Lost,
 ) -> tuple[Row, ...]:
-    """Return `verdicts.judge` of strategies that did not diverge, and a row for each that did."""
+    """Return `verdicts.evaluate` of strategies that did not diverge; a row for each that did."""
     sound = {name: number for name, number in rounds.items() if name not in lost}
     if REFERENCE in lost:  # nobody has a verdict then, but everybody what it achieved
         alone = {name: _by_itself(metric, name, rounds, before, after) for name in sound}
     else:
-        alone = {row.strategy: row for row in judge(metric, sound, before, after)}
+        alone = {row.strategy: row for row in evaluate(metric, sound, before, after)}
     for name, sentence in lost.items():
         alone[name] = Row(name, rounds[name], None, None, **_NOTHING, verdict="diverged",
                           sentence=sentence)  # fmt: skip
@@ -103,7 +111,7 @@ def _by_itself(
     after: Mapping[str, Values],
 ) -> Row:
     """Return the row of a strategy whose reference diverged altogether."""
-    (as_reference,) = judge(
+    (as_reference,) = evaluate(
         metric, {REFERENCE: rounds[name]}, {REFERENCE: before[name]}, {REFERENCE: after[name]}
     )
     verdict: Verdict = "not comparable"
@@ -119,12 +127,12 @@ def _by_itself(
 
 
 def pairs(metric: Metric, after: Mapping[str, Values], lost: Lost) -> tuple[Pair, ...]:
-    """Return `verdicts.judge_pairs` of those that did not diverge, and what is to be said else."""
+    """Return `verdicts.compare_pairs` of those that did not diverge, and what else is said."""
     sound = {name: values for name, values in after.items() if name not in lost}
-    judged = {(pair.first, pair.second): pair for pair in judge_pairs(metric, sound)}
+    evaluated = {(pair.first, pair.second): pair for pair in compare_pairs(metric, sound)}
     names = [name for name in after if name != REFERENCE]
     return tuple(
-        judged[two] if two in judged else _void(*two, lost) for two in combinations(names, 2)
+        evaluated[two] if two in evaluated else _void(*two, lost) for two in combinations(names, 2)
     )
 
 

@@ -10,18 +10,18 @@ from fedmaml.config import Flat
 
 
 @dataclass(frozen=True)
-class Took:
+class TrainingCost:
     """What a strategy's training took, as its runs measured it; means over seeds.
 
     Attributes:
         rounds: Rounds of training.
-        judged_rounds: For each seed, the round after which it was judged.
+        evaluated_rounds: For each seed, the round after which it was evaluated.
         payload_bytes: Tensors that all clients received and sent, each as a site of its own.
         flops: Operations of all clients' updates; None if not every client told.
     """
 
     rounds: int
-    judged_rounds: tuple[int, ...]
+    evaluated_rounds: tuple[int, ...]
     payload_bytes: float
     flops: float | None
 
@@ -70,14 +70,14 @@ class Tuned:
     history: tuple[Trial, ...]
 
 
-def took_by(summaries: Sequence[Mapping[str, Any]]) -> Took:
+def training_cost_of(summaries: Sequence[Mapping[str, Any]]) -> TrainingCost:
     """Return what a strategy's runs took; one summary per seed."""
     totals = [summary["cost"]["totals"] for summary in summaries]
     told = all(total["updates_measured"] == total["updates"] for total in totals)
     moved = [total["payload_bytes_down"] + total["payload_bytes_up"] for total in totals]
-    return Took(
+    return TrainingCost(
         rounds=int(summaries[0]["rounds"]),
-        judged_rounds=tuple(int(summary["judged_round"]) for summary in summaries),
+        evaluated_rounds=tuple(int(summary["evaluated_round"]) for summary in summaries),
         payload_bytes=float(np.mean(moved)),
         flops=float(np.mean([total["flops"] for total in totals])) if told else None,
     )

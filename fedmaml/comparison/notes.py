@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
+from fedmaml.comparison.budget import Terms
 from fedmaml.comparison.diverging import Runs
 from fedmaml.comparison.findings import Tuned
 from fedmaml.comparison.planning import Plan
-from fedmaml.comparison.terms import Terms
 from fedmaml.comparison.tuning import SEED, is_tunable
 from fedmaml.comparison.verdicts import REFERENCE
-from fedmaml.server.outcome import diverged_from, rates_of_training
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.outcome import diverged_from, rates_of_training
 
 
 def notes_on(planned: Plan, runs: Runs, found: Mapping[str, Tuned] | None) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ def _tuning_note(found: Mapping[str, Tuned] | None, terms: Terms) -> str:
     held = [key for key in terms.given if is_tunable(key)]
     kept = f" Given, so not tuned: {', '.join(held)}." if held else ""
     return (
-        f"Tuned: {trials} trials for every strategy, the first of them its recipe, judged on "
+        f"Tuned: {trials} trials for every strategy, the first of them its recipe, evaluated on "
         f"validation clients with seed {SEED}, which is not among the seeds compared; no test "
         f"client was asked.{kept}"
     )

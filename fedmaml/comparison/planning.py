@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fedmaml.comparison.budget import Terms, agree, settle
 from fedmaml.comparison.conclusions import ALWAYS
 from fedmaml.comparison.findings import Tuned
-from fedmaml.comparison.terms import Terms, agree, settle
 from fedmaml.comparison.tuning import SEED
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.config import Flat, RunConfig, known_keys, nearest, resolve
@@ -64,7 +64,7 @@ def plan(
     given: Flat = {key: value for layer in layers for key, value in layer.items()}
     known = _check_keys(scenario, names, given)
     terms = agree(scenario, given, rounds, equal)
-    unsettled = ("evaluation.choose", *(("rounds",) if terms.budget is not None else ()))
+    unsettled = ("evaluation.select", *(("rounds",) if terms.budget is not None else ()))
     planned: dict[str, list[RunConfig]] = {}
     for name in names:
         own = {key: given[key] for key in given if key in known[name] and key not in unsettled}

@@ -9,8 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedmaml.config import RunConfig, flatten_table
 from fedmaml.core.errors import OtherFormatError, RunDirectoryError
-from fedmaml.server.completeness import what_is_missing
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.completeness import what_is_missing
+from fedmaml.runs.directory import RunDirectory
 
 
 def is_complete(config: RunConfig, path: Path, force: bool) -> bool:

@@ -1,10 +1,10 @@
 """The same tuning budget for every strategy, spent on validation clients alone.
 
 A trial is a run with other settings: its run directory is DIR/tuning/<strategy>/trial<k>, and its
-configuration says that it was judged on validation clients (``evaluation.split``), so that the test
-clients were never asked. Trial 0 is the recipe; optuna's TPE proposes the others from those before.
-Proposals follow from the values alone, so a search that was interrupted, or is to go on for longer,
-takes the trials that are there and runs the rest.
+configuration says that it was evaluated on validation clients (``evaluation.split``), so that the
+test clients were never asked. Trial 0 is the recipe; optuna's TPE proposes the others from those
+before. Proposals follow from the values alone, so a search that was interrupted, or is to go on for
+longer, takes the trials that are there and runs the rest.
 
 Bergstra, Bardenet, Bengio, Kegl. Algorithms for Hyper-Parameter Optimization. NIPS 2011 (TPE).
 """
@@ -18,15 +18,15 @@ from typing import Any
 
 from rich.progress import Progress
 
+from fedmaml.comparison.budget import Terms, affordable_rounds, settle
 from fedmaml.comparison.findings import Setting, Trial, Tuned
 from fedmaml.comparison.reuse import is_complete, progress_bar
-from fedmaml.comparison.terms import Terms, affordable_rounds, settle
 from fedmaml.config import Flat, RunConfig, flatten_table, resolve
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError
 from fedmaml.running import execute
-from fedmaml.server.completeness import what_is_missing
-from fedmaml.server.outcome import diverged_from, what_went_wrong
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.completeness import what_is_missing
+from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.outcome import diverged_from, what_went_wrong
 
 SEED = 1_000_000
 """Of all trials: none that is compared, so that no test client of the comparison has a say."""
@@ -129,7 +129,7 @@ def check(configs: Mapping[str, RunConfig], trials: int) -> None:
     first = next(iter(configs.values()))
     if not first.make_scenario().clients()["validation"]:
         raise ConfigurationError(
-            f"tune = {trials}: trials are judged on validation clients, and scenario "
+            f"tune = {trials}: trials are evaluated on validation clients, and scenario "
             f"{first.scenario!r} has none with these settings; leave out --tune"
         )
 

@@ -29,7 +29,7 @@ Verdict = Literal[
 
 @dataclass(frozen=True)
 class Metric:
-    """What the strategies are judged by: name, unit ("1": a fraction), the better direction."""
+    """What the strategies are evaluated by: name, unit ("1": a fraction), the better direction."""
 
     name: str
     unit: str
@@ -95,7 +95,7 @@ class Pair:
     sentence: str
 
 
-def judge(
+def evaluate(
     metric: Metric,
     rounds: Mapping[str, int],
     before: Mapping[str, Values],
@@ -146,10 +146,10 @@ def judge(
     return tuple(rows)
 
 
-def judge_pairs(metric: Metric, after: Mapping[str, Values]) -> tuple[Pair, ...]:
+def compare_pairs(metric: Metric, after: Mapping[str, Values]) -> tuple[Pair, ...]:
     """Hold every two strategies other than the reference against each other.
 
-    Their p-values are a family of their own: what is said of the reference stands in `judge`.
+    Their p-values are a family of their own: what is said of the reference stands in `evaluate`.
 
     Args:
         metric: What the values are.

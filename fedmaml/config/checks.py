@@ -94,13 +94,13 @@ def _check_evaluation(config: RunConfig, clients: Mapping[Split, range]) -> None
             f"evaluation.split = 'validation': scenario {config.scenario!r} has no validation "
             "clients; allowed: test"
         )
-    if evaluation.choose == "last":
+    if evaluation.select == "last":
         return
-    chosen = "evaluation.choose = 'best'"
+    chosen = "evaluation.select = 'best'"
     if not clients["validation"]:
         raise ConfigurationError(
             f"{chosen} chooses the round on validation clients, and scenario {config.scenario!r} "
-            "has none; set evaluation.choose=last"
+            "has none; set evaluation.select=last"
         )
     if not evaluation.every:
         raise ConfigurationError(
@@ -109,7 +109,7 @@ def _check_evaluation(config: RunConfig, clients: Mapping[Split, range]) -> None
         )
     if not config.rounds:
         raise ConfigurationError(
-            f"{chosen} needs rounds to choose from, and rounds = 0; set evaluation.choose=last"
+            f"{chosen} needs rounds to choose from, and rounds = 0; set evaluation.select=last"
         )
     train, test = clients["train"], clients["test"]
     if range(max(train.start, test.start), min(train.stop, test.stop)) and _keeps_memory(config):
@@ -117,7 +117,7 @@ def _check_evaluation(config: RunConfig, clients: Mapping[Split, range]) -> None
             f"{chosen}: strategy {config.strategy!r} leaves a memory at every client, and in "
             f"scenario {config.scenario!r} test clients train, so that at the end they hold that "
             "of the last round, which does not go with an earlier round's meta-parameters; set "
-            "evaluation.choose=last"
+            "evaluation.select=last"
         )
 
 

@@ -23,23 +23,24 @@ EngineName = Literal["auto", "fused", "factored", "compiled", "vmap", "loop"]
 
 @settings
 class Evaluation:
-    """When and how adaptation is judged.
+    """When and how adaptation is evaluated.
 
     Attributes:
-        every: Judge the validation clients every so many rounds; 0: never.
-        choose: Which round's meta-parameters are judged at the end and kept: the "last" one's, or
-            those of the round that was "best" on the validation clients by the headline metric
-            after adaptation, the earliest of equals. "best" judges them after the last round, too.
-        split: Whose clients are judged at the end: "test", or "validation", which leaves the test
-            clients unseen while settings are tuned.
-        steps: Further numbers of adaptation steps at which the test clients are judged.
-        shots: Smaller supports on which the test clients are judged: so many examples of each
+        every: Evaluate the validation clients every so many rounds; 0: never.
+        select: Model selection: the meta-parameters evaluated at the end and kept are those of the
+            "last" round, or of the round that was "best" on the validation clients by the headline
+            metric after adaptation, the earliest of equals. "best" evaluates them after the last
+            round, too.
+        split: Which clients are evaluated at the end: "test", or "validation", which leaves the
+            test clients unseen while settings are tuned.
+        steps: Further numbers of adaptation steps at which the test clients are evaluated.
+        shots: Smaller supports on which the test clients are evaluated: so many examples of each
             class, where the problem has classes; else so many in all.
         largest: At most so many validation clients, the first ones.
     """
 
     every: Annotated[int, Ge(0)] = 0
-    choose: Literal["last", "best"] = "last"
+    select: Literal["last", "best"] = "last"
     split: Literal["test", "validation"] = "test"
     steps: tuple[Annotated[int, Ge(0), Le(10_000)], ...] = ()
     shots: tuple[Annotated[int, Gt(0), Le(10_000)], ...] = ()
@@ -82,7 +83,7 @@ class RunConfig:
         dtype: Type of parameters and data.
         timeout: Seconds to wait for the replies of a round.
         data_dir: Folder that holds one folder per data set.
-        evaluation: When adaptation is judged.
+        evaluation: When adaptation is evaluated.
         aggregation: How updates become one.
         compression: How clients shorten what they send.
         task: Settings of the scenario.

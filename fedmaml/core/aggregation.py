@@ -24,7 +24,7 @@ from fedmaml import native
 SPACINGS = (2.0**5, 2.0**-27, 2.0**-59)
 LIMIT = 2.0**35
 """Numbers must be smaller than this in magnitude."""
-MOST_TERMS = 2**21
+MAX_TERMS = 2**21
 _BLOCK_ENTRIES = 2**16  # half a megabyte of float64: stays in cache, and changes no bit
 
 
@@ -44,9 +44,9 @@ class ExactSum:
 
     def __add__(self, other: "ExactSum") -> "ExactSum":
         """Add two sums, exactly."""
-        if self.terms + other.terms > MOST_TERMS:
+        if self.terms + other.terms > MAX_TERMS:
             raise OverflowError(
-                f"a sum over {self.terms + other.terms} clients is past the {MOST_TERMS} that stay "
+                f"a sum over {self.terms + other.terms} clients is past the {MAX_TERMS} that stay "
                 "exact; use a smaller cohort"
             )
         return ExactSum(

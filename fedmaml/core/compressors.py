@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -234,3 +235,25 @@ def _in_buckets(vectors: Tensor) -> Tensor:
     clients, entries = vectors.shape
     count = math.ceil(entries / BUCKET)
     return pad(vectors, (0, count * BUCKET - entries)).reshape(clients, count, BUCKET)
+
+
+def to_bytes(code: Code) -> Tensor:
+    """Return uint8, shape ``(clients, bytes)``: the parts of each client's code in a row."""
+    columns = []
+    for part in code.values():
+        values = np.ascontiguousarray(part.numpy())
+        columns.append(values.astype(values.dtype.newbyteorder("<"), copy=False).view(np.uint8))
+    return torch.from_numpy(np.concatenate(columns, axis=1))
+
+
+def from_bytes(rows: Tensor, layout: CodeLayout) -> Code:
+    """Undo `to_bytes` of codes of a layout."""
+    code: Code = {}
+    first = 0
+    for name, (dtype, count) in layout.items():
+        last = first + count * dtype.itemsize
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        values = np.ascontiguousarray(rows[:, first:last].numpy()).view(kind.newbyteorder("<"))
+        code[name] = torch.from_numpy(values.astype(kind))
+        first = last
+    return code

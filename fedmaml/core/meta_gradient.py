@@ -28,7 +28,7 @@ def meta_gradient(
         learner: Network and loss.
         meta: Point of differentiation; not changed.
         memory: What the client keeps; held constant.
-        task: Support to adapt on, query to be judged on.
+        task: Support to adapt on, query to be evaluated on.
 
     Returns:
         The gradient, shaped like ``meta``, and the query loss after adaptation.

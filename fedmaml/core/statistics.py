@@ -85,7 +85,7 @@ def hierarchical_interval(
         resamples: How many.
 
     Returns:
-        The interval, or None for fewer than two values to judge by, or an infinite one.
+        The interval, or None for fewer than two values to evaluate by, or an infinite one.
     """
     from scipy.stats import t as student
 

@@ -1,4 +1,4 @@
-"""Tasks: what a client adapts on (support) and is judged on (query).
+"""Tasks: what a client adapts on (support) and is evaluated on (query).
 
 A scenario hands tasks over in groups of equal shape, stacked along a leading client axis, so that
 a whole group can go through one ``torch.func.vmap``.
@@ -42,7 +42,7 @@ class PaddedBatch(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One client's learning problem: support to adapt on, query to be judged on."""
+    """One client's learning problem: support to adapt on, query to be evaluated on."""
 
     support: Batch
     query: Batch

@@ -6,8 +6,8 @@
     seconds        only if asked for: a few real rounds and an evaluation       timing.py
 
 Bytes of tensors are exact. So are operations, if the clients looked at are those that take part, or
-have the shapes of all: looked at are the cohorts of the first `counting.MOST_ROUNDS` rounds, of
-large ones `counting.MOST_CLIENTS`, evenly spaced. docs/costs.md holds estimates against runs.
+have the shapes of all: looked at are the cohorts of the first `counting.MAX_ROUNDS` rounds, of
+large ones `counting.MAX_CLIENTS`, evenly spaced. docs/costs.md holds estimates against runs.
 """
 
 from collections.abc import Sequence
@@ -116,7 +116,7 @@ class Estimate:
 
 
 def estimate(config: RunConfig, *, timed: bool = False) -> Estimate:
-    """Return what a run will cost; computes a few updates and judgements.
+    """Return what a run will cost; computes a few updates and evaluations.
 
     Args:
         config: What is to run.
@@ -128,20 +128,20 @@ def estimate(config: RunConfig, *, timed: bool = False) -> Estimate:
     """
     ready = rehearse(config)
     seconds = time_run(ready) if timed else None
-    computed = counting.updates(ready)
+    computed = counting.cost_of_updates(ready)
     cohort = ready.cohort(1)
     per_round = _amount(ready, len(cohort), computed, counting.training_messages(ready), True)
     evaluation = Amount()
-    for split, (clients, count) in ready.judged().items():
-        judged = counting.judgements(ready, split, clients)
+    for split, (clients, count) in ready.evaluated().items():
+        evaluated = counting.cost_of_evaluations(ready, split, clients)
         messages = counting.evaluation_messages(ready, split, clients)
-        evaluation += _amount(ready, len(clients), judged, messages, False).times(count)
+        evaluation += _amount(ready, len(clients), evaluated, messages, False).times(count)
     return Estimate(
         scenario=config.scenario,
         strategy=config.strategy,
         backend=config.backend,
         rounds=config.rounds,
-        engine=ready.bench.engine,
+        engine=ready.node.engine,
         per_round=per_round,
         training=per_round.times(config.rounds),
         evaluation=evaluation,
@@ -160,13 +160,13 @@ def _amount(
     messages: MessageBytes,
     updates: bool,
 ) -> Amount:
-    """Put together one round or evaluation; clients that are judged send no update."""
-    meta, common = ready.server.state.meta, ready.roll_call.common
+    """Put together one round or evaluation; clients that are evaluated send no update."""
+    meta, shared_statistics = ready.server.state.meta, ready.roll_call.shared_statistics
     compression = ready.config.compression
     flops = sum(each.flops for each in computed) / len(computed) if computed else 0.0
     return Amount(
         clients=clients,
-        payload_bytes_down=clients * count_bytes(meta | {"common": common}),
+        payload_bytes_down=clients * count_bytes(meta | {"shared_statistics": shared_statistics}),
         payload_bytes_up=clients * compression.payload_bytes(meta) if updates else 0,
         message_bytes_down=messages.down,
         message_bytes_up=messages.up,

@@ -13,33 +13,24 @@ import torch
 from flwr.app import Message, RecordDict
 from torch import Tensor
 
-from fedmaml.client import judging, work
-from fedmaml.client.chunks import task_groups
-from fedmaml.client.costs import Costs, costs_of_updates
-from fedmaml.client.engines import Job
-from fedmaml.client.gathering import smaller_form
+from fedmaml.computing import evaluation, updates
+from fedmaml.computing.accumulator import smaller_form
+from fedmaml.computing.chunks import task_groups
+from fedmaml.computing.costs import Costs, costs_of_updates
+from fedmaml.computing.engines import Job
 from fedmaml.core.aggregation import SPACINGS, ExactSum
 from fedmaml.core.costs import Computation
 from fedmaml.core.params import count_entries, to_device
 from fedmaml.core.records import Rejection
+from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from fedmaml.estimating.rehearsal import Rehearsal
 from fedmaml.flower_internals import message_bytes, set_message_id
-from fedmaml.messages.evaluate import (
-    EvaluateReply,
-    EvaluateRequest,
-    read_evaluate_request,
-    write_evaluate_reply,
-)
-from fedmaml.messages.train import (
-    TrainReply,
-    TrainRequest,
-    read_train_request,
-    write_train_reply,
-)
+from fedmaml.messages.evaluate import read_evaluate_request, write_evaluate_reply
+from fedmaml.messages.train import read_train_request, write_train_reply
 
-MOST_CLIENTS = 256
-"""So many clients of a cohort, or of those to be judged, are looked at, at most."""
-MOST_ROUNDS = 50
+MAX_CLIENTS = 256
+"""So many clients of a cohort, or of those to be evaluated, are looked at, at most."""
+MAX_ROUNDS = 50
 """In so many rounds, at most: cohorts and shapes may differ from round to round."""
 ENOUGH_CLIENTS = 1000
 """No further round is looked at after so many clients."""
@@ -57,27 +48,27 @@ class MessageBytes(NamedTuple):
 
 
 def evenly(clients: Sequence[int]) -> Sequence[int]:
-    """Return all clients, or `MOST_CLIENTS` of them, evenly spaced."""
-    return clients[:: -(-len(clients) // MOST_CLIENTS)]
+    """Return all clients, or `MAX_CLIENTS` of them, evenly spaced."""
+    return clients[:: -(-len(clients) // MAX_CLIENTS)]
 
 
-def updates(ready: Rehearsal) -> list[Computation]:
+def cost_of_updates(ready: Rehearsal) -> list[Computation]:
     """Return what updates take, of clients of the first rounds."""
     costs: Costs = {}
     looked_at = 0
     found: list[Computation | None] = []
-    method, common = ready.bench.method, ready.roll_call.common
-    meta = to_device(ready.server.state.meta, method.device)
-    job = Job(method.strategy, method.learner, meta)
-    for number in range(1, max(1, min(ready.config.rounds, MOST_ROUNDS)) + 1):
+    prepared, shared_statistics = ready.node.prepared, ready.roll_call.shared_statistics
+    meta = to_device(ready.server.state.meta, prepared.device)
+    job = Job(prepared.strategy, prepared.learner, meta)
+    for number in range(1, max(1, min(ready.config.rounds, MAX_ROUNDS)) + 1):
         clients = evenly(ready.cohort(number))
-        request = TrainRequest(number, tuple(clients), meta, common=common)
+        request = TrainRequest(number, tuple(clients), meta, shared_statistics=shared_statistics)
         rejected: list[Rejection] = []
-        tasks = ready.bench.tasks("train", number, common)
-        for groups in task_groups(request, tasks, method.learner, rejected):
-            blank = dict.fromkeys(clients, method.blank)
+        tasks = ready.node.tasks("train", number, shared_statistics)
+        for groups in task_groups(request, tasks, prepared.learner, rejected):
+            initial_memory = dict.fromkeys(clients, prepared.initial_memory)
             for group, cost in zip(
-                groups, costs_of_updates(job, blank, groups, costs), strict=True
+                groups, costs_of_updates(job, initial_memory, groups, costs), strict=True
             ):
                 found += [cost] * len(group.clients)
         looked_at += len(clients)
@@ -86,18 +77,18 @@ def updates(ready: Rehearsal) -> list[Computation]:
     return [computation for computation in found if computation is not None]
 
 
-def judgements(ready: Rehearsal, split: str, clients: Sequence[int]) -> list[Computation]:
-    """Return what judging clients takes; judges one of each shape, the others are counted."""
+def cost_of_evaluations(ready: Rehearsal, split: str, clients: Sequence[int]) -> list[Computation]:
+    """Return what evaluation clients takes; evaluates one of each shape, the others are counted."""
     found: list[Computation] = []
     for message in _evaluation(ready, split, evenly(clients)):
         request = read_evaluate_request(message.content)
-        method = ready.bench.method
-        tasks = ready.bench.tasks(split, request.round, request.common)
+        prepared = ready.node.prepared
+        tasks = ready.node.tasks(split, request.round, request.shared_statistics)
         rejected: list[Rejection] = []
-        for groups in task_groups(method.on_device(request), tasks, method.learner, rejected):
+        for groups in task_groups(prepared.on_device(request), tasks, prepared.learner, rejected):
             for group in groups:
                 single = replace(request, clients=group.clients[:1])
-                computations = _judged(ready, single).computations
+                computations = _evaluated(ready, single).computations
                 found += list(computations) * len(group.clients)
     return found
 
@@ -134,7 +125,7 @@ def evaluation_messages(ready: Rehearsal, split: str, clients: Sequence[int]) ->
     def reply(message: Message) -> RecordDict:
         request = read_evaluate_request(message.content)
         if not singles:
-            singles.append(_judged(ready, replace(request, clients=request.clients[:1])))
+            singles.append(_evaluated(ready, replace(request, clients=request.clients[:1])))
         count = len(request.clients)
         values = {name: column * count for name, column in singles[0].values.items()}
         computations = singles[0].computations * count
@@ -180,21 +171,21 @@ def _serialised(
 
 def _trained(ready: Rehearsal, request: TrainRequest) -> TrainReply:
     """Return the reply for one client of a request."""
-    method = ready.bench.method
+    prepared = ready.node.prepared
     client = request.clients[0]
-    alone = method.on_device(replace(request, clients=(client,)))
-    memories = {client: method.blank}
-    tasks = ready.bench.tasks("train", request.round, request.common)
-    reply = work.train(method.strategy, method.learner, alone, tasks, memories, 1).reply
-    return replace(reply, engine=ready.bench.engine.partition(":")[0])
+    alone = prepared.on_device(replace(request, clients=(client,)))
+    memories = {client: prepared.initial_memory}
+    tasks = ready.node.tasks("train", request.round, request.shared_statistics)
+    reply = updates.train(prepared.strategy, prepared.learner, alone, tasks, memories, 1).reply
+    return replace(reply, engine=ready.node.engine.partition(":")[0])
 
 
-def _judged(ready: Rehearsal, request: EvaluateRequest) -> EvaluateReply:
-    method = ready.bench.method
-    memories = dict.fromkeys(request.clients, method.blank)
-    tasks = ready.bench.tasks(request.split, request.round, request.common)
-    request = method.on_device(request)
-    return judging.evaluate(method.strategy, method.learner, request, tasks, memories, 1)
+def _evaluated(ready: Rehearsal, request: EvaluateRequest) -> EvaluateReply:
+    prepared = ready.node.prepared
+    memories = dict.fromkeys(request.clients, prepared.initial_memory)
+    tasks = ready.node.tasks(request.split, request.round, request.shared_statistics)
+    request = prepared.on_device(request)
+    return evaluation.evaluate(prepared.strategy, prepared.learner, request, tasks, memories, 1)
 
 
 def _widened(reply: TrainReply, request: TrainRequest, filler: Filler) -> TrainReply:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmaml.client.app import app as client_app
-from fedmaml.client.engines import Job
-from fedmaml.client.engines.base import batch_for_weights
-from fedmaml.client.workbench import Workbench, workbench
+from fedmaml.client.node import NodeSetup, node_setup
+from fedmaml.computing.engines import Job
+from fedmaml.computing.engines.base import batch_for_weights
 from fedmaml.config import RunConfig, to_run_config
 from fedmaml.core.params import to_device
 from fedmaml.preflight import choose_engine, preflight
@@ -26,7 +26,7 @@ class Rehearsal:
 
     Attributes:
         config: What is to run.
-        bench: What a node works with.
+        node: What a node works with.
         grid: The way to the nodes.
         roll_call: Which node hosts whom.
         server: The server's side.
@@ -34,7 +34,7 @@ class Rehearsal:
     """
 
     config: RunConfig
-    bench: Workbench
+    node: NodeSetup
     grid: MeteredGrid
     roll_call: RollCall
     server: FlowerStrategy
@@ -45,8 +45,8 @@ class Rehearsal:
         population = self.roll_call.population("train")
         return choose(self.config.seed, round, population, self.config.clients)
 
-    def judged(self) -> dict[str, tuple[Sequence[int], int]]:
-        """Return split -> the clients that the run will judge, and how often."""
+    def evaluated(self) -> dict[str, tuple[Sequence[int], int]]:
+        """Return split -> the clients that the run will evaluate, and how often."""
         validation = validation_clients(self.roll_call, self.config)
         found: dict[str, tuple[Sequence[int], int]] = {
             "validation": (validation, times_due(self.config))
@@ -62,17 +62,17 @@ class Rehearsal:
         Args:
             clients: How many a node is asked for; None: as many as one process would take at most.
         """
-        config, method = self.config, self.bench.method
-        meta = to_device(self.server.state.meta, method.device)
-        job = Job(method.strategy, method.learner, meta)
+        config, prepared = self.config, self.node.prepared
+        meta = to_device(self.server.state.meta, prepared.device)
+        job = Job(prepared.strategy, prepared.learner, meta)
         engine = choose_engine(config, job).engine
         if clients is None:
             return config.client_batch if config.client_batch > 1 else engine.client_batch(job)
         return engine.chunk_size(job, clients, config.workers, config.client_batch)
 
-    def judge_batch(self) -> int:
+    def evaluation_batch(self) -> int:
         """Return how many clients share a computation in an evaluation."""
-        return self.config.client_batch or batch_for_weights(self.bench.method.learner)
+        return self.config.client_batch or batch_for_weights(self.node.prepared.learner)
 
 
 def rehearse(config: RunConfig) -> Rehearsal:
@@ -89,4 +89,4 @@ def rehearse(config: RunConfig) -> Rehearsal:
     roll_call = call_roll(grid, config.nodes, config.timeout)
     server = flower_strategy(config, problem, roll_call)
     seconds = time.perf_counter() - started
-    return Rehearsal(config, workbench(run_config), grid, roll_call, server, seconds)
+    return Rehearsal(config, node_setup(run_config), grid, roll_call, server, seconds)

@@ -19,11 +19,11 @@ from pathlib import Path
 from fedmaml.core.statistics import bootstrap_interval
 from fedmaml.estimating.counting import made_up_replies
 from fedmaml.estimating.rehearsal import Rehearsal
-from fedmaml.server.rounds import judge, run_rounds
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.directory import RunDirectory
+from fedmaml.server.rounds import evaluate, run_rounds
 from fedmaml.server.summary import peak_process_bytes
 
-MOST_ROUNDS = 50
+MAX_ROUNDS = 50
 LEAST_ROUNDS = 3
 BUDGET_SECONDS = 2.0
 """Further rounds are run until so much time is spent on them."""
@@ -65,8 +65,8 @@ def time_run(ready: Rehearsal) -> Seconds:
     config = ready.config
     first, clients, server = _rounds(ready) if config.rounds else (0.0, 0.0, 0.0)
     evaluations = sum(
-        count * _judging(ready, split, numbers)
-        for split, (numbers, count) in ready.judged().items()
+        count * _evaluation(ready, split, numbers)
+        for split, (numbers, count) in ready.evaluated().items()
     )
     total = ready.seconds + first + max(config.rounds - 1, 0) * (clients + server) + evaluations
     bootstrap_interval([0.0, 1.0])  # what a summary loads, too, counts as memory of the process
@@ -81,8 +81,8 @@ def _rounds(ready: Rehearsal) -> tuple[float, float, float]:
     small = replace(
         config,
         clients=config.clients if probe == len(cohort) else probe,
-        rounds=min(config.rounds, MOST_ROUNDS),
-        evaluation=replace(config.evaluation, every=0, choose="last"),
+        rounds=min(config.rounds, MAX_ROUNDS),
+        evaluation=replace(config.evaluation, every=0, select="last"),
     )
     of_clients, of_server = [], []
     with tempfile.TemporaryDirectory(prefix="fedmaml-estimate-") as folder:
@@ -126,12 +126,12 @@ def _serving(ready: Rehearsal) -> float:
     return seconds / _SERVED
 
 
-def _judging(ready: Rehearsal, split: str, clients: Sequence[int]) -> float:
+def _evaluation(ready: Rehearsal, split: str, clients: Sequence[int]) -> float:
     """Return the seconds of one evaluation."""
-    batch = ready.judge_batch()
+    batch = ready.evaluation_batch()
     probe = clients[: batch * ready.config.nodes]
     started = time.perf_counter()
-    judge(
+    evaluate(
         ready.server, ready.grid, ready.roll_call, ready.config, ready.config.rounds, split, probe
     )
     seconds = time.perf_counter() - started

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from fedmaml.config import Flat, flatten_table
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
-from fedmaml.server.completeness import ending
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.completeness import ending
+from fedmaml.runs.directory import RunDirectory
 
 _POLL_SECONDS = 0.5
 
@@ -21,7 +21,7 @@ class Point(NamedTuple):
     """Numbers of one moment.
 
     Attributes:
-        round: From 1; the last round for the judgement of the test clients.
+        round: From 1; the last round for the evaluation of the test clients.
         seconds: Since the epoch; rounds follow each other by their measured seconds.
         values: Name -> number, NaN where it is not finite.
     """
@@ -39,7 +39,7 @@ class Recorded:
         path: The run directory.
         settings: Its configuration by dotted key.
         started: Seconds since the epoch.
-        points: One for each round, then one for the judgement; read once.
+        points: One for each round, then one for the evaluation; read once.
         poll: Whether points come while the run goes on.
     """
 
@@ -98,7 +98,7 @@ def followed(path: Path) -> Recorded:
             yield point
         summary = RunDirectory(path).summary()
         if summary is not None:
-            yield Point(round, last, _judgement(summary))
+            yield Point(round, last, _evaluation(summary))
 
     return Recorded(path, run.settings, run.started, points(), poll=True)
 
@@ -150,7 +150,7 @@ def _points(
         round = record["round"]
         yield Point(round, seconds, _values(record))
     if summary is not None:
-        yield Point(round, seconds, _judgement(summary))
+        yield Point(round, seconds, _evaluation(summary))
 
 
 def _values(record: Mapping[str, Any]) -> dict[str, float]:
@@ -167,7 +167,7 @@ def _values(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: _number(value) for name, value in values.items()}
 
 
-def _judgement(summary: Mapping[str, Any]) -> dict[str, float]:
+def _evaluation(summary: Mapping[str, Any]) -> dict[str, float]:
     """Return the test clients' means before and after adaptation, and the interval."""
     values = {}
     for metric in (summary["metric"], *summary["metrics"]):

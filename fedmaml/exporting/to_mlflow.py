@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _DIRECTORY = "fedmaml.directory"
-_MOST_METRICS, _MOST_PARAMS = 1000, 100  # MLflow takes no more in one request
+_MAX_METRICS, _MAX_PARAMS = 1000, 100  # MLflow takes no more in one request
 _LONGEST = 500  # characters of a parameter, which every version of MLflow takes
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "cut short": "KILLED"}
 
@@ -87,15 +87,15 @@ def _log(client: "MlflowClient", run_id: str, run: Recorded) -> tuple[int, float
     from mlflow.entities import Metric, Param
 
     params = [Param(key, str(value)[:_LONGEST]) for key, value in run.settings.items()]
-    for start in range(0, len(params), _MOST_PARAMS):
-        client.log_batch(run_id, params=params[start : start + _MOST_PARAMS])
+    for start in range(0, len(params), _MAX_PARAMS):
+        client.log_batch(run_id, params=params[start : start + _MAX_PARAMS])
     count, last = 0, run.started
     waiting: list[Metric] = []
     for point in run.points:
         moment = _milliseconds(point.seconds)
         waiting += [Metric(key, value, moment, point.round) for key, value in point.values.items()]
         count, last = count + 1, point.seconds
-        if run.poll or len(waiting) + len(point.values) > _MOST_METRICS:
+        if run.poll or len(waiting) + len(point.values) > _MAX_METRICS:
             client.log_batch(run_id, metrics=waiting)
             waiting = []
     client.log_batch(run_id, metrics=waiting)

@@ -8,12 +8,11 @@ little-endian; the length of a row depends on the method and the network alone.
 import json
 from dataclasses import asdict
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedmaml.core.compression import NO_COMPRESSION, Compression
-from fedmaml.core.compressors import Code, CodeLayout, Compressor
+from fedmaml.core.compressors import Compressor, from_bytes
 from fedmaml.core.errors import MessageError
 
 
@@ -31,28 +30,6 @@ def read_compression(text: str) -> tuple[Compression, int]:
     values = json.loads(text)
     seed = int(values.pop("seed"))
     return Compression(**values), seed
-
-
-def to_bytes(code: Code) -> Tensor:
-    """Return uint8, shape ``(clients, bytes)``: the parts of each client's code in a row."""
-    columns = []
-    for part in code.values():
-        values = np.ascontiguousarray(part.numpy())
-        columns.append(values.astype(values.dtype.newbyteorder("<"), copy=False).view(np.uint8))
-    return torch.from_numpy(np.concatenate(columns, axis=1))
-
-
-def from_bytes(rows: Tensor, layout: CodeLayout) -> Code:
-    """Undo `to_bytes` of codes of a layout."""
-    code: Code = {}
-    first = 0
-    for name, (dtype, count) in layout.items():
-        last = first + count * dtype.itemsize
-        kind = torch.empty(0, dtype=dtype).numpy().dtype
-        values = np.ascontiguousarray(rows[:, first:last].numpy()).view(kind.newbyteorder("<"))
-        code[name] = torch.from_numpy(values.astype(kind))
-        first = last
-    return code
 
 
 def decoded(

@@ -1,58 +1,22 @@
 """An evaluation as messages: how well clients do before and after they adapt."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from fedmaml.core.costs import Computation
 from fedmaml.core.errors import MessageError
-from fedmaml.core.params import MetaParams, Params
-from fedmaml.core.records import Rejection
+from fedmaml.core.requests import EvaluateReply, EvaluateRequest
 from fedmaml.messages.arrays import pack, unpack
 from fedmaml.messages.records import (
     computation_lists,
     per_client,
-    read_common,
     read_rejection,
+    read_shared_statistics,
     rejection_text,
     required,
     take_computations,
-    with_common,
+    with_shared_statistics,
 )
-
-
-@dataclass(frozen=True)
-class EvaluateRequest:
-    """What a node is asked for in an evaluation; attributes as in `TrainRequest`.
-
-    Attributes:
-        steps: Numbers of gradient steps at which adaptation is judged, besides 0 and the
-            strategy's own.
-        shots: Sizes of smaller supports at which it is judged; see `core.tasks.first_shots`.
-    """
-
-    round: int
-    split: str
-    clients: tuple[int, ...]
-    meta: MetaParams
-    steps: tuple[int, ...] = ()
-    shots: tuple[int, ...] = ()
-    common: Params = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class EvaluateReply:
-    """Per client, ``values["<metric>:<stage>"]``; stages: before, after, after@N, shots@N.
-
-    Attributes:
-        computations: What judging each client took, all stages together; empty if it is not told.
-    """
-
-    clients: tuple[int, ...]
-    values: dict[str, list[float]]
-    rejected: tuple[Rejection, ...]
-    computations: tuple[Computation, ...] = ()
 
 
 def write_evaluate_request(request: EvaluateRequest) -> RecordDict:
@@ -67,8 +31,14 @@ def write_evaluate_request(request: EvaluateRequest) -> RecordDict:
             "shots": list(request.shots),
         }
     )
-    common = pack({"common": request.common}) if request.common else None
-    return with_common({"meta": meta, "layout": layout, "request": config}, common)
+    shared_statistics = (
+        pack({"shared_statistics": request.shared_statistics})
+        if request.shared_statistics
+        else None
+    )
+    return with_shared_statistics(
+        {"meta": meta, "layout": layout, "request": config}, shared_statistics
+    )
 
 
 def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
@@ -81,7 +51,7 @@ def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
         meta=unpack(content.array_records["meta"], content.config_records["layout"]),
         steps=tuple(request["steps"]),  # type: ignore[arg-type]
         shots=tuple(request["shots"]),  # type: ignore[arg-type]
-        common=read_common(content),
+        shared_statistics=read_shared_statistics(content),
     )
 
 

@@ -12,28 +12,31 @@ from fedmaml.core.params import Params
 from fedmaml.core.records import Rejection
 from fedmaml.messages.arrays import unpack
 
-MOST_COST = 2**62
+MAX_COST = 2**62
 """A client that claims more operations or bytes than this is not believed."""
 
-MOST_DETAIL = 500
+MAX_DETAIL = 500
 """Characters of a node's own words that are kept; they go to logs and pages."""
 
 
-def with_common(
-    records: dict[str, Any], common: tuple[ArrayRecord, ConfigRecord] | None
+def with_shared_statistics(
+    records: dict[str, Any], shared_statistics: tuple[ArrayRecord, ConfigRecord] | None
 ) -> RecordDict:
     """Return the records of a request, with the scenario's totals where there are any."""
-    if common is not None:
-        records["common"], records["common-layout"] = common
+    if shared_statistics is not None:
+        records["shared_statistics"], records["shared_statistics-layout"] = shared_statistics
     return RecordDict(records)
 
 
-def read_common(content: RecordDict) -> Params:
+def read_shared_statistics(content: RecordDict) -> Params:
     """Return the scenario's totals; {} where there are none."""
-    if "common" not in content.array_records:
+    if "shared_statistics" not in content.array_records:
         return {}
-    arrays, layout = content.array_records["common"], content.config_records["common-layout"]
-    return unpack(arrays, layout)["common"]
+    arrays, layout = (
+        content.array_records["shared_statistics"],
+        content.config_records["shared_statistics-layout"],
+    )
+    return unpack(arrays, layout)["shared_statistics"]
 
 
 def required(records: Mapping[str, Any], name: str, keys: Any) -> Any:
@@ -71,7 +74,7 @@ def take_computations(metrics: dict[str, Any], count: int) -> tuple[Computation,
         if not isinstance(values, list) or len(values) != count:
             raise MessageError("COST", f"{name} has not one value for each of the clients")
         for value in values:
-            if not isinstance(value, int) or not 0 <= value <= MOST_COST:
+            if not isinstance(value, int) or not 0 <= value <= MAX_COST:
                 raise MessageError(
                     "COST", f"{name} is {value!r}, allowed are whole numbers from 0 to 2^62"
                 )
@@ -88,7 +91,7 @@ def read_rejection(text: str) -> Rejection:
     try:
         reason, detail, clients = json.loads(text)
         numbers = tuple(int(client) for client in clients)
-        words = "".join(letter for letter in str(detail)[:MOST_DETAIL] if letter.isprintable())
+        words = "".join(letter for letter in str(detail)[:MAX_DETAIL] if letter.isprintable())
         rejection = Rejection(str(reason), words, "", numbers)
     except (ValueError, TypeError) as error:
         raise MessageError("KEYS", "a rejection in the reply cannot be read") from error

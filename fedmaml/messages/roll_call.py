@@ -10,7 +10,7 @@ from fedmaml.core.params import Params
 from fedmaml.messages.arrays import pack, unpack
 from fedmaml.messages.records import required
 
-MOST_TEXT = 1000
+MAX_TEXT = 1000
 """What a node says of its engine is cut there."""
 
 
@@ -57,4 +57,4 @@ def read_roll_call_reply(content: RecordDict) -> RollCallReply:
         named = unpack(content.array_records["statistics"], content.config_records["layout"])
         statistics = {int(client): params for client, params in named.items()}
     told = content.config_records.get("node", ConfigRecord())
-    return RollCallReply(hosted, statistics, str(told.get("engine", ""))[:MOST_TEXT])
+    return RollCallReply(hosted, statistics, str(told.get("engine", ""))[:MAX_TEXT])

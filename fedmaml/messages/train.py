@@ -1,95 +1,32 @@
 """One round of training as messages: what a node is asked, and what it answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from fedmaml.core.compression import NO_COMPRESSION, Compression
-from fedmaml.core.costs import Computation
 from fedmaml.core.errors import MessageError
-from fedmaml.core.params import MetaParams, Params, sha256
-from fedmaml.core.records import Rejection
+from fedmaml.core.params import MetaParams, sha256
+from fedmaml.core.requests import TrainReply, TrainRequest
 from fedmaml.messages.arrays import pack, unpack
 from fedmaml.messages.codes import compression_text, read_compression
 from fedmaml.messages.records import (
     computation_lists,
     per_client,
-    read_common,
     read_rejection,
+    read_shared_statistics,
     rejection_text,
     required,
     take_computations,
-    with_common,
+    with_shared_statistics,
 )
-from fedmaml.messages.updates import Update, read_update, write_update
+from fedmaml.messages.updates import read_update, write_update
 
-MOST_EXAMPLES = 1e9
+MAX_EXAMPLES = 1e9
 """A client that claims more examples than this is not believed."""
 
-MOST_ENGINE_TEXT = 40
+MAX_ENGINE_TEXT = 40
 """What a node says of its engine is cut there."""
-
-Form = Literal["sum", "stack"]
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What a node is asked for in one round.
-
-    Attributes:
-        round: From 1.
-        clients: Numbers of the node's clients that take part.
-        meta: Meta-parameters.
-        form: "stack" if the server needs every client's update, "sum" if their sum will do.
-        common: Totals of the scenario's statistics over all training clients.
-        base: `fingerprint` of ``meta``; the reply repeats it.
-        compression: How each client's update is to be compressed, whatever the form.
-        seed: Determines what is random in it.
-    """
-
-    round: int
-    clients: tuple[int, ...]
-    meta: MetaParams
-    form: Form = "sum"
-    common: Params = field(default_factory=dict)
-    base: str = ""
-    compression: Compression = NO_COMPRESSION
-    seed: int = 0
-
-    @property
-    def computed_form(self) -> Form:
-        """What an engine must hand over: only single updates can be compressed."""
-        return "stack" if self.compression.compressor() else self.form
-
-
-@dataclass(frozen=True)
-class TrainReply:
-    """What a node answers.
-
-    Attributes:
-        clients: Clients whose updates are in, in the order of all lists below.
-        weights: Their num-examples.
-        metrics: name -> one value per client.
-        update: group -> stacked updates ``(clients, entries)``, or their weighted `ExactSum`; on
-            its way to the server also compressed updates, uint8 ``(clients, bytes)``.
-        rejected: Clients that are not in, and why.
-        round: Of the request.
-        base: Of the request.
-        computations: What each client's update took; empty if it is not told.
-        engine: Name of the engine that computed the updates; empty if it is not told.
-    """
-
-    clients: tuple[int, ...]
-    weights: tuple[float, ...]
-    metrics: dict[str, list[float]]
-    update: Update
-    rejected: tuple[Rejection, ...]
-    round: int
-    base: str
-    computations: tuple[Computation, ...] = ()
-    engine: str = ""
 
 
 class TrainRequestWriter:
@@ -103,7 +40,11 @@ class TrainRequestWriter:
         self._request = request
         self._meta, self._layout = pack(request.meta)
         self._compression = compression_text(request.compression, request.seed)
-        self._common = pack({"common": request.common}) if request.common else None
+        self._shared_statistics = (
+            pack({"shared_statistics": request.shared_statistics})
+            if request.shared_statistics
+            else None
+        )
 
     def write(self, clients: Sequence[int]) -> RecordDict:
         """Return the request to the node that hosts these clients."""
@@ -113,8 +54,9 @@ class TrainRequestWriter:
         )
         if self._compression:
             request["compression"] = self._compression
-        return with_common(
-            {"meta": self._meta, "layout": self._layout, "request": request}, self._common
+        return with_shared_statistics(
+            {"meta": self._meta, "layout": self._layout, "request": request},
+            self._shared_statistics,
         )
 
 
@@ -132,7 +74,7 @@ def read_train_request(content: RecordDict) -> TrainRequest:
         clients=tuple(request["clients"]),  # type: ignore[arg-type]
         meta=unpack(content.array_records["meta"], content.config_records["layout"]),
         form=request["form"],  # type: ignore[arg-type]
-        common=read_common(content),
+        shared_statistics=read_shared_statistics(content),
         base=str(request["base"]),
         compression=compression,
         seed=seed,
@@ -210,14 +152,14 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
         round=request.round,
         base=request.base,
         computations=computations,
-        engine=str(reply.get("engine", ""))[:MOST_ENGINE_TEXT],
+        engine=str(reply.get("engine", ""))[:MAX_ENGINE_TEXT],
     )
 
 
 def _read_weights(values: Any, count: int) -> tuple[float, ...]:
     weights = values if isinstance(values, list) else [values]
     for weight in weights:
-        if not 1 <= weight <= MOST_EXAMPLES or weight != int(weight):
+        if not 1 <= weight <= MAX_EXAMPLES or weight != int(weight):
             raise MessageError(
                 "WEIGHT", f"num-examples is {weight!r}, allowed are whole numbers from 1 to 10^9"
             )

@@ -18,14 +18,12 @@ from fedmaml.core.compression import Compression, code_bytes
 from fedmaml.core.compressors import Compressor
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import MetaParams, count_entries
+from fedmaml.core.requests import Update
 from fedmaml.messages.arrays import to_array
 from fedmaml.messages.codes import decoded
 
-Update = dict[str, Tensor] | dict[str, ExactSum]
-"""Group -> stacked updates, ``(clients, entries)``, or their weighted sum."""
-
 _GRID = torch.tensor(SPACINGS, dtype=torch.float64)[:, None]
-_MOST_DECODED_ENTRIES = 2**20  # of compressed updates at a time
+_MAX_DECODED_ENTRIES = 2**20  # of compressed updates at a time
 _HEADER_BYTES = 4096  # an .npy header is 128 bytes, more for odd layouts
 
 
@@ -128,7 +126,7 @@ def _decoded_by_parts(
     dtype: torch.dtype,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the updates of some clients, ``(clients, entries)``, and their weights."""
-    size = max(1, _MOST_DECODED_ENTRIES // entries)
+    size = max(1, _MAX_DECODED_ENTRIES // entries)
     for first in range(0, len(codes), size):
         weight = weights[first : first + size]
         value = decoded(group, codes[first : first + size], compressor, entries, dtype)

@@ -126,10 +126,10 @@ template <typename T> class Block {  // the computation of the clients of one ve
   // Compute the block's updates; the losses without and with adaptation go to before and after.
   V* update(V& before, V& after) {
     int64_t P = net.entries;
-    Batch &local = part[0], &judged = part[recipe.sends == 2 ? 0 : 1];
+    Batch &local = part[0], &evaluated = part[recipe.sends == 2 ? 0 : 1];
     V* point = phi.get();
     std::memcpy((void*)point, theta, P * sizeof(V));
-    before = forward(judged, point);
+    before = forward(evaluated, point);
     for (int step = 0; step < recipe.steps; step++) {
       forward(local, point, false);
       V* next = recipe.sends == 1 ? point + P : point;
@@ -140,14 +140,14 @@ template <typename T> class Block {  // the computation of the clients of one ve
       for (int64_t i = 0; shrink != 0 && i < P; i++) next[i] += product[i];
       point = next;
     }
-    after = forward(judged, point);
+    after = forward(evaluated, point);
     V* v = gradient.get();
     if (recipe.sends == 2) {
       before += penalty(theta), after += penalty(point);
       for (int64_t i = 0; i < P; i++) v[i] = theta[i] - point[i];
       return v;
     }
-    backward<ZERO>(judged, point, v);
+    backward<ZERO>(evaluated, point, v);
     if (recipe.sends == 1)
       for (int step = 0; step < recipe.steps; step++) {
         point -= P;

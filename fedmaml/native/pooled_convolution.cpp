@@ -6,7 +6,7 @@
 //
 // and the derivative by w_t, given e = dL/dp, is the sum over windows of e(window) x_t(place). All else that
 // normalisation between convolution and pooling needs follows from the sums over pixels of x_t and of
-// x_t x_s: see fedmaml/client/engines/factored/first_block.py.
+// x_t x_s: see fedmaml/computing/engines/factored/first_block.py.
 //
 // Vector lanes are filters. Images are padded beforehand and lie as (images, channels, height, width);
 // weights as (taps, filters), with as many filters as fill whole groups of vectors; `pooled`, `places` and

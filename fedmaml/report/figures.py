@@ -39,7 +39,7 @@ def _all(material: Material) -> Iterator[Figure | None]:
         yield _pareto(scale, series.trained_for(material, scale), looks, label, better)
     yield _steps(series.at_steps(material), series.own_steps_of(material), looks, label)
     yield _shots(series.at_shots(material), looks, label)
-    yield _clients(series.spreads(material), looks, label, material.judged)
+    yield _clients(series.spreads(material), looks, label, material.evaluated)
 
 
 # --- one function per figure ------------------------------------------------------------------
@@ -196,9 +196,9 @@ def _by_count(
 
 
 def _clients(
-    spreads: Mapping[str, series.Spread], looks: Mapping[str, Look], label: str, judged: str
+    spreads: Mapping[str, series.Spread], looks: Mapping[str, Look], label: str, evaluated: str
 ) -> Figure | None:
-    """Draw how the metric is spread over the clients that were judged."""
+    """Draw how the metric is spread over the clients that were evaluated."""
     if not spreads or max(len(spread.values) for spread in spreads.values()) < 3:
         return None
     names = list(spreads)[::-1]
@@ -226,7 +226,7 @@ def _clients(
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(-0.7, len(names) - 0.3)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"{label} of a {judged} client, after adaptation")
+        axes.set_xlabel(f"{label} of a {evaluated} client, after adaptation")
 
     return figure(
         "clients", "clients", f"{words.capital(label)} from client to client",

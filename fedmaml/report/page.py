@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from fedmaml.comparison.conclusions import NOT_META
 from fedmaml.quantities import number
-from fedmaml.report import repeating, soundness, tables, words
+from fedmaml.report import integrity, reproduce, tables, words
 from fedmaml.report.canvas import Figure
 from fedmaml.report.reading import Material
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
@@ -46,14 +46,14 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
         further=tables.further_metrics(material),
         distribution=tables.distribution(material),
         cost=tables.cost(material),
-        rejected=soundness.rejected(material),
+        rejected=integrity.rejected(material),
         rejected_count=sum(
             run.summary["rejected_replies"] for runs in material.runs.values() for run in runs
         ),
-        audit=soundness.audit(material),
+        audit=integrity.audit(material),
         runs=tables.runs(material),
-        command=repeating.compare_command(material).replace(" --", " \\\n    --"),
-        configurations=repeating.configurations(material),
+        command=reproduce.compare_command(material).replace(" --", " \\\n    --"),
+        configurations=reproduce.configurations(material),
         versions=_versions(material),
     )
 
@@ -80,11 +80,11 @@ def _negative(material: Material) -> bool:
     """Return whether meta-learning was compared and found not to be better."""
     if material.comparison is None:
         return False
-    judged = [
+    evaluated = [
         row for row in material.comparison.rows
         if row.verdict not in ("diverged", "not comparable")
     ]  # fmt: skip
-    verdicts = [row.verdict for row in judged if row.strategy not in NOT_META]
+    verdicts = [row.verdict for row in evaluated if row.strategy not in NOT_META]
     return bool(verdicts) and "better" not in verdicts
 
 
@@ -95,27 +95,27 @@ def _facts(material: Material) -> dict[str, str]:
     seeds = sorted({int(run.table["seed"]) for run in every})
     facts = {
         "Scenario": f"{material.scenario}: {SCENARIOS[material.scenario].about}",
-        "Judged by": f"{words.metric_label(material.metric)} of {material.judged} clients, after "
-        f"they adapted on their own support examples; {material.metric.better} is better",
+        "Evaluated by": f"{words.metric_label(material.metric)} of {material.evaluated} clients, "
+        f"after they adapted on their own support examples; {material.metric.better} is better",
         "Strategies": ", ".join(material.runs),
         "Rounds": _each(
             {name: str(runs[0].summary["rounds"]) for name, runs in material.runs.items()}
         ),
         "Seeds": ", ".join(map(str, seeds)),
         "Clients": f"{first.summary['clients_train']} train, "
-        f"{_several(run.summary['clients_judged'] for run in every)} are judged in each run",
+        f"{_several(run.summary['clients_evaluated'] for run in every)} are evaluated in each run",
         "Back end": _several(
             f"{run.summary['backend']}, {run.summary['nodes']} "
             f"node{'s' if run.summary['nodes'] > 1 else ''}, {run.summary['device']}"
             for run in every
         ),
     }
-    asked, judged = (
-        sum(run.summary[key] for run in every) for key in ("clients_asked", "clients_judged")
+    asked, evaluated = (
+        sum(run.summary[key] for run in every) for key in ("clients_asked", "clients_evaluated")
     )
-    if asked > judged:
-        left_out = f"{asked - judged} of {asked} {material.judged} clients"
-        facts["Not judged"] = f"{left_out} gave no usable answer"
+    if asked > evaluated:
+        left_out = f"{asked - evaluated} of {asked} {material.evaluated} clients"
+        facts["Not evaluated"] = f"{left_out} gave no usable answer"
     return facts
 
 

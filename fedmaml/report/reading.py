@@ -18,10 +18,10 @@ from fedmaml.comparison.conclusions import (
 )
 from fedmaml.comparison.verdicts import Metric, Row
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
-from fedmaml.server.completeness import complete_summary
-from fedmaml.server.looking import runs_below
-from fedmaml.server.outcome import has_diverged
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.completeness import complete_summary
+from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.finding import runs_below
+from fedmaml.runs.outcome import has_diverged
 
 logger = logging.getLogger("fedmaml")
 
@@ -35,7 +35,7 @@ class Run:
         table: Its configuration.
         summary: What ``summary.json`` holds.
         rounds: What ``rounds.jsonl`` holds, one mapping per round.
-        clients: What ``clients.jsonl`` holds, one mapping per client that was judged.
+        clients: What ``clients.jsonl`` holds, one mapping per client that was evaluated.
         diverged: Whether training diverged in every round; then nothing here is a result.
     """
 
@@ -67,10 +67,12 @@ class Material:
     why_not: str
 
     @property
-    def judged(self) -> str:
-        """Whose clients the figures are of: "test", "validation"; "judged" where runs differ."""
-        splits = {str(run.summary["judged_split"]) for runs in self.runs.values() for run in runs}
-        return splits.pop() if len(splits) == 1 else "judged"
+    def evaluated(self) -> str:
+        """Whose clients the figures are of: "test", "validation"; "evaluated" where runs differ."""
+        splits = {
+            str(run.summary["evaluated_split"]) for runs in self.runs.values() for run in runs
+        }
+        return splits.pop() if len(splits) == 1 else "evaluated"
 
 
 def read(directories: Sequence[Path], comparison: Comparison | None = None) -> Material:
@@ -149,7 +151,7 @@ def _run(path: Path) -> Run:
 
 
 def _without_values(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the summary of a run that diverged: what was judged is the model it began with."""
+    """Return the summary of a run that diverged: what was evaluated is the model it began with."""
     kept = ("name", "unit", "better")
     lost = {"before": None, "after": None, "ci95": None, "ci95_before": None}
     headline, *others = (

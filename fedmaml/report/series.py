@@ -14,7 +14,7 @@ from fedmaml.report.reading import Material, Run
 Scale = Literal["rounds", "bytes", "flops"]
 SCALES: tuple[Scale, ...] = ("rounds", "bytes", "flops")
 
-_MOST_POINTS = 120  # a line in a figure of 5 inches shows no more
+_MAX_POINTS = 120  # a line in a figure of 5 inches shows no more
 _WORST = 0.1
 
 
@@ -72,7 +72,7 @@ def training_loss(material: Material, scale: Scale) -> dict[str, Curve]:
 
 
 def trained_for(material: Material, scale: Scale) -> dict[str, tuple[float, float]]:
-    """Return what a whole training took, and the metric on judged clients after it."""
+    """Return what a whole training took, and the metric on evaluated clients after it."""
     found = {}
     for name, runs in material.runs.items():
         total = np.mean([_totals(run, scale) for run in runs])
@@ -222,8 +222,8 @@ def _totals(run: Run, scale: Scale) -> float:
 
 def _thinned(x: np.ndarray, values: np.ndarray) -> Curve:
     """Average neighbours until there are few enough points; then mean and range over seeds."""
-    if len(x) > _MOST_POINTS:
-        parts = np.array_split(np.arange(len(x)), _MOST_POINTS)
+    if len(x) > _MAX_POINTS:
+        parts = np.array_split(np.arange(len(x)), _MAX_POINTS)
         x = np.array([x[part].mean() for part in parts])
         known = np.ma.masked_invalid(values)
         values = np.stack([known[:, part].mean(1).filled(np.nan) for part in parts], 1)

@@ -92,7 +92,7 @@ def outcomes(material: Material) -> Table:
                     number(metric["before"]),
                     number(metric["after"]),
                     "–" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}",
-                    f"{run.summary['clients_judged']}",
+                    f"{run.summary['clients_evaluated']}",
                 )
             )
     return Table(
@@ -104,7 +104,7 @@ def outcomes(material: Material) -> Table:
             "before adapting",
             "after",
             "95 % interval",
-            f"{material.judged} clients",
+            f"{material.evaluated} clients",
         ),
         tuple(rows),
     )
@@ -124,7 +124,7 @@ def further_metrics(material: Material) -> Table | None:
         for name, runs in material.runs.items()
     )
     header = [f"{words.metric_name(name)}, {stage}" for name, stage in columns]
-    caption = f"Further metrics, means over {material.judged} clients and seeds"
+    caption = f"Further metrics, means over {material.evaluated} clients and seeds"
     return Table(caption, ("strategy", *header), rows)
 
 
@@ -135,8 +135,8 @@ def distribution(material: Material) -> Table:
     for name, runs in material.runs.items():
         spread = spreads.get(name)
         if spread is None:
-            judged = sum(len(run.clients) for run in runs)
-            rows.append((name, "0", *["–"] * 6, str(judged)))
+            evaluated = sum(len(run.clients) for run in runs)
+            rows.append((name, "0", *["–"] * 6, str(evaluated)))
             continue
         shown = (spread.mean, spread.deviation, spread.worst_decile, spread.worst, spread.median,
                  spread.best)  # fmt: skip

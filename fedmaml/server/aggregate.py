@@ -11,8 +11,8 @@ from fedmaml.config import Aggregation
 from fedmaml.core.aggregation import ExactSum, exact_sum
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import MetaParams, layout_of, unflatten
+from fedmaml.core.requests import TrainReply
 from fedmaml.messages.arrays import to_array
-from fedmaml.messages.train import TrainReply
 
 
 def weighted_mean(replies: Sequence[TrainReply], meta: MetaParams) -> MetaParams:

@@ -11,15 +11,15 @@ from flwr.serverapp import Grid, ServerApp
 from fedmaml.config import RunConfig, from_run_config
 from fedmaml.core.costs import Cost
 from fedmaml.core.learner import Problem
+from fedmaml.energy import EnergyMeter
+from fedmaml.runs.directory import TOKEN, RunDirectory
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.audit import audited
-from fedmaml.server.choosing import Chosen, better, candidate
 from fedmaml.server.cohort import RollCall, call_roll
-from fedmaml.server.energy import EnergyMeter
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
-from fedmaml.server.rounds import asked_at_the_end, judge, run_rounds
-from fedmaml.server.run_directory import TOKEN, RunDirectory
+from fedmaml.server.model_selection import Chosen, better, candidate
+from fedmaml.server.rounds import asked_at_the_end, evaluate, run_rounds
 from fedmaml.server.summary import client_rows, cost_summary, summarise
 
 _SAVE_SECONDS = 1.0
@@ -58,20 +58,20 @@ def _run_metered(
         used, cost = used + record.clients, cost + record.cost
         left_out += sum(len(rejection.clients) for rejection in record.rejected)
         latest = candidate(record, strategy.state.meta, problem.metrics[0])
-        best = config.evaluation.choose == "best"
+        best = config.evaluation.select == "best"
         chosen = better(chosen, latest, problem.metrics[0]) if best else latest
     directory.save_meta(chosen.meta)
     strategy.state = replace(strategy.state, meta=chosen.meta)
     asked = asked_at_the_end(roll_call, config)
     split = config.evaluation.split
-    judged = judge(strategy, metered, roll_call, config, chosen.round, split, asked)
-    directory.save_clients(client_rows(judged))
+    evaluated = evaluate(strategy, metered, roll_call, config, chosen.round, split, asked)
+    directory.save_clients(client_rows(evaluated))
     directory.finish(
         summarise(
             config,
             problem,
             chosen,
-            judged,
+            evaluated,
             clients_train=len(roll_call.population("train")),
             updates_used=used,
             rejected_replies=left_out,

@@ -1,4 +1,4 @@
-"""What a server can say of leakage: who was asked, who is judged, who sent statistics.
+"""What a server can say of leakage: who was asked, who is evaluated, who sent statistics.
 
 It has no data. What can be found in data and code is found before the run where the data are
 (`fedmaml.auditing`), and waits in the run directory.
@@ -6,8 +6,8 @@ It has no data. What can be found in data and code is found before the run where
 
 from fedmaml.auditing import KINDS, Audit, Finding, NotChecked, clients_seen_in_training
 from fedmaml.config import RunConfig
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.cohort import RollCall, choose
-from fedmaml.server.run_directory import RunDirectory
 
 _ELSEWHERE = (
     "the data are not on the server; `fedmaml audit --config config.toml` finds it where they are, "
@@ -26,8 +26,8 @@ def audited(config: RunConfig, roll_call: RollCall, directory: RunDirectory) -> 
 
 
 def _who_was_asked(config: RunConfig, roll_call: RollCall) -> Audit:
-    judged = {config.evaluation.split} | ({"validation"} if config.evaluation.every else set())
-    populations = {split: roll_call.population(split) for split in sorted(judged)}
+    evaluated = {config.evaluation.split} | ({"validation"} if config.evaluation.every else set())
+    populations = {split: roll_call.population(split) for split in sorted(evaluated)}
     training = roll_call.population("train")
     if not clients_seen_in_training(populations, training).findings:
         return clients_seen_in_training(populations, training, config.rounds)

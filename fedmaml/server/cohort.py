@@ -25,13 +25,14 @@ class RollCall:
 
     Attributes:
         hosts: Node id -> split -> client numbers.
-        common: Totals of the training clients' statistics, summed in client order in float64.
+        shared_statistics: Totals of the training clients' statistics, summed in client order in
+            float64.
         engines: Which engine computes and why, as the nodes say -> how many nodes say so.
-        statistics_from: Clients whose statistics are in ``common``, ascending.
+        statistics_from: Clients whose statistics are in ``shared_statistics``, ascending.
     """
 
     hosts: Mapping[int, Mapping[str, range]]
-    common: Params = field(default_factory=dict)
+    shared_statistics: Params = field(default_factory=dict)
     engines: Mapping[str, int] = field(default_factory=dict)
     statistics_from: tuple[int, ...] = ()
 
@@ -122,8 +123,8 @@ def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
     if len(hosts) < parts:  # the nodes know of more nodes than had connected
         return call_roll(grid, parts, timeout)
     told = tuple(sorted(statistics))
-    common = _totals([statistics[client] for client in told])
-    return RollCall(hosts, common, dict(engines), told)
+    shared_statistics = _totals([statistics[client] for client in told])
+    return RollCall(hosts, shared_statistics, dict(engines), told)
 
 
 def wait_for_nodes(grid: Grid, nodes: int, timeout: float) -> list[int]:

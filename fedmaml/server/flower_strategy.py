@@ -18,24 +18,14 @@ from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import mean_metrics
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import Rejection
+from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from fedmaml.messages.arrays import arrays_from_meta, meta_from_arrays
-from fedmaml.messages.evaluate import (
-    EvaluateReply,
-    EvaluateRequest,
-    read_evaluate_reply,
-    write_evaluate_request,
-)
-from fedmaml.messages.train import (
-    TrainReply,
-    TrainRequest,
-    TrainRequestWriter,
-    fingerprint,
-    read_train_reply,
-)
+from fedmaml.messages.evaluate import read_evaluate_reply, write_evaluate_request
+from fedmaml.messages.train import TrainRequestWriter, fingerprint, read_train_reply
 from fedmaml.server.aggregate import apply_rule, weighted_mean
 from fedmaml.server.cohort import RollCall, choose, one_client_per_node, wait_for_nodes
 from fedmaml.server.replies import log_left_out, read_all
-from fedmaml.server.round_outcome import Outcome, cost_of_evaluation, outcome_of
+from fedmaml.server.round_result import Outcome, cost_of_evaluation, outcome_of
 from fedmaml.strategies.base import MetaStrategy, ServerState, evaluation_stages
 
 logger = logging.getLogger("fedmaml")
@@ -58,8 +48,8 @@ class FlowerStrategy(Strategy):
         roll_call: Which node hosts whom; None: every connected node is one client.
         aggregator: A Flower strategy (FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan) whose
             ``aggregate_train`` replaces the weighted mean of the updates.
-        evaluation_steps: Further numbers of adaptation steps to judge in evaluations.
-        evaluation_shots: Smaller supports to judge the test clients on.
+        evaluation_steps: Further numbers of adaptation steps to evaluate in evaluations.
+        evaluation_shots: Smaller supports to evaluate the test clients on.
         min_nodes: Without a roll call: how many nodes to wait for.
         patience: Seconds to wait for them.
         compression: How clients compress their updates.
@@ -122,7 +112,7 @@ class FlowerStrategy(Strategy):
             clients=(),
             meta=self.state.meta,
             form="stack" if self._aggregator else "sum",
-            common=roll_call.common,
+            shared_statistics=roll_call.shared_statistics,
             base=fingerprint(self.state.meta),
             compression=self._compression,
             seed=self._seed,
@@ -178,7 +168,7 @@ class FlowerStrategy(Strategy):
     def evaluate_messages(
         self, server_round: int, split: str, roll_call: RollCall, clients: Sequence[int]
     ) -> list[Message]:
-        """Return the requests that judge adaptation at some clients."""
+        """Return the requests that evaluate adaptation at some clients."""
         request = EvaluateRequest(
             round=server_round,
             split=split,
@@ -186,7 +176,7 @@ class FlowerStrategy(Strategy):
             meta=self.state.meta,
             steps=self._evaluation_steps if split == "test" else (),
             shots=self._evaluation_shots if split == "test" else (),
-            common=roll_call.common,
+            shared_statistics=roll_call.shared_statistics,
         )
         stages = [*evaluation_stages(self.strategy, request.steps)]
         stages += [f"shots@{count}" for count in request.shots]
@@ -203,13 +193,13 @@ class FlowerStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Check the replies and average the metrics, every client counting once."""
-        self.judge(replies)
+        self.evaluate(replies)
         if not self.evaluated.clients:
             return None
         ones = [1.0] * len(self.evaluated.clients)
         return MetricRecord(dict(mean_metrics(self.evaluated.values, ones)))
 
-    def judge(self, replies: Iterable[Message]) -> EvaluateReply:
+    def evaluate(self, replies: Iterable[Message]) -> EvaluateReply:
         """Merge the evaluations of all nodes, ordered by client."""
         read = partial(read_evaluate_reply, names=self._evaluated_names)
         answers, rejected = read_all(read, self._evaluate_sent, replies, tuple)

@@ -10,8 +10,7 @@ from flwr.app import Message, RecordDict
 from fedmaml import flower_internals
 from fedmaml.core.errors import MessageError
 from fedmaml.core.records import Rejection
-from fedmaml.messages.evaluate import EvaluateReply
-from fedmaml.messages.train import TrainReply
+from fedmaml.core.requests import EvaluateReply, TrainReply
 
 Answer = TypeVar("Answer", TrainReply, EvaluateReply)
 Request = TypeVar("Request")

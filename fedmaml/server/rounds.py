@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from fedmaml.config import RunConfig
 from fedmaml.core.metrics import mean_metrics
 from fedmaml.core.records import RoundRecord
-from fedmaml.messages.evaluate import EvaluateReply
+from fedmaml.core.requests import EvaluateReply
 from fedmaml.server.cohort import RollCall, choose
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
@@ -47,26 +47,28 @@ def run_rounds(
             ),
         )
         if validation and is_due(number, config):
-            judged = judge(strategy, grid, roll_call, config, number, "validation", validation)
-            means = mean_metrics(judged.values, [1.0] * len(judged.clients))
+            evaluated = evaluate(
+                strategy, grid, roll_call, config, number, "validation", validation
+            )
+            means = mean_metrics(evaluated.values, [1.0] * len(evaluated.clients))
             record = replace(record, evaluation=means)
         yield record
 
 
 def asked_at_the_end(roll_call: RollCall, config: RunConfig) -> Sequence[int]:
-    """Return the clients by which a run is judged."""
+    """Return the clients by which a run is evaluated."""
     if config.evaluation.split == "validation":
         return validation_clients(roll_call, config)
     return roll_call.population("test")
 
 
 def validation_clients(roll_call: RollCall, config: RunConfig) -> Sequence[int]:
-    """Return the clients that are judged while a run goes on."""
+    """Return the clients that are evaluated while a run goes on."""
     return roll_call.population("validation")[: config.evaluation.largest]
 
 
 def times_due(config: RunConfig) -> int:
-    """Return after how many rounds of a run the validation clients are judged."""
+    """Return after how many rounds of a run the validation clients are evaluated."""
     every, rounds = config.evaluation.every, config.rounds
     regularly = rounds // every if every else 0
     extra = rounds > 0 and is_due(rounds, config) and (not every or rounds % every > 0)
@@ -74,13 +76,13 @@ def times_due(config: RunConfig) -> int:
 
 
 def is_due(number: int, config: RunConfig) -> bool:
-    """Tell whether the validation clients are judged after this round."""
+    """Tell whether the validation clients are evaluated after this round."""
     every = config.evaluation.every
-    last = config.evaluation.choose == "best" and number == config.rounds
+    last = config.evaluation.select == "best" and number == config.rounds
     return last or bool(every and number % every == 0)
 
 
-def judge(
+def evaluate(
     strategy: FlowerStrategy,
     grid: Grid,
     roll_call: RollCall,
@@ -89,6 +91,6 @@ def judge(
     split: str,
     clients: Sequence[int],
 ) -> EvaluateReply:
-    """Judge adaptation at some clients of a split."""
+    """Evaluate adaptation at some clients of a split."""
     messages = strategy.evaluate_messages(round, split, roll_call, clients)
-    return strategy.judge(grid.send_and_receive(messages, timeout=config.timeout))
+    return strategy.evaluate(grid.send_and_receive(messages, timeout=config.timeout))

@@ -15,11 +15,11 @@ from fedmaml.core.costs import Cost
 from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import MetaParams, flatten, sha256
+from fedmaml.core.requests import EvaluateReply
 from fedmaml.core.statistics import bootstrap_interval, diverged, finite, mean_over_clients
-from fedmaml.messages.evaluate import EvaluateReply
-from fedmaml.server.choosing import Chosen
-from fedmaml.server.energy import Energy
+from fedmaml.energy import Energy
 from fedmaml.server.metered_grid import MeteredGrid
+from fedmaml.server.model_selection import Chosen
 from fedmaml.simulations.scenario import HasClosedForm
 
 _MEASURED = {
@@ -42,7 +42,7 @@ def summarise(
     config: RunConfig,
     problem: Problem,
     chosen: Chosen,
-    judged: EvaluateReply,
+    evaluated: EvaluateReply,
     *,
     clients_train: int,
     updates_used: int,
@@ -66,16 +66,16 @@ def summarise(
         "workers": config.workers,
         "device": config.device,
         "clients_train": clients_train,
-        "judged_round": chosen.round,
-        "judged_by": config.evaluation.choose,
-        "judged_validation": finite(chosen.validation),
-        "judged_split": split,
-        "clients_judged": len(judged.clients),
+        "evaluated_round": chosen.round,
+        "selected_by": config.evaluation.select,
+        "selected_validation": finite(chosen.validation),
+        "evaluated_split": split,
+        "clients_evaluated": len(evaluated.clients),
         "clients_asked": clients_asked,
-        "clients_test": len(judged.clients) if split == "test" else 0,
+        "clients_test": len(evaluated.clients) if split == "test" else 0,
         "clients_test_asked": clients_asked if split == "test" else 0,
-        "metric": _metric_summary(headline, judged.values),
-        "metrics": [_metric_summary(metric, judged.values) for metric in others],
+        "metric": _metric_summary(headline, evaluated.values),
+        "metrics": [_metric_summary(metric, evaluated.values) for metric in others],
         "theta_sha256": sha256(chosen.meta),
         **_distance_to_closed_form(config, chosen.meta),
         "updates_used": updates_used,
@@ -132,11 +132,11 @@ def peak_process_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def client_rows(judged: EvaluateReply) -> list[dict[str, Any]]:
+def client_rows(evaluated: EvaluateReply) -> list[dict[str, Any]]:
     """Return one row per test client."""
     return [
-        {"client": client, **{name: _plain(column[i]) for name, column in judged.values.items()}}
-        for i, client in enumerate(judged.clients)
+        {"client": client, **{name: _plain(column[i]) for name, column in evaluated.values.items()}}
+        for i, client in enumerate(evaluated.clients)
     ]
 
 

@@ -51,13 +51,13 @@ class Scenario(ABC):
     def statistics(self, client: int) -> Params:
         """Return sums over a training client's data that it sends once, with the roll call.
 
-        float64 vectors; their totals over all training clients come back as ``common`` in `tasks`.
-        Most scenarios need none and return ``{}``.
+        float64 vectors; their totals over all training clients come back as ``shared_statistics``
+        in `tasks`. Most scenarios need none and return ``{}``.
         """
 
     @abstractmethod
     def tasks(
-        self, split: Split, clients: Sequence[int], round: int, common: Params
+        self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
         """Return the clients' tasks, stacked in groups of equal shape.
 
@@ -67,7 +67,7 @@ class Scenario(ABC):
                 within each class), so that its first examples are a fair sample.
             clients: Client numbers from `clients`.
             round: From 1; ignored unless the split is "train".
-            common: Totals of `statistics`.
+            shared_statistics: Totals of `statistics`.
         """
 
 

@@ -40,7 +40,7 @@ class ServerState:
     finished_rounds: int = 0
 
 
-class Start(NamedTuple):
+class Initialised(NamedTuple):
     """What `build` returns.
 
     Attributes:
@@ -81,7 +81,7 @@ class MetaStrategy(ABC):
     """
 
     @abstractmethod
-    def build(self, problem: Problem, rng: torch.Generator) -> Start:
+    def build(self, problem: Problem, rng: torch.Generator) -> Initialised:
         """Make the learner, the server's first state and a new client's memory.
 
         Raises:
@@ -126,7 +126,7 @@ def with_adaptation_steps(strategy: S, steps: int) -> S:
 
 
 def evaluation_stages(strategy: MetaStrategy, steps: Sequence[int]) -> dict[str, MetaStrategy]:
-    """Return the strategies to judge: as it is ("after"), unadapted ("before"), and at N steps."""
+    """Return what is evaluated: the strategy ("after"), unadapted ("before"), and at N steps."""
     stages = {"after": strategy}
     if adaptation_steps(strategy) is not None:
         stages["before"] = with_adaptation_steps(strategy, 0)
@@ -135,10 +135,10 @@ def evaluation_stages(strategy: MetaStrategy, steps: Sequence[int]) -> dict[str,
     return stages
 
 
-def start_with(problem: Problem, rng: torch.Generator) -> Start:
+def initialise(problem: Problem, rng: torch.Generator) -> Initialised:
     """Begin with the whole network as theta, and no memory: what most strategies do."""
     learner, theta = make_learner(problem, rng)
-    return Start(learner, ServerState({"theta": theta}), {})
+    return Initialised(learner, ServerState({"theta": theta}), {})
 
 
 def local_training(

@@ -26,12 +26,12 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task
 from fedmaml.strategies.base import (
     ClientUpdate,
+    Initialised,
     MetaStrategy,
     ServerState,
-    Start,
+    initialise,
     local_training,
     outer_step,
-    start_with,
 )
 
 
@@ -49,8 +49,8 @@ class FedAvg(MetaStrategy):
     outer: OuterOptimizer = field(default_factory=lambda: OuterOptimizer(optimizer="sgd", lr=1.0))
     adaptation: GradientSteps = field(default_factory=GradientSteps)
 
-    def build(self, problem: Problem, rng: Generator) -> Start:
-        return start_with(problem, rng)
+    def build(self, problem: Problem, rng: Generator) -> Initialised:
+        return initialise(problem, rng)
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch

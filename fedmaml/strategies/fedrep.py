@@ -23,7 +23,7 @@ from fedmaml.core.outer_optimizer import OuterOptimizer
 from fedmaml.core.params import MetaParams, Params, subtract
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, example_count, joined
-from fedmaml.strategies.base import ClientUpdate, MetaStrategy, ServerState, Start, outer_step
+from fedmaml.strategies.base import ClientUpdate, Initialised, MetaStrategy, ServerState, outer_step
 
 
 @settings
@@ -42,12 +42,12 @@ class FedRep(MetaStrategy):
     outer: OuterOptimizer = field(default_factory=lambda: OuterOptimizer(optimizer="sgd", lr=1.0))
     adaptation: GradientSteps = field(default_factory=lambda: GradientSteps(steps=10))
 
-    def build(self, problem: Problem, rng: Generator) -> Start:
+    def build(self, problem: Problem, rng: Generator) -> Initialised:
         learner, params = make_learner(problem, rng)
         without_head(learner)  # refuses a network that is all head
         body = {name: value for name, value in params.items() if not in_head(problem, name)}
         head = {name: value for name, value in params.items() if in_head(problem, name)}
-        return Start(learner, ServerState({"theta": body}), head)
+        return Initialised(learner, ServerState({"theta": body}), head)
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch

@@ -22,10 +22,10 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, example_count
 from fedmaml.strategies.base import (
     ClientUpdate,
+    Initialised,
     MetaStrategy,
     ServerState,
-    Start,
-    start_with,
+    initialise,
 )
 
 
@@ -39,8 +39,8 @@ class Local(MetaStrategy):
 
     inner: GradientSteps = field(default_factory=lambda: GradientSteps(lr=0.1, steps=100))
 
-    def build(self, problem: Problem, rng: Generator) -> Start:
-        return start_with(problem, rng)
+    def build(self, problem: Problem, rng: Generator) -> Initialised:
+        return initialise(problem, rng)
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch

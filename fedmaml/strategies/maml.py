@@ -24,11 +24,11 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, example_count
 from fedmaml.strategies.base import (
     ClientUpdate,
+    Initialised,
     MetaStrategy,
     ServerState,
-    Start,
+    initialise,
     outer_step,
-    start_with,
 )
 
 
@@ -44,8 +44,8 @@ class MAML(MetaStrategy):
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)
 
-    def build(self, problem: Problem, rng: Generator) -> Start:
-        return start_with(problem, rng)
+    def build(self, problem: Problem, rng: Generator) -> Initialised:
+        return initialise(problem, rng)
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch

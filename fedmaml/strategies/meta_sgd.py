@@ -27,11 +27,11 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, example_count
 from fedmaml.strategies.base import (
     ClientUpdate,
+    Initialised,
     MetaStrategy,
     ServerState,
-    Start,
+    initialise,
     outer_step,
-    start_with,
 )
 
 
@@ -47,11 +47,11 @@ class MetaSGD(MetaStrategy):
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)
 
-    def build(self, problem: Problem, rng: Generator) -> Start:
-        learner, state, memory = start_with(problem, rng)
+    def build(self, problem: Problem, rng: Generator) -> Initialised:
+        learner, state, memory = initialise(problem, rng)
         theta = state.meta["theta"]
         alpha = map_params(lambda w: torch.full_like(w, self.inner.lr), theta)
-        return Start(learner, ServerState({"theta": theta, "alpha": alpha}), memory)
+        return Initialised(learner, ServerState({"theta": theta, "alpha": alpha}), memory)
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch

@@ -26,11 +26,11 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, example_count, mask_of
 from fedmaml.strategies.base import (
     ClientUpdate,
+    Initialised,
     MetaStrategy,
     ServerState,
-    Start,
+    initialise,
     outer_step,
-    start_with,
 )
 
 _MARGIN = 20.0  # bounded, so that queries of absent classes do not drown all others in training
@@ -46,17 +46,17 @@ class ProtoNet(MetaStrategy):
 
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)
 
-    def build(self, problem: Problem, rng: Generator) -> Start:
+    def build(self, problem: Problem, rng: Generator) -> Initialised:
         if problem.classes is None:
             raise UnsupportedProblemError(
                 "protonet adapts by class means and needs a problem with classes "
                 "(Problem(classes=...)); this one is a regression or has one binary logit"
             )
-        learner, state, memory = start_with(problem, rng)
+        learner, state, memory = initialise(problem, rng)
         theta = {
             name: value for name, value in state.meta["theta"].items() if not in_head(problem, name)
         }
-        return Start(without_head(learner), ServerState({"theta": theta}), memory)
+        return Initialised(without_head(learner), ServerState({"theta": theta}), memory)
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch

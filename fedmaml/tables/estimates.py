@@ -18,7 +18,7 @@ def estimate_table(estimate: Mapping[str, Any]) -> None:
         f"{estimate['rounds']} rounds": estimate["training"],
         "a round": estimate["per_round"],
         "a client's": estimate["per_client"],
-        "judging": estimate["evaluation"],
+        "evaluation": estimate["evaluation"],
     }
     title = f"estimate · {estimate['scenario']} · {estimate['strategy']} · {estimate['backend']}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)

@@ -23,7 +23,7 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
             _add_metric(table, "" if position else name, metric)
     console.print(table)
     console.print(
-        "before/after: mean over the judged clients, before and after adapting on their support "
+        "before/after: mean over the evaluated clients, before and after adapting on their support "
         "examples; interval: of the mean after adaptation, bootstrap over clients.",
         style="dim",
     )
@@ -32,8 +32,8 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
-    """Print who was judged, what computed, what it took, and what went wrong."""
-    console.print(f"{name}: {_judged(summary)}; {summary['seconds']:.1f} s")
+    """Print who was evaluated, what computed, what it took, and what went wrong."""
+    console.print(f"{name}: {_evaluated(summary)}; {summary['seconds']:.1f} s")
     _engine_lines(name, summary)
     _cost_lines(name, summary)
     _socket_line(name, summary)
@@ -44,7 +44,7 @@ def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
         for stage, count in metric.get("diverged", {}).items():
             console.print(
                 f"{name}: {metric['name']} {stage} diverged at {count} of "
-                f"{summary['clients_judged']} clients; lower the adaptation's learning rate",
+                f"{summary['clients_evaluated']} clients; lower the adaptation's learning rate",
                 style="yellow",
             )
     if summary["rejected_replies"]:
@@ -55,19 +55,19 @@ def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
         )
     if summary["rounds"] and not summary["updates_used"]:
         console.print(
-            f"{name}: no update was used, so what was judged is the model that it began with",
+            f"{name}: no update was used, so what was evaluated is the model that it began with",
             style="yellow",
         )
 
 
-def _judged(summary: Mapping[str, Any]) -> str:
-    """Say who was judged, and after which round if it was chosen."""
-    clients, asked = summary["clients_judged"], summary["clients_asked"]
-    text = f"{clients} of {asked} {summary['judged_split']} clients judged"
-    if summary["judged_by"] == "last":
+def _evaluated(summary: Mapping[str, Any]) -> str:
+    """Say who was evaluated, and after which round if it was chosen."""
+    clients, asked = summary["clients_evaluated"], summary["clients_asked"]
+    text = f"{clients} of {asked} {summary['evaluated_split']} clients evaluated"
+    if summary["selected_by"] == "last":
         return text
     return (
-        f"{text} after round {summary['judged_round']} of {summary['rounds']}, the best on the "
+        f"{text} after round {summary['evaluated_round']} of {summary['rounds']}, the best on the "
         "validation clients"
     )
 

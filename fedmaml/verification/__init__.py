@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fedmaml.client import work
+from fedmaml.computing import updates
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.inner_loop import GradientSteps
@@ -24,11 +24,11 @@ from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import MLP
 from fedmaml.core.params import MetaParams, flatten, map_params, unflatten
+from fedmaml.core.requests import TrainRequest
 from fedmaml.core.tasks import Batch, Task, TaskGroup, first_task, stack
-from fedmaml.messages.train import TrainRequest
 from fedmaml.simulations.scenarios.quadratic import Quadratic
 from fedmaml.strategies import CATALOGUE
-from fedmaml.strategies.base import MetaStrategy, Start
+from fedmaml.strategies.base import Initialised, MetaStrategy
 from fedmaml.verification.closed_forms import CLOSED_FORMS
 from fedmaml.verification.formulas import FORMULAS
 
@@ -71,10 +71,12 @@ def check_all(only: str | None = None) -> list[CheckResult]:
     return results
 
 
-def sent_update(strategy: MetaStrategy, start: Start, meta: MetaParams, task: Task) -> MetaParams:
+def sent_update(
+    strategy: MetaStrategy, start: Initialised, meta: MetaParams, task: Task
+) -> MetaParams:
     """Return what one client sends, from the code that a node runs."""
     request = TrainRequest(round=1, clients=(0,), meta=meta, form="stack")
-    reply, _, _ = work.train(
+    reply, _, _ = updates.train(
         strategy,
         start.learner,
         request,
@@ -131,7 +133,7 @@ def _check_on_quadratic(name: str, strategy: MetaStrategy) -> CheckResult:
 
 
 def finite_differences(
-    strategy: MetaStrategy, start: Start, meta: MetaParams, task: Task, step: float = 1e-5
+    strategy: MetaStrategy, start: Initialised, meta: MetaParams, task: Task, step: float = 1e-5
 ) -> MetaParams:
     """Differentiate the query loss after adaptation by moving every meta-parameter.
 
@@ -159,7 +161,7 @@ def finite_differences(
 
 
 def _adapted_parameters(
-    strategy: MetaStrategy, start: Start, meta: MetaParams, task: Task
+    strategy: MetaStrategy, start: Initialised, meta: MetaParams, task: Task
 ) -> dict[str, Tensor]:
     """Return the fast weights behind a predictor made by ``partial(learner.apply, fast)``."""
     predictor = strategy.adapt(start.learner, meta, start.memory, task.support)

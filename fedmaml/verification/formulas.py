@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.tasks import Batch, Task
-from fedmaml.strategies.base import Start
+from fedmaml.strategies.base import Initialised
 
-Formula = Callable[[Any, Start, MetaParams, Task], MetaParams]
+Formula = Callable[[Any, Initialised, MetaParams, Task], MetaParams]
 
 
-def _fomaml(strategy: Any, start: Start, meta: MetaParams, task: Task) -> MetaParams:
+def _fomaml(strategy: Any, start: Initialised, meta: MetaParams, task: Task) -> MetaParams:
     """Return grad L_query at the fast weights, where phi = theta - lr * sum of gradients."""
     network = _network(start, meta["theta"])
     _descend(network, start, task.support, strategy.inner, list(network.named_parameters()))
@@ -27,7 +27,7 @@ def _fomaml(strategy: Any, start: Start, meta: MetaParams, task: Task) -> MetaPa
     return {"theta": dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))}
 
 
-def _local_training(strategy: Any, start: Start, meta: MetaParams, task: Task) -> MetaParams:
+def _local_training(strategy: Any, start: Initialised, meta: MetaParams, task: Task) -> MetaParams:
     """Return theta - phi after gradient descent on support and query, with FedProx's term."""
     network = _network(start, meta["theta"])
     mu = getattr(strategy, "mu", 0.0)
@@ -38,7 +38,7 @@ def _local_training(strategy: Any, start: Start, meta: MetaParams, task: Task) -
     return {"theta": {n: meta["theta"][n] - p.detach() for n, p in network.named_parameters()}}
 
 
-def _fedrep(strategy: Any, start: Start, meta: MetaParams, task: Task) -> MetaParams:
+def _fedrep(strategy: Any, start: Initialised, meta: MetaParams, task: Task) -> MetaParams:
     """Return body - body' after head steps, then body steps, on support and query."""
     network = _network(start, meta["theta"] | start.memory)
     everything = _all(task)
@@ -49,7 +49,7 @@ def _fedrep(strategy: Any, start: Start, meta: MetaParams, task: Task) -> MetaPa
     return {"theta": {n: meta["theta"][n] - p.detach() for n, p in body}}
 
 
-def _local(strategy: Any, start: Start, meta: MetaParams, task: Task) -> MetaParams:
+def _local(strategy: Any, start: Initialised, meta: MetaParams, task: Task) -> MetaParams:
     """Return the parameters after gradient descent on the support set."""
     network = _network(start, meta["theta"])
     _descend(network, start, task.support, strategy.inner, list(network.named_parameters()))
@@ -67,7 +67,7 @@ FORMULAS: dict[str, tuple[str, Formula]] = {
 """Strategies whose update is not the gradient of their own objective."""
 
 
-def _network(start: Start, params: Params) -> nn.Module:
+def _network(start: Initialised, params: Params) -> nn.Module:
     network = copy.deepcopy(start.learner.network).requires_grad_(True)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -77,7 +77,7 @@ def _network(start: Start, params: Params) -> nn.Module:
 
 def _descend(
     network: nn.Module,
-    start: Start,
+    start: Initialised,
     batch: Batch,
     steps: Any,
     chosen: list[tuple[str, nn.Parameter]],

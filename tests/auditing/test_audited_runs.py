@@ -10,9 +10,9 @@ import torch
 
 from fedmaml import auditing, cli, config, running
 from fedmaml.core.errors import RunDirectoryError
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.audit import audited
 from fedmaml.server.cohort import RollCall
-from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.backends import in_process
 from fedmaml.simulations.scenarios.quadratic import Quadratic
 
@@ -43,7 +43,7 @@ def test_a_run_says_in_its_summary_what_was_found_and_looked_at(tmp_path: Path) 
     assert summary["clients_test"] == 8  # the run goes on
 
 
-def test_a_run_tells_by_whom_it_asked_and_judged(tmp_path: Path, data_dir: Path) -> None:
+def test_a_run_tells_by_whom_it_asked_and_evaluated(tmp_path: Path, data_dir: Path) -> None:
     layer = {"scenario": "hospitals", "data_dir": str(data_dir), "clients": 1} | FAST
     run = config.resolve(layer)
     summary = running.execute(run, tmp_path / "run")

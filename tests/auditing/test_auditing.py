@@ -24,7 +24,7 @@ from fedmaml.simulations.scenario import Recipes, Scenario, Split
 from fedmaml.simulations.scenarios import CATALOGUE
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies import MAML
-from fedmaml.strategies.base import ClientUpdate, MetaStrategy, ServerState, Start
+from fedmaml.strategies.base import ClientUpdate, Initialised, MetaStrategy, ServerState
 
 EXAMPLES, SUPPORT, FEATURES, CLASSES = 24, 10, 4, 3
 
@@ -36,7 +36,7 @@ class Leaky(Scenario):
     Attributes:
         seed: Determines all data.
         defect: What is wrong.
-        count: Training clients, and judged ones.
+        count: Training clients, and evaluated ones.
     """
 
     about: ClassVar[str] = "with a defect of choice"
@@ -66,7 +66,7 @@ class Leaky(Scenario):
         return {}
 
     def tasks(
-        self, split: Split, clients: Sequence[int], round: int, common: Params
+        self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
         return group_by_shape({client: self.task(split, client, round) for client in clients})
 
@@ -80,7 +80,7 @@ class Leaky(Scenario):
         if self.defect == "off by one":
             query = order[SUPPORT - 1 :]
         elif self.defect == "query is support" or (
-            self.defect == "query is support in judgement" and split == "test"
+            self.defect == "query is support in evaluation" and split == "test"
         ):
             query = support
         if self.defect == "centred by its own query" and split == "test":
@@ -150,8 +150,8 @@ def test_one_example_of_fifteen_at_every_client_is_counted() -> None:
     assert detail.startswith("12 of 180 query examples (6.67%) are in the support set")
 
 
-def test_overlap_in_judgement_alone_is_found() -> None:
-    scenario = Leaky(defect="query is support in judgement")
+def test_overlap_in_evaluation_alone_is_found() -> None:
+    scenario = Leaky(defect="query is support in evaluation")
     audit = auditing.audit(scenario, MAML(), scenario.problem(), 0)
     (finding,) = audit.findings
     assert (finding.kind, finding.severity) == ("support-query-overlap", "leak")
@@ -219,7 +219,7 @@ def test_clients_that_are_known_by_design_are_a_note() -> None:
     assert "say nothing of new ones" in findings["test-clients-in-training"].detail
 
 
-def test_known_clients_that_are_judged_on_what_they_trained_on_are_a_leak() -> None:
+def test_known_clients_that_are_evaluated_on_what_they_trained_on_are_a_leak() -> None:
     finding = found(Leaky(defect="known clients, same examples"))["test-examples-in-training"]
     assert finding.severity == "leak"
     assert finding.detail.startswith("168 of 168 query examples (100.00%, split 'test') of 12")
@@ -254,7 +254,7 @@ def test_a_hundred_thousand_clients_are_audited_by_a_stated_sample() -> None:
     ]
 
 
-def test_judged_clients_of_a_sample_are_looked_for_among_those_that_train() -> None:
+def test_evaluated_clients_of_a_sample_are_looked_for_among_those_that_train() -> None:
     scenario = Leaky(defect="known clients, same examples", count=2000)
     findings = found(scenario, Extent(clients=8, rounds=1, megabytes=8))
     assert findings["test-examples-in-training"].severity == "leak"
@@ -263,10 +263,10 @@ def test_judged_clients_of_a_sample_are_looked_for_among_those_that_train() -> N
 # --- statistics -------------------------------------------------------------------------------
 
 
-def test_inputs_centred_with_judged_clients_are_a_leak() -> None:
+def test_inputs_centred_with_evaluated_clients_are_a_leak() -> None:
     finding = found(Leaky(defect="centred with everybody"))["statistics-from-test-data"]
     assert finding.severity == "leak"
-    assert "4 of 4 inputs have the mean 0 over the examples of all training and judged" in (
+    assert "4 of 4 inputs have the mean 0 over the examples of all training and evaluated" in (
         finding.detail
     )
 
@@ -315,7 +315,7 @@ class Counting(nn.Module):
 class TrainsOnQueries(MetaStrategy):
     """Predicts relative to all queries: what a strategy may not do."""
 
-    def build(self, problem: Problem, rng: torch.Generator) -> Start:
+    def build(self, problem: Problem, rng: torch.Generator) -> Initialised:
         return MAML().build(problem, rng)
 
     def adapt(

@@ -13,8 +13,8 @@ from fedmaml.client.app import app as client_app
 from fedmaml.config import resolve, to_run_config
 from fedmaml.core.params import flatten
 from fedmaml.running import execute
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.app import app as server_app
-from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.backends.in_process import InProcessGrid
 
 STRATEGIES = ("maml", "fomaml", "reptile", "meta_sgd", "fedrep")

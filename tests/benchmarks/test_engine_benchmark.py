@@ -12,7 +12,7 @@ from benchmarks.engine import __main__, reference
 from benchmarks.engine.cases import Case
 from benchmarks.engine.measure import CONTENDERS, Entry, Row, measure
 from benchmarks.engine.rounds import Algorithm, Contender, Round
-from benchmarks.engine.targets import judged
+from benchmarks.engine.targets import evaluated
 from benchmarks.engine.workloads import perceptron
 
 pytestmark = pytest.mark.filterwarnings("default")  # the peers' own
@@ -81,7 +81,7 @@ def test_the_command_writes_complete_rows(
     assert ">= 220x learn2learn" in printed
 
 
-def test_targets_are_judged_by_the_fastest_engine() -> None:
+def test_targets_are_evaluated_by_the_fastest_engine() -> None:
     def row(contender: str, microseconds: float) -> Row:
         return Row(
             "MLP-1e6", "MLP-1e6", "fomaml", contender, "timed", 1,
@@ -89,7 +89,9 @@ def test_targets_are_judged_by_the_fastest_engine() -> None:
         )  # fmt: skip
 
     rows = [row("deepcopy loop", 28.0), row("fedmaml loop", 30.0), row("fedmaml vmap", 10.0)]
-    assert judged(rows) == [["MLP-1e6", ">= 2.8x deepcopy loop", "2.8x (fedmaml vmap)", "reached"]]
+    assert evaluated(rows) == [
+        ["MLP-1e6", ">= 2.8x deepcopy loop", "2.8x (fedmaml vmap)", "reached"]
+    ]
     assert set(asdict(rows[0])) >= KEYS
 
 

@@ -11,26 +11,25 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from fedmaml.client import judging, work
-from fedmaml.client.replies import make_method
-from fedmaml.client.workbench import find_device
+from fedmaml.client.node import find_device
+from fedmaml.client.replies import prepare
+from fedmaml.computing import updates
 from fedmaml.config import resolve
 from fedmaml.core import seeding
 from fedmaml.core.aggregation import ExactSum, in_range
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.learner import on_device
+from fedmaml.core.requests import EvaluateRequest, TrainRequest
 from fedmaml.core.tasks import TaskGroup, first_task
-from fedmaml.messages.evaluate import EvaluateRequest
-from fedmaml.messages.train import TrainRequest
 from fedmaml.preflight import preflight
 from fedmaml.strategies import CATALOGUE
-from fedmaml.strategies.base import MetaStrategy, Start
+from fedmaml.strategies.base import Initialised, MetaStrategy
 from tests.conftest import Example
 
 CLIENTS = (0, 1, 2, 3, 4)
 
 
-def start_of(strategy: MetaStrategy, example: Example) -> Start:
+def start_of(strategy: MetaStrategy, example: Example) -> Initialised:
     return strategy.build(example.problem, seeding.generator(0, "init"))
 
 
@@ -72,7 +71,7 @@ def test_no_verb_leaves_the_device(name: str, classification: Example) -> None:
         def update(task: Any, memory: Any) -> Any:
             return strategy.client_update(learner, meta, memory, task)
 
-        def judge(task: Any, memory: Any) -> Any:
+        def evaluate(task: Any, memory: Any) -> Any:
             prediction = strategy.adapt(learner, meta, memory, task.support)(task.query.x)
             return [metric.function(prediction, task.query.y) for metric in problem.metrics]
 
@@ -83,8 +82,8 @@ def test_no_verb_leaves_the_device(name: str, classification: Example) -> None:
             for rows in together.update.values()
             for value in rows.values()
         ]
-        judged = [judge(alone, memory), vmap(judge)(tasks, stacked)]
-        results = [update(alone, memory), together, *judged, *ranges]
+        evaluated = [evaluate(alone, memory), vmap(evaluate)(tasks, stacked)]
+        results = [update(alone, memory), together, *evaluated, *ranges]
         leaves = [leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
         assert len(leaves) > 4
         assert {leaf.device.type for leaf in leaves} == {"meta"}
@@ -107,7 +106,7 @@ def outcome(name: str, example: Example, device: str, batch: int) -> tuple[list[
     strategy: MetaStrategy = CATALOGUE[name]()
     start = start_of(strategy, example)
     there = torch.device(device)
-    method = replace(make_method(strategy, example.problem), device=there)
+    method = replace(prepare(strategy, example.problem), device=there)
     learner = on_device(start.learner, there)
 
     def tasks(clients: Sequence[int]) -> list[TaskGroup]:
@@ -118,7 +117,7 @@ def outcome(name: str, example: Example, device: str, batch: int) -> tuple[list[
     memories = dict.fromkeys(CLIENTS, start.memory)
     for form in ("sum", "stack"):
         request = method.on_device(TrainRequest(1, CLIENTS, start.state.meta, form))
-        reply, kept, _ = work.train(strategy, learner, request, tasks, memories, batch)
+        reply, kept, _ = updates.train(strategy, learner, request, tasks, memories, batch)
         assert reply.rejected == ()
         values += [
             update.mean() if isinstance(update, ExactSum) else update
@@ -127,8 +126,8 @@ def outcome(name: str, example: Example, device: str, batch: int) -> tuple[list[
         values += [value for client in CLIENTS for value in kept.get(client, {}).values()]
         values += [torch.tensor(column) for column in reply.metrics.values()]
     evaluation = method.on_device(EvaluateRequest(1, "test", CLIENTS, start.state.meta, (2,)))
-    judged = judging.evaluate(strategy, learner, evaluation, tasks, memories, batch)
-    return values, judged
+    evaluated = evaluation.evaluate(strategy, learner, evaluation, tasks, memories, batch)
+    return values, evaluated
 
 
 @pytest.mark.gpu
@@ -136,12 +135,12 @@ def outcome(name: str, example: Example, device: str, batch: int) -> tuple[list[
 @pytest.mark.parametrize("batch", [0, 1])
 @pytest.mark.parametrize("name", list(CATALOGUE))
 def test_gpu_agrees_with_cpu(name: str, batch: int, classification: Example) -> None:
-    here, judged_here = outcome(name, classification, "cpu", batch)
-    there, judged_there = outcome(name, classification, "cuda", batch)
+    here, evaluated_here = outcome(name, classification, "cpu", batch)
+    there, evaluated_there = outcome(name, classification, "cuda", batch)
     for expected, value in zip(here, there, strict=True):
         assert value.device.type == "cpu"  # messages carry what is on the CPU
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-11)
-    assert judged_there == judged_here
+    assert evaluated_there == evaluated_here
 
 
 @pytest.mark.parametrize("batch", [0, 1])
@@ -149,6 +148,6 @@ def test_gpu_agrees_with_cpu(name: str, batch: int, classification: Example) -> 
 def test_the_comparison_itself_works_on_the_cpu(
     name: str, batch: int, classification: Example
 ) -> None:
-    values, judged = outcome(name, classification, "cpu", batch)
+    values, evaluated = outcome(name, classification, "cpu", batch)
     assert all(value.isfinite().all() for value in values)
-    assert judged.clients == CLIENTS
+    assert evaluated.clients == CLIENTS

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedmaml.client.workers import Workers, workers_of
+from fedmaml.client.worker_processes import Workers, workers_of
 from fedmaml.config import resolve
 from fedmaml.core.errors import BackendError
 from fedmaml.running import execute
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 
@@ -33,9 +33,9 @@ def digits(strategy: str, **settings: Any) -> dict[str, Any]:
 def outcome(out: Path, **settings: Any) -> tuple[Any, ...]:
     summary = execute(resolve(digits(**settings)), out)
     records = RunDirectory(out).rounds()
-    judged = (out / "clients.jsonl").read_text()
+    evaluated = (out / "clients.jsonl").read_text()
     cost = [record["cost"]["flops"] for record in records]
-    return summary["theta_sha256"], summary["metric"], summary["engines"], judged, cost
+    return summary["theta_sha256"], summary["metric"], summary["engines"], evaluated, cost
 
 
 @pytest.mark.parametrize("strategy", ["maml", "meta_sgd", "fedrep"])

@@ -13,7 +13,7 @@ import pytest
 
 from fedmaml.comparison.comparing import compare, run_all
 from fedmaml.comparison.conclusions import Comparison
-from fedmaml.comparison.findings import Setting, Took, Tuned
+from fedmaml.comparison.findings import Setting, TrainingCost, Tuned
 from fedmaml.comparison.planning import Plan, plan
 from fedmaml.comparison.tables import (
     as_csv,
@@ -23,7 +23,7 @@ from fedmaml.comparison.tables import (
     print_comparison,
     write_files,
 )
-from fedmaml.comparison.verdicts import Metric, Row, judge, judge_pairs
+from fedmaml.comparison.verdicts import Metric, Row, compare_pairs, evaluate
 from fedmaml.core.errors import (
     BackendError,
     ConfigurationError,
@@ -31,7 +31,7 @@ from fedmaml.core.errors import (
     RunDirectoryError,
 )
 from fedmaml.core.statistics import holm
-from fedmaml.server.run_directory import FORMAT
+from fedmaml.runs.directory import FORMAT
 from tests.commands import COMMAND, fedmaml
 
 SMALL = {"task.test_clients": 8, "task.train_clients": 20}
@@ -57,7 +57,7 @@ def values_of(**shifts: float) -> dict[str, list[dict[int, float]]]:
 
 def synthetic(**shifts: float) -> tuple[Row, ...]:
     values = values_of(**shifts)
-    return judge(ACCURACY, dict.fromkeys(values, 10), values, values)
+    return evaluate(ACCURACY, dict.fromkeys(values, 10), values, values)
 
 
 # --- plan
@@ -168,7 +168,7 @@ def test_an_error_names_the_run(tmp_path: Path) -> None:
         run_all(small(seeds=1), tmp_path)
 
 
-# --- judge
+# --- evaluate
 
 
 def test_what_is_really_better_is_called_better_and_what_is_equal_is_not() -> None:
@@ -187,7 +187,7 @@ def test_where_lower_is_better_the_verdicts_turn_round() -> None:
         for name, level in (("fedavg", 2.0), ("maml", 1.0))
     }
     values["maml"][0][0] = 1.01  # otherwise all differences are alike
-    rows = judge(Metric("mse", "1", "lower"), {"fedavg": 1, "maml": 1}, values, values)
+    rows = evaluate(Metric("mse", "1", "lower"), {"fedavg": 1, "maml": 1}, values, values)
     assert rows[1].verdict == "better"
     assert rows[1].difference == pytest.approx(-1, abs=0.01)
 
@@ -199,7 +199,7 @@ def test_one_lucky_seed_is_not_enough() -> None:
     gains = noise + np.array([[0.1], [0.1], [0.02], [-0.01], [-0.01]])
     fedavg = [dict.fromkeys(range(40), 0.5)] * 5
     values = {"fedavg": fedavg, "maml": [dict(enumerate(0.5 + seed)) for seed in gains]}
-    row = judge(ACCURACY, {"fedavg": 1, "maml": 1}, values, values)[1]
+    row = evaluate(ACCURACY, {"fedavg": 1, "maml": 1}, values, values)[1]
     assert row.p_clients < 0.001
     assert row.p_seeds > 0.05
     assert row.verdict == "not distinguishable"
@@ -209,7 +209,7 @@ def test_diverged_and_undefined_clients_give_no_number() -> None:
     values = {
         "fedavg": [{0: 1.0, 1: 2.0}], "lost": [{0: 1.0, 1: np.inf}], "empty": [{0: np.nan}],
     }  # fmt: skip
-    _, lost, empty = judge(Metric("mse", "1", "lower"), dict.fromkeys(values, 1), values, values)
+    _, lost, empty = evaluate(Metric("mse", "1", "lower"), dict.fromkeys(values, 1), values, values)
     assert (lost.verdict, lost.difference, lost.difference_ci95) == ("diverged", None, None)
     assert "diverged at a test client; lower the learning rate" in lost.sentence
     assert empty.verdict == "not distinguishable"
@@ -218,7 +218,7 @@ def test_diverged_and_undefined_clients_give_no_number() -> None:
 
 def test_every_two_others_are_held_against_each_other_in_a_family_of_their_own() -> None:
     after = values_of(good=0.05, bad=-0.05, equal=0.0, alike=0.001)
-    pairs = {(pair.first, pair.second): pair for pair in judge_pairs(ACCURACY, after)}
+    pairs = {(pair.first, pair.second): pair for pair in compare_pairs(ACCURACY, after)}
     assert list(pairs) == [
         ("good", "bad"), ("good", "equal"), ("good", "alike"),
         ("bad", "equal"), ("bad", "alike"), ("equal", "alike"),
@@ -239,7 +239,7 @@ def test_pairs_of_what_diverged_have_a_word_of_their_own() -> None:
     values = {
         "fedavg": [{0: 1.0, 1: 2.0}], "lost": [{0: np.inf, 1: 1.0}], "fine": [{0: 0.5, 1: 0.6}],
     }  # fmt: skip
-    (pair,) = judge_pairs(Metric("mse", "1", "lower"), values)
+    (pair,) = compare_pairs(Metric("mse", "1", "lower"), values)
     assert (pair.verdict, pair.difference) == ("diverged", None)
     assert "lost cannot be compared with fine: one of them diverged" in pair.sentence
 
@@ -259,8 +259,8 @@ def test_two_comparisons_write_the_same_bytes(finished, tmp_path: Path) -> None:
 def comparison(**shifts: float) -> Comparison:
     rows = synthetic(**shifts)
     settings = {row.strategy: {"rounds": 10, "x": row.strategy} for row in rows}
-    took = {row.strategy: Took(10, (8, 10, 10, 9, 10), 2.5e6, 4.2e9) for row in rows}
-    pairs = judge_pairs(ACCURACY, values_of(**shifts))
+    took = {row.strategy: TrainingCost(10, (8, 10, 10, 9, 10), 2.5e6, 4.2e9) for row in rows}
+    pairs = compare_pairs(ACCURACY, values_of(**shifts))
     known = "Answer.", rows, ("Note.",), settings, took, pairs
     return Comparison("digits", ACCURACY, 5, 40, *known)
 

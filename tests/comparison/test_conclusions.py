@@ -11,8 +11,8 @@ from fedmaml.comparison.comparing import compare, run_all
 from fedmaml.comparison.conclusions import conclude, group
 from fedmaml.comparison.planning import plan
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
-from fedmaml.server.completeness import complete_summary
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.completeness import complete_summary
+from fedmaml.runs.directory import RunDirectory
 
 SMALL = {"task.test_clients": 6, "task.train_clients": 20, "mu": 0.1}
 
@@ -33,7 +33,9 @@ def test_trials_of_tuning_are_no_runs_to_compare(folder: Path, tmp_path: Path) -
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "fomaml" / "seed1" / "config.toml"
     path.write_text(path.read_text().replace('split = "test"', 'split = "validation"'))
-    with pytest.raises(NotComparableError, match="fomaml/seed1 was judged on validation clients"):
+    with pytest.raises(
+        NotComparableError, match="fomaml/seed1 was evaluated on validation clients"
+    ):
         conclude(group(runs_in(tmp_path)))
 
 

@@ -15,15 +15,15 @@ from fedmaml.comparison.conclusions import conclude
 from fedmaml.comparison.diverging import found, rows
 from fedmaml.comparison.planning import Plan, plan
 from fedmaml.comparison.tables import as_csv, as_latex, as_markdown, pairs_as_csv
-from fedmaml.comparison.verdicts import Metric, judge, judge_pairs
+from fedmaml.comparison.verdicts import Metric, compare_pairs, evaluate
 from fedmaml.core.errors import DivergedError
 from fedmaml.quantities import number
 from fedmaml.report import write_report
 from fedmaml.report.page import headline
 from fedmaml.report.reading import read
 from fedmaml.running import execute
-from fedmaml.server.outcome import diverged_from, has_diverged
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.outcome import diverged_from, has_diverged
 from tests.commands import fedmaml
 
 SIZE = {"task.train_clients": 6, "task.validation_clients": 2, "task.test_clients": 5, "clients": 3}
@@ -43,14 +43,14 @@ def one_lost(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
     return planned, out
 
 
-def test_a_strategy_that_diverges_is_a_row_and_the_others_are_judged_as_without_it(
+def test_a_strategy_that_diverges_is_a_row_and_the_others_are_evaluated_as_without_it(
     one_lost, tmp_path: Path
 ) -> None:
     planned, out = one_lost
     made = compare(planned, out)
-    judged = {row.strategy: row for row in made.rows}
-    assert list(judged) == ["local", "fedavg", "fomaml", "fedprox"]
-    lost = judged["fedprox"]
+    evaluated = {row.strategy: row for row in made.rows}
+    assert list(evaluated) == ["local", "fedavg", "fomaml", "fedprox"]
+    lost = evaluated["fedprox"]
     assert lost.verdict == "diverged"
     assert {lost.before, lost.after, lost.difference, lost.difference_ci95, lost.p_holm} == {None}
     assert lost.sentence == (
@@ -109,7 +109,7 @@ def test_a_report_shows_it_in_every_table_and_draws_no_value_of_it(
     assert "✕ diverged" in page
     assert "fedprox diverged: with seeds 0, 1" in page
     untrained = RunDirectory(out / "fedprox" / "seed0").summary()
-    assert untrained is not None  # how the model it began with was judged is no result
+    assert untrained is not None  # how the model it began with was evaluated is no result
     assert f">{number(untrained['metric']['after'])}<" not in page
     row = page[page.index('<th scope="row">fedprox</th>', page.index("worst decile</th>")) :]
     cells = [cell.partition("</td>")[0].rpartition(">")[2] for cell in row.split("<td")[1:9]]
@@ -139,9 +139,9 @@ def test_if_the_reference_diverges_the_others_are_still_held_against_each_other(
         "local": "not comparable", "fedavg": "diverged", "protonet": "not comparable",
     }  # fmt: skip
     protonet = made.rows[2]
-    judged = RunDirectory(tmp_path / "protonet" / "seed0").summary()
-    assert judged is not None
-    assert protonet.after == judged["metric"]["after"]
+    evaluated = RunDirectory(tmp_path / "protonet" / "seed0").summary()
+    assert evaluated is not None
+    assert protonet.after == evaluated["metric"]["after"]
     assert protonet.sentence == (
         "protonet cannot be compared with fine-tuned FedAvg, which diverged."
     )
@@ -156,19 +156,21 @@ def test_one_client_of_fedavg_that_diverges_takes_no_verdict_but_fedavgs() -> No
         "maml": [{0: 2.0, 1: 3.0, 2: 5.0}], "reptile": [{0: 1.0, 1: np.inf, 2: 1.0}],
     }  # fmt: skip
     metric = Metric("mse", "1", "lower")
-    judged = judge(metric, dict.fromkeys(values, 1), values, values)
-    assert [row.verdict for row in judged] == [
+    evaluated = evaluate(metric, dict.fromkeys(values, 1), values, values)
+    assert [row.verdict for row in evaluated] == [
         "diverged", "not comparable", "not comparable", "diverged",
     ]  # fmt: skip
-    assert judged[0].sentence == (
+    assert evaluated[0].sentence == (
         "fedavg diverged at a test client, so that nothing can be held against it; lower the "
         "learning rate of its adaptation."
     )
-    assert judged[2].sentence == (
+    assert evaluated[2].sentence == (
         "maml cannot be compared with fine-tuned FedAvg, which diverged at a test client."
     )
-    assert [row.after for row in judged] == pytest.approx([None, 7 / 3, 10 / 3, None])
-    assert {(row.difference, row.p_clients, row.p_holm) for row in judged} == {(None, None, None)}
+    assert [row.after for row in evaluated] == pytest.approx([None, 7 / 3, 10 / 3, None])
+    assert {(row.difference, row.p_clients, row.p_holm) for row in evaluated} == {
+        (None, None, None)
+    }
 
 
 def test_if_fedavg_diverges_at_one_client_the_command_names_fedavg_and_nobody_finite(
@@ -236,9 +238,9 @@ def test_two_that_diverge_at_the_same_client_are_no_tie() -> None:
         "fedavg": [{0: np.inf, 1: 2.0}], "maml": [{0: np.inf, 1: 2.0}], "fomaml": [{0: np.inf}],
     }  # fmt: skip
     metric = Metric("mse", "1", "lower")
-    judged = judge(metric, dict.fromkeys(values, 1), values, values)
-    assert [row.verdict for row in judged] == ["diverged", "diverged", "diverged"]
-    (pair,) = judge_pairs(metric, values)
+    evaluated = evaluate(metric, dict.fromkeys(values, 1), values, values)
+    assert [row.verdict for row in evaluated] == ["diverged", "diverged", "diverged"]
+    (pair,) = compare_pairs(metric, values)
     assert pair.verdict == "diverged"
 
 
@@ -271,8 +273,8 @@ def test_training_that_diverges_after_a_round_that_was_used_has_diverged(tmp_pat
     assert len(directory.rounds()) == 4
     best = directory.summary()
     assert best is not None
-    (directory.path / "summary.json").write_text(json.dumps(best | {"judged_round": 0}))
-    assert diverged_from(directory) == 0  # what was judged is from before
+    (directory.path / "summary.json").write_text(json.dumps(best | {"evaluated_round": 0}))
+    assert diverged_from(directory) == 0  # what was evaluated is from before
 
 
 def test_the_command_ends_with_3_and_says_who_diverged(tmp_path: Path) -> None:

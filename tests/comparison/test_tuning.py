@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from fedmaml.comparison.budget import Terms
 from fedmaml.comparison.comparing import compare, refuse_other_contents, run_all
 from fedmaml.comparison.planning import Plan, command, plan, tuned
 from fedmaml.comparison.tables import write_files
-from fedmaml.comparison.terms import Terms
 from fedmaml.comparison.tuning import NOT_TUNED, SEED, SPACE, Around, search_space, tune
 from fedmaml.config import RunConfig, flatten_table, resolve
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.scenarios import Digits
 from fedmaml.strategies import CATALOGUE
 
@@ -101,7 +101,7 @@ def test_trials_ask_validation_clients_of_another_seed_and_their_best_is_taken(
             table, summary = directory.config_table(), directory.summary()
             assert (table["seed"], table["evaluation"]["split"]) == (SEED, "validation")
             assert summary is not None
-            assert (summary["clients_test_asked"], summary["clients_judged"]) == (0, 5)
+            assert (summary["clients_test_asked"], summary["clients_evaluated"]) == (0, 5)
             assert trial.value == summary["metric"]["after"]
             flat = flatten_table(table)
             assert {key: flat[key] for key in trial.settings} == trial.settings
@@ -126,7 +126,7 @@ def test_trials_are_resumed_and_a_longer_search_begins_with_the_shorter(tmp_path
     (after,) = tune(configs, planned.terms, 3, tmp_path).values()
     assert after.history[:2] == before.history
     assert summaries[1].stat().st_mtime_ns == stamp
-    assert json.loads(summaries[0].read_text())["judged_split"] == "validation"
+    assert json.loads(summaries[0].read_text())["evaluated_split"] == "validation"
     other = small(rounds=3)
     with pytest.raises(RunDirectoryError, match=r"tuning/fedavg/trial0 holds a run with other set"):
         tune({"fedavg": first(other)["fedavg"]}, other.terms, 1, tmp_path)
@@ -190,7 +190,7 @@ def test_equal_bytes_are_equal_as_measured(tmp_path: Path) -> None:
     assert made.took["fedavg"].payload_bytes == made.took["meta_sgd"].payload_bytes > 0
     assert made.took["meta_sgd"].payload_bytes == planned.terms.budget
     assert made.took["local"].payload_bytes == 0
-    assert all(0 < number <= 4 for number in made.took["fedavg"].judged_rounds)
+    assert all(0 < number <= 4 for number in made.took["fedavg"].evaluated_rounds)
     assert "as many rounds as" in made.notes[0]
 
 

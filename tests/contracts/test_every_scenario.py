@@ -12,13 +12,12 @@ import torch
 from torch.func import functional_call
 
 from fedmaml import config
-from fedmaml.client import judging, work
+from fedmaml.computing import evaluation, updates
 from fedmaml.core import seeding
 from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.params import Params
+from fedmaml.core.requests import EvaluateRequest, TrainRequest
 from fedmaml.core.tasks import Batch, Task, cast
-from fedmaml.messages.evaluate import EvaluateRequest
-from fedmaml.messages.train import TrainRequest
 from fedmaml.simulations.datasets import heart_disease
 from fedmaml.simulations.scenario import SPLITS, Scenario
 from fedmaml.simulations.scenarios import CATALOGUE
@@ -69,14 +68,14 @@ def make(request: pytest.FixtureRequest):
 
 def common_of(scenario: Scenario) -> Params:
     """Return the totals of the statistics over all training clients, as the server does."""
-    common: Params = {}
+    shared_statistics: Params = {}
     training = scenario.clients()["train"]
     if not scenario.statistics(training[0]):
-        return common
+        return shared_statistics
     for client in training:
         for name, value in scenario.statistics(client).items():
-            common[name] = common.get(name, 0) + value
-    return common
+            shared_statistics[name] = shared_statistics.get(name, 0) + value
+    return shared_statistics
 
 
 def some(clients: range) -> list[int]:
@@ -274,22 +273,22 @@ def test_one_round_has_finite_losses_or_the_strategy_is_refused(
         start = algorithm.build(run.make_problem(), seeding.generator(0))
     except UnsupportedProblemError:
         assert (name, strategy) not in MUST_WORK
-        return  # a clear refusal is an answer; CANNOT holds the known ones to their reasons
-    common = common_of(scenario)
+        return  # a clear why_unsupported is an answer; CANNOT holds the known ones to their reasons
+    shared_statistics = common_of(scenario)
     for split in ("train", "test"):
         clients = tuple(some(scenario.clients()[split]))
 
         def tasks(chunk, split=split):
-            return scenario.tasks(split, chunk, 1, common)
+            return scenario.tasks(split, chunk, 1, shared_statistics)
 
         memories = dict.fromkeys(clients, start.memory)
         if split == "train":
             request = TrainRequest(1, clients, start.state.meta)
-            reply, _, _ = work.train(algorithm, start.learner, request, tasks, memories, 4)
+            reply, _, _ = updates.train(algorithm, start.learner, request, tasks, memories, 4)
             values = reply.metrics
         else:
             request = EvaluateRequest(1, split, clients, start.state.meta)
-            reply = judging.evaluate(algorithm, start.learner, request, tasks, memories, 4)
+            reply = evaluation.evaluate(algorithm, start.learner, request, tasks, memories, 4)
             values = reply.values
         assert reply.rejected == ()
         assert sorted(reply.clients) == list(clients)

@@ -11,14 +11,14 @@ import torch
 from pydantic import ValidationError
 from torch.func import vmap
 
-from fedmaml.client import work
+from fedmaml.computing import updates
 from fedmaml.core import aggregation, seeding
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.outer_optimizer import OuterOptimizer
 from fedmaml.core.params import flatten, layout_of, map_params, sha256, unflatten
+from fedmaml.core.requests import TrainRequest
 from fedmaml.core.tasks import TaskGroup
 from fedmaml.messages.train import (
-    TrainRequest,
     TrainRequestWriter,
     read_train_reply,
     read_train_request,
@@ -203,7 +203,7 @@ def test_survives_the_wire(name: str, form: str, classification) -> None:
     content = TrainRequestWriter(TrainRequest(3, (), state.meta, form)).write(clients)
     request = read_train_request(content)
     assert same(request.meta, state.meta)
-    reply, memories, _ = work.train(
+    reply, memories, _ = updates.train(
         strategy,
         start.learner,
         request,
@@ -231,7 +231,7 @@ def test_the_sum_is_the_sum_of_single_updates(name: str, classification) -> None
     clients = tuple(range(5))
     writer = TrainRequestWriter(TrainRequest(1, (), state.meta))
     request = read_train_request(writer.write(clients))
-    reply, _, _ = work.train(
+    reply, _, _ = updates.train(
         strategy,
         start.learner,
         request,

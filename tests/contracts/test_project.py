@@ -25,7 +25,13 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages(fedmaml.__path__, "
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 PUBLIC_FLOWER = ("flwr.app", "flwr.serverapp", "flwr.clientapp", "flwr.simulation")
-PRIVATE_FLOWER = ("flwr.supercore", "flwr.proto", "flwr.common", "flwr.server", "flwr.superlink")
+PRIVATE_FLOWER = (
+    "flwr.supercore",
+    "flwr.proto",
+    "flwr.shared_statistics",
+    "flwr.server",
+    "flwr.superlink",
+)
 
 
 def imports(source: Path) -> Iterator[str]:
@@ -144,7 +150,7 @@ def test_the_bytes_of_a_message_are_those_of_its_parts() -> None:
 
 
 def test_flowers_error_codes_are_those_we_name() -> None:
-    from flwr.common.constant import ErrorCode
+    from flwr.shared_statistics.constant import ErrorCode
 
     assert ErrorCode.CLIENT_APP_RAISED_EXCEPTION == flower_internals.CLIENT_APP_RAISED
     assert set(flower_internals.UNAVAILABLE) == {

@@ -11,7 +11,7 @@ from fedmaml import native
 from fedmaml.core import aggregation, seeding
 from fedmaml.core.aggregation import (
     LIMIT,
-    MOST_TERMS,
+    MAX_TERMS,
     SPACINGS,
     ExactSum,
     add_to_limbs,
@@ -157,8 +157,8 @@ def test_the_largest_number_in_range_is_summed_exactly() -> None:
 
 def test_more_terms_than_stay_exact_are_refused() -> None:
     limbs = torch.zeros(3, 1, dtype=torch.float64)
-    full = ExactSum(limbs, 1.0, MOST_TERMS)
-    assert (full + empty_sum(1)).terms == MOST_TERMS
+    full = ExactSum(limbs, 1.0, MAX_TERMS)
+    assert (full + empty_sum(1)).terms == MAX_TERMS
     with pytest.raises(OverflowError, match="2097153 clients is past the 2097152"):
         full + ExactSum(limbs, 1.0, 1)
 

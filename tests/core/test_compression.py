@@ -15,10 +15,11 @@ from fedmaml.core.compressors import (
     Compressor,
     Float16,
     TopK,
+    from_bytes,
     pack_nibbles,
+    to_bytes,
     unpack_nibbles,
 )
-from fedmaml.messages.codes import from_bytes, to_bytes
 
 COMPRESSORS = {
     "float16": Float16(),

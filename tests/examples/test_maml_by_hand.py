@@ -8,8 +8,8 @@ from fedmaml import config
 from fedmaml.core import seeding
 from fedmaml.core.params import flatten
 from fedmaml.running import execute
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.cohort import choose
-from fedmaml.server.run_directory import RunDirectory
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "maml_by_hand.py"
 

@@ -13,14 +13,14 @@ import pytest
 from fedmaml import cli, config, exporting, running
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
 from fedmaml.exporting import records
-from fedmaml.server.run_directory import RunDirectory
+from fedmaml.runs.directory import RunDirectory
 
 ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """Return the directory of a short run on digits that judges validation clients."""
+    """Return the directory of a short run on digits that evaluates validation clients."""
     layer = {"scenario": "digits", "strategy": "fomaml", "rounds": ROUNDS, "evaluation.every": 2}
     path = tmp_path_factory.mktemp("runs") / "one"
     running.execute(config.resolve(layer), path)
@@ -57,9 +57,9 @@ def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
 # --- what is read -----------------------------------------------------------------------------
 
 
-def test_points_are_the_rounds_and_the_judgement(finished: Path) -> None:
+def test_points_are_the_rounds_and_the_evaluation(finished: Path) -> None:
     rounds = RunDirectory(finished).rounds()
-    *points, judgement = exporting.recorded(finished).points
+    *points, evaluation = exporting.recorded(finished).points
     assert [point.round for point in points] == [1, 2, 3]
     for point, record in zip(points, rounds, strict=True):
         assert point.values["train/loss_after"] == record["metrics"]["loss_after"]
@@ -68,9 +68,9 @@ def test_points_are_the_rounds_and_the_judgement(finished: Path) -> None:
     assert "validation/accuracy/after" in points[1].values
     assert "validation/accuracy/after" not in points[0].values
     summary = RunDirectory(finished).summary()
-    assert judgement.round == ROUNDS
-    assert judgement.values["test/accuracy/after"] == summary["metric"]["after"]
-    assert judgement.values["test/accuracy/after_ci95_low"] == summary["metric"]["ci95"][0]
+    assert evaluation.round == ROUNDS
+    assert evaluation.values["test/accuracy/after"] == summary["metric"]["after"]
+    assert evaluation.values["test/accuracy/after_ci95_low"] == summary["metric"]["ci95"][0]
 
 
 def test_time_passes_as_it_was_measured(finished: Path) -> None:

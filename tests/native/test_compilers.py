@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedmaml import native
-from fedmaml.client.engines import COMPILED, Job
+from fedmaml.computing.engines import COMPILED, Job
 from fedmaml.core import seeding
 from fedmaml.native import compilers
 from fedmaml.simulations.scenarios import Sinusoid
@@ -192,5 +192,5 @@ def test_ziglang_builds_kernels_that_equal_the_loop(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("kernels", "nothing_on_the_path")
 def test_engine_compiled_does_not_do_with_ziglang() -> None:
     start = FOMAML().build(Sinusoid().problem(), seeding.generator(0, "init"))
-    reason = COMPILED.refusal(Job(FOMAML(), start.learner, start.state.meta))
+    reason = COMPILED.why_unsupported(Job(FOMAML(), start.learner, start.state.meta))
     assert "Inductor needs the system's C++ compiler" in reason

@@ -22,7 +22,7 @@ from fedmaml.core.errors import ConfigurationError, NotComparableError, RunDirec
 from fedmaml.report import Written, figures, soundness, tables, write_report
 from fedmaml.report.page import render
 from fedmaml.report.reading import find_runs, read
-from fedmaml.report.repeating import compare_command
+from fedmaml.report.reproduce import compare_command
 from fedmaml.running import execute
 from tests.report.conftest import SETTINGS
 
@@ -258,14 +258,14 @@ def on_validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_words_follow_the_split_that_was_judged(on_validation: Path, tmp_path: Path) -> None:
+def test_words_follow_the_split_that_was_evaluated(on_validation: Path, tmp_path: Path) -> None:
     page = write_report([on_validation], tmp_path / "r.html").page.read_text()
     words = text_of(page)
     unseen = "test clients are left unseen (evaluation.split)"  # so says the audit
     assert unseen in words
     assert "test client" not in words.lower().replace(unseen, "")
     assert "of validation clients, after they adapted" in words
-    assert "60 train, 20 are judged in each run" in words
+    assert "60 train, 20 are evaluated in each run" in words
     assert "Means over the validation clients, before and after adapting" in words
     assert "Thick bars hold the middle half of the validation clients" in words
     outcomes = tables.outcomes(read([on_validation]))
@@ -275,13 +275,13 @@ def test_words_follow_the_split_that_was_judged(on_validation: Path, tmp_path: P
     assert "of a validation client" in drawn["clients"].svg
 
 
-def test_runs_judged_on_different_splits_are_not_said_to_be_on_one(
+def test_runs_evaluated_on_different_splits_are_not_said_to_be_on_one(
     on_validation: Path, compared: Path
 ) -> None:
     material = read([on_validation, compared / "fomaml" / "seed0"])
-    assert material.judged == "judged"
-    assert tables.outcomes(material).header[-1] == "judged clients"
-    assert "Means over the judged clients" in text_of(render(material, []))
+    assert material.evaluated == "evaluated"
+    assert tables.outcomes(material).header[-1] == "evaluated clients"
+    assert "Means over the evaluated clients" in text_of(render(material, []))
 
 
 def test_clients_that_gave_no_answer_are_counted_in_their_split(

@@ -21,7 +21,7 @@ def run(
         "rounds": len(rounds),
         "metric": metric or {"after": None},
         "cost": {"totals": totals},
-        "judged_split": "test",
+        "evaluated_split": "test",
     }
     rows = [{"client": number, "mse:after": value} for number, value in enumerate(clients)]
     return Run(Path("x"), {"inner": {"steps": 5}}, summary, rounds, rows)
@@ -52,7 +52,7 @@ def test_curves_are_means_over_seeds_at_what_was_spent_until_then() -> None:
         assert curve.high.tolist() == [6, 4]
 
 
-def test_validation_is_drawn_at_the_rounds_that_judged_and_divergence_is_a_gap() -> None:
+def test_validation_is_drawn_at_the_rounds_that_evaluated_and_divergence_is_a_gap() -> None:
     name = "mse:after"
     rounds = [record(1.0), record(1.0, **{name: 0.5}), record(1.0), record(1.0, **{name: None})]
     curve = series.validation(material(maml=(run(rounds),)), "rounds")["maml"]

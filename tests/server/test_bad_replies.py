@@ -23,10 +23,11 @@ from fedmaml.client.app import app as client_app
 from fedmaml.config import resolve, to_run_config
 from fedmaml.core.errors import MessageError
 from fedmaml.core.records import Rejection
-from fedmaml.messages.evaluate import EvaluateReply, read_evaluate_reply, write_evaluate_reply
+from fedmaml.core.requests import EvaluateReply
+from fedmaml.messages.evaluate import read_evaluate_reply, write_evaluate_reply
 from fedmaml.messages.records import read_rejection, rejection_text
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.app import app as server_app
-from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.backends.in_process import InProcessGrid
 
 NODES = 5

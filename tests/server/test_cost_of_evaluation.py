@@ -1,4 +1,5 @@
-"""What judging clients takes: counted by hand, added over evaluations, and not believed blindly."""
+"""What evaluation clients takes: counted by hand, added over evaluations, and not believed
+blindly."""
 
 import re
 from collections.abc import Callable
@@ -8,12 +9,12 @@ from typing import Any
 import pytest
 from flwr.app import Context, Message, RecordDict
 
-from fedmaml.client import costs
 from fedmaml.client.app import app as client_app
+from fedmaml.computing import costs
 from fedmaml.config import RunConfig, resolve, to_run_config
 from fedmaml.running import execute
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.app import app as server_app
-from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.backends.in_process import InProcessGrid
 
 SETTINGS: dict[str, Any] = {
@@ -25,7 +26,7 @@ FORWARD = 2 * sum(LAYERS)
 GRADIENT = 2 * (2 * LAYERS[0] + 3 * LAYERS[1])
 
 
-def judged_by_hand(config: RunConfig, *steps: int) -> int:
+def evaluated_by_hand(config: RunConfig, *steps: int) -> int:
     """Return a client's operations: for each number of steps, adaptation and the query examples."""
     (group, *_) = config.make_scenario().tasks("test", [0], 1, {})
     support, query = (batch.y.shape[1] for batch in group.tasks)
@@ -42,7 +43,7 @@ def test_operations_of_all_stages_and_evaluations_are_counted(
     cost = execute(config, tmp_path / "run")["cost"]["evaluation"]
     assert cost["clients"] == cost["clients_measured"] == 2 * 2 + 5
     # Two validation clients, twice, before and after; five test clients at further steps, too.
-    validation, test = judged_by_hand(config, 0, 3), judged_by_hand(config, 0, 1, 3, 7)
+    validation, test = evaluated_by_hand(config, 0, 3), evaluated_by_hand(config, 0, 1, 3, 7)
     assert cost["flops"] == 2 * 2 * validation + 5 * test
     assert cost["peak_bytes"] > 0
     assert cost["messages_down"] == 3 * nodes
@@ -55,10 +56,10 @@ def test_one_client_of_a_shape_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(costs, "_process", {})
     config = resolve(SETTINGS | {"strategy": "fomaml", "evaluation.every": 2, "seed": 21})
     execute(config, tmp_path / "run")
-    assert len(calls) == 2  # of an update, of a judgement
+    assert len(calls) == 2  # of an update, of a evaluation
 
 
-def judged(out: Path, tamper: Callable[[RecordDict], None]) -> dict[str, Any]:
+def evaluated(out: Path, tamper: Callable[[RecordDict], None]) -> dict[str, Any]:
     """Run with two nodes, of which one tampers with its evaluation; return the summary."""
     config = resolve(SETTINGS | {"strategy": "fomaml", "nodes": 2, "rounds": 1})
 
@@ -94,7 +95,7 @@ def test_an_evaluation_that_claims_nonsense_is_left_out_with_the_reason(
     def tamper(content: RecordDict) -> None:
         content.metric_records["metrics"][name] = value
 
-    summary = judged(tmp_path / "run", tamper)
+    summary = evaluated(tmp_path / "run", tamper)
     assert summary["clients_test"] == 3  # those of the other node
     cost = summary["cost"]["evaluation"]
     assert (cost["clients"], cost["clients_measured"]) == (5, 3)
@@ -107,7 +108,7 @@ def test_a_node_need_not_say_what_its_evaluation_took(tmp_path: Path) -> None:
         for name in ("flops", "peak-bytes"):
             del content.metric_records["metrics"][name]
 
-    summary = judged(tmp_path / "run", tamper)
+    summary = evaluated(tmp_path / "run", tamper)
     assert summary["clients_test"] == 5
     cost = summary["cost"]["evaluation"]
     assert (cost["clients"], cost["clients_measured"]) == (5, 3)

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from flwr.app import Context, Message, RecordDict
 
-from fedmaml.client import costs
 from fedmaml.client.app import app as client_app
+from fedmaml.computing import costs
 from fedmaml.config import resolve, to_run_config
 from fedmaml.core.costs import Cost
 from fedmaml.core.params import count_entries
 from fedmaml.flower_internals import message_bytes
 from fedmaml.running import execute
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.app import app as server_app
-from fedmaml.server.run_directory import RunDirectory
 from fedmaml.simulations.backends.in_process import InProcessGrid
 from fedmaml.strategies import CATALOGUE
 
@@ -114,7 +114,7 @@ def test_a_node_measures_once_and_remembers_over_processes(
     monkeypatch.setattr(costs, "measure", lambda *args: calls.append(1) or measure(*args))
     monkeypatch.setattr(costs, "_process", {})
     execute(resolve(SETTINGS | {"strategy": "maml", "seed": 11}), tmp_path / "run")
-    assert len(calls) == 2  # three nodes, two rounds, one shape: an update, and a judgement
+    assert len(calls) == 2  # three nodes, two rounds, one shape: an update, and a evaluation
 
     context = Context(1, 2, {}, RecordDict(), {})
     costs.save_costs(context, {"key": costs.Computation(2**40, 7)})

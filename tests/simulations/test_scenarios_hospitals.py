@@ -1,4 +1,5 @@
-"""Heart disease at four hospitals: who trains, who is judged, and what they know of each other."""
+"""Heart disease at four hospitals: who trains, who is evaluated, and what they know of each
+other."""
 
 from collections import Counter
 from pathlib import Path
@@ -78,17 +79,17 @@ def test_within_each_hospital_seventy_percent_train_by_disease(within: Hospitals
             assert abs(support - 0.7 * count) <= 0.5  # rounded
 
 
-def test_within_patients_that_are_judged_never_train(within: Hospitals) -> None:
+def test_within_patients_that_are_evaluated_never_train(within: Hospitals) -> None:
     for client in range(4):
-        judged = task_of(within, "test", client)
+        evaluated = task_of(within, "test", client)
         own = heart_disease.load(within.data_dir)[client]
         twins = sum(count > 1 for count in rows(Batch(*own)).values())
         for round in (1, 2):
             train = task_of(within, "train", client, round)
             # Training splits the 70 % anew in every round; nobody of the other 30 % is among them.
-            assert rows(*train) == rows(judged.support)
-            assert len(train.support.y) == len(judged.support.y) // 2
-            assert len(rows(*train) & rows(judged.query)) <= twins
+            assert rows(*train) == rows(evaluated.support)
+            assert len(train.support.y) == len(evaluated.support.y) // 2
+            assert len(rows(*train) & rows(evaluated.query)) <= twins
 
 
 @pytest.mark.parametrize("held_out", range(4))

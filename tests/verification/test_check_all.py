@@ -118,7 +118,7 @@ WRONG = {
     "meta_sgd with alpha's gradient of one step": (
         "meta_sgd", MetaSGD, {"client_update": _alpha_as_at_one_step},
     ),
-    "protonet judged on its support": (
+    "protonet evaluated on its support": (
         "protonet", ProtoNet, {"client_update": _support_instead_of_query},
     ),
     "reptile on the query set alone": ("reptile", Reptile, {"client_update": _on_the_query_alone}),

@@ -23,7 +23,7 @@ def train(msg: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(msg: Message, context: Context) -> Message:
-    """Judge the model on this node's held-out data."""
+    """Evaluate the model on this node's held-out data."""
     partition_id = int(context.node_config["partition-id"])
     num_partitions = int(context.node_config["num-partitions"])
     _, testset = task.load_data(partition_id, num_partitions)

@@ -10,8 +10,8 @@ the bytes that cross the socket.
 from contextlib import ExitStack
 from typing import Any
 
+from fedmaml.counting_proxy import CountingProxy, crossed
 from fedmaml.simulations.backends.apps import Apps
-from fedmaml.simulations.backends.counting_proxy import CountingProxy, crossed
 from fedmaml.simulations.backends.flower_processes import (
     CONNECTION,
     START_SECONDS,

@@ -117,7 +117,7 @@ class Workspace:
         """Return the live processes of this workspace, however far from us they have moved.
 
         On Linux: all that carry our mark in their environment or descend from one that does.
-        Elsewhere: those we started ourselves; their descendants watch their parents.
+        Executor: those we started ourselves; their descendants watch their parents.
         """
         alive = {child.popen.pid for child in self.children if not child.ended()}
         mark = f"{_MARK}={self.folder}\0".encode()

@@ -96,7 +96,7 @@ class Digits(Scenario):
         return {}
 
     def tasks(
-        self, split: Split, clients: Sequence[int], round: int, common: Params
+        self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
         images, labels = _devices(self)
         x, y = images[list(clients)], labels[list(clients)]

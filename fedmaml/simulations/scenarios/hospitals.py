@@ -3,9 +3,9 @@
 Each hospital is one client. Two protocols:
 
     within          70 % of each hospital's patients train (stratified by disease), the model adapts
-                    on them and is judged on the other 30 % of the same hospital
+                    on them and is evaluated on the other 30 % of the same hospital
     leave-one-out   three hospitals train with all their patients; the held-out one adapts on
-                    ``shots`` of its patients, drawn at random, and is judged on the others
+                    ``shots`` of its patients, drawn at random, and is evaluated on the others
 
 No hospital shows its patients: each training hospital sends counts, sums and sums of squares of
 its features once, with the roll call; from their totals come the means that replace missing values
@@ -115,15 +115,15 @@ class Hospitals(Scenario):
         return {"count": known.sum(0).double(), "sum": value.sum(0), "squares": (value**2).sum(0)}
 
     def tasks(
-        self, split: Split, clients: Sequence[int], round: int, common: Params
+        self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
         return group_by_shape(
-            {client: self._task(split, client, round, common) for client in clients}
+            {client: self._task(split, client, round, shared_statistics) for client in clients}
         )
 
-    def _task(self, split: Split, client: int, round: int, common: Params) -> Task:
+    def _task(self, split: Split, client: int, round: int, shared_statistics: Params) -> Task:
         x, y = self._patients(client)
-        x = _standardise(x, common)
+        x = _standardise(x, shared_statistics)
         if split == "train":
             draw = seeding.key(self.seed, "hospitals", "split", round)
             order = seeding.permutation(draw, [client], len(y))[0]
@@ -136,12 +136,14 @@ class Hospitals(Scenario):
             # By chance, not by disease: a smaller support must be a fair sample.
             draw = seeding.key(self.seed, "hospitals", "support")
             order = seeding.permutation(draw, [client], len(y))[0]
-            return Task(Batch(x[order], y[order]), Batch(_standardise(held_x, common), held_y))
+            return Task(
+                Batch(x[order], y[order]), Batch(_standardise(held_x, shared_statistics), held_y)
+            )
         chosen, others = order[:cut], order[cut:]
         return Task(Batch(x[chosen], y[chosen]), Batch(x[others], y[others]))
 
     def _patients(self, client: int, held: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the patients that train, or (``held``) those held back for the judgement."""
+        """Return the patients that train, or (``held``) those held back for the evaluation."""
         x, y = heart_disease.load(self.data_dir)[self._index(client)]
         if self.protocol == "leave-one-out":
             return x, y
@@ -162,11 +164,11 @@ class Hospitals(Scenario):
         return [*others, self.held_out][client]
 
 
-def _standardise(x: Tensor, common: Params) -> Tensor:
+def _standardise(x: Tensor, shared_statistics: Params) -> Tensor:
     """Return (x - mean) / scale, and 0, the mean, where x is missing."""
-    count = common["count"].clamp(min=1)
-    mean = common["sum"] / count
-    scale = (common["squares"] / count - mean**2).clamp(min=0).sqrt()
+    count = shared_statistics["count"].clamp(min=1)
+    mean = shared_statistics["sum"] / count
+    scale = (shared_statistics["squares"] / count - mean**2).clamp(min=0).sqrt()
     scale = torch.where(scale > 1e-8, scale, torch.ones_like(scale))
     return ((x - mean) / scale).nan_to_num(0.0)
 

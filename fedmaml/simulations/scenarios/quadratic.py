@@ -89,7 +89,7 @@ class Quadratic(Scenario):
         return {}
 
     def tasks(
-        self, split: Split, clients: Sequence[int], round: int, common: Params
+        self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
         return group_by_shape({client: self._task(client) for client in clients})
 

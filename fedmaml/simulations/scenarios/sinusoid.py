@@ -1,9 +1,9 @@
 """Sinusoid regression: the benchmark of the MAML paper, exactly.
 
 A client is a curve y = amplitude * sin(x - phase), amplitude ~ U[0.1, 5], phase ~ U[0, pi]; it
-sees ``shots`` points x ~ U[-5, 5] and is judged on others by squared error. In training support and
-query are drawn anew each round, ``shots`` points each; in evaluation the support has ``test_shots``
-points and the query ``test_queries``.
+sees ``shots`` points x ~ U[-5, 5] and is evaluated on others by squared error. In training support
+and query are drawn anew each round, ``shots`` points each; in evaluation the support has
+``test_shots`` points and the query ``test_queries``.
 
 Finn, Abbeel, Levine. Model-Agnostic Meta-Learning. ICML 2017, section 5.1 and appendix C.
 """
@@ -77,7 +77,7 @@ class Sinusoid(Scenario):
         return {}
 
     def tasks(
-        self, split: Split, clients: Sequence[int], round: int, common: Params
+        self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
         training = split == "train"
         shots = self.shots if training else self.test_shots

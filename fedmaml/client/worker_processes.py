@@ -1,0 +1,293 @@
+"""Worker processes, which compute calls of functions for the process that started them.
+
+    workers_of(count)     the worker processes of this process, started once and kept
+
+A worker has one thread to compute with. Each has a pipe of its own, and only the thread that wants
+the results reads and writes them all: there is no lock that a killed process could hold, and a
+message that it did not finish ends in an end of file. (`concurrent.futures` has one pipe for the
+results of all, open at both ends here: killing a worker amid a result leaves it waiting for ever.)
+
+Workers cannot outlive the process that started them, however it ends: their pipes end with it. One
+that dies is replaced, and what it did not finish is done again.
+"""
+
+import atexit
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from itertools import count
+from logging.handlers import QueueHandler
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fedmaml.core.errors import BackendError
+
+R = TypeVar("R")
+
+MAX_DEATHS = 3
+"""So many workers may die of the same call."""
+
+logger = logging.getLogger("fedmaml")
+
+
+class _Answer(NamedTuple):
+    """What came of a call.
+
+    Attributes:
+        error: What the function raised.
+        result: What it returned.
+        records: What it would have logged.
+    """
+
+    error: Exception | None
+    result: Any
+    records: list[logging.LogRecord]
+
+
+class _Worker:
+    """A process, its pipe, and the number of the call that it is at work on."""
+
+    def __init__(self, folder: str) -> None:
+        context = get_context("spawn")  # a fork would copy locks that other threads hold
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, folder))
+        self.process.start()
+        theirs.close()  # so that its end is the end of the file
+        self.call: int | None = None
+
+
+class Workers:
+    """Processes that compute calls; started when first needed, and kept.
+
+    Args:
+        number: How many.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._staff: list[_Worker] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._names = count()
+        atexit.register(_end, self._staff)  # before multiprocessing waits for its processes
+
+    def map(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
+        """Yield ``function(*call)`` of each call, in their order.
+
+        Raises:
+            BackendError: If workers die again and again.
+            Exception: What the function raises.
+        """
+        todo, deaths = deque(range(len(calls))), Counter[int]()
+        answers: dict[int, _Answer] = {}
+        turn = 0
+        try:
+            while turn < len(calls):
+                self._start(min(self.number, len(calls)))
+                dead = self._hand_out(function, calls, todo)
+                dead += self._collect(answers, block=not dead and turn not in answers)
+                for worker in dead:
+                    self._bury(worker, todo, deaths)
+                if turn in answers:
+                    yield _result(answers.pop(turn))
+                    turn += 1
+        except BaseException:  # Ctrl-C, or nobody wants the rest
+            self.end()
+            raise
+
+    @contextmanager
+    def file(self, groups: Mapping[str, Tensor]) -> Iterator[Path]:
+        """Write tensors where workers can read them, for a while."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="fedmaml-workers-")
+        path = Path(self._folder.name) / f"{next(self._names)}.safetensors"
+        try:
+            save_file(dict(groups), path)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """End the processes, whatever they do; the next `map` starts new ones."""
+        _end(self._staff)
+
+    def _start(self, number: int) -> None:
+        """Let there be so many processes at least."""
+        if len(self._staff) < number:
+            folder = "" if self._folder is None else self._folder.name
+            with _interrupts_held_back():
+                while len(self._staff) < number:
+                    self._staff.append(_Worker(folder))
+
+    def _hand_out(
+        self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]], todo: deque[int]
+    ) -> list[_Worker]:
+        """Give calls to those who have nothing to do; return the workers that are found dead."""
+        level, dead = logger.getEffectiveLevel(), []
+        for worker in self._staff:
+            if todo and worker.call is None:
+                worker.call = todo.popleft()
+                try:
+                    worker.pipe.send((level, function, calls[worker.call]))
+                except OSError:
+                    dead.append(worker)
+        return dead
+
+    def _collect(self, answers: dict[int, _Answer], *, block: bool) -> list[_Worker]:
+        """Take in the answers that are there, or the next; return the workers that are dead."""
+        busy = {worker.pipe: worker for worker in self._staff if worker.call is not None}
+        dead = []
+        for pipe in wait(list(busy), None if block else 0):
+            worker = busy[pipe]  # type: ignore[index]
+            assert worker.call is not None
+            try:
+                answers[worker.call] = worker.pipe.recv()
+            except (EOFError, OSError):
+                dead.append(worker)
+            else:
+                worker.call = None
+        return dead
+
+    def _bury(self, worker: _Worker, todo: deque[int], deaths: Counter[int]) -> None:
+        """Put a dead worker's call first again.
+
+        Raises:
+            BackendError: If it was the last that is tried.
+        """
+        if worker not in self._staff:
+            return  # found dead twice
+        self._staff.remove(worker)
+        _end([worker])
+        assert worker.call is not None
+        todo.appendleft(worker.call)
+        deaths[worker.call] += 1
+        if deaths[worker.call] == MAX_DEATHS:
+            raise BackendError(
+                f"a worker process died {MAX_DEATHS} times in a row at the same work (see the log "
+                "above; if it says nothing, most likely memory ran out: then use fewer --workers, "
+                "or a smaller --client-batch. A script of your own that starts runs must do so "
+                "below `if __name__ == '__main__':`)"
+            )
+        logger.warning(
+            "a worker process died; a new one is started, and what was not finished is computed "
+            "again"
+        )
+
+
+@lru_cache(maxsize=8)
+def workers_of(number: int) -> Workers:
+    """Return the workers of this process."""
+    return Workers(number)
+
+
+def _result(answer: _Answer) -> Any:
+    """Log what a worker would have logged; return what it returned, or raise what it raised."""
+    for record in answer.records:
+        logging.getLogger(record.name).handle(record)
+    if answer.error is not None:
+        raise answer.error
+    return answer.result
+
+
+def _end(staff: list[_Worker]) -> None:
+    """End processes, in place; whoever is interrupted here may call it again."""
+    for worker in staff:
+        worker.process.kill()
+    for worker in staff:
+        worker.process.join()
+        worker.pipe.close()
+    staff.clear()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait, so that no process is half started, and those started never see it.
+
+    Processes inherit the mask of blocked signals. It holds back nothing by itself: another thread
+    may take the signal, and Python then interrupts the main thread all the same.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    came: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    replaced = threading.current_thread() is threading.main_thread() and handler is not None
+    resource_tracker.ensure_running()  # or the first process starts it, which unblocks the signal
+    if replaced:
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if replaced:
+            signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+# --- what a worker does ---------------------------------------------------------------------------
+
+
+def _serve(pipe: Connection, folder: str) -> None:
+    """Answer calls, in a process with one thread to compute with, as long as its node lives."""
+    torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
+    # By value: handles to shared memory would need this process to live until they are read.
+    ForkingPickler.register(Tensor, lambda value: (torch.from_numpy, (value.detach().numpy(),)))
+    calls: SimpleQueue[tuple[int, Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
+
+    def receive() -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                calls.put(pipe.recv())
+        if folder:  # the node was killed, or it would have cleaned up itself
+            shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+    threading.Thread(target=receive, daemon=True).start()
+    while True:
+        answer = _answer(*calls.get())
+        with suppress(OSError):  # nobody wants it any more: `receive` ends this process
+            pipe.send(answer)
+
+
+def _answer(level: int, function: Callable[..., Any], call: tuple[Any, ...]) -> _Answer:
+    """Call a function; return what came of it, and what it would have logged."""
+    records: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    handler = QueueHandler(records)  # makes records fit to be sent
+    logger.propagate = False
+    logger.setLevel(level)
+    logger.addHandler(handler)
+    error, result = None, None
+    try:
+        result = function(*call)
+    except Exception as raised:  # the node raises it
+        error = _portable(raised)
+    finally:
+        logger.removeHandler(handler)
+    return _Answer(error, result, [records.get() for _ in range(records.qsize())])
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that survives being sent, with a note of where it was raised."""
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(error))
+    except Exception:  # whatever its class does when it is made anew
+        error = BackendError(f"{type(error).__name__}: {error}")
+    error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+    return error

@@ -1,0 +1,104 @@
+"""Chunks: the clients of a request that are computed together, and the data they are computed from.
+
+Where a chunk is computed, here or in a worker process, changes no bit: either which clients share a
+chunk depends on the request alone, or the engine does not mind who does (its ``least_share``).
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from fedmaml.computing.accumulator import Trained
+from fedmaml.computing.costs import Costs
+from fedmaml.computing.engines import Memories
+from fedmaml.core.errors import FedmamlError
+from fedmaml.core.learner import Learner
+from fedmaml.core.params import device_of
+from fedmaml.core.records import Rejection
+from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainRequest
+from fedmaml.core.tasks import TaskGroup, cast
+
+logger = logging.getLogger("fedmaml")
+
+Tasks = Callable[[Sequence[int]], list[TaskGroup]]
+"""Client numbers -> their tasks of this round, in groups of equal shape."""
+
+Chunk = tuple[int, ...]
+"""Clients that are computed together."""
+
+
+class Executor(Protocol):
+    """Whoever computes chunks, e.g. worker processes; results come in the order of the chunks.
+
+    Attributes:
+        workers: How many chunks are computed at the same time.
+    """
+
+    @property
+    def workers(self) -> int:
+        """How many chunks are computed at the same time."""
+
+    def train(
+        self,
+        engine: str,
+        request: TrainRequest,
+        chunks: Sequence[Chunk],
+        memories: Memories,
+        costs: Costs,
+    ) -> Iterable[Trained]:
+        """Compute `updates.train_chunk` of every chunk of a request."""
+
+    def evaluate(
+        self, request: EvaluateRequest, chunks: Sequence[Chunk], memories: Memories
+    ) -> Iterable[EvaluateReply]:
+        """Compute `evaluation.evaluate_chunk` of every chunk of a request."""
+
+
+def cut(clients: Sequence[int], size: int) -> list[Chunk]:
+    """Cut clients into chunks: the same ones, whoever computes them."""
+    return [tuple(clients[first : first + size]) for first in range(0, len(clients), size)]
+
+
+def task_groups(
+    request: TrainRequest | EvaluateRequest,
+    tasks: Tasks,
+    learner: Learner,
+    rejected: list[Rejection],
+) -> Iterator[list[TaskGroup]]:
+    """Yield the tasks of a request, in the type and on the device of the meta-parameters.
+
+    Of its clients one by one, if one of them has no usable data.
+    """
+    chunk = request.clients
+    try:
+        groups = tasks(chunk)
+    except Exception as error:  # a client's own data may be broken in any way
+        if len(chunk) == 1:
+            reject_raised(error, chunk, "reading its data", rejected)
+        else:
+            for client in chunk:
+                yield from task_groups(
+                    replace(request, clients=(client,)), tasks, learner, rejected
+                )
+        return
+    dtype, device = learner.problem.dtype, device_of(request.meta)
+    yield [TaskGroup(group.clients, cast(group.tasks, dtype, device)) for group in groups]
+
+
+def reject_raised(
+    error: Exception, clients: Sequence[int], stage: str, rejected: list[Rejection]
+) -> None:
+    """Name an error without its text, which may quote data; fedmaml's own texts never do.
+
+    The first error of a chunk goes to the node's own log with its traceback.
+    """
+    trace = None if rejected else error
+    logger.error(
+        "clients %s: %s raised in %s", clients, type(error).__name__, stage, exc_info=trace
+    )
+    text = (
+        f": {error}" if isinstance(error, FedmamlError) else " (its text stays in the node's log)"
+    )
+    detail = f"{type(error).__name__} in {stage}{text}"
+    rejected.append(Rejection("RAISED", detail, "", tuple(clients)))

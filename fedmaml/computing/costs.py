@@ -1,0 +1,136 @@
+"""What a client's update, and its evaluation, take: measured once per shape of task and remembered.
+
+The measurement runs the computation once more, alone, so its result is kept: for this process, and
+(of updates, which are asked for in every round) in the node's Flower context, since in a deployment
+every message is answered by a new process.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from fedmaml.computing.engines import Job, Memories
+from fedmaml.core.costs import Computation, measure
+from fedmaml.core.learner import Problem
+from fedmaml.core.params import MetaParams, Params, device_of, to_device
+from fedmaml.core.tasks import Task, TaskGroup, first_task
+from fedmaml.strategies.base import ClientUpdate, MetaStrategy
+
+logger = logging.getLogger("fedmaml")
+
+Costs = dict[str, Computation]
+"""Strategy and shapes, as a word -> what an update of that shape takes."""
+
+Evaluate = Callable[[Task, Params], Any]
+"""A client's task and memory -> its metrics."""
+
+_MAX_REMEMBERED = 4096
+_process: dict[tuple[str, int], tuple[Problem, Computation]] = {}
+"""By key and identity of the problem, which is kept so that no other takes its identity."""
+
+
+def costs_of_updates(
+    job: Job, memories: Memories, groups: Sequence[TaskGroup], known: Costs
+) -> list[Computation | None]:
+    """Return what one update of each group takes, by itself; None where it cannot be measured.
+
+    Args:
+        job: What all clients have in common.
+        memories: Client -> what it keeps.
+        groups: Tasks of equal shape, of which the first is measured.
+        known: What was measured before; new measurements are added.
+    """
+    costs, job_word = [], _job_word(job)
+    for group in groups:
+        memory = memories[group.clients[0]]
+        key = _key(job_word, memory, group)
+        costs.append(_once(key, job.learner.problem, known, _measured, job, memory, group))
+    return costs
+
+
+def cost_of_evaluation(
+    job: Job,
+    stages: Mapping[str, MetaStrategy],
+    evaluate: Evaluate,
+    memory: Params,
+    group: TaskGroup,
+) -> Computation | None:
+    """Return what evaluation one client of a group takes, by itself; None if it cannot be measured.
+
+    Args:
+        job: Strategy, learner and meta-parameters.
+        stages: What is evaluated, as `fedmaml.computing.evaluation` names it.
+        evaluate: What is done for each client.
+        memory: What a client keeps.
+        group: Tasks of equal shape, of which the first is measured.
+    """
+    key = _key(f"{_job_word(job)}|{dict(stages)!r}", memory, group)
+    return _once(key, job.learner.problem, {}, _measured_evaluation, job, evaluate, memory, group)
+
+
+def _once(
+    key: str,
+    problem: Problem,
+    known: Costs,
+    measured: Callable[..., Computation],
+    *args: Any,
+) -> Computation | None:
+    """Measure what nobody has measured before; add it to what is known."""
+    if key in known:
+        return known[key]
+    if (key, id(problem)) not in _process:
+        try:
+            computation = measured(*args)
+        except Exception:  # whatever a model does under the counters, its result is worth more
+            logger.debug("the cost of a computation could not be measured", exc_info=True)
+            return None
+        if len(_process) >= _MAX_REMEMBERED:
+            del _process[next(iter(_process))]
+        _process[key, id(problem)] = (problem, computation)
+    known[key] = _process[key, id(problem)][1]
+    return known[key]
+
+
+# What a cost depends on, within one problem, as one word.
+
+
+def _job_word(job: Job) -> str:
+    shapes = [_shape(value) for tree in job.meta.values() for value in tree.values()]
+    return f"{job.strategy!r}|{shapes}"
+
+
+def _key(job_word: str, memory: Params, group: TaskGroup) -> str:
+    shapes = [_shape(value) for value in memory.values()]
+    shapes += [_shape(value, 1) for batch in group.tasks for value in batch]
+    return hashlib.sha256(f"{job_word}|{shapes}".encode()).hexdigest()[:16]
+
+
+def _shape(value: Tensor, first_axis: int = 0) -> tuple[Any, ...]:
+    return (*value.shape[first_axis:], value.dtype)
+
+
+def _measured(job: Job, memory: Params, group: TaskGroup) -> Computation:
+    def update(meta: MetaParams, memory: Params, task: Task) -> ClientUpdate:
+        return replace(job, meta=meta).update(task, memory)
+
+    return measure(update, job.meta, _there(job, memory), first_task(group.tasks))
+
+
+def _measured_evaluation(
+    job: Job, evaluate: Evaluate, memory: Params, group: TaskGroup
+) -> Computation:
+    def evaluated(
+        _meta: MetaParams, memory: Params, task: Task
+    ) -> Any:  # meta: an input, not a find
+        return evaluate(task, memory)
+
+    return measure(evaluated, job.meta, _there(job, memory), first_task(group.tasks))
+
+
+def _there(job: Job, memory: Params) -> Params:
+    """Return a memory that is where the meta-parameters are."""
+    return to_device({"memory": memory}, device_of(job.meta))["memory"]

@@ -1,0 +1,157 @@
+"""Clients of many sizes in few groups: tasks are padded to common sizes, and the padding is masked.
+
+Every group costs a dispatch: the time that a strategy's operations take on next to nothing. Every
+padded row costs what a row costs. `merge_groups` finds the groups for which the two together cost
+least.
+"""
+
+from collections.abc import Iterator, Sequence
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fedmaml.computing.engines.base import Job, Memories
+from fedmaml.core.params import device_of, map_params
+from fedmaml.core.tasks import Task, TaskGroup, first_task, padded
+from fedmaml.strategies import CATALOGUE
+from fedmaml.strategies.base import adaptation_steps, with_adaptation_steps
+
+_SHAPES = 6
+"""So many shapes, e.g. of four hospitals, are computed as they are, and keep their bits."""
+
+# Measured on one core with AVX-512, torch 2.13, float32, fomaml, 5 steps, up to 300 clients of 8 to
+# 64 rows: 13-32-2 (0.001 megaflops a row, forward) takes 4.8 ms and 0.47 us more for each row,
+# 64-90-90-10 (0.030 megaflops) 6.3 ms and 2.7 us. Only the ratio decides, and it hardly depends on
+# the strategy: with 1 step, the first network takes 1.75 ms and 0.18 us.
+_DISPATCH_US = 5_000.0
+_ROW_US = 0.4
+_ROW_US_PER_MEGAFLOP = 78.0
+
+_megaflops: WeakKeyDictionary[nn.Module, dict[torch.Size, float]] = WeakKeyDictionary()
+
+
+def merge_groups(job: Job, groups: Sequence[TaskGroup], memories: Memories) -> Iterator[TaskGroup]:
+    """Yield the same tasks in fewer groups, padded and masked, where that is faster and right.
+
+    A function of the job and of the tasks' sizes. It is right for the strategies of the catalogue,
+    which leave means and counts to `Learner` and `example_count` (others may count rows), and for
+    networks and losses whose rows do not depend on each other.
+    """
+    families: dict[tuple[object, ...], list[TaskGroup]] = {}
+    for group in groups:
+        families.setdefault(_features(group), []).append(group)
+    known = type(job.strategy) in CATALOGUE.values()
+    for family in families.values():
+        if len(family) <= _SHAPES or not known or not _rows_are_independent(job, family, memories):
+            yield from family
+            continue
+        ordered = sorted(family, key=lambda group: (sum(_rows(group)), _rows(group)))
+        sizes = [(len(group.clients), *_rows(group)) for group in ordered]
+        row = _ROW_US + _ROW_US_PER_MEGAFLOP * _megaflops_of_a_row(job.learner.network, ordered[0])
+        for first, last in cheapest_cuts(sizes, _DISPATCH_US / row):
+            some = ordered[first:last]
+            if len(some) == 1:
+                yield some[0]
+            else:
+                support, query = (max(rows) for rows in zip(*map(_rows, some), strict=True))
+                yield padded(some, support, query)
+
+
+def cheapest_cuts(
+    sizes: Sequence[tuple[int, int, int]], rows_of_a_dispatch: float
+) -> list[tuple[int, int]]:
+    """Cut a sequence so that ``groups * rows_of_a_dispatch + rows after padding`` is least.
+
+    Args:
+        sizes: (clients, support rows, query rows) of each shape, sorted by size.
+        rows_of_a_dispatch: How many rows take as long as another group.
+
+    Returns:
+        (first, last) of each piece, last not included.
+    """
+    counts, supports, queries = np.array(sizes).T[:, ::-1]  # reversed: pieces grow to the left
+    best, cuts = np.zeros(len(sizes) + 1), np.zeros(len(sizes) + 1, dtype=int)
+    for last in range(1, len(sizes) + 1):
+        left = slice(len(sizes) - last, None)
+        rows = np.maximum.accumulate(supports[left]) + np.maximum.accumulate(queries[left])
+        total = best[:last][::-1] + rows_of_a_dispatch + np.cumsum(counts[left]) * rows
+        best[last], cuts[last] = total.min(), last - 1 - total.argmin()
+    pieces, last = [], len(sizes)
+    while last:
+        pieces.append((int(cuts[last]), last))
+        last = int(cuts[last])
+    return pieces[::-1]
+
+
+def _rows(group: TaskGroup) -> tuple[int, int]:
+    support, query = group.tasks
+    return support.y.shape[1], query.y.shape[1]
+
+
+def _features(group: TaskGroup) -> tuple[object, ...]:
+    """Return what tasks that are padded to the same size must have in common."""
+    common: list[object] = []
+    for x, y in group.tasks:
+        surplus = x.shape[1] - y.shape[1]  # not 0: targets are missing, which is found out later
+        common += [x.shape[2:], y.shape[2:], x.dtype, y.dtype, x.shape[1] == 0, surplus]
+    return tuple(common)
+
+
+def _rows_are_independent(job: Job, family: Sequence[TaskGroup], memories: Memories) -> bool:
+    """Try whether predictions and losses change if a batch is padded, at a point without zeros.
+
+    They do if the network normalises by statistics of the batch, for instance.
+    """
+    group = max(family, key=lambda group: min(_rows(group)))
+    support, query = _rows(group)
+    if any(bool((batch.x[0] == batch.x[0, :1]).all()) for batch in group.tasks):
+        return False  # of equal rows, copies change nothing
+    unadapted = job.strategy
+    if adaptation_steps(unadapted) is not None:
+        unadapted = with_adaptation_steps(unadapted, 0)
+    meta = {name: map_params(_moved, params) for name, params in job.meta.items()}
+    memory = map_params(
+        lambda value: _moved(value.to(device_of(job.meta))), memories[group.clients[0]]
+    )
+
+    def evaluated(task: Task) -> list[Tensor]:
+        prediction = unadapted.adapt(job.learner, meta, memory, task.support)(task.query.x)
+        loss = job.learner.problem.loss(prediction, task.query.y)
+        return [prediction[:query], loss[:query]]
+
+    with torch.no_grad():
+        try:
+            alone = evaluated(first_task(group.tasks))
+            among = evaluated(first_task(padded([group], 2 * support, 2 * query).tasks))
+        except Exception:  # e.g. a network for one size of batch
+            return False
+    return all(_close(one, other) for one, other in zip(alone, among, strict=True))
+
+
+def _moved(value: Tensor) -> Tensor:
+    offsets = torch.arange(value.numel(), dtype=value.dtype, device=value.device)
+    return value + 0.1 * offsets.cos().view_as(value)
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two results differ by no more than rounding; what is not finite never does."""
+    rounding = 1000 * torch.finfo(one.dtype).eps * one.abs().max()
+    return one.shape == other.shape and bool(((one - other).abs() <= rounding).all())
+
+
+def _megaflops_of_a_row(network: nn.Module, group: TaskGroup) -> float:
+    """Return the operations of a network on one example, forward; counted once for a shape."""
+    x = first_task(group.tasks).query.x
+    known = _megaflops.setdefault(network, {})
+    if x.shape[1:] not in known:
+        try:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                network(x)
+            flops = counter.get_total_flops() / len(x)
+        except Exception:  # whatever a network does under the counter: one use of each parameter
+            flops = 2 * sum(value.numel() for value in network.parameters())
+        known[x.shape[1:]] = flops / 1e6
+    return known[x.shape[1:]]

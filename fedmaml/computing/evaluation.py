@@ -1,0 +1,171 @@
+"""How well adaptation works at a node's clients: metrics before and after."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from fedmaml.computing.chunks import Executor, Tasks, cut, reject_raised, task_groups
+from fedmaml.computing.costs import cost_of_evaluation
+from fedmaml.computing.engines import Job, Memories
+from fedmaml.computing.engines.base import batch_for_weights, select
+from fedmaml.computing.engines.generic import apply
+from fedmaml.core.costs import NO_COMPUTATION, Computation
+from fedmaml.core.learner import Learner
+from fedmaml.core.params import MetaParams, Params
+from fedmaml.core.records import Rejection
+from fedmaml.core.requests import EvaluateReply, EvaluateRequest
+from fedmaml.core.tasks import Task, TaskGroup, first_shots, group_by_shape, unstack
+from fedmaml.strategies.base import MetaStrategy, evaluation_stages
+
+R = TypeVar("R")
+
+
+def evaluate(
+    strategy: MetaStrategy,
+    learner: Learner,
+    request: EvaluateRequest,
+    tasks: Tasks,
+    memories: Memories,
+    client_batch: int = 0,
+    executor: Executor | None = None,
+) -> EvaluateReply:
+    """Compute the metrics of the request's clients before and after adaptation."""
+    chunks = cut(request.clients, client_batch or batch_for_weights(learner))
+    parts: Iterable[EvaluateReply]
+    if executor is not None and len(chunks) > 1:
+        parts = executor.evaluate(request, chunks, memories)
+    else:
+        parts = (
+            evaluate_chunk(strategy, learner, replace(request, clients=chunk), tasks, memories)
+            for chunk in chunks
+        )
+    rejected: list[Rejection] = []
+    rows: dict[int, dict[str, float]] = {}
+    costs: dict[int, Computation] = {}
+    for part in parts:
+        rejected += part.rejected
+        costs |= zip(part.clients, part.computations, strict=False)  # none where it is not known
+        for position, client in enumerate(part.clients):
+            rows[client] = {name: column[position] for name, column in part.values.items()}
+    return _evaluation(rows, rejected, costs)
+
+
+def evaluate_chunk(
+    strategy: MetaStrategy,
+    learner: Learner,
+    request: EvaluateRequest,
+    tasks: Tasks,
+    memories: Memories,
+) -> EvaluateReply:
+    """Compute the metrics of clients that share a computation."""
+    stages, job = evaluation_stages(strategy, request.steps), Job(strategy, learner, request.meta)
+    rejected: list[Rejection] = []
+    rows: dict[int, dict[str, float]] = {}
+    costs: dict[int, Computation] = {}
+    for groups in task_groups(request, tasks, learner, rejected):
+        for group in groups:
+            found = _rows(job, stages, group, memories, rejected, costs)
+            for count in request.shots:
+                left = select(group, [group.clients.index(client) for client in found])
+                more = _rows_at(count, job, left, memories, rejected, costs)
+                # A client whose computation raises is not evaluated at all.
+                found = {client: found[client] | more[client] for client in found if client in more}
+            rows |= found
+    return _evaluation(rows, rejected, costs)
+
+
+def _rows_at(
+    count: int,
+    job: Job,
+    group: TaskGroup,
+    memories: Memories,
+    rejected: list[Rejection],
+    costs: dict[int, Computation],
+) -> dict[int, dict[str, float]]:
+    """Compute the metrics after adaptation on smaller supports; NaN at clients that have fewer."""
+    stage, problem = f"shots@{count}", job.learner.problem
+    smaller, rows = {}, {}
+    for client, task in unstack(group).items():
+        support = first_shots(task.support, count, problem.classes)
+        if support is None:
+            rows[client] = {f"{metric.name}:{stage}": math.nan for metric in problem.metrics}
+        else:
+            smaller[client] = Task(support, task.query)
+    for part in group_by_shape(smaller):
+        rows |= _rows(job, {stage: job.strategy}, part, memories, rejected, costs)
+    return rows
+
+
+def metrics_of(
+    learner: Learner, meta: MetaParams, stages: Mapping[str, MetaStrategy]
+) -> Callable[[Task, Params], dict[str, Tensor]]:
+    """Return the function (task, memory) -> ``"<metric>:<stage>"`` -> value."""
+
+    def metrics(task: Task, memory: Params) -> dict[str, Tensor]:
+        values = {}
+        for stage, adapting in stages.items():
+            predictor = adapting.adapt(learner, meta, memory, task.support)
+            prediction = predictor(task.query.x)
+            sound = prediction.isfinite().all()
+            for metric in learner.problem.metrics:
+                value = metric.function(prediction, task.query.y)
+                values[f"{metric.name}:{stage}"] = torch.where(sound, value, metric.worst)
+        return values
+
+    return metrics
+
+
+def _rows(
+    job: Job,
+    stages: Mapping[str, MetaStrategy],
+    group: TaskGroup,
+    memories: Memories,
+    rejected: list[Rejection],
+    costs: dict[int, Computation],
+) -> dict[int, dict[str, float]]:
+    """Return client -> values, without the clients whose computation raises; add up its cost."""
+    metrics = metrics_of(job.learner, job.meta, stages)
+    cost = cost_of_evaluation(job, stages, metrics, memories[group.clients[0]], group)
+    if cost is not None:
+        costs |= {client: cost + costs.get(client, NO_COMPUTATION) for client in group.clients}
+    rows: dict[int, dict[str, float]] = {}
+    for clients, results in _evaluated(metrics, group, memories, rejected):
+        columns = {name: values.tolist() for name, values in results.items()}
+        for position, client in enumerate(clients):
+            rows[client] = {name: column[position] for name, column in columns.items()}
+    return rows
+
+
+def _evaluation(
+    rows: Mapping[int, Mapping[str, float]],
+    rejected: Sequence[Rejection],
+    costs: Mapping[int, Computation],
+) -> EvaluateReply:
+    clients = tuple(sorted(rows))
+    names = rows[clients[0]] if clients else {}
+    values = {name: [rows[client][name] for client in clients] for name in names}
+    told = tuple(costs[client] for client in clients if client in costs)
+    computations = told if len(told) == len(clients) else ()
+    return EvaluateReply(clients, values, tuple(rejected), computations)
+
+
+def _evaluated(
+    function: Callable[[Task, Params], R],
+    group: TaskGroup,
+    memories: Memories,
+    rejected: list[Rejection],
+) -> Iterator[tuple[tuple[int, ...], R]]:
+    """Yield (clients, stacked results) of a group, without the clients whose computation raises."""
+    try:
+        yield group.clients, apply(function, group, memories)
+        return
+    except Exception as error:  # anything a model may raise
+        if len(group.clients) == 1:
+            reject_raised(error, group.clients, "its computation", rejected)
+            return
+    for position in range(len(group.clients)):
+        yield from _evaluated(function, select(group, [position]), memories, rejected)

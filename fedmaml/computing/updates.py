@@ -1,0 +1,202 @@
+"""What a node trains for one request, as functions: tasks in, updates out.
+
+A node's clients are cut into chunks of ``client_batch``; each chunk goes through an engine
+(`fedmaml.computing.engines`) by itself, here or in a worker process (`fedmaml.client.worker_pool`),
+and the parts add up to the reply (`fedmaml.computing.accumulator`). A client that fails or diverges
+is left out with a reason and never harms the others.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from weakref import WeakSet
+
+from torch import Tensor, nn
+
+from fedmaml.computing.accumulator import Accumulator, Trained, put_together, smaller_form
+from fedmaml.computing.chunks import Chunk, Executor, Tasks, cut, reject_raised, task_groups
+from fedmaml.computing.compression import compressed, split_residuals
+from fedmaml.computing.costs import Costs, costs_of_updates
+from fedmaml.computing.engines import (
+    LOOP,
+    Engine,
+    Job,
+    Memories,
+    Rows,
+    Total,
+    plan,
+)
+from fedmaml.computing.engines.base import select, without
+from fedmaml.core.costs import Computation
+from fedmaml.core.learner import Learner
+from fedmaml.core.params import Params, map_params
+from fedmaml.core.records import Rejection
+from fedmaml.core.requests import TrainRequest
+from fedmaml.core.tasks import TaskGroup
+from fedmaml.strategies.base import MetaStrategy
+
+logger = logging.getLogger("fedmaml")
+
+_one_by_one: WeakSet[nn.Module] = WeakSet()
+
+
+def train(
+    strategy: MetaStrategy,
+    learner: Learner,
+    request: TrainRequest,
+    tasks: Tasks,
+    memories: Memories,
+    client_batch: int = 0,
+    known_costs: Costs | None = None,
+    engine: str = "auto",
+    executor: Executor | None = None,
+) -> Trained:
+    """Compute the updates of the request's clients.
+
+    Args:
+        strategy: The algorithm.
+        learner: From its ``build``.
+        request: What the server asked.
+        tasks: Where the tasks come from.
+        memories: Client -> what it keeps; must hold every client of the request.
+        client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
+        known_costs: What updates take, as measured before.
+        engine: Name of an engine, or "auto".
+        executor: Computes chunks if there are several; None: here, one after the other.
+    """
+    request = replace(request, form=smaller_form(request))
+    wanted = "loop" if client_batch == 1 else engine
+    job = Job(strategy, learner, request.meta, request.computed_form)
+    chosen = plan(wanted, job)
+    # One by one is the engine's business: however many share a chunk, `loop` computes each alone.
+    workers = 1 if executor is None else executor.workers
+    size = chosen.engine.chunk_size(job, len(request.clients), workers, client_batch)
+    chunks = cut(request.clients, size)
+    costs = dict(known_costs or {})
+    if len(chunks) == 1:
+        return train_chunk(job, chosen.engine, request, tasks, memories, costs)
+    parts: Iterable[Trained]
+    if executor is not None:
+        parts = executor.train(chosen.engine.name, request, chunks, memories, costs)
+    else:
+        parts = (
+            train_chunk(job, chosen.engine, replace(request, clients=chunk), tasks, memories, costs)
+            for chunk in chunks
+        )
+    return put_together(request, parts, chosen.engine.name, costs)
+
+
+def train_chunk(
+    job: Job,
+    engine: Engine,
+    request: TrainRequest,
+    tasks: Tasks,
+    memories: Memories,
+    costs: Costs,
+) -> Trained:
+    """Compute the updates of clients that share a computation.
+
+    Args:
+        job: What they have in common.
+        engine: Computes their updates.
+        request: Names these clients only; the reply has the form that it says.
+        tasks: Where the tasks come from.
+        memories: Client -> what it keeps.
+        costs: What updates take; new measurements are added.
+    """
+    collected = Accumulator(request)
+    kept: dict[int, Params] = {}
+    measured: list[tuple[Chunk, Computation | None]] = []
+    rejected = collected.rejected
+    own, residuals = memories, memories
+    if request.compression.compressor() is not None:
+        own, residuals = split_residuals({client: memories[client] for client in request.clients})
+    for groups in task_groups(request, tasks, job.learner, rejected):
+        of_each = costs_of_updates(job, own, groups, costs)
+        measured += zip((group.clients for group in groups), of_each, strict=True)
+        for computed in _updates(engine, job, groups, own, rejected):
+            if isinstance(computed, Total):
+                collected.add_total(computed)
+                continue
+            part = compressed(request, computed, residuals)
+            sound = collected.add(part)
+            if memory := map_params(Tensor.cpu, part.results.memory):
+                for i in sound:
+                    kept[part.clients[i]] = map_params(lambda value, i=i: value[i], memory)
+    computations = _computations(measured, collected.clients)
+    return Trained(collected.reply(engine.name, computations), kept, costs)
+
+
+def _computations(
+    measured: Sequence[tuple[Chunk, Computation | None]], clients: list[int]
+) -> tuple[Computation, ...]:
+    """Return what each client's update took; nothing if that is not known of all of them."""
+    everyone = [client for some, _ in measured for client in some]
+    costs = [cost for some, cost in measured for _ in some]
+    if everyone != clients:  # the engine took them in another order, or some were left out
+        of_each = dict(zip(everyone, costs, strict=True))
+        costs = [of_each[client] for client in clients]
+    told = [cost for cost in costs if cost is not None]
+    return tuple(told) if len(told) == len(costs) else ()
+
+
+def _updates(
+    engine: Engine,
+    job: Job,
+    groups: Sequence[TaskGroup],
+    memories: Memories,
+    rejected: list[Rejection],
+) -> Iterator[Rows | Total]:
+    """Yield the updates of all clients but those whose computation raises.
+
+    Those that the engine finds unsound are computed once more by themselves, to learn why.
+    """
+    done: list[Chunk] = []
+    unsound: set[int] = set()
+    try:
+        for part in engine.compute(job, groups, memories):
+            done.append(part.clients)
+            if isinstance(part, Total):
+                unsound.update(part.unsound)
+            yield part
+    except Exception as error:  # anything a model may raise
+        rest = without(groups, unsound.union(*done))
+        if sum(len(group.clients) for group in rest) == 1:
+            reject_raised(error, rest[0].clients, "its computation", rejected)
+        else:
+            logger.debug("engine %s raised; trying the clients one by one", engine.name)
+            yield from _those_that_work(engine, job, rest, memories, rejected)
+    if unsound:
+        everyone = {client for group in groups for client in group.clients}
+        yield from _updates(LOOP, job, without(groups, everyone - unsound), memories, rejected)
+
+
+def _those_that_work(
+    engine: Engine,
+    job: Job,
+    groups: Sequence[TaskGroup],
+    memories: Memories,
+    rejected: list[Rejection],
+) -> Iterator[Rows | Total]:
+    """Yield the updates of clients of which at least one raises, as if that one were absent."""
+    alone: list[Rows | Total] = []
+    failed: set[int] = set()
+    for group in groups:
+        for position, client in enumerate(group.clients):
+            try:
+                alone += LOOP.compute(job, [select(group, [position])], memories)
+            except Exception as error:
+                reject_raised(error, (client,), "its computation", rejected)
+                failed.add(client)
+    if failed and engine is not LOOP and len(alone) > 1:
+        yield from _updates(engine, job, without(groups, failed), memories, rejected)
+        return
+    if not failed and job.learner.network not in _one_by_one:
+        # Only the engine fails, e.g. as the network cannot be vmapped: said once, not every round.
+        _one_by_one.add(job.learner.network)
+        logger.warning(
+            "engine %s cannot compute this network for many clients at once; its clients are "
+            "computed one by one (--engine loop does so without trying)",
+            engine.name,
+        )
+    yield from alone

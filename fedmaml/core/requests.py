@@ -1,0 +1,109 @@
+"""What a node is asked, and what it answers, as plain values; `fedmaml.messages` carries them."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from fedmaml.core.aggregation import ExactSum
+from fedmaml.core.compression import NO_COMPRESSION, Compression
+from fedmaml.core.costs import Computation
+from fedmaml.core.params import MetaParams, Params
+from fedmaml.core.records import Rejection
+
+Form = Literal["sum", "stack"]
+
+Update = dict[str, Tensor] | dict[str, ExactSum]
+"""Group -> stacked updates, ``(clients, entries)``, or their weighted sum."""
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What a node is asked for in one round.
+
+    Attributes:
+        round: From 1.
+        clients: Numbers of the node's clients that take part.
+        meta: Meta-parameters.
+        form: "stack" if the server needs every client's update, "sum" if their sum will do.
+        shared_statistics: Totals of the scenario's statistics over all training clients.
+        base: `fingerprint` of ``meta``; the reply repeats it.
+        compression: How each client's update is to be compressed, whatever the form.
+        seed: Determines what is random in it.
+    """
+
+    round: int
+    clients: tuple[int, ...]
+    meta: MetaParams
+    form: Form = "sum"
+    shared_statistics: Params = field(default_factory=dict)
+    base: str = ""
+    compression: Compression = NO_COMPRESSION
+    seed: int = 0
+
+    @property
+    def computed_form(self) -> Form:
+        """What an engine must hand over: only single updates can be compressed."""
+        return "stack" if self.compression.compressor() else self.form
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """What a node answers.
+
+    Attributes:
+        clients: Clients whose updates are in, in the order of all lists below.
+        weights: Their num-examples.
+        metrics: name -> one value per client.
+        update: group -> stacked updates ``(clients, entries)``, or their weighted `ExactSum`; on
+            its way to the server also compressed updates, uint8 ``(clients, bytes)``.
+        rejected: Clients that are not in, and why.
+        round: Of the request.
+        base: Of the request.
+        computations: What each client's update took; empty if it is not told.
+        engine: Name of the engine that computed the updates; empty if it is not told.
+    """
+
+    clients: tuple[int, ...]
+    weights: tuple[float, ...]
+    metrics: dict[str, list[float]]
+    update: Update
+    rejected: tuple[Rejection, ...]
+    round: int
+    base: str
+    computations: tuple[Computation, ...] = ()
+    engine: str = ""
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What a node is asked for in an evaluation; attributes as in `TrainRequest`.
+
+    Attributes:
+        steps: Numbers of gradient steps at which adaptation is evaluated, besides 0 and the
+            strategy's own.
+        shots: Sizes of smaller supports at which it is evaluated; see `core.tasks.first_shots`.
+    """
+
+    round: int
+    split: str
+    clients: tuple[int, ...]
+    meta: MetaParams
+    steps: tuple[int, ...] = ()
+    shots: tuple[int, ...] = ()
+    shared_statistics: Params = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluateReply:
+    """Per client, ``values["<metric>:<stage>"]``; stages: before, after, after@N, shots@N.
+
+    Attributes:
+        computations: What evaluation each client took, all stages together; empty if it is not
+            told.
+    """
+
+    clients: tuple[int, ...]
+    values: dict[str, list[float]]
+    rejected: tuple[Rejection, ...]
+    computations: tuple[Computation, ...] = ()

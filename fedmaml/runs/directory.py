@@ -1,0 +1,268 @@
+"""What a run leaves on disk. Files are replaced whole; rounds.jsonl grows line by line.
+
+config.toml         everything needed to repeat the run
+audit.json          what was found in data and code before the run
+rounds.jsonl        one line per finished round, written as it finishes
+theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>"): while a run goes on those
+                    of the latest round, at its end those that were evaluated (`evaluated_round`)
+clients.jsonl       one line per test client (validation client, with evaluation.split =
+                    "validation"): its metrics before and after adaptation
+summary.json        written last, so its presence says that the run is complete; names the format
+                    of all files and the version of fedmaml that wrote them
+error.txt           why a run failed, if it did
+.command.lock       empty, as .server.lock; who writes to the folder holds them, see `holding`
+"""
+
+import json
+import os
+import time
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from safetensors.torch import load_file, save
+
+from fedmaml import __version__
+from fedmaml.auditing.findings import Audit, audit_from_json
+from fedmaml.config import RunConfig
+from fedmaml.core.errors import OtherFormatError, RunDirectoryError
+from fedmaml.core.params import MetaParams
+from fedmaml.core.records import RoundRecord
+from fedmaml.runs.holding import held, is_held_by, refuse_if_held
+from fedmaml.runs.finding import why_no_run
+
+TOKEN = "holder"
+"""Key of a run config: the token of the command that entered the run directory; none: none did."""
+
+FORMAT = 2
+"""What the files of a run look like; another number whenever a reader of this one would fail."""
+
+_FILES = (
+    "config.toml",
+    "audit.json",
+    "rounds.jsonl",
+    "theta.safetensors",
+    "clients.jsonl",
+    "summary.json",
+    "error.txt",
+)
+_CURE = "choose another folder with --out, or overwrite it with --force"
+_CURE_FLOWER = "choose another one, e.g. flwr run . --run-config 'out=\"runs/other\"'"
+
+
+class RunDirectory:
+    """A folder that holds one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._saved_at = 0.0
+
+    @contextmanager
+    def entered(self) -> Iterator[str]:
+        """Make the folder, and keep other commands and their servers out of it.
+
+        Everything that a command does to the folder is done within: there is no moment between its
+        making and the end of the run at which another could begin.
+
+        Yields:
+            A token by which the ServerApp that this command starts recognises it.
+
+        Raises:
+            RunDirectoryError: If another command or its server is writing there, or nobody can.
+        """
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                token = stack.enter_context(held(self.path, "command"))
+                # In this order: a server that starts from now on sees whose the folder is.
+                refuse_if_held(self.path, "server")
+            except OSError as error:
+                raise self._cannot_write(error) from error
+            yield token
+
+    @contextmanager
+    def served(self, config: RunConfig, token: str) -> Iterator[None]:
+        """Let the ServerApp write, started by the command of this token or by none ("").
+
+        Without a command, by `flwr run` alone, the folder is entered and made first.
+
+        Raises:
+            RunDirectoryError: If another server or command writes there, or it holds a run.
+        """
+        with ExitStack() as stack:
+            if not token:
+                token = stack.enter_context(self.entered())
+                self._create(config, ("config.toml",), _CURE_FLOWER)
+            stack.enter_context(held(self.path, "server"))
+            if not is_held_by(self.path, "command", token):
+                raise RunDirectoryError(
+                    f"the command that started this server no longer holds {self.path}; run it "
+                    "again"
+                )
+            yield
+
+    def create(self, config: RunConfig, force: bool = False) -> None:
+        """Write the configuration to a folder that was entered; begin a run.
+
+        Raises:
+            RunDirectoryError: If it holds a run already (and not ``force``), or cannot be written.
+        """
+        self._create(config, _FILES if force else (), _CURE)
+
+    def _create(self, config: RunConfig, replaceable: Collection[str], cure: str) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            existing = [name for name in _FILES if (self.path / name).exists()]
+            if not set(existing) <= set(replaceable):
+                raise RunDirectoryError(
+                    f"{self.path} holds a run already ({', '.join(existing)}): {cure}"
+                )
+            for name in existing:
+                (self.path / name).unlink()
+            self._write("config.toml", tomli_w.dumps(config.to_table()).encode())
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: OSError) -> RunDirectoryError:
+        reason = error.strerror or str(error)
+        return RunDirectoryError(
+            f"cannot write to {self.path}: {reason}; choose another folder with --out"
+        )
+
+    def append(self, record: RoundRecord) -> None:
+        """Add a finished round."""
+        with (self.path / "rounds.jsonl").open("a") as file:
+            file.write(json.dumps(record.to_json()) + "\n")
+
+    def has_meta(self) -> bool:
+        """Tell whether there are meta-parameters."""
+        return (self.path / "theta.safetensors").is_file()
+
+    def save_meta(self, meta: MetaParams, at_most_every: float = 0.0) -> None:
+        """Write the meta-parameters, unless they were written less than so many seconds ago."""
+        if time.monotonic() - self._saved_at < at_most_every:
+            return
+        named = {
+            f"{group}/{name}": value.contiguous()
+            for group, params in meta.items() for name, value in params.items()
+        }  # fmt: skip
+        self._write("theta.safetensors", save(named))
+        self._saved_at = time.monotonic()
+
+    def load_meta(self) -> MetaParams:
+        """Read the meta-parameters."""
+        meta: MetaParams = {}
+        for full_name, value in load_file(self.path / "theta.safetensors").items():
+            group, _, name = full_name.partition("/")
+            meta.setdefault(group, {})[name] = value
+        return meta
+
+    def save_clients(self, rows: list[dict[str, Any]]) -> None:
+        """Write one line per test client."""
+        self._write("clients.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def save_audit(self, audit: Audit) -> None:
+        """Write what was found before the run."""
+        self._write("audit.json", (json.dumps(audit.to_json(), indent=2) + "\n").encode())
+
+    def audit(self) -> Audit | None:
+        """Return what was found before the run; None if nobody looked.
+
+        Raises:
+            RunDirectoryError: If it is damaged.
+        """
+        path = self.path / "audit.json"
+        if not path.exists():
+            return None
+        try:
+            return audit_from_json(json.loads(path.read_text()))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise RunDirectoryError(f"{path} is damaged ({error}); run it again") from error
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary; the run is complete."""
+        told = {"format": FORMAT, **summary}
+        self._write("summary.json", (json.dumps(told, indent=2) + "\n").encode())
+
+    def fail(self, error: Exception) -> None:
+        """Leave word why the run failed."""
+        with suppress(OSError):  # the folder may be what failed; the error itself goes on
+            self._write("error.txt", f"{error}\n".encode())
+
+    def failure(self) -> str:
+        """Return why the run failed; "" if nothing is known."""
+        path = self.path / "error.txt"
+        return path.read_text().strip() if path.exists() else ""
+
+    def config_table(self) -> dict[str, Any]:
+        """Return the configuration as nested plain values.
+
+        Raises:
+            RunDirectoryError: If there is none.
+        """
+        path = self.path / "config.toml"
+        if not self.path.is_dir() or not path.exists():
+            raise RunDirectoryError(why_no_run(self.path))
+        try:
+            return tomllib.loads(path.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise RunDirectoryError(
+                f"{path} is damaged ({error}), so that nobody knows what was run: put it back from "
+                "a copy, or repeat the command that made it with --force, which runs it again"
+            ) from error
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return the summary; None if the run is not complete.
+
+        Raises:
+            RunDirectoryError: If it is damaged.
+            OtherFormatError: If another version of fedmaml wrote it, in a format that is not read.
+        """
+        path = self.path / "summary.json"
+        if not path.exists():
+            return None
+        try:
+            summary = json.loads(path.read_text())
+        except (ValueError, OSError) as error:
+            raise RunDirectoryError(f"{path} is damaged ({error}); run it again") from error
+        if not isinstance(summary, dict) or not isinstance(summary.get("versions"), dict):
+            raise RunDirectoryError(f"{path} is damaged (not a run's summary); run it again")
+        if (found := summary.get("format", "none")) != FORMAT:
+            raise OtherFormatError(
+                f"{path} was written by fedmaml {summary['versions'].get('fedmaml', '(unknown)')} "
+                f"in format {found}, and this is fedmaml {__version__}, which reads format "
+                f"{FORMAT}: use the version that wrote it, or run it again: fedmaml run --config "
+                f"{self.path / 'config.toml'} --out {self.path} --force"
+            )
+        return summary
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the finished rounds; a last line that was cut short is left out."""
+        return self._lines("rounds.jsonl")
+
+    def clients(self) -> list[dict[str, Any]]:
+        """Return one row per client that was evaluated."""
+        return self._lines("clients.jsonl")
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
+        if not path.exists():
+            return []
+        records = []
+        for line in path.read_text(errors="replace").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def _write(self, name: str, data: bytes) -> None:
+        temporary = self.path / f".{name}.tmp"
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path / name)

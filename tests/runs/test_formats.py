@@ -1,0 +1,43 @@
+"""Summaries say in which format they are, and those of another one are refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedmaml.core.errors import RunDirectoryError
+from fedmaml.runs.directory import FORMAT, RunDirectory
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"versions": {"fedmaml": "0.0.7"}}',
+            r"by fedmaml 0\.0\.7 in format none, and this is",
+        ),
+        (
+            '{"format": 99, "versions": {"fedmaml": "9.1"}}',
+            rf"fedmaml 9\.1 in format 99, .* reads format {FORMAT}: use the version that wrote "
+            r"it, or run it again: fedmaml run --config .*config\.toml --out .* --force",
+        ),
+        ('{"format": 1}', r"is damaged \(not a run's summary\)"),
+        ("[]", r"is damaged \(not a run's summary\)"),
+        ('{"format": ', r"is damaged"),
+    ],
+)
+def test_what_cannot_be_read_names_who_wrote_it_and_what_to_do(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(RunDirectoryError, match=message):
+        RunDirectory(tmp_path).summary()
+
+
+def test_a_summary_that_is_written_again_keeps_its_format(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.finish({"rounds": 3, "versions": {}})
+    written = (tmp_path / "summary.json").read_bytes()
+    directory.finish(directory.summary())
+    assert (tmp_path / "summary.json").read_bytes() == written
+    assert next(iter(json.loads(written))) == "format"
