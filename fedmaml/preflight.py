@@ -10,8 +10,10 @@ import torch
 from fedmaml import native
 from fedmaml.client.node import find_device
 from fedmaml.computing.diagnosis import (
+    Subject,
     changed_buffers,
     check_derivatives,
+    hidden_randomness,
     needs_second_derivatives,
     what_prevents_vmap,
 )
@@ -19,11 +21,12 @@ from fedmaml.computing.engines import COMPILED, ENGINES, Engine, Job, Plan, plan
 from fedmaml.computing.engines.layers import layers_of
 from fedmaml.config import RunConfig
 from fedmaml.core import seeding
-from fedmaml.core.errors import ConfigurationError, FedmamlError
+from fedmaml.core.draws import with_draws
+from fedmaml.core.errors import ConfigurationError, FedmamlError, UnsupportedProblemError
 from fedmaml.core.learner import Learner, on_device
 from fedmaml.core.params import Params, to_device
 from fedmaml.core.requests import Form
-from fedmaml.core.tasks import Task, TaskGroup, cast, first_task, stack
+from fedmaml.core.tasks import Task, TaskGroup, cast, first_task, rows_of, stack
 
 logger = logging.getLogger("fedmaml")
 
@@ -56,6 +59,10 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
             for client in scenario.clients()[split][:1]:
                 shared_statistics = scenario.statistics(client)
                 (group,) = scenario.tasks(split, [client], 1, shared_statistics)
+                group = with_draws(
+                    group, learner.problem.draws, strategy.facts.draws,
+                    seed=config.seed, split=split, round=1,
+                )  # fmt: skip
                 task = first_task(cast(group.tasks, learner.problem.dtype, device))
                 tasks[split] = task
                 if split == "train":
@@ -67,8 +74,8 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
         raise
     except Exception as error:
         if tasks:
-            x = next(iter(tasks.values())).support.x
-            check_derivatives(strategy, learner, meta["theta"] | memory, x)
+            task = next(iter(tasks.values()))
+            _check_modules(Subject(strategy, learner, meta, memory, task))
         raise ConfigurationError(
             f"strategy {config.strategy!r} cannot compute on a task of scenario "
             f"{config.scenario!r} with these settings ({type(error).__name__}: {error})"
@@ -117,8 +124,8 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
         UnsupportedProblemError: If it lacks second derivatives that the strategy takes.
     """
     learner, strategy = job.learner, job.strategy
-    params, x = job.meta["theta"] | memory, task.support.x
-    if changed := changed_buffers(learner, params, x):
+    subject = Subject(strategy, learner, job.meta, memory, task)
+    if changed := changed_buffers(subject):
         logger.warning(
             "the network changes %s in its forward pass, which all clients of a process share: "
             "results depend on their order. Keep no state between calls",
@@ -126,8 +133,15 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
         )
     if not isinstance(layers_of(learner.network), str):
         return
+    if where := hidden_randomness(subject):
+        raise UnsupportedProblemError(
+            f"{where} draws random numbers of its own: one update computed twice is not the same, "
+            "so no run could be repeated. Set its probability to 0, or declare the noise in "
+            "Problem(draws=...) and let the network take it from its input "
+            "(fedmaml.core.networks.dropout)"
+        )
     if needs_second_derivatives(strategy):
-        check_derivatives(strategy, learner, params, x)
+        check_derivatives(subject)
     if chosen.engine.name != "vmap":
         return
     two = TaskGroup((0, 1), stack([task, task]))
@@ -135,7 +149,7 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
         for _ in chosen.engine.compute(job, [two], {0: memory, 1: memory}):
             pass
     except Exception as error:  # whatever a network may raise
-        why = what_prevents_vmap(learner, params, x)
+        why = what_prevents_vmap(subject)
         why = why or f"{type(error).__name__} in client_update of {type(strategy).__name__}"
         logger.warning(
             "many clients at once (torch.func.vmap) are impossible with this network, so they are "
@@ -144,6 +158,19 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
             "generate_vmap_rule = True in an autograd.Function",
             why,
         )
+
+
+def _check_modules(subject: Subject) -> None:
+    """Name the module that is to blame, if it is one; nothing if not even a prediction works.
+
+    Raises:
+        UnsupportedProblemError: Names the module.
+    """
+    try:
+        subject.predict()
+    except Exception:  # the caller reports what it met
+        return
+    check_derivatives(subject)
 
 
 def _tip(config: RunConfig, job: Job, chosen: Plan, training_clients: int) -> str:
@@ -160,8 +187,8 @@ def _tip(config: RunConfig, job: Job, chosen: Plan, training_clients: int) -> st
 
 def _check_shots(config: RunConfig, learner: Learner, task: Task) -> None:
     """Refuse to evaluate on more support than there is."""
-    classes, most = learner.problem.classes, len(task.support.y)
-    if classes is not None:
+    classes, most = learner.problem.classes, rows_of(task.support)
+    if classes is not None and not learner.problem.ordered:
         most = int(torch.bincount(task.support.y, minlength=classes).max())
     for count in config.evaluation.shots:
         if count > most:

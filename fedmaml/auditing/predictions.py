@@ -11,12 +11,8 @@ from fedmaml.core import seeding
 from fedmaml.core.learner import Predictor, Problem
 from fedmaml.core.params import Params, map_params
 from fedmaml.core.tasks import Batch, Task
-from fedmaml.strategies.base import (
-    Initialised,
-    MetaStrategy,
-    adaptation_steps,
-    with_adaptation_steps,
-)
+from fedmaml.core.trees import Tree, leaves, map_tree
+from fedmaml.strategies.base import Initialised, MetaStrategy, with_few_steps
 
 _TOLERANCE = 1e-3
 """Relative; rounding stays far below, batch statistics far above."""
@@ -49,12 +45,15 @@ def dependent_predictions(
     for client in sorted(tasks)[:_CLIENTS]:
         support, x = tasks[client].support, tasks[client].query.x
         predictor = adapt(support)
-        once = predictor(x)
-        if len(x) < 2 or not once.isfinite().all():
+        once = _table(predictor(x))
+        if len(once) < 2 or not once.isfinite().all():
             continue
         tried += 1
-        moved = max(_change(predictor(_copies(x, row))[row], once[row], once) for row in _rows(x))
-        again = max(_change(later(x), once, once) for later in (predictor, adapt(support)))
+        moved = max(
+            _change(_table(predictor(_copies(x, row)))[row], once[row], once)
+            for row in (0, len(once) // 2, len(once) - 1)
+        )
+        again = max(_change(_table(later(x)), once, once) for later in (predictor, adapt(support)))
         shift = max(shift, moved)
         transductive += [client] * (moved > _TOLERANCE)
         remembering += [client] * (again > _TOLERANCE)
@@ -105,8 +104,7 @@ def _at_a_generic_point(
             lambda value: value + _NOISE * torch.randn(value.shape, generator=rng).to(value), params
         )
 
-    steps = adaptation_steps(strategy)
-    tried = strategy if steps is None else with_adaptation_steps(strategy, min(steps, _STEPS))
+    tried = with_few_steps(strategy, _STEPS)
     # Rates and the like stay what they are: a negative one would make adaptation diverge.
     meta = {
         group: noisy(params) if group == "theta" else params
@@ -116,12 +114,13 @@ def _at_a_generic_point(
     return lambda support: tried.adapt(start.learner, meta, memory, support)
 
 
-def _rows(x: Tensor) -> tuple[int, ...]:
-    return (0, len(x) // 2, len(x) - 1)
+def _table(prediction: Tree) -> Tensor:
+    """Return predictions as one tensor, a row for each example."""
+    return torch.cat([value[:, None].flatten(1) for value in leaves(prediction)], 1)
 
 
-def _copies(x: Tensor, row: int) -> Tensor:
-    return x[row : row + 1].expand_as(x).clone()
+def _copies(x: Tree, row: int) -> Tree:
+    return map_tree(lambda value: value[row : row + 1].expand_as(value).clone(), x)
 
 
 def _change(value: Tensor, reference: Tensor, all_of_them: Tensor) -> float:

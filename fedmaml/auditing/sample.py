@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fedmaml.core import seeding
 from fedmaml.core.params import Params
-from fedmaml.core.tasks import Batch, Task, cast
+from fedmaml.core.tasks import Batch, Task, cast, rows_of, task_at, tensors_of
+from fedmaml.core.trees import Tree
 from fedmaml.simulations.scenario import SPLITS, Scenario, Split
 
 logger = logging.getLogger("fedmaml")
@@ -143,11 +144,16 @@ def keys_of(task: Task) -> TaskKeys:
 
 
 def _keys(batch: Batch) -> Keys:
-    x, y = (_bytes(value) for value in batch)
-    rows = np.concatenate([x, y], axis=1)
+    rows = np.concatenate([_bytes(value) for value in tensors_of(batch)], axis=1)
     examples = tuple(hashlib.blake2b(row, digest_size=16).digest() for row in rows)
-    classes = not batch.y.is_floating_point() or len(np.unique(batch.y.numpy())) <= 2
-    return Keys(examples, tuple(row.tobytes() for row in y) if classes else ())
+    return Keys(examples, _labels(batch.y))
+
+
+def _labels(y: Tree) -> tuple[bytes, ...]:
+    """Return the bytes of each target if targets are classes; else ()."""
+    if isinstance(y, dict) or (y.is_floating_point() and len(np.unique(y.numpy())) > 2):
+        return ()
+    return tuple(row.tobytes() for row in _bytes(y))
 
 
 def _bytes(value: Tensor) -> np.ndarray:
@@ -159,8 +165,7 @@ def _bytes(value: Tensor) -> np.ndarray:
 
 def _single(tasks: Task) -> list[Task]:
     """Return the tasks of a group one by one."""
-    sides = ([Batch(*pair) for pair in zip(*batch, strict=True)] for batch in tasks)
-    return [Task(support, query) for support, query in zip(*sides, strict=True)]
+    return [task_at(tasks, row) for row in range(rows_of(tasks.query, 0))]
 
 
 def _shared_statistics(scenario: Scenario, training: range, seed: int, extent: Extent) -> Params:
@@ -192,7 +197,7 @@ def _bytes_of(
         task = made([client], 1)[client]
     except Exception:  # whoever it is will be met again, and counted
         return 0
-    return rounds * sum(tensor.nbytes for batch in task for tensor in batch)
+    return rounds * sum(value.nbytes for batch in task for value in tensors_of(batch))
 
 
 def _readable(

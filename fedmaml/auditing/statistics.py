@@ -14,6 +14,7 @@ from torch import Tensor
 from fedmaml.auditing.findings import Audit, Checked, Finding, NotChecked, first
 from fedmaml.auditing.sample import Sample
 from fedmaml.core.tasks import Batch, Task, joined
+from fedmaml.core.trees import leaves
 
 _KIND = "statistics-from-test-data"
 _ZERO = 1e-5
@@ -92,7 +93,5 @@ def _values(tasks: Iterable[Task]) -> Tensor:
 
 def _features(batch: Batch) -> Tensor:
     """Return inputs and, if they are real numbers, targets, float64 ``(examples, features)``."""
-    parts = [value[:, None].flatten(1) for value in batch]
-    if not batch.y.is_floating_point():
-        parts.pop()
-    return torch.cat([part.double() for part in parts], 1)
+    values = leaves(batch.x) + [value for value in leaves(batch.y) if value.is_floating_point()]
+    return torch.cat([value[:, None].flatten(1).double() for value in values], 1)

@@ -21,13 +21,12 @@ from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.config import Flat, RunConfig, known_keys, nearest, resolve
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.estimating import estimate
+from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 Equal = Literal["recipes", "rounds", "bytes", "flops"]
 
 EVALUATIONS = 20
 """So many times, about, the validation clients are evaluated in a run."""
-WITHOUT_ROUNDS = "local"
-"""The strategy whose rounds would change nothing."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def settle(configs: Sequence[RunConfig], terms: Terms) -> list[RunConfig]:
 
 def affordable_rounds(config: RunConfig, terms: Terms) -> int | None:
     """Return how many rounds a strategy trains; None if the budget does not allow one."""
-    if config.strategy == WITHOUT_ROUNDS:
+    if not STRATEGIES[config.strategy].facts.has_rounds:
         return 0
     if terms.budget is None:
         return config.rounds

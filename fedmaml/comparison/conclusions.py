@@ -24,16 +24,20 @@ from fedmaml.core import statistics
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
 from fedmaml.runs.completeness import complete_summary
 from fedmaml.runs.directory import RunDirectory
+from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 ALWAYS = ("local", REFERENCE)
 """The baselines of every comparison."""
-NOT_META = (*ALWAYS, "fedprox", "fedrep")
-"""Strategies that nobody would call meta-learning."""
 
 _OF_THE_MACHINE = {"seed", "data_dir", "backend", "nodes", "engine", "client_batch", "workers",
                    "device", "timeout"}  # fmt: skip
 """Settings that may differ between the seeds of a strategy."""
 _MANY_SEEDS = 5  # from here on Student's factor is below 3
+
+
+def is_baseline(strategy: str) -> bool:
+    """Tell whether a strategy of the catalogue is something that meta-learning must beat."""
+    return STRATEGIES[strategy].facts.baseline
 
 
 @dataclass(frozen=True)
@@ -249,14 +253,14 @@ def _settings(table: Mapping[str, Any]) -> Flat:
 def _headline(rows: Sequence[Row]) -> str:
     lost = [row.strategy for row in rows if row.verdict == "diverged" and row.after is None]
     told = f" Diverged: {', '.join(lost)}." if lost else ""
-    meta = [row for row in rows if row.strategy not in NOT_META]
+    meta = [row for row in rows if not is_baseline(row.strategy)]
     better = [row.strategy for row in meta if row.verdict == "better"]
     if REFERENCE in lost:
         return f"Nothing can be held against fine-tuned FedAvg, which diverged.{told}"
     if not meta:
         return f"No meta-learning strategy was compared with fine-tuned FedAvg.{told}"
     if all(row.strategy in lost for row in meta):
-        others = [name for name in lost if name in NOT_META]
+        others = [name for name in lost if is_baseline(name)]
         too = f" So did {', '.join(others)}." if others else ""
         named = ", ".join(row.strategy for row in meta)
         return f"Every meta-learning strategy diverged: {named}.{too}"

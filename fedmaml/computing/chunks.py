@@ -11,9 +11,9 @@ from typing import Protocol
 
 from fedmaml.computing.accumulator import Trained
 from fedmaml.computing.costs import Costs
-from fedmaml.computing.engines import Memories
+from fedmaml.computing.engines import Job, Memories
+from fedmaml.core.draws import with_draws
 from fedmaml.core.errors import FedmamlError
-from fedmaml.core.learner import Learner
 from fedmaml.core.params import device_of
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainRequest
@@ -61,12 +61,11 @@ def cut(clients: Sequence[int], size: int) -> list[Chunk]:
 
 
 def task_groups(
-    request: TrainRequest | EvaluateRequest,
-    tasks: Tasks,
-    learner: Learner,
-    rejected: list[Rejection],
+    request: TrainRequest | EvaluateRequest, tasks: Tasks, job: Job, rejected: list[Rejection]
 ) -> Iterator[list[TaskGroup]]:
     """Yield the tasks of a request, in the type and on the device of the meta-parameters.
+
+    With the noise that problem and strategy declare.
 
     Of its clients one by one, if one of them has no usable data.
     """
@@ -78,12 +77,18 @@ def task_groups(
             reject_raised(error, chunk, "reading its data", rejected)
         else:
             for client in chunk:
-                yield from task_groups(
-                    replace(request, clients=(client,)), tasks, learner, rejected
-                )
+                yield from task_groups(replace(request, clients=(client,)), tasks, job, rejected)
         return
-    dtype, device = learner.problem.dtype, device_of(request.meta)
-    yield [TaskGroup(group.clients, cast(group.tasks, dtype, device)) for group in groups]
+    problem, device = job.learner.problem, device_of(request.meta)
+    split = request.split if isinstance(request, EvaluateRequest) else "train"
+    drawn = [
+        with_draws(
+            group, problem.draws, job.strategy.facts.draws,
+            seed=request.seed, split=split, round=request.round,
+        )
+        for group in groups
+    ]  # fmt: skip
+    yield [TaskGroup(group.clients, cast(group.tasks, problem.dtype, device)) for group in drawn]
 
 
 def reject_raised(

@@ -18,6 +18,7 @@ from fedmaml.core.costs import Computation, measure
 from fedmaml.core.learner import Problem
 from fedmaml.core.params import MetaParams, Params, device_of, to_device
 from fedmaml.core.tasks import Task, TaskGroup, first_task
+from fedmaml.core.trees import named
 from fedmaml.strategies.base import ClientUpdate, MetaStrategy
 
 logger = logging.getLogger("fedmaml")
@@ -105,7 +106,10 @@ def _job_word(job: Job) -> str:
 
 def _key(job_word: str, memory: Params, group: TaskGroup) -> str:
     shapes = [_shape(value) for value in memory.values()]
-    shapes += [_shape(value, 1) for batch in group.tasks for value in batch]
+    shapes += [
+        (name, *_shape(value, 1))
+        for batch in group.tasks for tree in batch for name, value in named(tree)
+    ]  # fmt: skip
     return hashlib.sha256(f"{job_word}|{shapes}".encode()).hexdigest()[:16]
 
 

@@ -5,6 +5,8 @@ network, so the first that fails is the smallest that does.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +16,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.learner import Learner
-from fedmaml.core.params import Params
-from fedmaml.strategies import MAML, MetaSGD
-from fedmaml.strategies.base import MetaStrategy, adaptation_steps
+from fedmaml.core.params import MetaParams, Params
+from fedmaml.core.tasks import Task, part_of
+from fedmaml.core.trees import leaves
+from fedmaml.strategies.base import MetaStrategy, adaptation_of, with_adaptation_steps
 
 _EXAMPLES = 4  # enough for a module to run; batch statistics need more than one
 _STEPS = (1e-6, 5e-7)
@@ -49,11 +52,7 @@ class _Seen(NamedTuple):
             params: By their names in the module.
             floats: Replace the floating-point inputs, in their order.
         """
-        rest = iter(floats)
-        args, kwargs = tree_map(
-            lambda value: next(rest) if _is_float(value) else value, (self.args, self.kwargs)
-        )
-        outputs = functional_call(self.module, params, args, kwargs)
+        outputs = self.outputs(params, floats)
         total = torch.zeros((), dtype=floats[0].dtype)
         for value in tree_leaves(outputs):
             if _is_float(value):
@@ -61,31 +60,66 @@ class _Seen(NamedTuple):
                 total = total + (value.flatten() * (1.3 + count).sin()).sum()
         return total
 
+    def outputs(self, params: Params, floats: list[Tensor] | None = None) -> Any:
+        """Return what the module returns; arguments as in `run`."""
+        rest = iter(self.floats() if floats is None else floats)
+        args, kwargs = tree_map(
+            lambda value: next(rest) if _is_float(value) else value, (self.args, self.kwargs)
+        )
+        return functional_call(self.module, params, args, kwargs)
+
     def floats(self) -> list[Tensor]:
         """Return its floating-point inputs."""
         return [value for value in tree_leaves((self.args, self.kwargs)) if _is_float(value)]
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at: a strategy's network, at work on one task.
+
+    Attributes:
+        strategy: The algorithm; what its network is given is what `adapt` makes of the task.
+        learner: The network.
+        meta: Meta-parameters.
+        memory: What the client keeps.
+        task: Support and query.
+    """
+
+    strategy: MetaStrategy
+    learner: Learner
+    meta: MetaParams
+    memory: Params
+    task: Task
+
+    @property
+    def params(self) -> Params:
+        """All parameters of the network by name."""
+        known = dict(self.learner.network.named_parameters())
+        given = self.meta["theta"] | self.memory
+        return known | {name: value for name, value in given.items() if name in known}
+
+    def predict(self) -> list[Tensor]:
+        """Return predictions for some query examples, without adaptation where it takes steps."""
+        unadapted = with_adaptation_steps(self.strategy, 0)
+        predictor = unadapted.adapt(self.learner, self.meta, self.memory, self.task.support)
+        return leaves(predictor(part_of(self.task.query, 0, _EXAMPLES).x))
+
+
 def needs_second_derivatives(strategy: MetaStrategy) -> bool:
     """Tell whether a strategy differentiates through gradient steps."""
-    return isinstance(strategy, MAML | MetaSGD) and bool(adaptation_steps(strategy))
+    steps = adaptation_of(strategy)
+    return strategy.facts.second_derivatives and (steps is None or steps.moves())
 
 
-def check_derivatives(strategy: MetaStrategy, learner: Learner, params: Params, x: Tensor) -> None:
+def check_derivatives(subject: Subject) -> None:
     """Refuse a network that lacks the derivatives that a strategy takes.
-
-    Args:
-        strategy: The algorithm.
-        learner: The network.
-        params: All of its parameters.
-        x: Inputs.
 
     Raises:
         UnsupportedProblemError: Names the module and what to do.
     """
-    second = needs_second_derivatives(strategy)
-    for seen in _innermost_first(learner, params, x):
-        own = _params_of(seen, params)
+    second, label = needs_second_derivatives(subject.strategy), subject.strategy.facts.label
+    for seen in _innermost_first(subject):
+        own = _params_of(seen, subject.params)
         if not seen.floats():
             continue
         try:
@@ -98,19 +132,18 @@ def check_derivatives(strategy: MetaStrategy, learner: Learner, params: Params, 
                 "(https://pytorch.org/docs/stable/notes/extending.func.html)"
             ) from error
         if second and (reason := _no_second_derivative(seen, own)):
-            name = type(strategy).__name__.lower().replace("metasgd", "meta_sgd")
             raise UnsupportedProblemError(
-                f"{seen} has no second derivative ({reason}), and strategy {name!r} differentiates "
+                f"{seen} has no second derivative ({reason}), and {label} differentiates "
                 "through gradient steps; use fomaml or reptile, which do without, or replace the "
                 "module by one made of differentiable operations (no once_differentiable, no "
                 ".detach() and no NumPy in a backward pass)"
             )
 
 
-def what_prevents_vmap(learner: Learner, params: Params, x: Tensor) -> str:
+def what_prevents_vmap(subject: Subject) -> str:
     """Say which module cannot run under ``torch.func.vmap`` and why; "" if all can."""
-    for seen in _innermost_first(learner, params, x):
-        own = _params_of(seen, params)
+    for seen in _innermost_first(subject):
+        own = _params_of(seen, subject.params)
         if not seen.floats():
             continue
         twice = tree_map(lambda value: torch.stack([value, value]), (own, seen.floats()))
@@ -121,10 +154,47 @@ def what_prevents_vmap(learner: Learner, params: Params, x: Tensor) -> str:
     return ""
 
 
-def changed_buffers(learner: Learner, params: Params, x: Tensor) -> list[str]:
+def hidden_randomness(subject: Subject) -> str:
+    """Say which module draws random numbers of its own; "" if none does.
+
+    It is found by running everything twice, with PyTorch's global generator in another state.
+    """
+    update = subject.strategy.client_update
+
+    def once() -> list[Tensor]:
+        sent = update(subject.learner, subject.meta, subject.memory, subject.task)
+        return [*subject.predict(), *tree_leaves(sent)]
+
+    if not _differs(once):
+        return ""
+    for seen in _innermost_first(subject):
+        if _differs(partial(_outputs, seen, _params_of(seen, subject.params))):
+            return str(seen)
+    return f"client_update of {subject.strategy.facts.label}"
+
+
+def _outputs(seen: _Seen, params: Params) -> list[Tensor]:
+    return [value for value in tree_leaves(seen.outputs(params)) if isinstance(value, Tensor)]
+
+
+def _differs(function: Callable[[], list[Tensor]]) -> bool:
+    """Tell whether a function returns other numbers when PyTorch's global generator differs."""
+    results = []
+    for seed in (1, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            results.append([value.detach() for value in function()])
+    return not all(
+        torch.equal(one.nan_to_num(), other.nan_to_num())
+        for one, other in zip(*results, strict=True)
+    )
+
+
+def changed_buffers(subject: Subject) -> list[str]:
     """Return the names of buffers that a forward pass changes."""
+    learner = subject.learner
     before = {name: value.clone() for name, value in learner.network.named_buffers()}
-    learner.apply(params, x)
+    subject.predict()
     after = dict(learner.network.named_buffers())
     changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
     for name in changed:
@@ -132,19 +202,19 @@ def changed_buffers(learner: Learner, params: Params, x: Tensor) -> list[str]:
     return changed
 
 
-def _innermost_first(learner: Learner, params: Params, x: Tensor) -> Iterator[_Seen]:
-    """Yield every module that a forward pass calls, with the inputs of its first call."""
+def _innermost_first(subject: Subject) -> Iterator[_Seen]:
+    """Yield every module that a prediction calls, with the inputs of its first call."""
     calls: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.setdefault(module, (args, kwargs))
 
-    network = learner.network
+    network = subject.learner.network
     hooks = [
         module.register_forward_pre_hook(note, with_kwargs=True) for module in network.modules()
     ]
     try:
-        learner.apply(params, x[:_EXAMPLES])
+        subject.predict()
     finally:
         for hook in hooks:
             hook.remove()

@@ -19,6 +19,7 @@ from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest
 from fedmaml.core.tasks import Task, TaskGroup, first_shots, group_by_shape, unstack
+from fedmaml.core.trees import Tree, leaves
 from fedmaml.strategies.base import MetaStrategy, evaluation_stages
 
 R = TypeVar("R")
@@ -66,7 +67,7 @@ def evaluate_chunk(
     rejected: list[Rejection] = []
     rows: dict[int, dict[str, float]] = {}
     costs: dict[int, Computation] = {}
-    for groups in task_groups(request, tasks, learner, rejected):
+    for groups in task_groups(request, tasks, job, rejected):
         for group in groups:
             found = _rows(job, stages, group, memories, rejected, costs)
             for count in request.shots:
@@ -90,7 +91,8 @@ def _rows_at(
     stage, problem = f"shots@{count}", job.learner.problem
     smaller, rows = {}, {}
     for client, task in unstack(group).items():
-        support = first_shots(task.support, count, problem.classes)
+        classes = None if problem.ordered else problem.classes
+        support = first_shots(task.support, count, classes)
         if support is None:
             rows[client] = {f"{metric.name}:{stage}": math.nan for metric in problem.metrics}
         else:
@@ -98,6 +100,11 @@ def _rows_at(
     for part in group_by_shape(smaller):
         rows |= _rows(job, {stage: job.strategy}, part, memories, rejected, costs)
     return rows
+
+
+def finite(prediction: Tree) -> Tensor:
+    """Tell whether all numbers of a prediction are finite, a scalar."""
+    return torch.stack([value.isfinite().all() for value in leaves(prediction)]).all()
 
 
 def metrics_of(
@@ -110,7 +117,7 @@ def metrics_of(
         for stage, adapting in stages.items():
             predictor = adapting.adapt(learner, meta, memory, task.support)
             prediction = predictor(task.query.x)
-            sound = prediction.isfinite().all()
+            sound = finite(prediction)
             for metric in learner.problem.metrics:
                 value = metric.function(prediction, task.query.y)
                 values[f"{metric.name}:{stage}"] = torch.where(sound, value, metric.worst)

@@ -111,7 +111,7 @@ def train_chunk(
     own, residuals = memories, memories
     if request.compression.compressor() is not None:
         own, residuals = split_residuals({client: memories[client] for client in request.clients})
-    for groups in task_groups(request, tasks, job.learner, rejected):
+    for groups in task_groups(request, tasks, job, rejected):
         of_each = costs_of_updates(job, own, groups, costs)
         measured += zip((group.clients for group in groups), of_each, strict=True)
         for computed in _updates(engine, job, groups, own, rejected):
@@ -195,7 +195,7 @@ def _those_that_work(
         # Only the engine fails, e.g. as the network cannot be vmapped: said once, not every round.
         _one_by_one.add(job.learner.network)
         logger.warning(
-            "engine %s cannot compute this network for many clients at once; its clients are "
+            "engine %s cannot compute this network or strategy for many clients at once; they are "
             "computed one by one (--engine loop does so without trying)",
             engine.name,
         )

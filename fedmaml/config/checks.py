@@ -9,6 +9,7 @@ from fedmaml.config.settings import RunConfig, field_types
 from fedmaml.core import seeding
 from fedmaml.core.compression import Method
 from fedmaml.core.errors import ConfigurationError
+from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.simulations.scenario import Split
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 
@@ -52,6 +53,26 @@ def check_idle(given: Flat, config: RunConfig) -> None:
                 f"{key} = {given[key]!r} has no effect with {switch} = {resolved[switch]!r}: set "
                 f"{switch} to {' or '.join(map(repr, active))}, or leave {key} out"
             )
+
+
+def without_idle_steps(merged: Flat, given: Flat) -> Flat:
+    """Leave out numbers of gradient steps where epochs say how many there are.
+
+    Raises:
+        ConfigurationError: If somebody asked for both.
+    """
+    left = dict(merged)
+    for key in merged:
+        section, _, name = key.rpartition(".")
+        if name != "epochs" or not merged[key]:
+            continue
+        steps = left.pop(f"{section}.steps", None)
+        if given.get(f"{section}.steps") not in (None, GradientSteps().steps):
+            raise ConfigurationError(
+                f"{section}.steps = {steps!r} has no effect with {key} = {merged[key]!r}, which "
+                f"says how many steps there are: leave one of them out"
+            )
+    return left
 
 
 def check_together(config: RunConfig) -> None:

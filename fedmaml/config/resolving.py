@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedmaml.config.checks import check_idle, check_together
+from fedmaml.config.checks import check_idle, check_together, without_idle_steps
 from fedmaml.config.flat import Flat, flatten_table, nest
 from fedmaml.config.keys import OF_THE_RUN, known_keys, known_name, refuse_unknown
 from fedmaml.config.settings import RunConfig, with_horizon
@@ -32,12 +32,12 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     strategy = known_name(given["strategy"], STRATEGIES, "strategy")
     refuse_unknown(given, scenario, strategy)
     allowed = known_keys(scenario, strategy)
-    recipes = SCENARIOS[scenario].recipes
     merged: Flat = {
         key: value
-        for key, value in {**recipes.get("*", {}), **recipes.get(strategy, {})}.items()
+        for key, value in _recipe(scenario, strategy).items()
         if key in allowed  # a recipe for all strategies may name keys that one of them lacks
     } | given
+    merged = without_idle_steps(merged, given)
     table = nest(merged)
     top = {key: table.pop(key) for key in OF_THE_RUN if key in table}
     task = table.pop("task", {})
@@ -55,6 +55,17 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     check_idle(given, config)
     check_together(config)
     return config
+
+
+def _recipe(scenario: str, strategy: str) -> Mapping[str, Any]:
+    """Return the settings that suit a strategy: those for all, for its family, and its own."""
+    recipes = SCENARIOS[scenario].recipes
+    family = f"family:{STRATEGIES[strategy].facts.family}"
+    return {
+        key: value
+        for name in ("*", family, strategy)
+        for key, value in recipes.get(name, {}).items()
+    }
 
 
 def _checked(cls: type, values: Mapping[str, Any], prefix: str) -> Any:

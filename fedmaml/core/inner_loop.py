@@ -1,6 +1,8 @@
 """The inner loop: gradient steps from theta to fast weights. The only one in fedmaml."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
@@ -9,7 +11,7 @@ from torch.func import grad
 
 from fedmaml.core.params import Params, map_params
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch
+from fedmaml.core.tasks import Batch, part_of, rows_of
 
 Loss = Callable[[Params, Batch], Tensor]
 
@@ -18,15 +20,43 @@ Loss = Callable[[Params, Batch], Tensor]
 class GradientSteps:
     """Plain gradient descent, differentiable from end to end.
 
-        phi_0 = params,    phi_{t+1} = phi_t - lr * grad L(phi_t)    for t < steps
+        phi_0 = params,    phi_{t+1} = phi_t - lr * grad L_{B_t}(phi_t)    for t < number of steps
+
+    B_t are all examples or, with ``batch`` b, the t-th b of them in their order; the last part of
+    a pass is shorter where b does not divide the number of examples, and after it the first part
+    follows again. So ``batch`` and ``epochs`` make the mini-batches of local training, ``batch=1``
+    a stream of examples that arrive one after another, and a support of K * b episodes with K
+    ``steps`` makes K stages, each on episodes of its own.
 
     Attributes:
         lr: Step size, > 0.
         steps: Number of steps, >= 0; 0 returns the parameters as they came.
+        batch: Examples of a step, >= 0; 0: all of them.
+        epochs: Passes over all examples, >= 0; 0: ``steps`` says how many steps are taken,
+            otherwise it is ignored.
     """
 
     lr: Annotated[float, Gt(0)] = 0.01
     steps: Annotated[int, Ge(0), Le(1_000_000)] = 5
+    batch: Annotated[int, Ge(0)] = 0
+    epochs: Annotated[int, Ge(0), Le(1_000_000)] = 0
+
+    def taking(self, steps: int) -> "GradientSteps":
+        """Return the same steps, ``steps`` of them."""
+        return replace(self, steps=steps, epochs=0)
+
+    def moves(self) -> bool:
+        """Tell whether there are any steps."""
+        return bool(self.steps or self.epochs)
+
+    def parts(self, batch: Batch) -> Iterator[Batch]:
+        """Yield the examples of each step."""
+        rows = rows_of(batch)
+        size = self.batch or max(rows, 1)
+        in_a_pass = max(1, math.ceil(rows / size))
+        for step in range(self.epochs * in_a_pass or self.steps):
+            first = step % in_a_pass * size
+            yield batch if in_a_pass == 1 else part_of(batch, first, first + size)
 
     def run(
         self,
@@ -42,15 +72,15 @@ class GradientSteps:
         Args:
             loss: (params, batch) -> scalar.
             params: Where to start; not changed.
-            batch: Examples of every step (full batch).
+            batch: The examples; each step takes its part of them.
             rates: Step sizes per entry, in the shapes of ``params``; they replace ``lr``.
             first_order: Hold each step's gradient constant under an outer derivative, so that
                 d phi / d params is the identity.
         """
         fast = params
-        for _ in range(self.steps):
+        for part in self.parts(batch):
             point = map_params(Tensor.detach, fast) if first_order else fast
-            gradient = grad(loss)(point, batch)
+            gradient = grad(loss)(point, part)
             if rates is None:
                 fast = map_params(lambda w, g: w - self.lr * g, fast, gradient)
             else:

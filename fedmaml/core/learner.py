@@ -2,20 +2,22 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedmaml.core import seeding
+from fedmaml.core.draws import Draws
 from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import Params, squared_norm
-from fedmaml.core.tasks import Batch, mask_of
+from fedmaml.core.tasks import Batch, mask_of, rows_of
+from fedmaml.core.trees import Tree
 
-Predictor = Callable[[Tensor], Tensor]
-"""What adaptation yields: inputs ``(examples, *features)`` -> predictions."""
+Predictor = Callable[[Tree], Tree]
+"""What adaptation yields: inputs -> predictions, trees whose first axis are the examples."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +27,28 @@ class Problem:
     Attributes:
         network: Makes the network, e.g. the class of an ``nn.Module``; called under a seeded
             generator, so its own initialisation is used and is reproducible.
-        loss: (predictions, targets) -> loss of each example, shape ``(examples,)``.
+        loss: (predictions, targets) -> loss of each example, shape ``(examples,)``; both are what
+            the network and the scenario make of them, tensors or flat mappings of tensors.
         metrics: Figures of merit, the headline one first.
         head: Name of the sub-module that is the last layer ("" if there is none): strategies that
             share a body or an embedding cut there.
         classes: Number of classes; None for regression and binary logits.
         l2: Weight of ``l2 * ||params||^2`` in the training loss.
         dtype: Floating-point type of parameters and data.
+        draws: Noise of each example, which the network finds beside its input; see `core.draws`.
+        ordered: Whether support examples stand in the order of time; smaller supports are then the
+            first examples of all, not of each class.
     """
 
     network: Callable[[], nn.Module]
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Tree, Tree], Tensor]
     metrics: tuple[Metric, ...]
     head: str = "head"
     classes: int | None = None
     l2: float = 0.0
     dtype: torch.dtype = torch.float32
+    draws: Draws = field(default_factory=dict, hash=False)
+    ordered: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,10 +63,9 @@ class Learner:
     network: nn.Module
     problem: Problem
 
-    def apply(self, params: Params, x: Tensor) -> Tensor:
-        """Return the network's output for inputs ``(examples, *features)``."""
-        output: Tensor = functional_call(self.network, params, (x,))
-        return output
+    def apply(self, params: Params, x: Tree) -> Tree:
+        """Return the network's output for inputs ``(examples, *features)``, or a tree of them."""
+        return functional_call(self.network, params, (x,))
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Return the mean loss over the batch plus ``l2 * ||params||^2``, a scalar."""
@@ -69,12 +76,12 @@ class Learner:
         """Return an adapted predictor's mean loss over the batch, without any penalty."""
         return self._mean_loss(predictor(batch.x), batch)
 
-    def _mean_loss(self, predictions: Tensor, batch: Batch) -> Tensor:
-        y, mask = batch.y, mask_of(batch)
-        losses = self.problem.loss(predictions, y)
-        if losses.shape != y.shape[:1]:
+    def _mean_loss(self, predictions: Tree, batch: Batch) -> Tensor:
+        mask, rows = mask_of(batch), rows_of(batch)
+        losses = self.problem.loss(predictions, batch.y)
+        if losses.shape != (rows,):
             raise UnsupportedProblemError(
-                f"the loss returned shape {tuple(losses.shape)} for {y.shape[0]} examples; it must "
+                f"the loss returned shape {tuple(losses.shape)} for {rows} examples; it must "
                 "return one loss per example, e.g. cross_entropy(..., reduction='none')"
             )
         if mask is None:

@@ -29,7 +29,7 @@ class TrainRequest:
         shared_statistics: Totals of the scenario's statistics over all training clients.
         base: `fingerprint` of ``meta``; the reply repeats it.
         compression: How each client's update is to be compressed, whatever the form.
-        seed: Determines what is random in it.
+        seed: Determines all noise: of compression, and what problem and strategy declare.
     """
 
     round: int
@@ -92,6 +92,7 @@ class EvaluateRequest:
     steps: tuple[int, ...] = ()
     shots: tuple[int, ...] = ()
     shared_statistics: Params = field(default_factory=dict)
+    seed: int = 0
 
 
 @dataclass(frozen=True)

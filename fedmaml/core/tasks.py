@@ -1,10 +1,10 @@
 """Tasks: what a client adapts on (support) and is evaluated on (query).
 
 A scenario hands tasks over in groups of equal shape, stacked along a leading client axis, so that
-a whole group can go through one ``torch.func.vmap``.
+a whole group can go through one ``torch.func.vmap``. Examples are trees (`core.trees`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,32 +12,39 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
+from fedmaml.core.trees import Tree, describe, leaves, length, map_tree
+
 
 class Batch(NamedTuple):
     """Examples.
 
     Attributes:
-        x: Inputs, shape ``(examples, *features)``.
-        y: Targets, shape ``(examples, ...)``; class indices are int64.
+        x: Inputs, a tensor ``(examples, *features)`` or a flat mapping of such tensors.
+        y: Targets, likewise; class indices are int64 ``(examples,)``.
+        draws: Noise that the strategy declares, by name, for the client and not for each example;
+            see `core.draws`.
     """
 
-    x: Tensor
-    y: Tensor
+    x: Tree
+    y: Tree
+    draws: dict[str, Tensor] = {}  # noqa: RUF012 (never changed)
 
 
 class PaddedBatch(NamedTuple):
     """A `Batch` with further rows that are not examples; only engines make them, for themselves.
 
-    It is no field of `Batch`, so that a batch is a pair for everybody else.
+    The mask is no field of `Batch`, so that a batch is without padding for everybody else.
 
     Attributes:
         x: Inputs; the padding holds copies of an example.
         y: Targets, likewise.
+        draws: As in `Batch`.
         mask: Which rows are examples; bool, ``(rows,)``.
     """
 
-    x: Tensor
-    y: Tensor
+    x: Tree
+    y: Tree
+    draws: dict[str, Tensor]
     mask: Tensor
 
 
@@ -65,9 +72,40 @@ def mask_of(batch: Batch) -> Tensor | None:
     return getattr(batch, "mask", None)
 
 
+def map_batch(function: Callable[..., Tensor], *batches: Batch) -> Batch:
+    """Apply a function to the inputs and targets of the same name in each batch.
+
+    The draws of the first batch stay as they are.
+    """
+    xs, ys = [batch.x for batch in batches], [batch.y for batch in batches]
+    return Batch(map_tree(function, *xs), map_tree(function, *ys), batches[0].draws)
+
+
+def tensors_of(batch: Batch) -> list[Tensor]:
+    """Return all inputs and targets of a batch."""
+    return leaves(batch.x) + leaves(batch.y)
+
+
+def rows_of(batch: Batch, axis: int = 0) -> int:
+    """Return the length of the axis of examples."""
+    return length(batch.y, axis)
+
+
+def part_of(batch: Batch, first: int, last: int) -> Batch:
+    """Return the examples from ``first`` up to ``last``, not included."""
+    return map_batch(lambda value: value[first:last], batch)
+
+
 def joined(task: Task) -> Batch:
-    """Return support and query together: all examples that a client holds in this round."""
-    return type(task.support)(*map(torch.cat, zip(*task, strict=True)))
+    """Return support and query together: all examples that a client holds in this round.
+
+    In their order, those of the support first.
+    """
+    whole = map_batch(lambda *both: torch.cat(both), *task)
+    if mask_of(task.support) is None:
+        return whole
+    masks = [mask for batch in task if (mask := mask_of(batch)) is not None]
+    return PaddedBatch(*whole, torch.cat(masks))  # type: ignore[return-value]
 
 
 def example_count(batch: Batch) -> Tensor:
@@ -75,11 +113,12 @@ def example_count(batch: Batch) -> Tensor:
     mask = mask_of(batch)
     if mask is not None:
         return mask.sum(dtype=torch.float64)
-    return torch.full((), batch.y.shape[0], dtype=torch.float64, device=batch.y.device)
+    device = leaves(batch.y)[0].device
+    return torch.full((), rows_of(batch), dtype=torch.float64, device=device)
 
 
 def padded(groups: Sequence[TaskGroup], support: int, query: int) -> TaskGroup:
-    """Make one group of several: every task gets so many rows, as many as it has or more.
+    """Make one group of several: every task gets ``support`` and ``query`` rows, at least its own.
 
     What is missing are copies of the client's first example.
 
@@ -93,24 +132,27 @@ def padded(groups: Sequence[TaskGroup], support: int, query: int) -> TaskGroup:
 
 
 def _padded(batches: Sequence[Batch], rows: int) -> Batch:
-    def filled(tensors: Sequence[Tensor]) -> Tensor:
+    def filled(*tensors: Tensor) -> Tensor:
         first = torch.cat([tensor[:, :1] for tensor in tensors])
         whole = first.repeat(1, rows, *[1] * (first.ndim - 2))
         for part, tensor in zip(torch.split(whole, [*map(len, tensors)]), tensors, strict=True):
             part[:, : tensor.shape[1]] = tensor
         return whole
 
-    xs, ys = zip(*batches, strict=True)
-    counts = torch.tensor([y.shape[1] for y in ys for _ in range(len(y))], device=ys[0].device)
-    mask = torch.arange(rows, device=counts.device) < counts[:, None]
-    return PaddedBatch(filled(xs), filled(ys), mask)  # type: ignore[return-value]
+    sizes = [(rows_of(batch, 1), length(batch.y)) for batch in batches]
+    device = leaves(batches[0].y)[0].device
+    counts = torch.tensor([own for own, clients in sizes for _ in range(clients)], device=device)
+    mask = torch.arange(rows, device=device) < counts[:, None]
+    whole = map_batch(filled, *batches)
+    draws = map_tree(lambda *values: torch.cat(values), *(batch.draws for batch in batches))
+    return PaddedBatch(whole.x, whole.y, draws, mask)  # type: ignore[return-value]
 
 
 def group_by_shape(tasks: Mapping[int, Task]) -> list[TaskGroup]:
     """Stack the tasks of equal shape; groups and clients keep the order of the mapping."""
-    groups: dict[tuple[torch.Size, ...], list[int]] = {}
+    groups: dict[object, list[int]] = {}
     for client, task in tasks.items():
-        shape = tuple(tensor.shape for batch in task for tensor in batch)
+        shape = tuple(describe(tree) for batch in task for tree in (batch.x, batch.y, batch.draws))
         groups.setdefault(shape, []).append(client)
     return [
         TaskGroup(tuple(members), stack([tasks[client] for client in members]))
@@ -120,34 +162,43 @@ def group_by_shape(tasks: Mapping[int, Task]) -> list[TaskGroup]:
 
 def unstack(group: TaskGroup) -> dict[int, Task]:
     """Return the single tasks of a group by client."""
-    return {
-        client: Task(*(Batch(x[row], y[row]) for x, y in group.tasks))
-        for row, client in enumerate(group.clients)
-    }
+    return {client: task_at(group.tasks, row) for row, client in enumerate(group.clients)}
+
+
+def task_at(tasks: Task, row: int) -> Task:
+    """Return one of stacked tasks."""
+    return Task(*(Batch(*(map_tree(lambda v: v[row], tree) for tree in batch)) for batch in tasks))
+
+
+def first_task(tasks: Task) -> Task:
+    """Return the first of stacked tasks."""
+    first: Task = tree_map(lambda tensor: tensor[0], tasks)
+    return first
 
 
 def first_shots(support: Batch, count: int, classes: int | None) -> Batch | None:
-    """Return the first examples of a support set: so many of each class, or in all.
+    """Return the first examples of a support set: ``count`` of each class, or in all.
 
     Args:
         support: Examples whose order is that of chance, within a class where there are classes.
         count: How many, > 0.
-        classes: Number of classes, if the targets are class indices; else None.
+        classes: Number of classes, if the targets are class indices; else None, as for a support
+            in the order of time.
 
     Returns:
         The examples in their order; None if there are fewer, of every class where there are
         classes (a class may have fewer than another, or none).
     """
-    x, y = support
     if classes is None:
-        return Batch(x[:count], y[:count]) if len(y) >= count else None
-    if len(y) == 0:
+        return part_of(support, 0, count) if rows_of(support) >= count else None
+    if rows_of(support) == 0:
         return None
-    of_each = F.one_hot(y.long(), classes).cumsum(0)
-    rank = of_each.gather(1, y.long()[:, None])[:, 0]  # 1 for the first example of its class
+    y = support.y.long()
+    of_each = F.one_hot(y, classes).cumsum(0)
+    rank = of_each.gather(1, y[:, None])[:, 0]  # 1 for the first example of its class
     if int(rank.max()) < count:
         return None
-    return Batch(x[rank <= count], y[rank <= count])
+    return map_batch(lambda value: value[rank <= count], support)
 
 
 def stack(tasks: Iterable[Task]) -> Task:
@@ -157,18 +208,12 @@ def stack(tasks: Iterable[Task]) -> Task:
 
 
 def _stack_batches(batches: Iterable[Batch]) -> Batch:
-    xs, ys = zip(*batches, strict=True)
-    return Batch(torch.stack(xs), torch.stack(ys))
-
-
-def first_task(tasks: Task) -> Task:
-    """Return the first of stacked tasks."""
-    first: Task = tree_map(lambda tensor: tensor[0], tasks)
-    return first
+    columns = zip(*batches, strict=True)
+    return Batch(*(map_tree(lambda *v: torch.stack(v), *column) for column in columns))
 
 
 def cast(task: Task, dtype: torch.dtype, device: torch.device | None = None) -> Task:
-    """Give all floating-point tensors of a task one dtype, class indices keep theirs; move them.
+    """Give all floating-point tensors of a task one dtype, integers keep theirs; move them.
 
     Args:
         task: One task, or stacked ones.
@@ -179,4 +224,4 @@ def cast(task: Task, dtype: torch.dtype, device: torch.device | None = None) -> 
     def moved(tensor: Tensor) -> Tensor:
         return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
-    return Task(*(Batch(*map(moved, batch)) for batch in task))
+    return Task(*(Batch(*(map_tree(moved, tree) for tree in batch)) for batch in task))

@@ -62,10 +62,13 @@ def cost_of_updates(ready: Rehearsal) -> list[Computation]:
     job = Job(prepared.strategy, prepared.learner, meta)
     for number in range(1, max(1, min(ready.config.rounds, MAX_ROUNDS)) + 1):
         clients = evenly(ready.cohort(number))
-        request = TrainRequest(number, tuple(clients), meta, shared_statistics=shared_statistics)
+        request = TrainRequest(
+            number, tuple(clients), meta, shared_statistics=shared_statistics,
+            seed=ready.config.seed,
+        )  # fmt: skip
         rejected: list[Rejection] = []
         tasks = ready.node.tasks("train", number, shared_statistics)
-        for groups in task_groups(request, tasks, prepared.learner, rejected):
+        for groups in task_groups(request, tasks, job, rejected):
             initial_memory = dict.fromkeys(clients, prepared.initial_memory)
             for group, cost in zip(
                 groups, costs_of_updates(job, initial_memory, groups, costs), strict=True
@@ -85,7 +88,9 @@ def cost_of_evaluations(ready: Rehearsal, split: str, clients: Sequence[int]) ->
         prepared = ready.node.prepared
         tasks = ready.node.tasks(split, request.round, request.shared_statistics)
         rejected: list[Rejection] = []
-        for groups in task_groups(prepared.on_device(request), tasks, prepared.learner, rejected):
+        there = prepared.on_device(request)
+        job = Job(prepared.strategy, prepared.learner, there.meta)
+        for groups in task_groups(there, tasks, job, rejected):
             for group in groups:
                 single = replace(request, clients=group.clients[:1])
                 computations = _evaluated(ready, single).computations

@@ -16,20 +16,14 @@ from fedmaml.core.compressors import Compressor, from_bytes
 from fedmaml.core.errors import MessageError
 
 
-def compression_text(compression: Compression, seed: int) -> str:
+def compression_text(compression: Compression) -> str:
     """Return as one string how to compress; "" if nothing is compressed."""
-    if compression.compressor() is None:
-        return ""
-    return json.dumps(asdict(compression) | {"seed": seed})
+    return "" if compression.compressor() is None else json.dumps(asdict(compression))
 
 
-def read_compression(text: str) -> tuple[Compression, int]:
-    """Undo `compression_text`; the seed is 0 if nothing is compressed."""
-    if not text:
-        return NO_COMPRESSION, 0
-    values = json.loads(text)
-    seed = int(values.pop("seed"))
-    return Compression(**values), seed
+def read_compression(text: str) -> Compression:
+    """Undo `compression_text`."""
+    return Compression(**json.loads(text)) if text else NO_COMPRESSION
 
 
 def decoded(

@@ -29,6 +29,7 @@ def write_evaluate_request(request: EvaluateRequest) -> RecordDict:
             "clients": list(request.clients),
             "steps": list(request.steps),
             "shots": list(request.shots),
+            "seed": str(request.seed),
         }
     )
     shared_statistics = (
@@ -52,6 +53,7 @@ def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
         steps=tuple(request["steps"]),  # type: ignore[arg-type]
         shots=tuple(request["shots"]),  # type: ignore[arg-type]
         shared_statistics=read_shared_statistics(content),
+        seed=int(str(request["seed"])),
     )
 
 

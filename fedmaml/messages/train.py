@@ -39,7 +39,7 @@ class TrainRequestWriter:
     def __init__(self, request: TrainRequest) -> None:
         self._request = request
         self._meta, self._layout = pack(request.meta)
-        self._compression = compression_text(request.compression, request.seed)
+        self._compression = compression_text(request.compression)
         self._shared_statistics = (
             pack({"shared_statistics": request.shared_statistics})
             if request.shared_statistics
@@ -50,7 +50,13 @@ class TrainRequestWriter:
         """Return the request to the node that hosts these clients."""
         asked = self._request
         request = ConfigRecord(
-            {"round": asked.round, "clients": list(clients), "form": asked.form, "base": asked.base}
+            {
+                "round": asked.round,
+                "clients": list(clients),
+                "form": asked.form,
+                "base": asked.base,
+                "seed": str(asked.seed),
+            }
         )
         if self._compression:
             request["compression"] = self._compression
@@ -68,7 +74,6 @@ def fingerprint(meta: MetaParams) -> str:
 def read_train_request(content: RecordDict) -> TrainRequest:
     """Read what `TrainRequestWriter` wrote."""
     request = content.config_records["request"]
-    compression, seed = read_compression(str(request.get("compression", "")))
     return TrainRequest(
         round=int(request["round"]),  # type: ignore[arg-type]
         clients=tuple(request["clients"]),  # type: ignore[arg-type]
@@ -76,8 +81,8 @@ def read_train_request(content: RecordDict) -> TrainRequest:
         form=request["form"],  # type: ignore[arg-type]
         shared_statistics=read_shared_statistics(content),
         base=str(request["base"]),
-        compression=compression,
-        seed=seed,
+        compression=read_compression(str(request.get("compression", ""))),
+        seed=int(str(request["seed"])),
     )
 
 

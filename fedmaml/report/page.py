@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from fedmaml.comparison.conclusions import NOT_META
+from fedmaml.comparison.conclusions import is_baseline
 from fedmaml.quantities import number
 from fedmaml.report import integrity, reproduce, tables, words
 from fedmaml.report.canvas import Figure
@@ -84,7 +84,7 @@ def _negative(material: Material) -> bool:
         row for row in material.comparison.rows
         if row.verdict not in ("diverged", "not comparable")
     ]  # fmt: skip
-    verdicts = [row.verdict for row in evaluated if row.strategy not in NOT_META]
+    verdicts = [row.verdict for row in evaluated if not is_baseline(row.strategy)]
     return bool(verdicts) and "better" not in verdicts
 
 

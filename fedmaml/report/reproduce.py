@@ -10,6 +10,7 @@ from fedmaml.comparison.planning import command, plan
 from fedmaml.config import flatten_table
 from fedmaml.core.errors import FedmamlError
 from fedmaml.report.reading import Material
+from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 _NOT_SET = ("scenario", "strategy", "seed", "rounds", "data_dir")
 
@@ -28,7 +29,7 @@ def compare_command(material: Material) -> str:
     tables = {name: [run.table for run in runs] for name, runs in material.runs.items()}
     names = [name for name in tables if name not in ALWAYS]
     seeds = len(next(iter(tables.values())))
-    rounds = {int(table["rounds"]) for name in tables if name != "local" for table in tables[name]}
+    rounds = {int(table["rounds"]) for name in tables if _trains(name) for table in tables[name]}
     try:
         recipes = plan(material.scenario, names, seeds, [], None).runs
         given: dict[str, Any] = {}
@@ -39,7 +40,7 @@ def compare_command(material: Material) -> str:
                 for key, value in flatten_table(tables[name][0]).items()
                 if key not in _NOT_SET and recipe.get(key) != value
             }
-        usual = {int(configs[0].rounds) for name, configs in recipes.items() if name != "local"}
+        usual = {int(configs[0].rounds) for name, configs in recipes.items() if _trains(name)}
         number = rounds.pop() if len(rounds) == 1 and rounds != usual else None
         planned = plan(material.scenario, names, seeds, [given], number).runs
     except FedmamlError:
@@ -67,3 +68,7 @@ def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without(table: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key != "data_dir"}
+
+
+def _trains(strategy: str) -> bool:
+    return STRATEGIES[strategy].facts.has_rounds

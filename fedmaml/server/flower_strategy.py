@@ -177,6 +177,7 @@ class FlowerStrategy(Strategy):
             steps=self._evaluation_steps if split == "test" else (),
             shots=self._evaluation_shots if split == "test" else (),
             shared_statistics=roll_call.shared_statistics,
+            seed=self._seed,
         )
         stages = [*evaluation_stages(self.strategy, request.steps)]
         stages += [f"shots@{count}" for count in request.shots]

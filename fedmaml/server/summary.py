@@ -21,6 +21,7 @@ from fedmaml.energy import Energy
 from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.server.model_selection import Chosen
 from fedmaml.simulations.scenario import HasClosedForm
+from fedmaml.strategies.base import kernel_spec
 
 _MEASURED = {
     "totals": "training rounds only; evaluations and the roll call stand beside them",
@@ -172,11 +173,10 @@ def _metric_summary(metric: Metric, values: Mapping[str, Sequence[float]]) -> di
 
 def _distance_to_closed_form(config: RunConfig, meta: MetaParams) -> dict[str, float]:
     """Return |theta - theta*| / |theta*| where the scenario has a formula for the strategy."""
-    scenario = config.make_scenario()
-    inner = config.options.get("inner")
-    if not isinstance(scenario, HasClosedForm) or not inner:
+    scenario, spec = config.make_scenario(), kernel_spec(config.make_strategy())
+    if not isinstance(scenario, HasClosedForm) or isinstance(spec, str):
         return {}
-    optimum = scenario.closed_form(config.strategy, inner["lr"], inner["steps"])
+    optimum = scenario.closed_form(spec)
     if optimum is None:
         return {}
     theta = flatten(meta["theta"]).to(torch.float64)

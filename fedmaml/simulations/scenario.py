@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from fedmaml.core.kernels import KernelSpec
 from fedmaml.core.learner import Problem
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import TaskGroup
@@ -20,7 +21,10 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 Recipes = Mapping[str, Mapping[str, Any]]
-"""Strategy name (or "*" for all) -> settings that suit the scenario, by dotted key."""
+"""Strategy name, "family:<family>" or "*" (all) -> settings that suit the scenario, by dotted key.
+
+The narrower one wins.
+"""
 
 
 class Scenario(ABC):
@@ -75,5 +79,5 @@ class Scenario(ABC):
 class HasClosedForm(Protocol):
     """A scenario that knows where a strategy must converge to."""
 
-    def closed_form(self, strategy: str, lr: float, steps: int) -> Tensor | None:
-        """Return the fixed point of a strategy, ``(entries,)``; None if there is no formula."""
+    def closed_form(self, spec: KernelSpec) -> Tensor | None:
+        """Return where a strategy converges to, ``(entries,)``; None if there is no formula."""

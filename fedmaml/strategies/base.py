@@ -1,4 +1,4 @@
-"""What a strategy is: four verbs, in the order in which they happen.
+"""What a strategy is: four verbs, in the order in which they happen, and facts about itself.
 
     build          problem -> learner, the server's first state, a new client's memory
     adapt          meta-parameters and support examples -> predictor
@@ -7,22 +7,30 @@
 
 A strategy is a frozen value: settings only. State is passed in and handed back. `adapt` and
 `client_update` see one client and run under ``torch.func.vmap`` for many, so they must be pure:
-no ``.item()``, no branch on tensor values, no in-place change.
+no ``.item()``, no branch on tensor values, no in-place change. What else clients have to send
+(SCAFFOLD's control variates, the h of q-FedAvg) is a further group of ``meta``.
+
+`fedmaml.strategies.parts` holds verbs that many strategies share.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from fedmaml.core.inner_loop import GradientSteps, Loss
-from fedmaml.core.learner import Learner, Predictor, Problem, make_learner
+from fedmaml.core.draws import Draws
+from fedmaml.core.inner_loop import GradientSteps
+from fedmaml.core.kernels import Kernel, KernelSpec
+from fedmaml.core.learner import Learner, Predictor, Problem
 from fedmaml.core.outer_optimizer import OptimizerState, OuterOptimizer
-from fedmaml.core.params import MetaParams, Params, subtract
-from fedmaml.core.tasks import Batch, Task, example_count, joined
+from fedmaml.core.params import MetaParams, Params
+from fedmaml.core.tasks import Batch, Task
+
+Family = Literal["baseline", "initialisation", "metric", "representation", "other"]
+"""What is learned: nothing that adapts; where adaptation begins; an embedding; a shared body."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +80,43 @@ class ClientUpdate(NamedTuple):
     memory: Params
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a strategy says of itself, so that nobody else need know it by name.
+
+    Attributes:
+        label: Name in tables and figures, as in papers.
+        family: What is learned; scenarios may have settings for a whole family.
+        baseline: Whether it is something that meta-learning must beat, and not meta-learning.
+        has_rounds: Whether anything is trained together.
+        second_derivatives: Whether an update differentiates through gradient steps.
+        adapts_by: Name of the setting that holds the steps of ``adapt`` (`Steps`); "" if it adapts
+            without steps.
+        takes_masks: Whether means and counts are left to `Learner` and `example_count`, so that
+            tasks may be padded.
+        kernel: Which known computation the update is; None: none.
+        draws: Noise of each client, see `core.draws`.
+    """
+
+    label: str
+    family: Family = "other"
+    baseline: bool = False
+    has_rounds: bool = True
+    second_derivatives: bool = True
+    adapts_by: str = "inner"
+    takes_masks: bool = False
+    kernel: Kernel | None = None
+    draws: Draws = field(default_factory=dict)
+
+
 class MetaStrategy(ABC):
     """A federated (meta-)learning algorithm.
 
-    The gradient steps that ``adapt`` takes are declared in a field ``adaptation`` or, where
-    training and adaptation take the same steps, ``inner`` (`GradientSteps` both); a strategy that
-    adapts without gradient steps has neither. `with_adaptation_steps` relies on it.
+    Attributes:
+        facts: What the strategy says of itself.
     """
+
+    facts: ClassVar[Facts]
 
     @abstractmethod
     def build(self, problem: Problem, rng: torch.Generator) -> Initialised:
@@ -105,58 +143,84 @@ class MetaStrategy(ABC):
         """Step with the (weighted mean or robust) aggregate of the updates."""
 
 
+class Steps(Protocol):
+    """Steps of adaptation whose number can be changed, as `GradientSteps`."""
+
+    @property
+    def steps(self) -> int:
+        """How many."""
+
+    def taking(self, steps: int) -> "Steps":
+        """Return the same steps, ``steps`` of them."""
+
+    def moves(self) -> bool:
+        """Tell whether there are any."""
+
+
 S = TypeVar("S", bound=MetaStrategy)
 
 
-def adaptation_steps(strategy: MetaStrategy) -> int | None:
-    """Return how many gradient steps ``adapt`` takes; None if it adapts without gradient steps."""
-    for name in ("adaptation", "inner"):
-        if hasattr(strategy, name):
-            return int(getattr(strategy, name).steps)
-    return None
+def adaptation_of(strategy: MetaStrategy) -> Steps | None:
+    """Return the steps of a strategy's ``adapt``; None if it adapts without steps."""
+    name = strategy.facts.adapts_by
+    steps: Steps | None = getattr(strategy, name) if name else None
+    return steps
 
 
 def with_adaptation_steps(strategy: S, steps: int) -> S:
-    """Return the same strategy whose ``adapt`` takes another number of gradient steps.
+    """Return the same strategy whose ``adapt`` takes another number of steps.
 
-    With 0 steps ``adapt`` yields the predictor before adaptation.
+    With 0 steps ``adapt`` yields the predictor before adaptation. One that adapts without steps
+    stays as it is.
     """
-    name = "adaptation" if hasattr(strategy, "adaptation") else "inner"
-    return replace(strategy, **{name: replace(getattr(strategy, name), steps=steps)})  # type: ignore[type-var]
+    own = adaptation_of(strategy)
+    if own is None:
+        return strategy
+    return replace(strategy, **{strategy.facts.adapts_by: own.taking(steps)})  # type: ignore[type-var]
+
+
+def with_few_steps(strategy: S, most: int) -> S:
+    """Return the same strategy whose ``adapt`` takes at most ``most`` steps."""
+    own = adaptation_of(strategy)
+    if own is None:
+        return strategy
+    return with_adaptation_steps(strategy, min(own.steps or most, most) if own.moves() else 0)
 
 
 def evaluation_stages(strategy: MetaStrategy, steps: Sequence[int]) -> dict[str, MetaStrategy]:
     """Return what is evaluated: the strategy ("after"), unadapted ("before"), and at N steps."""
     stages = {"after": strategy}
-    if adaptation_steps(strategy) is not None:
+    if strategy.facts.adapts_by:
         stages["before"] = with_adaptation_steps(strategy, 0)
         for count in steps:
             stages[f"after@{count}"] = with_adaptation_steps(strategy, count)
     return stages
 
 
-def initialise(problem: Problem, rng: torch.Generator) -> Initialised:
-    """Begin with the whole network as theta, and no memory: what most strategies do."""
-    learner, theta = make_learner(problem, rng)
-    return Initialised(learner, ServerState({"theta": theta}), {})
+def steps_of(strategy: MetaStrategy) -> list[GradientSteps]:
+    """Return all gradient steps among a strategy's settings."""
+    values = (getattr(strategy, item.name) for item in fields(strategy))  # type: ignore[arg-type]
+    return [value for value in values if isinstance(value, GradientSteps)]
 
 
-def local_training(
-    learner: Learner,
-    loss: Loss,
-    steps: GradientSteps,
-    meta: MetaParams,
-    memory: Params,
-    task: Task,
-) -> ClientUpdate:
-    """Train on all of a client's examples, support and query together, and send theta - phi."""
-    theta, local = meta["theta"], joined(task)
-    phi = steps.run(loss, theta, local)
-    metrics = {"loss_before": learner.loss(theta, local), "loss_after": learner.loss(phi, local)}
-    return ClientUpdate({"theta": subtract(theta, phi)}, example_count(local), metrics, memory)
+def kernel_spec(strategy: MetaStrategy) -> KernelSpec | str:
+    """Return what a hand-written engine must compute, or why none can.
 
-
-def outer_step(outer: OuterOptimizer, state: ServerState, update: MetaParams) -> ServerState:
-    """Take one step of the outer optimiser: theta <- outer(theta, update)."""
-    meta, optimizer = outer.step(state.meta, update, state.optimizer, state.finished_rounds)
-    return ServerState(meta, optimizer, state.finished_rounds + 1)
+    A setting that neither the strategy's `Kernel` names nor the server or adaptation alone use
+    makes every such engine refuse.
+    """
+    kernel = strategy.facts.kernel
+    if kernel is None:
+        return "the update of this strategy is not written out for it"
+    if strategy.facts.draws:
+        return "the strategy draws noise, of which it knows nothing"
+    elsewhere = {strategy.facts.adapts_by} | {
+        item.name
+        for item in fields(strategy)  # type: ignore[arg-type]
+        if isinstance(getattr(strategy, item.name), OuterOptimizer)
+    }
+    for item in fields(strategy):  # type: ignore[arg-type]
+        if item.name not in kernel.settings | elsewhere:
+            return f"it does not know the setting {item.name!r} of this strategy"
+    proximal = float(getattr(strategy, kernel.proximal)) if kernel.proximal else 0.0
+    return KernelSpec(kernel.sends, getattr(strategy, kernel.steps), proximal)

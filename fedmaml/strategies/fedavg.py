@@ -10,28 +10,28 @@ McMahan et al. Communication-Efficient Learning of Deep Networks from Decentrali
 2017, Algorithm 1. arXiv:1602.05629; server optimisers: Reddi et al. Adaptive Federated
 Optimization. ICLR 2021. arXiv:2003.00295.
 With outer.lr below 1 the same mathematics is called Reptile.
-Deviation: full-batch local steps, where the paper draws mini-batches.
+With inner.batch and inner.epochs local training is the paper's; the order of mini-batches is that
+of the examples, drawn with the task.
+Deviation: the defaults take full-batch steps.
 """
 
-from dataclasses import field
-from functools import partial
-
-from torch import Generator
-
-from fedmaml.core.inner_loop import GradientSteps
-from fedmaml.core.learner import Learner, Predictor, Problem
-from fedmaml.core.outer_optimizer import OuterOptimizer
-from fedmaml.core.params import MetaParams, Params
-from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task
-from fedmaml.strategies.base import (
-    ClientUpdate,
-    Initialised,
+from fedmaml.strategies.prelude import (
+    Batch,
+    Facts,
+    GradientSteps,
+    Kernel,
+    Learner,
+    MetaParams,
     MetaStrategy,
-    ServerState,
-    initialise,
-    local_training,
+    OuterOptimizer,
+    Params,
+    Predictor,
+    field,
+    local_update,
     outer_step,
+    partial,
+    settings,
+    whole_network,
 )
 
 
@@ -45,12 +45,21 @@ class FedAvg(MetaStrategy):
         adaptation: Gradient steps of fine-tuning.
     """
 
+    facts = Facts(
+        "FedAvg",
+        "baseline",
+        baseline=True,
+        second_derivatives=False,
+        adapts_by="adaptation",
+        takes_masks=True,
+        kernel=Kernel("difference"),
+    )
+
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=lambda: OuterOptimizer(optimizer="sgd", lr=1.0))
     adaptation: GradientSteps = field(default_factory=GradientSteps)
 
-    def build(self, problem: Problem, rng: Generator) -> Initialised:
-        return initialise(problem, rng)
+    build = whole_network
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
@@ -58,10 +67,5 @@ class FedAvg(MetaStrategy):
         fast = self.adaptation.run(learner.loss, meta["theta"], support)
         return partial(learner.apply, fast)
 
-    def client_update(
-        self, learner: Learner, meta: MetaParams, memory: Params, task: Task
-    ) -> ClientUpdate:
-        return local_training(learner, learner.loss, self.inner, meta, memory, task)
-
-    def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
-        return outer_step(self.outer, state, update)
+    client_update = local_update
+    server_update = outer_step

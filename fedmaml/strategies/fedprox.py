@@ -11,27 +11,31 @@ Li et al. Federated Optimization in Heterogeneous Networks. MLSys 2020, eq. 2. a
 Deviation: a fixed number of full-batch steps, where the paper solves to a chosen inexactness.
 """
 
-from dataclasses import field
-from functools import partial
 from typing import Annotated
 
 from annotated_types import Ge
-from torch import Generator, Tensor
 
-from fedmaml.core.inner_loop import GradientSteps
-from fedmaml.core.learner import Learner, Predictor, Problem
-from fedmaml.core.outer_optimizer import OuterOptimizer
-from fedmaml.core.params import MetaParams, Params, squared_distance
-from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task
-from fedmaml.strategies.base import (
+from fedmaml.strategies.prelude import (
+    Batch,
     ClientUpdate,
-    Initialised,
+    Facts,
+    GradientSteps,
+    Kernel,
+    Learner,
+    MetaParams,
     MetaStrategy,
-    ServerState,
-    initialise,
-    local_training,
+    OuterOptimizer,
+    Params,
+    Predictor,
+    Task,
+    Tensor,
+    field,
     outer_step,
+    partial,
+    settings,
+    squared_distance,
+    train_locally,
+    whole_network,
 )
 
 
@@ -46,13 +50,22 @@ class FedProx(MetaStrategy):
         mu: Strength of the proximal term, >= 0; 0 is FedAvg.
     """
 
+    facts = Facts(
+        "FedProx",
+        "baseline",
+        baseline=True,
+        second_derivatives=False,
+        adapts_by="adaptation",
+        takes_masks=True,
+        kernel=Kernel("difference", proximal="mu"),
+    )
+
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=lambda: OuterOptimizer(optimizer="sgd", lr=1.0))
     adaptation: GradientSteps = field(default_factory=GradientSteps)
     mu: Annotated[float, Ge(0)] = 0.1
 
-    def build(self, problem: Problem, rng: Generator) -> Initialised:
-        return initialise(problem, rng)
+    build = whole_network
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
@@ -68,7 +81,6 @@ class FedProx(MetaStrategy):
         def proximal_loss(phi: Params, batch: Batch) -> Tensor:
             return learner.loss(phi, batch) + self.mu / 2 * squared_distance(phi, theta)
 
-        return local_training(learner, proximal_loss, self.inner, meta, memory, task)
+        return train_locally(learner, proximal_loss, self.inner, meta, memory, task)
 
-    def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
-        return outer_step(self.outer, state, update)
+    server_update = outer_step

@@ -9,21 +9,40 @@
 
 Collins, Hassani, Mokhtari, Shakkottai. Exploiting Shared Representations for Personalized
 Federated Learning. ICML 2021, Algorithm 1. arXiv:2102.07078.
-Deviation: full-batch steps, where the paper draws mini-batches.
+With inner.batch, head.batch and epochs local training is the paper's; the order of mini-batches is
+that of the examples, drawn with the task.
+Deviation: the defaults take full-batch steps.
 """
 
-from dataclasses import field
-from functools import partial
-
-from torch import Generator, Tensor
-
-from fedmaml.core.inner_loop import GradientSteps, Loss
-from fedmaml.core.learner import Learner, Predictor, Problem, in_head, make_learner, without_head
-from fedmaml.core.outer_optimizer import OuterOptimizer
-from fedmaml.core.params import MetaParams, Params, subtract
-from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, example_count, joined
-from fedmaml.strategies.base import ClientUpdate, Initialised, MetaStrategy, ServerState, outer_step
+from fedmaml.strategies.prelude import (
+    Batch,
+    ClientUpdate,
+    Facts,
+    Generator,
+    GradientSteps,
+    Initialised,
+    Learner,
+    Loss,
+    MetaParams,
+    MetaStrategy,
+    OuterOptimizer,
+    Params,
+    Predictor,
+    Problem,
+    ServerState,
+    Task,
+    Tensor,
+    example_count,
+    field,
+    in_head,
+    joined,
+    make_learner,
+    outer_step,
+    partial,
+    settings,
+    subtract,
+    without_head,
+)
 
 
 @settings
@@ -36,6 +55,15 @@ class FedRep(MetaStrategy):
         outer: Optimiser of the outer loop; the default replaces the body by the mean.
         adaptation: Head steps at a client that adapts.
     """
+
+    facts = Facts(
+        "FedRep",
+        "representation",
+        baseline=True,
+        second_derivatives=False,
+        adapts_by="adaptation",
+        takes_masks=True,
+    )
 
     inner: GradientSteps = field(default_factory=GradientSteps)
     head: GradientSteps = field(default_factory=lambda: GradientSteps(steps=10))
@@ -72,8 +100,7 @@ class FedRep(MetaStrategy):
         }
         return ClientUpdate({"theta": subtract(start, body)}, example_count(local), metrics, head)
 
-    def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
-        return outer_step(self.outer, state, update)
+    server_update = outer_step
 
 
 def _head_loss(learner: Learner, body: Params) -> Loss:

@@ -11,25 +11,23 @@ Where inner.lr times the curvature is large it is far from MAML and converges to
 Deviation: clients are weighted by their number of query examples; the papers weight tasks equally.
 """
 
-from dataclasses import field
-from functools import partial
-
-from torch import Generator
-
-from fedmaml.core.inner_loop import GradientSteps
-from fedmaml.core.learner import Learner, Predictor, Problem
-from fedmaml.core.meta_gradient import meta_gradient
-from fedmaml.core.outer_optimizer import OuterOptimizer
-from fedmaml.core.params import MetaParams, Params
-from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, example_count
-from fedmaml.strategies.base import (
-    ClientUpdate,
-    Initialised,
+from fedmaml.strategies.prelude import (
+    Batch,
+    Facts,
+    GradientSteps,
+    Kernel,
+    Learner,
+    MetaParams,
     MetaStrategy,
-    ServerState,
-    initialise,
+    OuterOptimizer,
+    Params,
+    Predictor,
+    field,
+    meta_update,
     outer_step,
+    partial,
+    settings,
+    whole_network,
 )
 
 
@@ -42,11 +40,18 @@ class FOMAML(MetaStrategy):
         outer: Optimiser of the outer loop.
     """
 
+    facts = Facts(
+        "FOMAML",
+        "initialisation",
+        second_derivatives=False,
+        takes_masks=True,
+        kernel=Kernel("first-order"),
+    )
+
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)
 
-    def build(self, problem: Problem, rng: Generator) -> Initialised:
-        return initialise(problem, rng)
+    build = whole_network
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
@@ -54,13 +59,5 @@ class FOMAML(MetaStrategy):
         fast = self.inner.run(learner.loss, meta["theta"], support, first_order=True)
         return partial(learner.apply, fast)
 
-    def client_update(
-        self, learner: Learner, meta: MetaParams, memory: Params, task: Task
-    ) -> ClientUpdate:
-        before = learner.query_loss(partial(learner.apply, meta["theta"]), task.query)
-        gradient, after = meta_gradient(self.adapt, learner, meta, memory, task)
-        metrics = {"loss_before": before, "loss_after": after}
-        return ClientUpdate(gradient, example_count(task.query), metrics, memory)
-
-    def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
-        return outer_step(self.outer, state, update)
+    client_update = meta_update
+    server_update = outer_step

@@ -10,22 +10,25 @@ Source: the "local" baseline of every personalisation study, e.g. Collins et al.
 section 5. arXiv:2102.07078.
 """
 
-from dataclasses import field, replace
-from functools import partial
-
-from torch import Generator
-
-from fedmaml.core.inner_loop import GradientSteps
-from fedmaml.core.learner import Learner, Predictor, Problem
-from fedmaml.core.params import MetaParams, Params, zeros_like
-from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, example_count
-from fedmaml.strategies.base import (
+from fedmaml.strategies.prelude import (
+    Batch,
     ClientUpdate,
-    Initialised,
+    Facts,
+    GradientSteps,
+    Learner,
+    MetaParams,
     MetaStrategy,
+    Params,
+    Predictor,
     ServerState,
-    initialise,
+    Task,
+    example_count,
+    field,
+    partial,
+    replace,
+    settings,
+    whole_network,
+    zeros_like,
 )
 
 
@@ -37,10 +40,18 @@ class Local(MetaStrategy):
         inner: Gradient steps of local training.
     """
 
+    facts = Facts(
+        "Local",
+        "baseline",
+        baseline=True,
+        has_rounds=False,
+        second_derivatives=False,
+        takes_masks=True,
+    )
+
     inner: GradientSteps = field(default_factory=lambda: GradientSteps(lr=0.1, steps=100))
 
-    def build(self, problem: Problem, rng: Generator) -> Initialised:
-        return initialise(problem, rng)
+    build = whole_network
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch

@@ -10,25 +10,23 @@ Algorithm 1. arXiv:1703.03400. Federated: Chen et al. 2018, arXiv:1802.07876 (Fe
 Deviation: clients are weighted by their number of query examples; the paper weights tasks equally.
 """
 
-from dataclasses import field
-from functools import partial
-
-from torch import Generator
-
-from fedmaml.core.inner_loop import GradientSteps
-from fedmaml.core.learner import Learner, Predictor, Problem
-from fedmaml.core.meta_gradient import meta_gradient
-from fedmaml.core.outer_optimizer import OuterOptimizer
-from fedmaml.core.params import MetaParams, Params
-from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, example_count
-from fedmaml.strategies.base import (
-    ClientUpdate,
-    Initialised,
+from fedmaml.strategies.prelude import (
+    Batch,
+    Facts,
+    GradientSteps,
+    Kernel,
+    Learner,
+    MetaParams,
     MetaStrategy,
-    ServerState,
-    initialise,
+    OuterOptimizer,
+    Params,
+    Predictor,
+    field,
+    meta_update,
     outer_step,
+    partial,
+    settings,
+    whole_network,
 )
 
 
@@ -41,11 +39,12 @@ class MAML(MetaStrategy):
         outer: Optimiser of the outer loop.
     """
 
+    facts = Facts("MAML", "initialisation", takes_masks=True, kernel=Kernel("exact"))
+
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)
 
-    def build(self, problem: Problem, rng: Generator) -> Initialised:
-        return initialise(problem, rng)
+    build = whole_network
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
@@ -53,13 +52,5 @@ class MAML(MetaStrategy):
         fast = self.inner.run(learner.loss, meta["theta"], support)
         return partial(learner.apply, fast)
 
-    def client_update(
-        self, learner: Learner, meta: MetaParams, memory: Params, task: Task
-    ) -> ClientUpdate:
-        before = learner.query_loss(partial(learner.apply, meta["theta"]), task.query)
-        gradient, after = meta_gradient(self.adapt, learner, meta, memory, task)
-        metrics = {"loss_before": before, "loss_after": after}
-        return ClientUpdate(gradient, example_count(task.query), metrics, memory)
-
-    def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
-        return outer_step(self.outer, state, update)
+    client_update = meta_update
+    server_update = outer_step

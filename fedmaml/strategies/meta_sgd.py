@@ -12,26 +12,29 @@ Deviation: any number of inner steps, where the paper takes one; alpha starts at
 everywhere, where the paper draws it; clients are weighted by their number of query examples.
 """
 
-from dataclasses import field
-from functools import partial
-
 import torch
-from torch import Generator
 
-from fedmaml.core.inner_loop import GradientSteps
-from fedmaml.core.learner import Learner, Predictor, Problem
-from fedmaml.core.meta_gradient import meta_gradient
-from fedmaml.core.outer_optimizer import OuterOptimizer
-from fedmaml.core.params import MetaParams, Params, map_params
-from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, example_count
-from fedmaml.strategies.base import (
-    ClientUpdate,
+from fedmaml.strategies.prelude import (
+    Batch,
+    Facts,
+    Generator,
+    GradientSteps,
     Initialised,
+    Learner,
+    MetaParams,
     MetaStrategy,
+    OuterOptimizer,
+    Params,
+    Predictor,
+    Problem,
     ServerState,
-    initialise,
+    field,
+    map_params,
+    meta_update,
     outer_step,
+    partial,
+    settings,
+    whole_network,
 )
 
 
@@ -44,11 +47,13 @@ class MetaSGD(MetaStrategy):
         outer: Optimiser of theta and alpha together.
     """
 
+    facts = Facts("Meta-SGD", "initialisation", takes_masks=True)
+
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)
 
     def build(self, problem: Problem, rng: Generator) -> Initialised:
-        learner, state, memory = initialise(problem, rng)
+        learner, state, memory = whole_network(self, problem, rng)
         theta = state.meta["theta"]
         alpha = map_params(lambda w: torch.full_like(w, self.inner.lr), theta)
         return Initialised(learner, ServerState({"theta": theta, "alpha": alpha}), memory)
@@ -59,13 +64,5 @@ class MetaSGD(MetaStrategy):
         fast = self.inner.run(learner.loss, meta["theta"], support, rates=meta["alpha"])
         return partial(learner.apply, fast)
 
-    def client_update(
-        self, learner: Learner, meta: MetaParams, memory: Params, task: Task
-    ) -> ClientUpdate:
-        before = learner.query_loss(partial(learner.apply, meta["theta"]), task.query)
-        gradient, after = meta_gradient(self.adapt, learner, meta, memory, task)
-        metrics = {"loss_before": before, "loss_after": after}
-        return ClientUpdate(gradient, example_count(task.query), metrics, memory)
-
-    def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
-        return outer_step(self.outer, state, update)
+    client_update = meta_update
+    server_update = outer_step

@@ -12,25 +12,31 @@ arXiv:1703.05175.
 Deviation: clients are weighted by their number of query examples.
 """
 
-from dataclasses import field
-
 import torch
-from torch import Generator, Tensor
 
-from fedmaml.core.errors import UnsupportedProblemError
-from fedmaml.core.learner import Learner, Predictor, Problem, in_head, without_head
-from fedmaml.core.meta_gradient import meta_gradient
-from fedmaml.core.outer_optimizer import OuterOptimizer
-from fedmaml.core.params import MetaParams, Params
-from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, example_count, mask_of
-from fedmaml.strategies.base import (
-    ClientUpdate,
+from fedmaml.strategies.prelude import (
+    Batch,
+    Facts,
+    Generator,
     Initialised,
+    Learner,
+    MetaParams,
     MetaStrategy,
+    OuterOptimizer,
+    Params,
+    Predictor,
+    Problem,
     ServerState,
-    initialise,
+    Tensor,
+    UnsupportedProblemError,
+    field,
+    in_head,
+    mask_of,
+    meta_update,
     outer_step,
+    settings,
+    whole_network,
+    without_head,
 )
 
 _MARGIN = 20.0  # bounded, so that queries of absent classes do not drown all others in training
@@ -44,6 +50,8 @@ class ProtoNet(MetaStrategy):
         outer: Optimiser of the outer loop.
     """
 
+    facts = Facts("ProtoNet", "metric", second_derivatives=False, adapts_by="", takes_masks=True)
+
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)
 
     def build(self, problem: Problem, rng: Generator) -> Initialised:
@@ -52,7 +60,7 @@ class ProtoNet(MetaStrategy):
                 "protonet adapts by class means and needs a problem with classes "
                 "(Problem(classes=...)); this one is a regression or has one binary logit"
             )
-        learner, state, memory = initialise(problem, rng)
+        learner, state, memory = whole_network(self, problem, rng)
         theta = {
             name: value for name, value in state.meta["theta"].items() if not in_head(problem, name)
         }
@@ -79,11 +87,5 @@ class ProtoNet(MetaStrategy):
 
         return predict
 
-    def client_update(
-        self, learner: Learner, meta: MetaParams, memory: Params, task: Task
-    ) -> ClientUpdate:
-        gradient, after = meta_gradient(self.adapt, learner, meta, memory, task)
-        return ClientUpdate(gradient, example_count(task.query), {"loss_after": after}, memory)
-
-    def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
-        return outer_step(self.outer, state, update)
+    client_update = meta_update
+    server_update = outer_step

@@ -7,29 +7,29 @@
 
 Nichol, Achiam, Schulman. On First-Order Meta-Learning Algorithms. 2018, Algorithm 2 (batched).
 arXiv:1803.02999.
-Deviation: full-batch steps, where the paper draws mini-batches; clients are weighted by their
-number of examples, where the paper weights tasks equally.
+With inner.batch local training is the paper's; the order of mini-batches is that of the examples,
+drawn with the task.
+Deviation: the defaults take full-batch steps; clients are weighted by their number of examples,
+where the paper weights tasks equally.
 """
 
-from dataclasses import field
-from functools import partial
-
-from torch import Generator
-
-from fedmaml.core.inner_loop import GradientSteps
-from fedmaml.core.learner import Learner, Predictor, Problem
-from fedmaml.core.outer_optimizer import OuterOptimizer
-from fedmaml.core.params import MetaParams, Params
-from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task
-from fedmaml.strategies.base import (
-    ClientUpdate,
-    Initialised,
+from fedmaml.strategies.prelude import (
+    Batch,
+    Facts,
+    GradientSteps,
+    Kernel,
+    Learner,
+    MetaParams,
     MetaStrategy,
-    ServerState,
-    initialise,
-    local_training,
+    OuterOptimizer,
+    Params,
+    Predictor,
+    field,
+    local_update,
     outer_step,
+    partial,
+    settings,
+    whole_network,
 )
 
 
@@ -43,12 +43,20 @@ class Reptile(MetaStrategy):
         adaptation: Gradient steps at a client that adapts.
     """
 
+    facts = Facts(
+        "Reptile",
+        "initialisation",
+        second_derivatives=False,
+        adapts_by="adaptation",
+        takes_masks=True,
+        kernel=Kernel("difference"),
+    )
+
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=lambda: OuterOptimizer(optimizer="sgd", lr=1.0))
     adaptation: GradientSteps = field(default_factory=GradientSteps)
 
-    def build(self, problem: Problem, rng: Generator) -> Initialised:
-        return initialise(problem, rng)
+    build = whole_network
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
@@ -56,10 +64,5 @@ class Reptile(MetaStrategy):
         fast = self.adaptation.run(learner.loss, meta["theta"], support)
         return partial(learner.apply, fast)
 
-    def client_update(
-        self, learner: Learner, meta: MetaParams, memory: Params, task: Task
-    ) -> ClientUpdate:
-        return local_training(learner, learner.loss, self.inner, meta, memory, task)
-
-    def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
-        return outer_step(self.outer, state, update)
+    client_update = local_update
+    server_update = outer_step

@@ -125,8 +125,8 @@ def outcome(name: str, example: Example, device: str, batch: int) -> tuple[list[
         ]
         values += [value for client in CLIENTS for value in kept.get(client, {}).values()]
         values += [torch.tensor(column) for column in reply.metrics.values()]
-    evaluation = method.on_device(EvaluateRequest(1, "test", CLIENTS, start.state.meta, (2,)))
-    evaluated = evaluation.evaluate(strategy, learner, evaluation, tasks, memories, batch)
+    asked = method.on_device(EvaluateRequest(1, "test", CLIENTS, start.state.meta, (2,)))
+    evaluated = evaluation.evaluate(strategy, learner, asked, tasks, memories, batch)
     return values, evaluated
 
 

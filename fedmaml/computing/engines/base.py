@@ -19,6 +19,7 @@ from fedmaml.core.learner import Learner
 from fedmaml.core.params import MetaParams, Params, map_params
 from fedmaml.core.requests import Form
 from fedmaml.core.tasks import Task, TaskGroup
+from fedmaml.core.trees import leaves
 from fedmaml.strategies.base import ClientUpdate, MetaStrategy
 
 Memories = Mapping[int, Params]
@@ -143,7 +144,7 @@ def select(group: TaskGroup, positions: Sequence[int]) -> TaskGroup:
 def stacked_memory(group: TaskGroup, memories: Memories) -> Params:
     """Return the memories of a group's clients with a leading client axis, where its tasks are."""
     each = [memories[client] for client in group.clients]
-    device = group.tasks.support.x.device
+    device = leaves(group.tasks.support.y)[0].device
     return map_params(lambda *values: torch.stack(values).to(device), *each)
 
 

@@ -28,7 +28,7 @@ from fedmaml.computing.engines.generic import apply
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Learner
 from fedmaml.core.params import Params, device_of
-from fedmaml.core.tasks import Task, TaskGroup
+from fedmaml.core.tasks import Task, TaskGroup, rows_of
 from fedmaml.native import compilers
 from fedmaml.strategies.base import ClientUpdate, MetaStrategy
 
@@ -91,7 +91,7 @@ class _Program:
         """Compute any number of clients; trees have a leading client axis."""
         shared = tree_leaves(job.meta)
         own = [_clients_last(value) for value in tree_leaves((memory, tasks))]
-        count = len(tasks.query.y)
+        count = rows_of(tasks.query)
         chunks = [
             self.function(*shared, *(value[chunk] for value in own))
             for chunk in range(-(-count // _CLIENTS))

@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedmaml.computing.engines.base import Job, Memories
 from fedmaml.core.params import device_of, map_params
-from fedmaml.core.tasks import Task, TaskGroup, first_task, padded
-from fedmaml.strategies import CATALOGUE
-from fedmaml.strategies.base import adaptation_steps, with_adaptation_steps
+from fedmaml.core.tasks import Task, TaskGroup, first_task, padded, rows_of
+from fedmaml.core.trees import leaves, length, named
+from fedmaml.strategies.base import steps_of, with_adaptation_steps
 
 _SHAPES = 6
 """So many shapes, e.g. of four hospitals, are computed as they are, and keep their bits."""
@@ -30,20 +30,22 @@ _DISPATCH_US = 5_000.0
 _ROW_US = 0.4
 _ROW_US_PER_MEGAFLOP = 78.0
 
-_megaflops: WeakKeyDictionary[nn.Module, dict[torch.Size, float]] = WeakKeyDictionary()
+_megaflops: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, ...], float]] = WeakKeyDictionary()
 
 
 def merge_groups(job: Job, groups: Sequence[TaskGroup], memories: Memories) -> Iterator[TaskGroup]:
     """Yield the same tasks in fewer groups, padded and masked, where that is faster and right.
 
-    A function of the job and of the tasks' sizes. It is right for the strategies of the catalogue,
-    which leave means and counts to `Learner` and `example_count` (others may count rows), and for
-    networks and losses whose rows do not depend on each other.
+    A function of the job and of the tasks' sizes. It is right for strategies that leave means and
+    counts to `Learner` and `example_count` (others may count rows) and take all examples in every
+    step, and for networks and losses whose rows do not depend on each other.
     """
     families: dict[tuple[object, ...], list[TaskGroup]] = {}
     for group in groups:
         families.setdefault(_features(group), []).append(group)
-    known = type(job.strategy) in CATALOGUE.values()
+    known = job.strategy.facts.takes_masks and not any(
+        steps.batch for steps in steps_of(job.strategy)
+    )
     for family in families.values():
         if len(family) <= _SHAPES or not known or not _rows_are_independent(job, family, memories):
             yield from family
@@ -88,15 +90,17 @@ def cheapest_cuts(
 
 def _rows(group: TaskGroup) -> tuple[int, int]:
     support, query = group.tasks
-    return support.y.shape[1], query.y.shape[1]
+    return rows_of(support, 1), rows_of(query, 1)
 
 
 def _features(group: TaskGroup) -> tuple[object, ...]:
     """Return what tasks that are padded to the same size must have in common."""
     common: list[object] = []
-    for x, y in group.tasks:
-        surplus = x.shape[1] - y.shape[1]  # not 0: targets are missing, which is found out later
-        common += [x.shape[2:], y.shape[2:], x.dtype, y.dtype, x.shape[1] == 0, surplus]
+    for batch in group.tasks:
+        for name, value in [*named(batch.x), *named(batch.y)]:
+            # not 0: inputs or targets are missing, which is found out later
+            surplus = value.shape[1] - rows_of(batch, 1)
+            common += [name, value.shape[2:], value.dtype, value.shape[1] == 0, surplus]
     return tuple(common)
 
 
@@ -107,11 +111,9 @@ def _rows_are_independent(job: Job, family: Sequence[TaskGroup], memories: Memor
     """
     group = max(family, key=lambda group: min(_rows(group)))
     support, query = _rows(group)
-    if any(bool((batch.x[0] == batch.x[0, :1]).all()) for batch in group.tasks):
+    if any(all(map(_rows_are_equal, leaves(batch.x))) for batch in group.tasks):
         return False  # of equal rows, copies change nothing
-    unadapted = job.strategy
-    if adaptation_steps(unadapted) is not None:
-        unadapted = with_adaptation_steps(unadapted, 0)
+    unadapted = with_adaptation_steps(job.strategy, 0)
     meta = {name: map_params(_moved, params) for name, params in job.meta.items()}
     memory = map_params(
         lambda value: _moved(value.to(device_of(job.meta))), memories[group.clients[0]]
@@ -120,7 +122,7 @@ def _rows_are_independent(job: Job, family: Sequence[TaskGroup], memories: Memor
     def evaluated(task: Task) -> list[Tensor]:
         prediction = unadapted.adapt(job.learner, meta, memory, task.support)(task.query.x)
         loss = job.learner.problem.loss(prediction, task.query.y)
-        return [prediction[:query], loss[:query]]
+        return [*(value[:query] for value in leaves(prediction)), loss[:query]]
 
     with torch.no_grad():
         try:
@@ -129,6 +131,10 @@ def _rows_are_independent(job: Job, family: Sequence[TaskGroup], memories: Memor
         except Exception:  # e.g. a network for one size of batch
             return False
     return all(_close(one, other) for one, other in zip(alone, among, strict=True))
+
+
+def _rows_are_equal(values: Tensor) -> bool:
+    return bool((values[0] == values[0, :1]).all())
 
 
 def _moved(value: Tensor) -> Tensor:
@@ -146,12 +152,13 @@ def _megaflops_of_a_row(network: nn.Module, group: TaskGroup) -> float:
     """Return the operations of a network on one example, forward; counted once for a shape."""
     x = first_task(group.tasks).query.x
     known = _megaflops.setdefault(network, {})
-    if x.shape[1:] not in known:
+    shape = tuple(value.shape[1:] for value in leaves(x))
+    if shape not in known:
         try:
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 network(x)
-            flops = counter.get_total_flops() / len(x)
+            flops = counter.get_total_flops() / length(x)
         except Exception:  # whatever a network does under the counter: one use of each parameter
             flops = 2 * sum(value.numel() for value in network.parameters())
-        known[x.shape[1:]] = flops / 1e6
+        known[shape] = flops / 1e6
     return known[x.shape[1:]]

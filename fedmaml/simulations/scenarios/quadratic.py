@@ -23,6 +23,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from fedmaml.core import seeding
+from fedmaml.core.inner_loop import GradientSteps
+from fedmaml.core.kernels import KernelSpec
 from fedmaml.core.learner import Problem
 from fedmaml.core.losses import half_squared_error
 from fedmaml.core.metrics import Metric
@@ -93,22 +95,22 @@ class Quadratic(Scenario):
     ) -> list[TaskGroup]:
         return group_by_shape({client: self._task(client) for client in clients})
 
-    def closed_form(self, strategy: str, lr: float, steps: int) -> Tensor | None:
+    def closed_form(self, spec: KernelSpec) -> Tensor | None:
         """Return theta*, float64 of shape ``(dimension,)``; see the module docstring."""
+        lr, steps = spec.inner.lr, spec.inner.steps
+        if spec.proximal or spec.inner != GradientSteps(lr, steps):
+            return None
         identity = torch.eye(self.dimension, dtype=torch.float64)
         total = torch.zeros_like(identity)
         weighted = torch.zeros(self.dimension, dtype=torch.float64)
         for client in self.clients()["train"]:
             curvature, centre = self.parameters_of(client)
             shrink = torch.linalg.matrix_power(identity - lr * curvature, steps)
-            if strategy in ("fedavg", "reptile"):
-                sent = identity - shrink
-            elif strategy == "fomaml":
-                sent = curvature @ shrink
-            elif strategy == "maml":
-                sent = shrink @ curvature @ shrink
-            else:
-                return None
+            sent = {
+                "difference": identity - shrink,
+                "first-order": curvature @ shrink,
+                "exact": shrink @ curvature @ shrink,
+            }[spec.sends]
             total += sent
             weighted += sent @ centre
         return torch.linalg.solve(total, weighted)

@@ -16,8 +16,9 @@ from fedmaml.computing.engines.factored.linear import LowRank, StepRule
 from fedmaml.computing.engines.factored.network import Chain, Network, chain_of, kind_in
 from fedmaml.computing.engines.factored.updates import Sent, Sum, squared_norm_of_rest
 from fedmaml.computing.engines.layers import Linear, names_of
-from fedmaml.computing.engines.recipes import NO_RECIPE, UNKNOWN_LOSS, Recipe, recipe_of
+from fedmaml.computing.engines.specs import UNKNOWN_LOSS, known_spec
 from fedmaml.core import losses
+from fedmaml.core.kernels import KernelSpec
 from fedmaml.core.params import count_entries, device_of, squared_norm
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.strategies.base import ClientUpdate
@@ -35,10 +36,10 @@ class Factored(Engine):
     about: ClassVar[str] = "large networks, first order; fast weights of linear layers in factors"
 
     def why_unsupported(self, job: Job) -> str:
-        recipe = recipe_of(job.strategy)
-        if recipe is None:
-            return NO_RECIPE
-        if recipe.sends == "exact":
+        spec = known_spec(job.strategy)
+        if isinstance(spec, str):
+            return spec
+        if spec.sends == "exact":
             return "it drops second derivatives, and maml needs them"
         if job.learner.problem.loss not in losses.CATALOGUE:
             return UNKNOWN_LOSS
@@ -71,16 +72,16 @@ class Factored(Engine):
         self, job: Job, groups: Sequence[TaskGroup], memories: Memories
     ) -> Iterator[Rows | Total]:
         """Yield one sum of all clients, or the updates of as many as are computed at a time."""
-        recipe, chain = recipe_of(job.strategy), chain_of(job.learner)
-        if recipe is None or isinstance(chain, str):
+        spec, chain = known_spec(job.strategy), chain_of(job.learner)
+        if isinstance(spec, str) or isinstance(chain, str):
             raise ValueError(self.why_unsupported(job))
         total = Sum(job.meta["theta"]) if job.form == "sum" else None
         for group in groups:
-            size = _clients_at_a_time(job, recipe, chain, group.tasks)
+            size = _clients_at_a_time(job, spec, chain, group.tasks)
             for first in range(0, len(group.clients), size):
                 some = slice(first, first + size)
                 tasks = Task(*(Batch(batch.x[some], batch.y[some]) for batch in group.tasks))
-                sent = _send(job, recipe, chain, tasks)
+                sent = _send(job, spec, chain, tasks)
                 if total is None:
                     yield _rows(job, group.clients[some], sent)
                 else:
@@ -93,27 +94,27 @@ class Factored(Engine):
 
 
 @torch.no_grad()
-def _send(job: Job, recipe: Recipe, chain: Chain, tasks: Task) -> Sent:
+def _send(job: Job, spec: KernelSpec, chain: Chain, tasks: Task) -> Sent:
     """Do what the strategy's `client_update` does, for clients of equal shape."""
     theta, l2 = job.meta["theta"], job.learner.problem.l2
-    pace = StepRule.of(recipe, l2)
-    if recipe.sends == "difference":
+    rule = StepRule.of(spec, l2)
+    if spec.sends == "difference":
         evaluated = trains = _prepared(chain, _joined(tasks))
     else:
         evaluated, trains = (_prepared(chain, batch) for batch in (tasks.query, tasks.support))
-    network = Network(job, chain, pace, trains.y.shape[1])
+    network = Network(job, chain, rule, trains.y.shape[1])
     seen = [] if evaluated is trains else [network.loss(evaluated)[0]]
-    for _ in range(recipe.steps):
+    for _ in range(spec.inner.steps):
         value, e = network.loss(trains)
         seen.append(value)
         network.backward(e)
         network.step()
     value, e = network.loss(evaluated)
-    if recipe.sends != "difference" or not recipe.steps:
+    if spec.sends != "difference" or not spec.inner.steps:
         network.backward(e)
     before, after = (*seen, value)[0], value
-    pieces = network.difference() if recipe.sends == "difference" else network.gradient()
-    if recipe.sends == "difference" and l2:
+    pieces = network.difference() if spec.sends == "difference" else network.gradient()
+    if spec.sends == "difference" and l2:
         before = before + l2 * squared_norm(theta)
         for piece in pieces:
             after = after + l2 * squared_norm_of_rest(piece, theta[piece.name])
@@ -135,16 +136,16 @@ def _prepared(chain: Chain, batch: Batch) -> Batch:
 # --- how much at a time --------------------------------------------------------------------------
 
 
-def _clients_at_a_time(job: Job, recipe: Recipe, chain: Chain, tasks: Task) -> int:
+def _clients_at_a_time(job: Job, spec: KernelSpec, chain: Chain, tasks: Task) -> int:
     """Return how many clients stay in cache, or else keep shared products busy within memory."""
     theta, rows = job.meta["theta"], [batch.y.shape[1] for batch in tasks]
-    if recipe.sends == "difference":
+    if spec.sends == "difference":
         rows = [sum(rows)] * 2
     entries, busy = 0, 1
     for layer in chain.tail:
         if isinstance(layer, Linear):
-            kind = kind_in(chain, layer, recipe.steps, rows[0])
-            entries += kind.entries(layer, recipe.steps, rows[0])
+            kind = kind_in(chain, layer, spec.inner.steps, rows[0])
+            entries += kind.entries(layer, spec.inner.steps, rows[0])
             entries += 3 * max(rows) * (layer.inputs + layer.outputs)
             if kind is LowRank:
                 busy = -(-_ROWS // max(rows))

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from fedmaml.computing.engines.factored.updates import Formed, Piece, Product
 from fedmaml.computing.engines.layers import Linear
-from fedmaml.computing.engines.recipes import Recipe
+from fedmaml.core.kernels import KernelSpec
 from fedmaml.core.params import Params
 
 
@@ -45,10 +45,10 @@ class StepRule:
     pull: float
 
     @staticmethod
-    def of(recipe: Recipe, l2: float) -> "StepRule":
-        """Return the pace of a recipe under a penalty ``l2 * ||phi||^2``."""
-        decay = 1 - recipe.lr * (2 * l2 + recipe.proximal)
-        return StepRule(recipe.steps, recipe.lr, decay, recipe.lr * recipe.proximal)
+    def of(spec: KernelSpec, l2: float) -> "StepRule":
+        """Return the rule of a spec's steps under a penalty ``l2 * ||phi||^2``."""
+        decay = 1 - spec.inner.lr * (2 * l2 + spec.proximal)
+        return StepRule(spec.inner.steps, spec.inner.lr, decay, spec.inner.lr * spec.proximal)
 
     def next_share(self, share: float) -> float:
         """Return theta's share in phi after one more step."""
@@ -66,11 +66,11 @@ class StepRule:
 class LinearOfAll(ABC):
     """A linear layer of all clients; `keep` or `backward` keep what `step` and `gradient` need."""
 
-    def __init__(self, layer: Linear, theta: Params, pace: StepRule) -> None:
+    def __init__(self, layer: Linear, theta: Params, rule: StepRule) -> None:
         self._names = layer.weight, layer.bias
         self._weight = theta[layer.weight]
         self._bias = None if layer.bias is None else theta[layer.bias]
-        self._pace = pace
+        self._rule = rule
         self._share = 1.0
         self._x = self._e = torch.empty(0)
 
@@ -131,8 +131,8 @@ class Inner(LinearOfAll):
 class LowRank(Inner):
     """A large layer: fast weights are never formed."""
 
-    def __init__(self, layer: Linear, theta: Params, pace: StepRule) -> None:
-        super().__init__(layer, theta, pace)
+    def __init__(self, layer: Linear, theta: Params, rule: StepRule) -> None:
+        super().__init__(layer, theta, rule)
         self._older: list[tuple[float, Tensor, Tensor]] = []  # decay since, E and H of a step
 
     @staticmethod
@@ -144,27 +144,27 @@ class LowRank(Inner):
         z = self._scaled(self._at_theta(x))
         for decay, left, right in self._older:
             products = self._with_bias(torch.bmm(x, right.mT))
-            z.baddbmm_(products, left, alpha=-self._pace.lr * decay)
+            z.baddbmm_(products, left, alpha=-self._rule.lr * decay)
         return z
 
     def backward(self, e: Tensor) -> Tensor:
         self._e = e
         d = self._scaled((e.flatten(0, 1) @ self._weight).view(*e.shape[:2], -1))
         for decay, left, right in self._older:
-            d.baddbmm_(torch.bmm(e, left.mT), right, alpha=-self._pace.lr * decay)
+            d.baddbmm_(torch.bmm(e, left.mT), right, alpha=-self._rule.lr * decay)
         return d
 
     def step(self) -> None:
-        older = [(decay * self._pace.decay, left, right) for decay, left, right in self._older]
+        older = [(decay * self._rule.decay, left, right) for decay, left, right in self._older]
         self._older = [*older, (1.0, self._e, self._x)]
-        self._share = self._pace.next_share(self._share)
+        self._share = self._rule.next_share(self._share)
 
     def difference(self) -> list[Piece]:
         if not self._older:
             return self._pieces(torch.zeros_like(self._e), self._x)
         left = torch.cat([decay * left for decay, left, _ in self._older], 1)
         right = torch.cat([right for _, _, right in self._older], 1)
-        return self._pieces(left, right, self._pace.lr, 1 - self._share)
+        return self._pieces(left, right, self._rule.lr, 1 - self._share)
 
     def _scaled(self, values: Tensor) -> Tensor:
         return values if self._share == 1 else values.mul_(self._share)
@@ -173,8 +173,8 @@ class LowRank(Inner):
 class First(LinearOfAll):
     """The first layer, of few rows: its inputs are the same in all steps."""
 
-    def __init__(self, layer: Linear, theta: Params, pace: StepRule) -> None:
-        super().__init__(layer, theta, pace)
+    def __init__(self, layer: Linear, theta: Params, rule: StepRule) -> None:
+        super().__init__(layer, theta, rule)
         self._left: Tensor | None = None
         self._right = torch.empty(0)
         self._known: dict[int, tuple[Tensor, Tensor]] = {}  # id -> batch, its value at theta
@@ -195,27 +195,27 @@ class First(LinearOfAll):
         if id(x) not in self._products:
             self._products[id(x)] = self._with_bias(torch.bmm(x, self._right.mT))
         return torch.baddbmm(
-            at_theta, self._products[id(x)], self._left, beta=self._share, alpha=-self._pace.lr
+            at_theta, self._products[id(x)], self._left, beta=self._share, alpha=-self._rule.lr
         )
 
     def step(self) -> None:
         if self._left is None:
             self._left, self._right = self._e, self._x
         else:
-            self._left.mul_(self._pace.decay).add_(self._e)
-        self._share = self._pace.next_share(self._share)
+            self._left.mul_(self._rule.decay).add_(self._e)
+        self._share = self._rule.next_share(self._share)
 
     def difference(self) -> list[Piece]:
         if self._left is None:
             return self._pieces(torch.zeros_like(self._e), self._x)
-        return self._pieces(self._left, self._right, self._pace.lr, 1 - self._share)
+        return self._pieces(self._left, self._right, self._rule.lr, 1 - self._share)
 
 
 class Own(Inner):
     """A small layer: each client has fast weights of its own."""
 
-    def __init__(self, layer: Linear, theta: Params, pace: StepRule) -> None:
-        super().__init__(layer, theta, pace)
+    def __init__(self, layer: Linear, theta: Params, rule: StepRule) -> None:
+        super().__init__(layer, theta, rule)
         self._weights: Tensor | None = None  # (clients, outputs, inputs); None: still theta
         self._biases: Tensor | None = None  # (clients, outputs)
 
@@ -239,10 +239,10 @@ class Own(Inner):
     def step(self) -> None:
         gradient = torch.bmm(self._e.mT, self._x)
         weights = self._weight if self._weights is None else self._weights
-        self._weights = self._pace.moved(weights, self._weight, gradient)
+        self._weights = self._rule.moved(weights, self._weight, gradient)
         if self._bias is not None:
             biases = self._bias if self._biases is None else self._biases
-            self._biases = self._pace.moved(biases, self._bias, self._e.sum(1))
+            self._biases = self._rule.moved(biases, self._bias, self._e.sum(1))
 
     def difference(self) -> list[Piece]:
         if self._weights is None:

@@ -72,9 +72,9 @@ def kind_in(chain: Chain, layer: Linear, steps: int, rows: int) -> type[LinearOf
 class Network:
     """The network of some clients; all of them start at theta."""
 
-    def __init__(self, job: Job, chain: Chain, pace: StepRule, rows: int) -> None:
+    def __init__(self, job: Job, chain: Chain, rule: StepRule, rows: int) -> None:
         theta = job.meta["theta"]
-        self._loss, self._pace = job.learner.problem.loss, pace
+        self._loss, self._pace = job.learner.problem.loss, rule
         self._layers = images.in_blocks(chain.images)
         self._theta = {
             name: images.channels_last(theta[name]) if theta[name].dim() == 4 else theta[name]
@@ -88,7 +88,7 @@ class Network:
         self._image = torch.Size()
         self._outputs: list[Tensor] = []
         self._tail: list[LinearOfAll | Elementwise] = [
-            kind_in(chain, layer, pace.steps, rows)(layer, theta, pace)
+            kind_in(chain, layer, rule.steps, rows)(layer, theta, rule)
             if isinstance(layer, Linear)
             else layer
             for layer in chain.tail

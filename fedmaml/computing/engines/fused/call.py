@@ -13,8 +13,8 @@ from torch import Tensor
 from fedmaml import native
 from fedmaml.computing.engines.base import Job, Rows, Total
 from fedmaml.computing.engines.fused.chain import Chain
-from fedmaml.computing.engines.recipes import Recipe
 from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum
+from fedmaml.core.kernels import KernelSpec
 from fedmaml.core.params import Layout, flatten, layout_of, unflatten
 from fedmaml.core.tasks import TaskGroup
 from fedmaml.strategies.base import ClientUpdate
@@ -30,7 +30,7 @@ class _Network(ctypes.Structure):
     )  # fmt: skip
 
 
-class _Recipe(ctypes.Structure):
+class _Spec(ctypes.Structure):
     _fields_ = (
         ("sends", ctypes.c_int32), ("steps", ctypes.c_int32),
         ("lr", ctypes.c_double), ("proximal", ctypes.c_double),
@@ -59,16 +59,18 @@ class _Result(ctypes.Structure):
 class Call:
     """One call of the kernel; holds every array whose address it passes."""
 
-    def __init__(self, job: Job, recipe: Recipe, chain: Chain, groups: Sequence[TaskGroup]) -> None:
+    def __init__(
+        self, job: Job, spec: KernelSpec, chain: Chain, groups: Sequence[TaskGroup]
+    ) -> None:
         self._job, self._chain, self._groups, theta = job, chain, groups, job.meta["theta"]
         self._theta = flatten(theta)
         self._kept, self._network = _network(chain, layout_of(theta), job.learner.problem.l2)
-        self._recipe = _Recipe(_SENDS[recipe.sends], recipe.steps, recipe.lr, recipe.proximal)
+        self._recipe = _Spec(_SENDS[spec.sends], spec.inner.steps, spec.inner.lr, spec.proximal)
         self._clients = tuple(client for group in groups for client in group.clients)
         self._table, self._tensors = _laid_out(groups, chain, self._theta.dtype)
         rows = self._table[1:3]
         self._table[0] = np.lexsort(rows[::-1]) if len(groups) > 1 else np.arange(rows.shape[1])
-        evaluated = rows[0] + rows[1] if recipe.sends == "difference" else rows[1]
+        evaluated = rows[0] + rows[1] if spec.sends == "difference" else rows[1]
         if not evaluated.all() or not rows[0].all():
             raise ValueError("a client has no examples")
         self._weight = evaluated.astype(np.float64)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from fedmaml.computing.engines.layers import Elementwise, Flatten, Linear, layers_of
-from fedmaml.computing.engines.recipes import UNKNOWN_LOSS
+from fedmaml.computing.engines.specs import UNKNOWN_LOSS
 from fedmaml.core import losses
 from fedmaml.core.learner import Learner
 

@@ -11,7 +11,7 @@ from fedmaml import native
 from fedmaml.computing.engines.base import Engine, Job, Memories, Rows, Total
 from fedmaml.computing.engines.fused.call import Call
 from fedmaml.computing.engines.fused.chain import chain_of
-from fedmaml.computing.engines.recipes import NO_RECIPE, recipe_of
+from fedmaml.computing.engines.specs import known_spec
 from fedmaml.core.params import count_entries, device_of
 from fedmaml.core.tasks import TaskGroup
 
@@ -28,16 +28,16 @@ class Fused(Engine):
 
     def why_unsupported(self, job: Job) -> str:
         """Say why it cannot compute a job; builds the kernel if nothing else is in the way."""
-        recipe = recipe_of(job.strategy)
-        if recipe is None:
-            return NO_RECIPE
+        spec = known_spec(job.strategy)
+        if isinstance(spec, str):
+            return spec
         chain = chain_of(job.learner)
         if isinstance(chain, str):
             return chain
         device = device_of(job.meta)
         if device.type != "cpu":
             return f"it runs on the CPU, and the parameters are on {device}"
-        copies = 3 + (recipe.steps if recipe.sends == "exact" else 0)
+        copies = 3 + (spec.inner.steps if spec.sends == "exact" else 0)
         block_bytes = 64 * copies * count_entries(job.meta)
         if block_bytes > _LARGEST_BLOCK_BYTES:
             return f"the network is too large for it ({block_bytes / 2**20:.0f} MiB a block)"
@@ -57,7 +57,7 @@ class Fused(Engine):
         self, job: Job, groups: Sequence[TaskGroup], memories: Memories
     ) -> Iterator[Rows | Total]:
         """Yield all clients at once."""
-        recipe, chain = recipe_of(job.strategy), chain_of(job.learner)
-        if recipe is None or isinstance(chain, str):
+        spec, chain = known_spec(job.strategy), chain_of(job.learner)
+        if isinstance(spec, str) or isinstance(chain, str):
             raise ValueError(self.why_unsupported(job))
-        yield Call(job, recipe, chain, groups).run()
+        yield Call(job, spec, chain, groups).run()

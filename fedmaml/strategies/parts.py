@@ -1,0 +1,94 @@
+"""Verbs that many strategies share.
+
+    build = whole_network, client_update = meta_update, server_update = outer_step
+
+in a strategy's class say in one line each what it has in common with others.
+"""
+
+from typing import Protocol
+
+from torch import Generator
+
+from fedmaml.core.inner_loop import GradientSteps, Loss
+from fedmaml.core.learner import Learner, Problem, make_learner
+from fedmaml.core.meta_gradient import meta_gradient
+from fedmaml.core.outer_optimizer import OuterOptimizer
+from fedmaml.core.params import MetaParams, Params, subtract
+from fedmaml.core.tasks import Task, example_count, joined
+from fedmaml.strategies.base import (
+    ClientUpdate,
+    Initialised,
+    MetaStrategy,
+    ServerState,
+    with_adaptation_steps,
+)
+
+
+class HasOuter(Protocol):
+    """A strategy with an outer optimiser."""
+
+    @property
+    def outer(self) -> OuterOptimizer:
+        """The optimiser."""
+
+
+class HasInner(Protocol):
+    """A strategy with local steps."""
+
+    @property
+    def inner(self) -> GradientSteps:
+        """The steps."""
+
+
+def whole_network(strategy: MetaStrategy, problem: Problem, rng: Generator) -> Initialised:
+    """Build: the whole network is theta, and clients keep nothing."""
+    del strategy
+    learner, theta = make_learner(problem, rng)
+    return Initialised(learner, ServerState({"theta": theta}), {})
+
+
+def meta_update(
+    strategy: MetaStrategy, learner: Learner, meta: MetaParams, memory: Params, task: Task
+) -> ClientUpdate:
+    """Send grad_meta L_query(adapt(meta, support)), whatever ``adapt`` does.
+
+    The weight is the number of query examples. The loss before adaptation is that of ``adapt``
+    without its steps, where it has any.
+    """
+    metrics = {}
+    if strategy.facts.adapts_by:
+        unadapted = with_adaptation_steps(strategy, 0)
+        predictor = unadapted.adapt(learner, meta, memory, task.support)
+        metrics["loss_before"] = learner.query_loss(predictor, task.query)
+    gradient, after = meta_gradient(strategy.adapt, learner, meta, memory, task)
+    metrics["loss_after"] = after
+    return ClientUpdate(gradient, example_count(task.query), metrics, memory)
+
+
+def local_update(
+    strategy: HasInner, learner: Learner, meta: MetaParams, memory: Params, task: Task
+) -> ClientUpdate:
+    """Send theta - phi after local steps on the learner's loss."""
+    return train_locally(learner, learner.loss, strategy.inner, meta, memory, task)
+
+
+def train_locally(
+    learner: Learner,
+    loss: Loss,
+    steps: GradientSteps,
+    meta: MetaParams,
+    memory: Params,
+    task: Task,
+) -> ClientUpdate:
+    """Train on all of a client's examples, support and query together, and send theta - phi."""
+    theta, local = meta["theta"], joined(task)
+    phi = steps.run(loss, theta, local)
+    metrics = {"loss_before": learner.loss(theta, local), "loss_after": learner.loss(phi, local)}
+    return ClientUpdate({"theta": subtract(theta, phi)}, example_count(local), metrics, memory)
+
+
+def outer_step(strategy: HasOuter, state: ServerState, update: MetaParams) -> ServerState:
+    """Take one step of the outer optimiser: theta <- outer(theta, update)."""
+    outer = strategy.outer
+    meta, optimizer = outer.step(state.meta, update, state.optimizer, state.finished_rounds)
+    return ServerState(meta, optimizer, state.finished_rounds + 1)
