@@ -2,8 +2,8 @@
 
     problem   one draw for each example; the network finds it beside its input, as a further entry
               of the tree: ``{"x": ..., "mask": ...}`` (masks of dropout, latent noise, actions)
-    strategy  one draw for the client, as ``support.draws["direction"]`` in `adapt`,
-              ``task.support.draws`` in `client_update`
+    strategy  one draw for the client, ``draws_of(support)["direction"]`` in `adapt`,
+              ``draws_of(task.support)`` in `client_update`
 
 Every number is a function of (seed, split, round, client, name), so a run stays repeatable, a
 client's noise does not depend on who shares its computation, and all of it passes
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedmaml.core import seeding
 from fedmaml.core.errors import UnsupportedProblemError
-from fedmaml.core.tasks import Batch, Task, TaskGroup, rows_of
+from fedmaml.core.tasks import Batch, DrawnBatch, Task, TaskGroup, rows_of
 from fedmaml.core.trees import Tree
 
 
@@ -80,14 +80,11 @@ def with_draws(
         }
 
     support, query = group.tasks
-    own = {
-        name: draw.numbers(seeding.key(seed, *path, "client", name), group.clients)
-        for name, draw in strategy.items()
-    }
-    return TaskGroup(
-        group.clients,
-        Task(
-            support._replace(x=inputs(support, "support"), draws=support.draws | own),
-            query._replace(x=inputs(query, "query")),
-        ),
-    )
+    drawn = Batch(inputs(support, "support"), support.y)
+    if strategy:
+        own = {
+            name: draw.numbers(seeding.key(seed, *path, "client", name), group.clients)
+            for name, draw in strategy.items()
+        }
+        drawn = DrawnBatch(*drawn, own)  # type: ignore[assignment]
+    return TaskGroup(group.clients, Task(drawn, Batch(inputs(query, "query"), query.y)))

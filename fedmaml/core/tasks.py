@@ -21,30 +21,39 @@ class Batch(NamedTuple):
     Attributes:
         x: Inputs, a tensor ``(examples, *features)`` or a flat mapping of such tensors.
         y: Targets, likewise; class indices are int64 ``(examples,)``.
-        draws: Noise that the strategy declares, by name, for the client and not for each example;
-            see `core.draws`.
     """
 
     x: Tree
     y: Tree
-    draws: dict[str, Tensor] = {}  # noqa: RUF012 (never changed)
 
 
-class PaddedBatch(NamedTuple):
-    """A `Batch` with further rows that are not examples; only engines make them, for themselves.
+class DrawnBatch(NamedTuple):
+    """A `Batch` with the noise that a strategy declares, for the client and not for each example.
 
-    The mask is no field of `Batch`, so that a batch is without padding for everybody else.
+    It is no field of `Batch`, so that a batch is a pair for everybody else; `draws_of` tells.
 
     Attributes:
-        x: Inputs; the padding holds copies of an example.
-        y: Targets, likewise.
-        draws: As in `Batch`.
-        mask: Which rows are examples; bool, ``(rows,)``.
+        x: Inputs.
+        y: Targets.
+        draws: Name -> noise, see `core.draws`.
     """
 
     x: Tree
     y: Tree
     draws: dict[str, Tensor]
+
+
+class PaddedBatch(NamedTuple):
+    """A `Batch` with further rows that are not examples; only engines make them, for themselves.
+
+    Attributes:
+        x: Inputs; the padding holds copies of an example.
+        y: Targets, likewise.
+        mask: Which rows are examples; bool, ``(rows,)``; `mask_of` tells.
+    """
+
+    x: Tree
+    y: Tree
     mask: Tensor
 
 
@@ -72,13 +81,24 @@ def mask_of(batch: Batch) -> Tensor | None:
     return getattr(batch, "mask", None)
 
 
+def draws_of(batch: Batch) -> dict[str, Tensor]:
+    """Return the noise that the strategy declares, by name; see `core.draws`."""
+    return getattr(batch, "draws", {})
+
+
 def map_batch(function: Callable[..., Tensor], *batches: Batch) -> Batch:
     """Apply a function to the inputs and targets of the same name in each batch.
 
-    The draws of the first batch stay as they are.
+    Whatever else the first batch has stays as it is.
     """
     xs, ys = [batch.x for batch in batches], [batch.y for batch in batches]
-    return Batch(map_tree(function, *xs), map_tree(function, *ys), batches[0].draws)
+    return batches[0]._replace(x=map_tree(function, *xs), y=map_tree(function, *ys))
+
+
+def map_fields(function: Callable[..., Tensor], *batches: Batch) -> Batch:
+    """Apply a function to all tensors of the same name in each batch."""
+    columns = zip(*batches, strict=True)
+    return type(batches[0])(*(map_tree(function, *column) for column in columns))
 
 
 def tensors_of(batch: Batch) -> list[Tensor]:
@@ -105,7 +125,7 @@ def joined(task: Task) -> Batch:
     if mask_of(task.support) is None:
         return whole
     masks = [mask for batch in task if (mask := mask_of(batch)) is not None]
-    return PaddedBatch(*whole, torch.cat(masks))  # type: ignore[return-value]
+    return whole._replace(mask=torch.cat(masks))  # type: ignore[call-arg]
 
 
 def example_count(batch: Batch) -> Tensor:
@@ -144,15 +164,14 @@ def _padded(batches: Sequence[Batch], rows: int) -> Batch:
     counts = torch.tensor([own for own, clients in sizes for _ in range(clients)], device=device)
     mask = torch.arange(rows, device=device) < counts[:, None]
     whole = map_batch(filled, *batches)
-    draws = map_tree(lambda *values: torch.cat(values), *(batch.draws for batch in batches))
-    return PaddedBatch(whole.x, whole.y, draws, mask)  # type: ignore[return-value]
+    return PaddedBatch(whole.x, whole.y, mask)  # type: ignore[return-value]
 
 
 def group_by_shape(tasks: Mapping[int, Task]) -> list[TaskGroup]:
     """Stack the tasks of equal shape; groups and clients keep the order of the mapping."""
     groups: dict[object, list[int]] = {}
     for client, task in tasks.items():
-        shape = tuple(describe(tree) for batch in task for tree in (batch.x, batch.y, batch.draws))
+        shape = tuple(describe(tree) for batch in task for tree in batch)
         groups.setdefault(shape, []).append(client)
     return [
         TaskGroup(tuple(members), stack([tasks[client] for client in members]))
@@ -167,7 +186,7 @@ def unstack(group: TaskGroup) -> dict[int, Task]:
 
 def task_at(tasks: Task, row: int) -> Task:
     """Return one of stacked tasks."""
-    return Task(*(Batch(*(map_tree(lambda v: v[row], tree) for tree in batch)) for batch in tasks))
+    return Task(*(map_fields(lambda value: value[row], batch) for batch in tasks))
 
 
 def first_task(tasks: Task) -> Task:
@@ -208,8 +227,7 @@ def stack(tasks: Iterable[Task]) -> Task:
 
 
 def _stack_batches(batches: Iterable[Batch]) -> Batch:
-    columns = zip(*batches, strict=True)
-    return Batch(*(map_tree(lambda *v: torch.stack(v), *column) for column in columns))
+    return map_fields(lambda *values: torch.stack(values), *batches)
 
 
 def cast(task: Task, dtype: torch.dtype, device: torch.device | None = None) -> Task:
@@ -224,4 +242,4 @@ def cast(task: Task, dtype: torch.dtype, device: torch.device | None = None) -> 
     def moved(tensor: Tensor) -> Tensor:
         return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
-    return Task(*(Batch(*(map_tree(moved, tree) for tree in batch)) for batch in task))
+    return Task(*(map_fields(moved, batch) for batch in task))

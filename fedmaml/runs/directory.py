@@ -31,8 +31,8 @@ from fedmaml.config import RunConfig
 from fedmaml.core.errors import OtherFormatError, RunDirectoryError
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
-from fedmaml.runs.holding import held, is_held_by, refuse_if_held
 from fedmaml.runs.finding import why_no_run
+from fedmaml.runs.holding import held, is_held_by, refuse_if_held
 
 TOKEN = "holder"
 """Key of a run config: the token of the command that entered the run directory; none: none did."""

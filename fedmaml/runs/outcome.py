@@ -12,7 +12,7 @@ _CONSEQUENCES = {"RULE"}  # where nothing is left, no rule can be applied
 
 
 def what_went_wrong(summary: Mapping[str, Any]) -> str:
-    """Say why nothing was learned or evaluated in a run that came to its end; "" if something was."""
+    """Say why a run that came to its end learned or evaluated nothing; "" if it did."""
     if summary["rounds"] and not summary["updates_used"]:
         return f"in {summary['rounds']} rounds not one client's update could be used"
     if summary["clients_asked"] and not summary["clients_evaluated"]:

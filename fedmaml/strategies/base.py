@@ -118,6 +118,20 @@ class MetaStrategy(ABC):
 
     facts: ClassVar[Facts]
 
+    def __init_subclass__(cls) -> None:
+        """Refuse a strategy that does not say what it is."""
+        facts = cls.__dict__.get("facts")
+        if not isinstance(facts, Facts):
+            raise TypeError(
+                f"strategy {cls.__name__} must state its facts, e.g. "
+                f'facts = Facts("{cls.__name__}", "initialisation"); see fedmaml.strategies.base'
+            )
+        if facts.adapts_by and facts.adapts_by not in cls.__annotations__:
+            raise TypeError(
+                f"strategy {cls.__name__} has no setting {facts.adapts_by!r}, by which it says "
+                'that it adapts; name the setting in Facts(adapts_by=...), or "" for none'
+            )
+
     @abstractmethod
     def build(self, problem: Problem, rng: torch.Generator) -> Initialised:
         """Make the learner, the server's first state and a new client's memory.
@@ -211,9 +225,9 @@ def kernel_spec(strategy: MetaStrategy) -> KernelSpec | str:
     """
     kernel = strategy.facts.kernel
     if kernel is None:
-        return "the update of this strategy is not written out for it"
+        return f"the update of {strategy.facts.label} is not written out for it"
     if strategy.facts.draws:
-        return "the strategy draws noise, of which it knows nothing"
+        return f"{strategy.facts.label} draws noise, of which it knows nothing"
     elsewhere = {strategy.facts.adapts_by} | {
         item.name
         for item in fields(strategy)  # type: ignore[arg-type]
@@ -221,6 +235,6 @@ def kernel_spec(strategy: MetaStrategy) -> KernelSpec | str:
     }
     for item in fields(strategy):  # type: ignore[arg-type]
         if item.name not in kernel.settings | elsewhere:
-            return f"it does not know the setting {item.name!r} of this strategy"
+            return f"it does not know the setting {item.name!r} of {strategy.facts.label}"
     proximal = float(getattr(strategy, kernel.proximal)) if kernel.proximal else 0.0
     return KernelSpec(kernel.sends, getattr(strategy, kernel.steps), proximal)

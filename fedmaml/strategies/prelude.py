@@ -29,7 +29,7 @@ from fedmaml.core.params import (
     zeros_like,
 )
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, example_count, joined, mask_of
+from fedmaml.core.tasks import Batch, Task, draws_of, example_count, joined, mask_of
 from fedmaml.strategies.base import ClientUpdate, Facts, Initialised, MetaStrategy, ServerState
 from fedmaml.strategies.parts import (
     local_update,
@@ -60,6 +60,7 @@ __all__ = [
     "Task",
     "Tensor",
     "UnsupportedProblemError",
+    "draws_of",
     "example_count",
     "field",
     "in_head",

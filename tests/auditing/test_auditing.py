@@ -24,7 +24,7 @@ from fedmaml.simulations.scenario import Recipes, Scenario, Split
 from fedmaml.simulations.scenarios import CATALOGUE
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies import MAML
-from fedmaml.strategies.base import ClientUpdate, Initialised, MetaStrategy, ServerState
+from fedmaml.strategies.base import ClientUpdate, Facts, Initialised, MetaStrategy, ServerState
 
 EXAMPLES, SUPPORT, FEATURES, CLASSES = 24, 10, 4, 3
 
@@ -314,6 +314,8 @@ class Counting(nn.Module):
 @settings
 class TrainsOnQueries(MetaStrategy):
     """Predicts relative to all queries: what a strategy may not do."""
+
+    facts = Facts("TrainsOnQueries", adapts_by="")
 
     def build(self, problem: Problem, rng: torch.Generator) -> Initialised:
         return MAML().build(problem, rng)

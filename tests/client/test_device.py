@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fedmaml.client.node import find_device
 from fedmaml.client.replies import prepare
-from fedmaml.computing import updates
+from fedmaml.computing import evaluation, updates
 from fedmaml.config import resolve
 from fedmaml.core import seeding
 from fedmaml.core.aggregation import ExactSum, in_range

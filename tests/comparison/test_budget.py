@@ -100,13 +100,13 @@ def test_what_is_asked_for_goes_before() -> None:
     assert evaluation(evaluation__select="last")["maml"] == ("last", 0)
     assert evaluation(evaluation__every=9)["maml"] == ("best", 9)
     assert evaluation(evaluation__every=0)["maml"] == ("last", 0)
-    assert evaluation(evaluation__choose="best", evaluation__every=3)["fedavg"] == ("best", 3)
+    assert evaluation(evaluation__select="best", evaluation__every=3)["fedavg"] == ("best", 3)
 
 
 def test_without_validation_clients_it_is_the_last_round() -> None:
     assert evaluation("quadratic") == dict.fromkeys(("local", "fedavg", "maml"), ("last", 0))
     with pytest.raises(ConfigurationError, match="scenario 'quadratic' has none"):
-        evaluation("quadratic", evaluation__choose="best")
+        evaluation("quadratic", evaluation__select="best")
 
 
 def test_test_clients_alone_are_compared() -> None:

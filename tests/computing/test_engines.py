@@ -222,7 +222,7 @@ def test_plan_names_the_reasons_of_those_passed_over() -> None:
     assert "not fused" in chosen.why
     chosen = plan("fused", job_of(FedRep(), problem_of("squared"))[0])
     assert chosen.engine.name != "fused"
-    assert "not fused or factored: only maml" in chosen.why
+    assert "is not written out for it" in chosen.why
 
 
 def test_plan_for_an_engine_asked_for() -> None:

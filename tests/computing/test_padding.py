@@ -16,7 +16,7 @@ from fedmaml.core.networks import MLP
 from fedmaml.core.params import MetaParams, Params, flatten
 from fedmaml.core.tasks import Batch, Task, TaskGroup, example_count, group_by_shape, joined, padded
 from fedmaml.strategies import CATALOGUE, FOMAML, MAML, FedAvg, FedProx, Reptile
-from fedmaml.strategies.base import ClientUpdate, Initialised, MetaStrategy, ServerState
+from fedmaml.strategies.base import ClientUpdate, Facts, Initialised, MetaStrategy, ServerState
 
 SIZES = [(count, 1 + count * 3 % 7) for count in range(1, 11)] * 2  # ten shapes
 
@@ -144,6 +144,8 @@ def test_losses_that_depend_on_each_other_are_never_padded() -> None:
 @dataclass(frozen=True)
 class Own(MetaStrategy):
     """Counts rows itself."""
+
+    facts = Facts("Own", adapts_by="")
 
     inner: FOMAML
 

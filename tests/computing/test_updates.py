@@ -94,7 +94,7 @@ def test_workers_share_a_chunk_only_where_that_changes_no_bit(
 
     arguments = (MAML(), start.learner, request, tasks, memories)
     alone = updates.train(*arguments, engine=engine)[0]
-    shared = updates.train(*arguments, engine=engine, elsewhere=Two())[0]
+    shared = updates.train(*arguments, engine=engine, executor=Two())[0]
     assert seen == shares
     assert shared.clients == alone.clients
     for group, rows in alone.update.items():

@@ -16,9 +16,9 @@ from fedmaml.client.app import app as client_app
 from fedmaml.config import resolve, to_run_config
 from fedmaml.core.errors import RunDirectoryError
 from fedmaml.running import new_directory
-from fedmaml.server.app import app as server_app
-from fedmaml.runs.holding import held, refuse_if_held
 from fedmaml.runs.directory import TOKEN, RunDirectory
+from fedmaml.runs.holding import held, refuse_if_held
+from fedmaml.server.app import app as server_app
 from fedmaml.simulations.backends.in_process import InProcessGrid
 from tests.commands import COMMAND, fedmaml
 

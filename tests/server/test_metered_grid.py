@@ -9,6 +9,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 from fedmaml.client.app import app as client_app
+from fedmaml.client.memory import load_costs, save_costs
 from fedmaml.computing import costs
 from fedmaml.config import resolve, to_run_config
 from fedmaml.core.costs import Cost
@@ -114,11 +115,11 @@ def test_a_node_measures_once_and_remembers_over_processes(
     monkeypatch.setattr(costs, "measure", lambda *args: calls.append(1) or measure(*args))
     monkeypatch.setattr(costs, "_process", {})
     execute(resolve(SETTINGS | {"strategy": "maml", "seed": 11}), tmp_path / "run")
-    assert len(calls) == 2  # three nodes, two rounds, one shape: an update, and a evaluation
+    assert len(calls) == 2  # three nodes, two rounds, one shape: an update, and an evaluation
 
     context = Context(1, 2, {}, RecordDict(), {})
-    costs.save_costs(context, {"key": costs.Computation(2**40, 7)})
-    assert costs.load_costs(context) == {"key": costs.Computation(2**40, 7)}
+    save_costs(context, {"key": costs.Computation(2**40, 7)})
+    assert load_costs(context) == {"key": costs.Computation(2**40, 7)}
 
 
 def test_a_run_goes_on_when_its_cost_cannot_be_measured(

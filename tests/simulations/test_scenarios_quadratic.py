@@ -6,11 +6,13 @@ from scipy.optimize import minimize
 
 from fedmaml.core import seeding
 from fedmaml.core.inner_loop import GradientSteps
+from fedmaml.core.kernels import KernelSpec
 from fedmaml.core.learner import Problem, make_learner
 from fedmaml.core.params import map_params
 from fedmaml.core.tasks import Task
 from fedmaml.simulations.scenarios import Quadratic
 from fedmaml.strategies import CATALOGUE
+from fedmaml.strategies.base import kernel_spec
 
 SCENARIO = Quadratic(seed=1, train_clients=5, dimension=4)
 
@@ -37,6 +39,12 @@ def mean_loss_after(theta: torch.Tensor, lr: float, steps: int) -> torch.Tensor:
     return torch.stack(losses).mean()
 
 
+def spec(strategy: str, lr: float, steps: int) -> KernelSpec:
+    found = kernel_spec(CATALOGUE[strategy](inner=GradientSteps(lr=lr, steps=steps)))
+    assert isinstance(found, KernelSpec)
+    return found
+
+
 def minimiser(lr: float, steps: int) -> torch.Tensor:
     def value_and_slope(point):
         theta = torch.tensor(point, requires_grad=True)
@@ -50,13 +58,13 @@ def minimiser(lr: float, steps: int) -> torch.Tensor:
 
 
 def test_fedavg_with_one_step_ends_at_the_minimum_of_the_mean_loss() -> None:
-    closed = SCENARIO.closed_form("fedavg", 0.1, 1)
+    closed = SCENARIO.closed_form(spec("fedavg", 0.1, 1))
     torch.testing.assert_close(closed, minimiser(0.1, 0), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("lr", "steps"), [(0.1, 1), (0.1, 5), (0.3, 3)])
 def test_maml_ends_at_the_minimum_of_the_mean_loss_after_adaptation(lr: float, steps: int) -> None:
-    closed = SCENARIO.closed_form("maml", lr, steps)
+    closed = SCENARIO.closed_form(spec("maml", lr, steps))
     torch.testing.assert_close(closed, minimiser(lr, steps), rtol=0, atol=1e-6)
 
 
@@ -73,21 +81,22 @@ def test_the_mean_update_is_zero_at_the_closed_form_and_only_there(name: str, st
         )(training_tasks())
         return map_params(lambda value: value.mean(0), update)["head.weight"][0]
 
-    fixed_point = SCENARIO.closed_form(name, 0.2, steps)
+    fixed_point = SCENARIO.closed_form(spec(name, 0.2, steps))
     assert mean_update(fixed_point).abs().max() < 1e-14
     assert mean_update(fixed_point + 0.01).abs().max() > 1e-4
     assert list(params) == ["head.weight"]
 
 
 def test_strategies_end_at_different_points() -> None:
-    points = [SCENARIO.closed_form(name, 0.3, 5) for name in ("reptile", "fomaml", "maml")]
+    points = [SCENARIO.closed_form(spec(name, 0.3, 5)) for name in ("reptile", "fomaml", "maml")]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert (points[one] - points[other]).norm() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["local", "fedprox", "meta_sgd", "protonet"])
-def test_without_a_formula_there_is_no_closed_form(name: str) -> None:
-    assert SCENARIO.closed_form(name, 0.1, 1) is None
+def test_without_a_formula_there_is_no_closed_form() -> None:
+    assert SCENARIO.closed_form(spec("fedprox", 0.1, 1)) is None
+    batches = KernelSpec("difference", GradientSteps(lr=0.1, steps=1, batch=2))
+    assert SCENARIO.closed_form(batches) is None
 
 
 def test_examples_carry_the_loss_of_the_docstring() -> None:

@@ -27,7 +27,7 @@ from fedmaml.strategies import (
     ProtoNet,
     Reptile,
 )
-from fedmaml.strategies.base import adaptation_steps, with_adaptation_steps
+from fedmaml.strategies.base import adaptation_of, with_adaptation_steps
 
 ONE_STEP = GradientSteps(lr=0.1, steps=1)
 
@@ -284,9 +284,9 @@ def test_fedrep_refuses_a_network_that_is_all_head(parabola) -> None:
 
 def test_adaptation_steps_are_the_fine_tuning_steps_where_there_are_any() -> None:
     five, two = GradientSteps(steps=5), GradientSteps(steps=2)
-    assert adaptation_steps(FedAvg(inner=five, adaptation=two)) == 2
-    assert adaptation_steps(MAML(inner=five)) == 5
-    assert adaptation_steps(ProtoNet()) is None
+    assert adaptation_of(FedAvg(inner=five, adaptation=two)) == two
+    assert adaptation_of(MAML(inner=five)) == five
+    assert adaptation_of(ProtoNet()) is None
 
 
 def test_with_adaptation_steps_leaves_training_of_averaging_strategies_alone() -> None:

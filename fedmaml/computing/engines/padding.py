@@ -43,9 +43,8 @@ def merge_groups(job: Job, groups: Sequence[TaskGroup], memories: Memories) -> I
     families: dict[tuple[object, ...], list[TaskGroup]] = {}
     for group in groups:
         families.setdefault(_features(group), []).append(group)
-    known = job.strategy.facts.takes_masks and not any(
-        steps.batch for steps in steps_of(job.strategy)
-    )
+    facts, steps = job.strategy.facts, steps_of(job.strategy)
+    known = facts.takes_masks and not facts.draws and not any(own.batch for own in steps)
     for family in families.values():
         if len(family) <= _SHAPES or not known or not _rows_are_independent(job, family, memories):
             yield from family
@@ -161,4 +160,4 @@ def _megaflops_of_a_row(network: nn.Module, group: TaskGroup) -> float:
         except Exception:  # whatever a network does under the counter: one use of each parameter
             flops = 2 * sum(value.numel() for value in network.parameters())
         known[shape] = flops / 1e6
-    return known[x.shape[1:]]
+    return known[shape]
