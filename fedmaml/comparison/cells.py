@@ -1,12 +1,13 @@
 """The tables of a comparison as text, before anyone says how they are drawn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.findings import TrainingCost, Tuned
 from fedmaml.comparison.verdicts import REFERENCE, Row, Verdict
-from fedmaml.quantities import number, p_text, quantity, signed
+from fedmaml.core.counters import Units
+from fedmaml.quantities import number, p_text, quantity, signed, support_and_query
 
 SIGNS: dict[Verdict, str] = {
     "better": "+", "worse": "-", "not distinguishable": "~", "diverged": "?",
@@ -54,17 +55,31 @@ def _verdict_cells(row: Row) -> tuple[str, ...]:
 
 
 def took(comparison: Comparison) -> Grid:
-    """Return what each strategy's training took."""
-    header = ("strategy", "rounds", "evaluated after", "bytes sent", "operations")
-    rows = [(name, *_took_cells(what)) for name, what in comparison.took.items()]
+    """Return what each strategy's training took; of counters, support + query."""
+    counters = counter_names(comparison)
+    header = ("strategy", "rounds", "evaluated after", "bytes sent", "operations", *counters)
+    rows = [(name, *_took_cells(what, counters)) for name, what in comparison.took.items()]
     return Grid(header, tuple(rows))
 
 
-def _took_cells(what: TrainingCost) -> tuple[str, ...]:
+def counter_names(comparison: Comparison) -> list[str]:
+    """Return the counters that any strategy's runs have."""
+    return list(dict.fromkeys(name for what in comparison.took.values() for name in what.counters))
+
+
+def took_title(comparison: Comparison) -> str:
+    """Say what the numbers of `took` are."""
+    counters = counter_names(comparison)
+    parts = f"; {', '.join(counters)}: support + query" if counters else ""
+    return f"What training took, mean over seeds{parts}"
+
+
+def _took_cells(what: TrainingCost, counters: Sequence[str]) -> tuple[str, ...]:
     first, last = min(what.evaluated_rounds), max(what.evaluated_rounds)
     evaluated = str(first) if first == last else f"{first} to {last}"
     flops = "not told" if what.flops is None else quantity(what.flops, "FLOP")
-    return (str(what.rounds), evaluated, quantity(what.payload_bytes, "B"), flops)
+    spent = [support_and_query(asdict(what.counters.get(name, Units()))) for name in counters]
+    return (str(what.rounds), evaluated, quantity(what.payload_bytes, "B"), flops, *spent)
 
 
 def pairs(comparison: Comparison) -> Grid:

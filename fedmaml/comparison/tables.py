@@ -19,6 +19,7 @@ from fedmaml.comparison import cells
 from fedmaml.comparison.cells import Grid
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.verdicts import REFERENCE
+from fedmaml.core.counters import Units
 from fedmaml.core.errors import RunDirectoryError
 
 _COLOURS = {"better": "green", "worse": "red", "diverged": "yellow", "not comparable": "yellow"}
@@ -38,7 +39,7 @@ def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:
         _print_grid(console, matrix, "Every two strategies")
         console.print(f"{cells.LEGEND}; in words in comparison.md", style="dim", markup=False)
         console.print()
-    _print_grid(console, cells.took(comparison), "What training took, mean over seeds")
+    _print_grid(console, cells.took(comparison), cells.took_title(comparison))
     if comparison.tuning:
         _print_grid(console, cells.tuning(comparison), "Tuning, on validation clients")
     for note in comparison.notes:
@@ -91,8 +92,12 @@ def write_files(comparison: Comparison, out: Path) -> list[Path]:
 
 
 def as_table(comparison: Comparison) -> dict[str, Any]:
-    """Return everything as plain values, ready for JSON."""
-    return asdict(comparison) | {"reference": REFERENCE}
+    """Return everything as plain values, ready for JSON; counters only where there are any."""
+    table = asdict(comparison) | {"reference": REFERENCE}
+    for took in table["took"].values():
+        if not took["counters"]:
+            del took["counters"]
+    return table
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -102,7 +107,9 @@ def as_markdown(comparison: Comparison) -> str:
     lines += ["", *(f"- {row.sentence}" for row in comparison.rows), ""]
     for note in comparison.notes:
         lines += [note, ""]
-    lines += ["## What training took", "", "Mean over seeds, all rounds.", ""]
+    counters = cells.counter_names(comparison)
+    parts = f" Of {', '.join(counters)}: support + query." if counters else ""
+    lines += ["## What training took", "", f"Mean over seeds, all rounds.{parts}", ""]
     lines += _markdown_grid(cells.took(comparison))
     lines += ["", "## Every two strategies", "", f"{cells.LEGEND}.", ""]
     lines += _markdown_grid(cells.pairs(comparison))
@@ -129,16 +136,24 @@ def as_csv(comparison: Comparison) -> str:
         "after", "difference", "difference_low", "difference_high", "p_clients", "p_seeds",
         "p_holm", "verdict", "payload_bytes", "flops",
     ]  # fmt: skip
+    counters = cells.counter_names(comparison)
+    header += [f"{name}_{part}" for name in counters for part in ("support", "query")]
     lines = []
     for row in comparison.rows:
         took = comparison.took.get(row.strategy)
+        units = [took.counters.get(name, Units()) if took else None for name in counters]
+        spent = [value for each in units for value in _parts(each)]
         lines.append(
             [comparison.scenario, metric.name, metric.unit, metric.better, comparison.seeds,
              comparison.clients, row.strategy, row.rounds, row.before, row.after, row.difference,
              *(row.difference_ci95 or (None, None)), row.p_clients, row.p_seeds, row.p_holm,
-             row.verdict, took and took.payload_bytes, took and took.flops]
+             row.verdict, took and took.payload_bytes, took and took.flops, *spent]
         )  # fmt: skip
     return _csv(header, lines)
+
+
+def _parts(units: Units | None) -> tuple[float | None, float | None]:
+    return (units.support, units.query) if units else (None, None)
 
 
 def pairs_as_csv(comparison: Comparison) -> str:

@@ -7,7 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from fedmaml.quantities import quantity
+from fedmaml.quantities import quantity, units_text
 from fedmaml.tables.console import console
 from fedmaml.tables.runs import process_memory
 
@@ -36,6 +36,10 @@ def estimate_table(estimate: Mapping[str, Any]) -> None:
         cells = [quantity(amount[key], unit) if unit else f"{amount[key]:,}"
                  for amount in columns.values()]  # fmt: skip
         table.add_row(label, *cells)
+    for counter in estimate["training"]["counters"]:
+        for part in ("support", "query"):
+            cells = [units_text(amount["counters"][counter][part]) for amount in columns.values()]
+            table.add_row(f"{counter}, {part}", *cells)
     seconds = estimate["seconds"]
     if seconds:
         each = seconds["round_clients"] + seconds["round_server"]
