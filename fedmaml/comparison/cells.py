@@ -55,11 +55,17 @@ def _verdict_cells(row: Row) -> tuple[str, ...]:
 
 
 def took(comparison: Comparison) -> Grid:
-    """Return what each strategy's training took; of counters, support + query."""
-    counters = counter_names(comparison)
-    header = ("strategy", "rounds", "evaluated after", "bytes sent", "operations", *counters)
-    rows = [(name, *_took_cells(what, counters)) for name, what in comparison.took.items()]
+    """Return what each strategy's training took."""
+    header = ("strategy", "rounds", "evaluated after", "bytes sent", "operations")
+    rows = [(name, *_took_cells(what)) for name, what in comparison.took.items()]
     return Grid(header, tuple(rows))
+
+
+def _took_cells(what: TrainingCost) -> tuple[str, ...]:
+    first, last = min(what.evaluated_rounds), max(what.evaluated_rounds)
+    evaluated = str(first) if first == last else f"{first} to {last}"
+    flops = "not told" if what.flops is None else quantity(what.flops, "FLOP")
+    return (str(what.rounds), evaluated, quantity(what.payload_bytes, "B"), flops)
 
 
 def counter_names(comparison: Comparison) -> list[str]:
@@ -67,19 +73,18 @@ def counter_names(comparison: Comparison) -> list[str]:
     return list(dict.fromkeys(name for what in comparison.took.values() for name in what.counters))
 
 
-def took_title(comparison: Comparison) -> str:
-    """Say what the numbers of `took` are."""
-    counters = counter_names(comparison)
-    parts = f"; {', '.join(counters)}: support + query" if counters else ""
-    return f"What training took, mean over seeds{parts}"
+def spent(comparison: Comparison) -> Grid:
+    """Return what the examples of each strategy's training cost, support + query."""
+    names = counter_names(comparison)
+    rows = [
+        (strategy, *(_spent_cell(what.counters.get(name, Units())) for name in names))
+        for strategy, what in comparison.took.items()
+    ]
+    return Grid(("strategy", *names), tuple(rows))
 
 
-def _took_cells(what: TrainingCost, counters: Sequence[str]) -> tuple[str, ...]:
-    first, last = min(what.evaluated_rounds), max(what.evaluated_rounds)
-    evaluated = str(first) if first == last else f"{first} to {last}"
-    flops = "not told" if what.flops is None else quantity(what.flops, "FLOP")
-    spent = [support_and_query(asdict(what.counters.get(name, Units()))) for name in counters]
-    return (str(what.rounds), evaluated, quantity(what.payload_bytes, "B"), flops, *spent)
+def _spent_cell(units: Units) -> str:
+    return support_and_query(asdict(units))
 
 
 def pairs(comparison: Comparison) -> Grid:

@@ -24,6 +24,8 @@ from fedmaml.core.errors import RunDirectoryError
 
 _COLOURS = {"better": "green", "worse": "red", "diverged": "yellow", "not comparable": "yellow"}
 
+_SPENT = "What its examples cost, support + query"
+
 
 def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:
     """Print answer, tables, one sentence per strategy, and what limits the answer."""
@@ -39,7 +41,9 @@ def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:
         _print_grid(console, matrix, "Every two strategies")
         console.print(f"{cells.LEGEND}; in words in comparison.md", style="dim", markup=False)
         console.print()
-    _print_grid(console, cells.took(comparison), cells.took_title(comparison))
+    _print_grid(console, cells.took(comparison), "What training took, mean over seeds")
+    if cells.counter_names(comparison):
+        _print_grid(console, cells.spent(comparison), _SPENT)
     if comparison.tuning:
         _print_grid(console, cells.tuning(comparison), "Tuning, on validation clients")
     for note in comparison.notes:
@@ -107,10 +111,10 @@ def as_markdown(comparison: Comparison) -> str:
     lines += ["", *(f"- {row.sentence}" for row in comparison.rows), ""]
     for note in comparison.notes:
         lines += [note, ""]
-    counters = cells.counter_names(comparison)
-    parts = f" Of {', '.join(counters)}: support + query." if counters else ""
-    lines += ["## What training took", "", f"Mean over seeds, all rounds.{parts}", ""]
+    lines += ["## What training took", "", "Mean over seeds, all rounds.", ""]
     lines += _markdown_grid(cells.took(comparison))
+    if cells.counter_names(comparison):
+        lines += ["", f"{_SPENT}:", "", *_markdown_grid(cells.spent(comparison))]
     lines += ["", "## Every two strategies", "", f"{cells.LEGEND}.", ""]
     lines += _markdown_grid(cells.pairs(comparison))
     lines += ["", *(f"- {pair.sentence}" for pair in comparison.pairs)]
@@ -188,6 +192,8 @@ def as_latex(comparison: Comparison) -> str:
         what = cells.took(comparison)
         grid = grid.beside(Grid((what.header[0], *what.header[2:]),
                                 tuple((row[0], *row[2:]) for row in what.rows)))  # fmt: skip
+    if cells.counter_names(comparison):
+        grid = grid.beside(cells.spent(comparison))
     lines = [
         f"% {comparison.headline}",
         f"% {_title(comparison)}. Needs \\usepackage{{booktabs}}.",

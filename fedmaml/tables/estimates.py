@@ -7,7 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from fedmaml.quantities import quantity, units_text
+from fedmaml.quantities import quantity, support_and_query
 from fedmaml.tables.console import console
 from fedmaml.tables.runs import process_memory
 
@@ -36,10 +36,6 @@ def estimate_table(estimate: Mapping[str, Any]) -> None:
         cells = [quantity(amount[key], unit) if unit else f"{amount[key]:,}"
                  for amount in columns.values()]  # fmt: skip
         table.add_row(label, *cells)
-    for counter in estimate["training"]["counters"]:
-        for part in ("support", "query"):
-            cells = [units_text(amount["counters"][counter][part]) for amount in columns.values()]
-            table.add_row(f"{counter}, {part}", *cells)
     seconds = estimate["seconds"]
     if seconds:
         each = seconds["round_clients"] + seconds["round_server"]
@@ -48,6 +44,16 @@ def estimate_table(estimate: Mapping[str, Any]) -> None:
     console.print(table)
     console.print(f"engine {escape(estimate['engine'])}")
     console.print(f"memory of a client's update {quantity(estimate['peak_bytes'], 'B')}")
+    for counter in estimate["training"]["counters"]:
+        said = [
+            f"{support_and_query(amount['counters'][counter])} {where}"
+            for where, amount in zip(
+                (f"in {estimate['rounds']} rounds", "a round", "a client's", "in evaluation"),
+                columns.values(),
+                strict=True,
+            )
+        ]
+        console.print(f"{counter} (support + query): {', '.join(said)}")
     if seconds and seconds["peak_process_bytes"]:
         console.print(process_memory(seconds["peak_process_bytes"]))
     note = (
