@@ -58,6 +58,7 @@ EXPECTED = ([units(10, 16)] * 3, units(30, 48), units(5 + 7, 8 + 12))
     [
         {},
         {"engine": "loop"},
+        {"engine": "vmap"},
         {"client_batch": 2},
         {"nodes": 3},
         {"strategy": "fedavg"},

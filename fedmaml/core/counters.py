@@ -9,12 +9,12 @@ docs/costs.md says what is counted in training and in evaluation.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from torch import Tensor
 
 from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
 from fedmaml.core.tasks import Batch, Task
+from fedmaml.core.trees import Tree
 
 MAX_UNITS = 2**62
 """What the examples of a client may cost at most."""
@@ -37,7 +37,7 @@ class Counter:
 
     name: str
     about: str
-    function: Callable[[Any, Any], Tensor | int]
+    function: Callable[[Tree, Tree], Tensor | int]
 
     def __post_init__(self) -> None:
         """Refuse a name that could not be asked for."""

@@ -30,6 +30,13 @@ def test_support_and_query_are_counted_apart_from_their_own_values() -> None:
     assert count_units((), TASK) == {}
 
 
+def test_examples_that_are_trees_are_counted_by_their_entries() -> None:
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    batch = Batch({"series": torch.zeros(2, 3), "measured": mask}, torch.zeros(2))
+    counters = (counter(lambda x, _y: x["measured"].sum(), "measurements"),)
+    assert count_units(counters, Task(batch, batch)) == {"measurements": Units(3, 3)}
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
