@@ -21,6 +21,7 @@ from fedmaml.computing.engines import COMPILED, ENGINES, Engine, Job, Plan, plan
 from fedmaml.computing.engines.layers import layers_of
 from fedmaml.config import RunConfig
 from fedmaml.core import seeding
+from fedmaml.core.counters import count_units
 from fedmaml.core.draws import with_draws
 from fedmaml.core.errors import ConfigurationError, FedmamlError, UnsupportedProblemError
 from fedmaml.core.learner import Learner, on_device
@@ -41,8 +42,8 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
         say: Is told what is going on, and which engine computes.
 
     Raises:
-        UnsupportedProblemError: If the strategy cannot work on the scenario's problem; names the
-            module that is in the way.
+        UnsupportedProblemError: If the strategy cannot work on the scenario's problem, or a counter
+            fails; names the module or the counter that is in the way.
         DataError: If the data are missing or damaged.
         ConfigurationError: If the device or the engine cannot be had, if the tasks cannot be made,
             or if one client's update cannot be computed.
@@ -65,6 +66,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
                 )  # fmt: skip
                 task = first_task(cast(group.tasks, learner.problem.dtype, device))
                 tasks[split] = task
+                count_units(learner.problem.counters, task)
                 if split == "train":
                     strategy.client_update(learner, meta, memory, task)
                 else:

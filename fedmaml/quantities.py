@@ -1,5 +1,7 @@
 """Numbers as text: in tables, in sentences and along axes."""
 
+from collections.abc import Mapping
+
 _PREFIXES = {
     "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3, "µ": 1e-6,
 }  # fmt: skip
@@ -12,6 +14,16 @@ def quantity(value: float | None, unit: str) -> str:
     prefix, size = decimal_prefix(value)
     digits = f"{value / size:#.3g}".rstrip(".") if prefix else f"{value:.3g}"
     return f"{digits} {prefix}{unit}"
+
+
+def support_and_query(units: Mapping[str, float]) -> str:
+    """Return the units of a counter as a sum, "2,400 + 1,200"."""
+    return f"{units_text(units['support'])} + {units_text(units['query'])}"
+
+
+def units_text(units: float) -> str:
+    """Return all digits of a count; a mean has one decimal."""
+    return f"{units:,.{0 if units == int(units) else 1}f}"
 
 
 def decimal_prefix(value: float) -> tuple[str, float]:

@@ -32,7 +32,8 @@ def compare(
         str | None,
         typer.Option(
             help="What everybody gets equally much of: rounds, or as many rounds as fit into the "
-            "bytes or flops that fedavg takes. (default: rounds if they are given, else recipes)"
+            "bytes, flops or units of a counter of the scenario (by its name) that fedavg takes. "
+            "(default: rounds if they are given, else recipes)"
         ),
     ] = None,
     tune: Annotated[

@@ -4,10 +4,12 @@
     rounds    every strategy trains the same number of rounds
     bytes     every strategy trains as many rounds as the budget of tensors sent allows
     flops     every strategy trains as many rounds as the budget of clients' operations allows
+    NAME      every strategy trains as many rounds as the budget of the counter NAME allows
 
 The budget is what fine-tuned FedAvg takes by its recipe, or in the rounds that were asked for. A
-round of another strategy is estimated (`fedmaml.estimating`), which for bytes and operations is a
-count, not a guess. "local" has no rounds and is on no terms.
+round of another strategy is estimated (`fedmaml.estimating`), which for bytes, operations and
+counters is a count, not a guess. Counters are the scenario's (`fedmaml.core.counters`); a budget of
+one is of support and query together. "local" has no rounds and is on no terms.
 
 Where a scenario has validation clients, they choose the round that is evaluated, from about
 `EVALUATIONS` of them; otherwise it is the last one.
@@ -15,15 +17,17 @@ Where a scenario has validation clients, they choose the round that is evaluated
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.config import Flat, RunConfig, known_keys, nearest, resolve
+from fedmaml.core.counters import Units
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.estimating import estimate
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 
-Equal = Literal["recipes", "rounds", "bytes", "flops"]
+EQUAL = ("recipes", "rounds", "bytes", "flops")
+"""What may be the same for all, beside the scenario's counters."""
 
 EVALUATIONS = 20
 """So many times, about, the validation clients are evaluated in a run."""
@@ -34,13 +38,14 @@ class Terms:
     """What holds for every strategy.
 
     Attributes:
-        equal: What is the same for all.
-        budget: How much of it: rounds, bytes or operations of a whole run; None with "recipes".
+        equal: What is the same for all: a word of `EQUAL`, or the name of a counter.
+        budget: How much of it: rounds, bytes, operations or units of a counter of a whole run;
+            None with "recipes".
         reference_rounds: In how many rounds FedAvg, by its recipe, takes the budget.
         given: Settings that the user has made for all who know them; neither tuned nor replaced.
     """
 
-    equal: Equal
+    equal: str
     budget: int | None
     reference_rounds: int | None
     given: Mapping[str, Any]
@@ -52,18 +57,14 @@ def agree(scenario: str, given: Flat, rounds: int | None, equal: str | None) -> 
     Args:
         scenario: Name in the catalogue.
         given: Common settings.
-        rounds: Rounds of training; with "bytes" and "flops" FedAvg's; None: as in the recipes.
-        equal: A word of `Equal`; None: "rounds" if they are given, else "recipes".
+        rounds: Rounds of training, FedAvg's where a budget is shared; None: as in the recipes.
+        equal: A word of `EQUAL`, or the name of a counter; None: "rounds" if they are given, else
+            "recipes".
 
     Raises:
         ConfigurationError: If there is no such word.
     """
     asked = rounds if rounds is not None else given.get("rounds")
-    known = get_args(Equal)
-    if equal is not None and equal not in known:
-        raise ConfigurationError(
-            f"equal = {equal!r}: allowed: {', '.join(known)}{nearest(equal, known)}"
-        )
     if asked is None and equal in (None, "recipes"):
         return Terms("recipes", None, None, given)
     if asked is not None and equal == "recipes":
@@ -75,7 +76,12 @@ def agree(scenario: str, given: Flat, rounds: int | None, equal: str | None) -> 
     own.pop("evaluation.select", None)  # it says nothing about cost, and needs `settle`
     main: Flat = {"scenario": scenario, "strategy": REFERENCE}
     reference = resolve(own, main, {} if asked is None else {"rounds": asked})
-    word: Equal = "bytes" if equal == "bytes" else "flops" if equal == "flops" else "rounds"
+    known = (*EQUAL, *(counter.name for counter in reference.make_problem().counters))
+    if equal is not None and equal not in known:
+        raise ConfigurationError(
+            f"equal = {equal!r}: allowed: {', '.join(known)}{nearest(equal, known)}"
+        )
+    word = equal or "rounds"
     each = 1 if word == "rounds" else _per_round(reference, word)
     return Terms(word, reference.rounds * each, reference.rounds, given)
 
@@ -114,9 +120,14 @@ def affordable_rounds(config: RunConfig, terms: Terms) -> int | None:
     return terms.budget // _per_round(config, terms.equal) or (None if terms.budget else 0)
 
 
-def _per_round(config: RunConfig, equal: Equal) -> int:
+def _per_round(config: RunConfig, equal: str) -> int:
     per_round = estimate(config).per_round
-    spent = per_round.payload_bytes if equal == "bytes" else per_round.flops
+    if equal == "bytes":
+        spent = per_round.payload_bytes
+    elif equal == "flops":
+        spent = per_round.flops
+    else:
+        spent = int(per_round.counters.get(equal, Units()).total)
     if not spent:
         raise ConfigurationError(
             f"equal = {equal!r}: a round of {config.strategy!r} on {config.scenario!r} takes no "
@@ -126,5 +137,5 @@ def _per_round(config: RunConfig, equal: Equal) -> int:
     return spent
 
 
-def _unit(equal: Equal) -> str:
-    return "bytes" if equal == "bytes" else "operations"
+def _unit(equal: str) -> str:
+    return "operations" if equal == "flops" else equal

@@ -1,12 +1,13 @@
 """The tables of a comparison as text, before anyone says how they are drawn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.findings import TrainingCost, Tuned
 from fedmaml.comparison.verdicts import REFERENCE, Row, Verdict
-from fedmaml.quantities import number, p_text, quantity, signed
+from fedmaml.core.counters import Units
+from fedmaml.quantities import number, p_text, quantity, signed, support_and_query
 
 SIGNS: dict[Verdict, str] = {
     "better": "+", "worse": "-", "not distinguishable": "~", "diverged": "?",
@@ -65,6 +66,25 @@ def _took_cells(what: TrainingCost) -> tuple[str, ...]:
     evaluated = str(first) if first == last else f"{first} to {last}"
     flops = "not told" if what.flops is None else quantity(what.flops, "FLOP")
     return (str(what.rounds), evaluated, quantity(what.payload_bytes, "B"), flops)
+
+
+def counter_names(comparison: Comparison) -> list[str]:
+    """Return the counters that any strategy's runs have."""
+    return list(dict.fromkeys(name for what in comparison.took.values() for name in what.counters))
+
+
+def spent(comparison: Comparison) -> Grid:
+    """Return what the examples of each strategy's training cost, support + query."""
+    names = counter_names(comparison)
+    rows = [
+        (strategy, *(_spent_cell(what.counters.get(name, Units())) for name in names))
+        for strategy, what in comparison.took.items()
+    ]
+    return Grid(("strategy", *names), tuple(rows))
+
+
+def _spent_cell(units: Units) -> str:
+    return support_and_query(asdict(units))
 
 
 def pairs(comparison: Comparison) -> Grid:

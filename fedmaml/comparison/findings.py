@@ -1,12 +1,13 @@
 """What a comparison finds beside its verdicts, as data: what training took, what tuning found."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fedmaml.config import Flat
+from fedmaml.core.counters import Units, add_counted, counted_from_json
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,14 @@ class TrainingCost:
         evaluated_rounds: For each seed, the round after which it was evaluated.
         payload_bytes: Tensors that all clients received and sent, each as a site of its own.
         flops: Operations of all clients' updates; None if not every client told.
+        counters: What the examples of all clients cost, by name of the counter.
     """
 
     rounds: int
     evaluated_rounds: tuple[int, ...]
     payload_bytes: float
     flops: float | None
+    counters: dict[str, Units] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,11 @@ def training_cost_of(summaries: Sequence[Mapping[str, Any]]) -> TrainingCost:
     totals = [summary["cost"]["totals"] for summary in summaries]
     told = all(total["updates_measured"] == total["updates"] for total in totals)
     moved = [total["payload_bytes_down"] + total["payload_bytes_up"] for total in totals]
+    counted = add_counted(counted_from_json(total.get("counters", {})) for total in totals)
     return TrainingCost(
         rounds=int(summaries[0]["rounds"]),
         evaluated_rounds=tuple(int(summary["evaluated_round"]) for summary in summaries),
         payload_bytes=float(np.mean(moved)),
         flops=float(np.mean([total["flops"] for total in totals])) if told else None,
+        counters={name: units / len(totals) for name, units in counted.items()},
     )

@@ -62,7 +62,11 @@ def _loss_notes(runs: Runs) -> list[str]:
 def _equal_note(terms: Terms) -> str:
     budget = f"{terms.budget:,}" if terms.budget is not None else ""
     reference = f"{REFERENCE}, not tuned, takes in {terms.reference_rounds} rounds"
-    return {
+    of_a_counter = (
+        f"Every strategy trains as many rounds as {budget} {terms.equal} of support and query "
+        f"examples allow, which is what {reference}."
+    )
+    notes = {
         "recipes": "Every strategy trains as many rounds as its recipe says; bytes and operations "
         "differ, see what each took.",
         "rounds": f"All but local, which has none, train {budget} rounds; bytes and operations "
@@ -71,7 +75,8 @@ def _equal_note(terms: Terms) -> str:
         f"and up, which is what {reference}.",
         "flops": f"Every strategy trains as many rounds as {budget} operations of clients allow, "
         f"which is what {reference}.",
-    }[terms.equal]
+    }
+    return notes.get(terms.equal, of_a_counter)
 
 
 def _tuning_note(found: Mapping[str, Tuned] | None, terms: Terms) -> str:

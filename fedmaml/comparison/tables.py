@@ -19,9 +19,12 @@ from fedmaml.comparison import cells
 from fedmaml.comparison.cells import Grid
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.verdicts import REFERENCE
+from fedmaml.core.counters import Units
 from fedmaml.core.errors import RunDirectoryError
 
 _COLOURS = {"better": "green", "worse": "red", "diverged": "yellow", "not comparable": "yellow"}
+
+_SPENT = "What its examples cost, support + query"
 
 
 def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:
@@ -39,6 +42,8 @@ def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:
         console.print(f"{cells.LEGEND}; in words in comparison.md", style="dim", markup=False)
         console.print()
     _print_grid(console, cells.took(comparison), "What training took, mean over seeds")
+    if cells.counter_names(comparison):
+        _print_grid(console, cells.spent(comparison), _SPENT)
     if comparison.tuning:
         _print_grid(console, cells.tuning(comparison), "Tuning, on validation clients")
     for note in comparison.notes:
@@ -91,8 +96,12 @@ def write_files(comparison: Comparison, out: Path) -> list[Path]:
 
 
 def as_table(comparison: Comparison) -> dict[str, Any]:
-    """Return everything as plain values, ready for JSON."""
-    return asdict(comparison) | {"reference": REFERENCE}
+    """Return everything as plain values, ready for JSON; counters only where there are any."""
+    table = asdict(comparison) | {"reference": REFERENCE}
+    for took in table["took"].values():
+        if not took["counters"]:
+            del took["counters"]
+    return table
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -104,6 +113,8 @@ def as_markdown(comparison: Comparison) -> str:
         lines += [note, ""]
     lines += ["## What training took", "", "Mean over seeds, all rounds.", ""]
     lines += _markdown_grid(cells.took(comparison))
+    if cells.counter_names(comparison):
+        lines += ["", f"{_SPENT}:", "", *_markdown_grid(cells.spent(comparison))]
     lines += ["", "## Every two strategies", "", f"{cells.LEGEND}.", ""]
     lines += _markdown_grid(cells.pairs(comparison))
     lines += ["", *(f"- {pair.sentence}" for pair in comparison.pairs)]
@@ -129,16 +140,24 @@ def as_csv(comparison: Comparison) -> str:
         "after", "difference", "difference_low", "difference_high", "p_clients", "p_seeds",
         "p_holm", "verdict", "payload_bytes", "flops",
     ]  # fmt: skip
+    counters = cells.counter_names(comparison)
+    header += [f"{name}_{part}" for name in counters for part in ("support", "query")]
     lines = []
     for row in comparison.rows:
         took = comparison.took.get(row.strategy)
+        units = [took.counters.get(name, Units()) if took else None for name in counters]
+        spent = [value for each in units for value in _parts(each)]
         lines.append(
             [comparison.scenario, metric.name, metric.unit, metric.better, comparison.seeds,
              comparison.clients, row.strategy, row.rounds, row.before, row.after, row.difference,
              *(row.difference_ci95 or (None, None)), row.p_clients, row.p_seeds, row.p_holm,
-             row.verdict, took and took.payload_bytes, took and took.flops]
+             row.verdict, took and took.payload_bytes, took and took.flops, *spent]
         )  # fmt: skip
     return _csv(header, lines)
+
+
+def _parts(units: Units | None) -> tuple[float | None, float | None]:
+    return (units.support, units.query) if units else (None, None)
 
 
 def pairs_as_csv(comparison: Comparison) -> str:
@@ -173,6 +192,8 @@ def as_latex(comparison: Comparison) -> str:
         what = cells.took(comparison)
         grid = grid.beside(Grid((what.header[0], *what.header[2:]),
                                 tuple((row[0], *row[2:]) for row in what.rows)))  # fmt: skip
+    if cells.counter_names(comparison):
+        grid = grid.beside(cells.spent(comparison))
     lines = [
         f"% {comparison.headline}",
         f"% {_title(comparison)}. Needs \\usepackage{{booktabs}}.",

@@ -13,6 +13,7 @@ from fedmaml.core import aggregation
 from fedmaml.core.aggregation import SPACINGS, ExactSum
 from fedmaml.core.compression import code_bytes
 from fedmaml.core.costs import Computation
+from fedmaml.core.counters import Counted
 from fedmaml.core.params import Params, count_entries, flatten
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import Form, TrainReply, TrainRequest
@@ -42,6 +43,7 @@ def put_together(
     weights: list[float] = []
     metrics: dict[str, list[float]] = {}
     computations: list[Computation] = []
+    counted: list[Counted] = []
     rejected: list[Rejection] = []
     memories: dict[int, Params] = {}
     for part in parts:
@@ -54,6 +56,7 @@ def put_together(
         clients += reply.clients
         weights += reply.weights
         computations += reply.computations
+        counted += reply.counted
         rejected += reply.rejected
         for name, values in reply.metrics.items():
             metrics.setdefault(name, []).extend(values)
@@ -69,6 +72,7 @@ def put_together(
         base=request.base,
         computations=tuple(computations) if len(computations) == len(clients) else (),
         engine=engine,
+        counted=tuple(counted),
     )
     return Trained(reply, memories, costs)
 
@@ -147,8 +151,10 @@ class Accumulator:
         )
         self.rejected.append(Rejection(reason, detail, "", (client,)))
 
-    def reply(self, engine: str, computations: tuple[Computation, ...]) -> TrainReply:
-        """Return what was gathered, and how it was computed."""
+    def reply(
+        self, engine: str, computations: tuple[Computation, ...], counted: Mapping[int, Counted]
+    ) -> TrainReply:
+        """Return what was gathered, how it was computed and what each client's examples cost."""
         update: dict[str, Tensor] | dict[str, ExactSum]
         if self._form == "sum" and self._sums:
             update = self._sums
@@ -164,6 +170,7 @@ class Accumulator:
             base=self._request.base,
             computations=computations,
             engine=engine,
+            counted=tuple(counted[client] for client in self.clients) if counted else (),
         )
 
 

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from fedmaml.computing.chunks import Executor, Tasks, cut, reject_raised, task_groups
 from fedmaml.computing.costs import cost_of_evaluation
+from fedmaml.computing.counting import count_examples
 from fedmaml.computing.engines import Job, Memories
 from fedmaml.computing.engines.base import batch_for_weights, select
 from fedmaml.computing.engines.generic import apply
 from fedmaml.core.costs import NO_COMPUTATION, Computation
+from fedmaml.core.counters import Counted
 from fedmaml.core.learner import Learner
 from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.records import Rejection
@@ -47,12 +49,14 @@ def evaluate(
     rejected: list[Rejection] = []
     rows: dict[int, dict[str, float]] = {}
     costs: dict[int, Computation] = {}
+    counted: dict[int, Counted] = {}
     for part in parts:
         rejected += part.rejected
         costs |= zip(part.clients, part.computations, strict=False)  # none where it is not known
+        counted |= zip(part.clients, part.counted, strict=False)
         for position, client in enumerate(part.clients):
             rows[client] = {name: column[position] for name, column in part.values.items()}
-    return _evaluation(rows, rejected, costs)
+    return _evaluation(rows, rejected, costs, counted)
 
 
 def evaluate_chunk(
@@ -67,7 +71,10 @@ def evaluate_chunk(
     rejected: list[Rejection] = []
     rows: dict[int, dict[str, float]] = {}
     costs: dict[int, Computation] = {}
-    for groups in task_groups(request, tasks, job, rejected):
+    counted: dict[int, Counted] = {}
+    for read in task_groups(request, tasks, job, rejected):
+        groups, of_these = count_examples(learner.problem.counters, read, rejected)
+        counted |= of_these
         for group in groups:
             found = _rows(job, stages, group, memories, rejected, costs)
             for count in request.shots:
@@ -76,7 +83,7 @@ def evaluate_chunk(
                 # A client whose computation raises is not evaluated at all.
                 found = {client: found[client] | more[client] for client in found if client in more}
             rows |= found
-    return _evaluation(rows, rejected, costs)
+    return _evaluation(rows, rejected, costs, counted)
 
 
 def _rows_at(
@@ -151,13 +158,15 @@ def _evaluation(
     rows: Mapping[int, Mapping[str, float]],
     rejected: Sequence[Rejection],
     costs: Mapping[int, Computation],
+    counted: Mapping[int, Counted],
 ) -> EvaluateReply:
     clients = tuple(sorted(rows))
     names = rows[clients[0]] if clients else {}
     values = {name: [rows[client][name] for client in clients] for name in names}
     told = tuple(costs[client] for client in clients if client in costs)
     computations = told if len(told) == len(clients) else ()
-    return EvaluateReply(clients, values, tuple(rejected), computations)
+    units = tuple(counted[client] for client in clients) if counted else ()
+    return EvaluateReply(clients, values, tuple(rejected), computations, units)
 
 
 def _evaluated(

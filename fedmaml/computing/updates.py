@@ -17,6 +17,7 @@ from fedmaml.computing.accumulator import Accumulator, Trained, put_together, sm
 from fedmaml.computing.chunks import Chunk, Executor, Tasks, cut, reject_raised, task_groups
 from fedmaml.computing.compression import compressed, split_residuals
 from fedmaml.computing.costs import Costs, costs_of_updates
+from fedmaml.computing.counting import count_examples
 from fedmaml.computing.engines import (
     LOOP,
     Engine,
@@ -28,6 +29,7 @@ from fedmaml.computing.engines import (
 )
 from fedmaml.computing.engines.base import select, without
 from fedmaml.core.costs import Computation
+from fedmaml.core.counters import Counted
 from fedmaml.core.learner import Learner
 from fedmaml.core.params import Params, map_params
 from fedmaml.core.records import Rejection
@@ -107,11 +109,14 @@ def train_chunk(
     collected = Accumulator(request)
     kept: dict[int, Params] = {}
     measured: list[tuple[Chunk, Computation | None]] = []
+    counted: dict[int, Counted] = {}
     rejected = collected.rejected
     own, residuals = memories, memories
     if request.compression.compressor() is not None:
         own, residuals = split_residuals({client: memories[client] for client in request.clients})
-    for groups in task_groups(request, tasks, job, rejected):
+    for read in task_groups(request, tasks, job, rejected):
+        groups, of_these = count_examples(job.learner.problem.counters, read, rejected)
+        counted |= of_these
         of_each = costs_of_updates(job, own, groups, costs)
         measured += zip((group.clients for group in groups), of_each, strict=True)
         for computed in _updates(engine, job, groups, own, rejected):
@@ -124,7 +129,7 @@ def train_chunk(
                 for i in sound:
                     kept[part.clients[i]] = map_params(lambda value, i=i: value[i], memory)
     computations = _computations(measured, collected.clients)
-    return Trained(collected.reply(engine.name, computations), kept, costs)
+    return Trained(collected.reply(engine.name, computations, counted), kept, costs)
 
 
 def _computations(

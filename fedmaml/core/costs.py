@@ -8,7 +8,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
+from fedmaml.core.counters import Units, add_counted, counted_from_json, counted_json
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Cost:
         peak_bytes: Largest peak of any of those clients; None if there is none.
         seconds_clients: Wall time spent waiting for replies, transport included.
         seconds_server: The rest of the wall time.
+        counters: What the examples of the clients used cost, by name of the counter; {} where the
+            scenario declares none.
     """
 
     clients: int = 0
@@ -75,36 +79,44 @@ class Cost:
     peak_bytes: int | None = None
     seconds_clients: float = 0.0
     seconds_server: float = 0.0
+    counters: dict[str, Units] = field(default_factory=dict)
 
     def __add__(self, other: "Cost") -> "Cost":
         """Add everything but the peak, of which the larger stays."""
         peaks = [cost.peak_bytes for cost in (self, other) if cost.peak_bytes is not None]
         sums = {
-            field.name: getattr(self, field.name) + getattr(other, field.name)
-            for field in fields(Cost)
-            if field.name != "peak_bytes"
+            each.name: getattr(self, each.name) + getattr(other, each.name)
+            for each in fields(Cost)
+            if each.name not in ("peak_bytes", "counters")
         }
-        return Cost(**sums, peak_bytes=max(peaks, default=None))
+        counters = add_counted((self.counters, other.counters))
+        return Cost(**sums, peak_bytes=max(peaks, default=None), counters=counters)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values; seconds to the microsecond."""
-        return {
+        """Return plain values, seconds to the microsecond; counters only where there are any."""
+        record = {
             name: round(value, 6) if isinstance(value, float) else value
             for name, value in asdict(self).items()
         }
+        if not self.counters:
+            del record["counters"]
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Cost":
         """Undo `to_json`."""
-        return cls(**record)
+        counters = counted_from_json(record.get("counters", {}))
+        return cls(**{**record, "counters": counters})
 
-    def per_client_and_round(self) -> dict[str, float | None]:
+    def per_client_and_round(self) -> dict[str, Any]:
         """Return means over clients; None where there are none."""
+        counters = {name: units / self.updates for name, units in self.counters.items()}
         return {
             "payload_bytes_down": _ratio(self.payload_bytes_down, self.clients),
             "payload_bytes_up": _ratio(self.payload_bytes_up, self.updates),
             "flops": _ratio(self.flops, self.updates_measured),
             "peak_bytes": self.peak_bytes,
+            **({"counters": counted_json(counters)} if counters else {}),
         }
 
     def per_message(self) -> dict[str, float | None]:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedmaml.core import seeding
+from fedmaml.core.counters import Counter
 from fedmaml.core.draws import Draws
-from fedmaml.core.errors import UnsupportedProblemError
+from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import Params, squared_norm
 from fedmaml.core.tasks import Batch, mask_of, rows_of
@@ -38,6 +39,7 @@ class Problem:
         draws: Noise of each example, which the network finds beside its input; see `core.draws`.
         ordered: Whether support examples stand in the order of time; smaller supports are then the
             first examples of all, not of each class.
+        counters: What examples cost beyond bytes and operations; names differ.
     """
 
     network: Callable[[], nn.Module]
@@ -49,6 +51,15 @@ class Problem:
     dtype: torch.dtype = torch.float32
     draws: Draws = field(default_factory=dict, hash=False)
     ordered: bool = False
+    counters: tuple[Counter, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse counters that share a name."""
+        names = [counter.name for counter in self.counters]
+        if len(set(names)) < len(names):
+            raise ConfigurationError(
+                f"Problem(counters=...) has two of one name: {', '.join(names)}; give each its own"
+            )
 
 
 @dataclass(frozen=True)

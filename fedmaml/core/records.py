@@ -15,7 +15,8 @@ REASONS = {
     "SHAPE": "an array has another shape than the meta-parameters",
     "DTYPE": "an array has another type than the meta-parameters",
     "CODE": "the method of compression can have made no such update",
-    "COST": "what the client says it computed is not a whole number >= 0",
+    "COST": "what the client says it computed, or spent on its examples, is missing or not a whole "
+    "number >= 0",
     "WEIGHT": "num-examples is not a whole number from 1 to 10^9",
     "CLIENTS": "the reply speaks for other clients than were asked",
     "STALE": "the reply belongs to another round",

@@ -8,6 +8,7 @@ from torch import Tensor
 from fedmaml.core.aggregation import ExactSum
 from fedmaml.core.compression import NO_COMPRESSION, Compression
 from fedmaml.core.costs import Computation
+from fedmaml.core.counters import Counted
 from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.records import Rejection
 
@@ -62,6 +63,7 @@ class TrainReply:
         base: Of the request.
         computations: What each client's update took; empty if it is not told.
         engine: Name of the engine that computed the updates; empty if it is not told.
+        counted: What each client's examples cost; empty if the problem has no counters.
     """
 
     clients: tuple[int, ...]
@@ -73,6 +75,7 @@ class TrainReply:
     base: str
     computations: tuple[Computation, ...] = ()
     engine: str = ""
+    counted: tuple[Counted, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,11 @@ class EvaluateReply:
     Attributes:
         computations: What evaluation each client took, all stages together; empty if it is not
             told.
+        counted: What each client's examples cost; empty if the problem has no counters.
     """
 
     clients: tuple[int, ...]
     values: dict[str, list[float]]
     rejected: tuple[Rejection, ...]
     computations: tuple[Computation, ...] = ()
+    counted: tuple[Counted, ...] = ()

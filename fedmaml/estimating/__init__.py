@@ -3,6 +3,7 @@
     bytes          the run's own requests and replies, made and serialised      counting.py
     operations     one client's computation for each shape, under the counters
     memory         of the same; and of this process, if it is timed
+    counters       of the examples of the same clients
     seconds        only if asked for: a few real rounds and an evaluation       timing.py
 
 Bytes of tensors are exact. So are operations, if the clients looked at are those that take part, or
@@ -11,14 +12,14 @@ large ones `counting.MAX_CLIENTS`, evenly spaced. docs/costs.md holds estimates 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from fedmaml.config import RunConfig
-from fedmaml.core.costs import Computation
+from fedmaml.core.counters import Units, add_counted
 from fedmaml.core.params import count_bytes
 from fedmaml.estimating import counting
-from fedmaml.estimating.counting import MessageBytes
+from fedmaml.estimating.counting import Looked, MessageBytes
 from fedmaml.estimating.rehearsal import Rehearsal, rehearse
 from fedmaml.estimating.timing import Seconds, time_run
 
@@ -43,6 +44,7 @@ class Amount:
         message_bytes_down: Messages to nodes, as Flower serialises them.
         message_bytes_up: Replies of nodes.
         flops: Operations of all clients.
+        counters: What the examples of all clients cost, by name of the counter.
     """
 
     clients: int = 0
@@ -51,6 +53,7 @@ class Amount:
     message_bytes_down: int = 0
     message_bytes_up: int = 0
     flops: int = 0
+    counters: dict[str, Units] = field(default_factory=dict)
 
     @property
     def payload_bytes(self) -> int:
@@ -62,18 +65,19 @@ class Amount:
         """Down plus up."""
         return self.message_bytes_down + self.message_bytes_up
 
-    def times(self, rounds: int) -> "Amount":
-        """Return what so many such rounds take."""
-        return Amount(**{name: rounds * value for name, value in asdict(self).items()})
-
     def shared(self, clients: int) -> "Amount":
-        """Return the mean over so many clients."""
-        return Amount(**{name: round(value / clients) for name, value in asdict(self).items()})
+        """Return the mean over the clients."""
+        means = {name: round(getattr(self, name) / clients) for name in _NUMBERS}
+        counters = {name: units / clients for name, units in self.counters.items()}
+        return Amount(**means, counters=counters)
 
     def __add__(self, other: "Amount") -> "Amount":
         """Add everything."""
-        names = [field.name for field in fields(Amount)]
-        return Amount(**{name: getattr(self, name) + getattr(other, name) for name in names})
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _NUMBERS}
+        return Amount(**sums, counters=add_counted((self.counters, other.counters)))
+
+
+_NUMBERS = [each.name for each in fields(Amount) if each.name != "counters"]
 
 
 @dataclass(frozen=True)
@@ -128,14 +132,15 @@ def estimate(config: RunConfig, *, timed: bool = False) -> Estimate:
     """
     ready = rehearse(config)
     seconds = time_run(ready) if timed else None
-    computed = counting.cost_of_updates(ready)
-    cohort = ready.cohort(1)
-    per_round = _amount(ready, len(cohort), computed, counting.training_messages(ready), True)
+    looked, messages = counting.cost_of_updates(ready), counting.training_messages(ready)
+    cohort = len(ready.cohort(1))
     evaluation = Amount()
     for split, (clients, count) in ready.evaluated().items():
         evaluated = counting.cost_of_evaluations(ready, split, clients)
-        messages = counting.evaluation_messages(ready, split, clients)
-        evaluation += _amount(ready, len(clients), evaluated, messages, False).times(count)
+        answers = counting.evaluation_messages(ready, split, clients)
+        evaluation += _amount(ready, count, len(clients), evaluated, answers)
+    per_round = _training(ready, 1, cohort, looked, messages)
+    computed = looked.computations
     return Estimate(
         scenario=config.scenario,
         strategy=config.strategy,
@@ -143,9 +148,9 @@ def estimate(config: RunConfig, *, timed: bool = False) -> Estimate:
         rounds=config.rounds,
         engine=ready.node.engine,
         per_round=per_round,
-        training=per_round.times(config.rounds),
+        training=_training(ready, config.rounds, cohort, looked, messages),
         evaluation=evaluation,
-        per_client=per_round.shared(len(cohort)),
+        per_client=per_round.shared(cohort),
         peak_bytes=max((each.peak_bytes for each in computed), default=None),
         clients_measured=len(computed),
         shapes=len(set(computed)),
@@ -153,22 +158,38 @@ def estimate(config: RunConfig, *, timed: bool = False) -> Estimate:
     )
 
 
-def _amount(
-    ready: Rehearsal,
-    clients: int,
-    computed: Sequence[Computation],
-    messages: MessageBytes,
-    updates: bool,
+def _training(
+    ready: Rehearsal, rounds: int, cohort: int, looked: Looked, messages: MessageBytes
 ) -> Amount:
-    """Put together one round or evaluation; clients that are evaluated send no update."""
+    """Put together rounds of training: clients that train send an update, too."""
+    sent = ready.config.compression.payload_bytes(ready.server.state.meta)
+    amount = _amount(ready, rounds, cohort, looked, messages)
+    return replace(amount, payload_bytes_up=rounds * cohort * sent)
+
+
+def _amount(
+    ready: Rehearsal, times: int, clients: int, looked: Looked, messages: MessageBytes
+) -> Amount:
+    """Put together rounds, or evaluations, of equal cost; clients looked at stand for all."""
     meta, shared_statistics = ready.server.state.meta, ready.roll_call.shared_statistics
-    compression = ready.config.compression
-    flops = sum(each.flops for each in computed) / len(computed) if computed else 0.0
+    asked = times * clients
+
+    def of_all(amounts: Sequence[float]) -> int:
+        return round(asked * sum(amounts) / len(amounts)) if amounts else 0
+
+    names = looked.counted[0] if looked.counted else {}
+    counters = {
+        name: Units(
+            of_all([each[name].support for each in looked.counted]),
+            of_all([each[name].query for each in looked.counted]),
+        )
+        for name in names
+    }
     return Amount(
-        clients=clients,
-        payload_bytes_down=clients * count_bytes(meta | {"shared_statistics": shared_statistics}),
-        payload_bytes_up=clients * compression.payload_bytes(meta) if updates else 0,
-        message_bytes_down=messages.down,
-        message_bytes_up=messages.up,
-        flops=round(clients * flops),
+        clients=asked,
+        payload_bytes_down=asked * count_bytes(meta | {"shared_statistics": shared_statistics}),
+        message_bytes_down=times * messages.down,
+        message_bytes_up=times * messages.up,
+        flops=of_all([each.flops for each in looked.computations]),
+        counters=counters,
     )

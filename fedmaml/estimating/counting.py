@@ -17,9 +17,11 @@ from fedmaml.computing import evaluation, updates
 from fedmaml.computing.accumulator import smaller_form
 from fedmaml.computing.chunks import task_groups
 from fedmaml.computing.costs import Costs, costs_of_updates
+from fedmaml.computing.counting import count_examples
 from fedmaml.computing.engines import Job
 from fedmaml.core.aggregation import SPACINGS, ExactSum
 from fedmaml.core.costs import Computation
+from fedmaml.core.counters import Counted
 from fedmaml.core.params import count_entries, to_device
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
@@ -40,6 +42,18 @@ Filler = Callable[[int, int, int], Tensor]
 """Rows, columns, position of the group -> what an update is filled with."""
 
 
+class Looked(NamedTuple):
+    """What clients that were looked at take.
+
+    Attributes:
+        computations: What each computes, of those at which it can be measured.
+        counted: What the examples of each cost; empty if the problem has no counters.
+    """
+
+    computations: list[Computation]
+    counted: list[Counted]
+
+
 class MessageBytes(NamedTuple):
     """Bytes of messages to all nodes, and of their replies."""
 
@@ -52,11 +66,12 @@ def evenly(clients: Sequence[int]) -> Sequence[int]:
     return clients[:: -(-len(clients) // MAX_CLIENTS)]
 
 
-def cost_of_updates(ready: Rehearsal) -> list[Computation]:
+def cost_of_updates(ready: Rehearsal) -> Looked:
     """Return what updates take, of clients of the first rounds."""
     costs: Costs = {}
     looked_at = 0
     found: list[Computation | None] = []
+    counted: list[Counted] = []
     prepared, shared_statistics = ready.node.prepared, ready.roll_call.shared_statistics
     meta = to_device(ready.server.state.meta, prepared.device)
     job = Job(prepared.strategy, prepared.learner, meta)
@@ -68,7 +83,9 @@ def cost_of_updates(ready: Rehearsal) -> list[Computation]:
         )  # fmt: skip
         rejected: list[Rejection] = []
         tasks = ready.node.tasks("train", number, shared_statistics)
-        for groups in task_groups(request, tasks, job, rejected):
+        for read in task_groups(request, tasks, job, rejected):
+            groups, of_these = count_examples(prepared.learner.problem.counters, read, rejected)
+            counted += of_these.values()
             initial_memory = dict.fromkeys(clients, prepared.initial_memory)
             for group, cost in zip(
                 groups, costs_of_updates(job, initial_memory, groups, costs), strict=True
@@ -77,12 +94,13 @@ def cost_of_updates(ready: Rehearsal) -> list[Computation]:
         looked_at += len(clients)
         if looked_at >= ENOUGH_CLIENTS:
             break
-    return [computation for computation in found if computation is not None]
+    return Looked([computation for computation in found if computation is not None], counted)
 
 
-def cost_of_evaluations(ready: Rehearsal, split: str, clients: Sequence[int]) -> list[Computation]:
+def cost_of_evaluations(ready: Rehearsal, split: str, clients: Sequence[int]) -> Looked:
     """Return what evaluation clients takes; evaluates one of each shape, the others are counted."""
     found: list[Computation] = []
+    counted: list[Counted] = []
     for message in _evaluation(ready, split, evenly(clients)):
         request = read_evaluate_request(message.content)
         prepared = ready.node.prepared
@@ -90,12 +108,14 @@ def cost_of_evaluations(ready: Rehearsal, split: str, clients: Sequence[int]) ->
         rejected: list[Rejection] = []
         there = prepared.on_device(request)
         job = Job(prepared.strategy, prepared.learner, there.meta)
-        for groups in task_groups(there, tasks, job, rejected):
+        for read in task_groups(there, tasks, job, rejected):
+            groups, of_these = count_examples(prepared.learner.problem.counters, read, rejected)
+            counted += of_these.values()
             for group in groups:
                 single = replace(request, clients=group.clients[:1])
                 computations = _evaluated(ready, single).computations
                 found += list(computations) * len(group.clients)
-    return found
+    return Looked(found, counted)
 
 
 def training_messages(ready: Rehearsal) -> MessageBytes:
@@ -133,8 +153,14 @@ def evaluation_messages(ready: Rehearsal, split: str, clients: Sequence[int]) ->
             singles.append(_evaluated(ready, replace(request, clients=request.clients[:1])))
         count = len(request.clients)
         values = {name: column * count for name, column in singles[0].values.items()}
-        computations = singles[0].computations * count
-        return write_evaluate_reply(EvaluateReply(request.clients, values, (), computations))
+        answer = EvaluateReply(
+            clients=request.clients,
+            values=values,
+            rejected=(),
+            computations=singles[0].computations * count,
+            counted=singles[0].counted * count,
+        )
+        return write_evaluate_reply(answer)
 
     return _serialised(_evaluation(ready, split, clients), reply)
 
@@ -211,6 +237,7 @@ def _widened(reply: TrainReply, request: TrainRequest, filler: Filler) -> TrainR
         weights=reply.weights * count,
         metrics={name: values * count for name, values in reply.metrics.items()},
         computations=reply.computations * count,
+        counted=reply.counted * count,
         update=_repeated(reply, count) if compressed else stacks if stacked else sums,
     )
 

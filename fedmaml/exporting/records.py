@@ -162,7 +162,10 @@ def _values(record: Mapping[str, Any]) -> dict[str, float]:
     values["clients/used"] = record["clients"]
     values["clients/left_out"] = sum(len(entry["clients"]) for entry in record["rejected"])
     values["seconds/round"] = record["seconds"]
-    for name, value in record["cost"].items():
+    cost = dict(record["cost"])
+    for name, units in cost.pop("counters", {}).items():
+        values |= {f"cost/{name}/{part}": count for part, count in units.items()}
+    for name, value in cost.items():
         values[f"cost/{name}"] = value
     return {name: _number(value) for name, value in values.items()}
 

@@ -9,12 +9,14 @@ from fedmaml.core.requests import EvaluateReply, EvaluateRequest
 from fedmaml.messages.arrays import pack, unpack
 from fedmaml.messages.records import (
     computation_lists,
+    counter_lists,
     per_client,
     read_rejection,
     read_shared_statistics,
     rejection_text,
     required,
     take_computations,
+    take_counters,
     with_shared_statistics,
 )
 
@@ -67,6 +69,7 @@ def write_evaluate_reply(reply: EvaluateReply) -> RecordDict:
                     "num-clients": len(reply.clients),
                     **reply.values,
                     **computation_lists(reply.computations),
+                    **counter_lists(reply.counted),
                 }
             ),
             "reply": ConfigRecord({"clients": list(reply.clients), "rejected": rejected}),
@@ -75,7 +78,10 @@ def write_evaluate_reply(reply: EvaluateReply) -> RecordDict:
 
 
 def read_evaluate_reply(
-    content: RecordDict, asked: Sequence[int], names: Collection[str]
+    content: RecordDict,
+    asked: Sequence[int],
+    names: Collection[str],
+    counters: Sequence[str] = (),
 ) -> EvaluateReply:
     """Read and check a node's evaluation.
 
@@ -83,6 +89,7 @@ def read_evaluate_reply(
         content: As it came.
         asked: The clients that it must speak for.
         names: The values that it must have, ``"<metric>:<stage>"``.
+        counters: Names of the problem's counters.
 
     Raises:
         MessageError: With the reason, if it does not fit the clients that were asked.
@@ -96,6 +103,7 @@ def read_evaluate_reply(
     metrics = dict(required(content.metric_records, "metrics", ("num-clients",)))
     del metrics["num-clients"]
     computations = take_computations(metrics, len(clients))
+    counted = take_counters(metrics, counters, len(clients))
     values = {name: per_client(name, values, clients) for name, values in metrics.items()}
     if clients and set(values) != set(names):
         wrong = sorted(set(values) ^ set(names))
@@ -103,4 +111,4 @@ def read_evaluate_reply(
             "KEYS",
             f"the evaluation has other metrics than were asked for: {', '.join(wrong)[:200]}",
         )
-    return EvaluateReply(clients, values, rejected, computations)
+    return EvaluateReply(clients, values, rejected, computations, counted)

@@ -7,13 +7,14 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from fedmaml.core.costs import Computation
+from fedmaml.core.counters import Counted, Units
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import Params
 from fedmaml.core.records import Rejection
 from fedmaml.messages.arrays import unpack
 
 MAX_COST = 2**62
-"""A client that claims more operations or bytes than this is not believed."""
+"""A client that claims more operations, bytes or units than this is not believed."""
 
 MAX_DETAIL = 500
 """Characters of a node's own words that are kept; they go to logs and pages."""
@@ -70,15 +71,54 @@ def take_computations(metrics: dict[str, Any], count: int) -> tuple[Computation,
     flops, peak_bytes = metrics.pop("flops", None), metrics.pop("peak-bytes", None)
     if flops is None and peak_bytes is None:
         return ()
-    for name, values in (("flops", flops), ("peak-bytes", peak_bytes)):
-        if not isinstance(values, list) or len(values) != count:
-            raise MessageError("COST", f"{name} has not one value for each of the clients")
-        for value in values:
-            if not isinstance(value, int) or not 0 <= value <= MAX_COST:
-                raise MessageError(
-                    "COST", f"{name} is {value!r}, allowed are whole numbers from 0 to 2^62"
-                )
+    _check_claims("flops", flops, count)
+    _check_claims("peak-bytes", peak_bytes, count)
     return tuple(map(Computation, flops, peak_bytes))
+
+
+def counter_lists(counted: Sequence[Counted]) -> dict[str, list[int]]:
+    """Return what clients' examples cost as metrics; {} if the problem has no counters."""
+    lists: dict[str, list[int]] = {}
+    for each in counted:
+        for name, units in each.items():
+            for key, value in zip(_counter_keys(name), (units.support, units.query), strict=True):
+                lists.setdefault(key, []).append(int(value))
+    return lists
+
+
+def take_counters(metrics: dict[str, Any], names: Sequence[str], count: int) -> tuple[Counted, ...]:
+    """Take what clients say that their examples cost out of their metrics; they must say it.
+
+    Args:
+        metrics: Of a reply.
+        names: The problem's counters.
+        count: Clients that are in the reply.
+    """
+    if not names or not count:
+        return ()
+    columns: dict[str, list[Units]] = {}
+    for name in names:
+        keys = _counter_keys(name)
+        support, query = (metrics.pop(key, None) for key in keys)
+        _check_claims(keys[0], support, count)
+        _check_claims(keys[1], query, count)
+        columns[name] = list(map(Units, support, query))
+    return tuple({name: columns[name][i] for name in names} for i in range(count))
+
+
+def _counter_keys(name: str) -> tuple[str, str]:
+    return f"units:support:{name}", f"units:query:{name}"
+
+
+def _check_claims(name: str, values: Any, count: int) -> None:
+    """Refuse what are not whole numbers, one for each of the clients."""
+    if not isinstance(values, list) or len(values) != count:
+        raise MessageError("COST", f"{name} has not one value for each of the clients")
+    for value in values:
+        if not isinstance(value, int) or not 0 <= value <= MAX_COST:
+            raise MessageError(
+                "COST", f"{name} is {value!r}, allowed are whole numbers from 0 to 2^62"
+            )
 
 
 def rejection_text(rejection: Rejection) -> str:

@@ -12,12 +12,14 @@ from fedmaml.messages.arrays import pack, unpack
 from fedmaml.messages.codes import compression_text, read_compression
 from fedmaml.messages.records import (
     computation_lists,
+    counter_lists,
     per_client,
     read_rejection,
     read_shared_statistics,
     rejection_text,
     required,
     take_computations,
+    take_counters,
     with_shared_statistics,
 )
 from fedmaml.messages.updates import read_update, write_update
@@ -91,7 +93,7 @@ def write_train_reply(reply: TrainReply) -> RecordDict:
     arrays, form = write_update(reply.update)
     metrics: dict[str, Sequence[float]] = {"num-examples": reply.weights, **reply.metrics}
     # Beside the metrics, as a record of its own costs a request of its own.
-    metrics |= computation_lists(reply.computations)
+    metrics |= computation_lists(reply.computations) | counter_lists(reply.counted)
     return RecordDict(
         {
             "update": arrays,
@@ -110,12 +112,15 @@ def write_train_reply(reply: TrainReply) -> RecordDict:
     )
 
 
-def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
+def read_train_reply(
+    content: RecordDict, request: TrainRequest, counters: Sequence[str] = ()
+) -> TrainReply:
     """Read and check a node's answer.
 
     Args:
         content: As it came.
         request: What the node was asked; the answer must fit it.
+        counters: Names of the problem's counters.
 
     Raises:
         MessageError: With the reason, if anything does not fit.
@@ -141,6 +146,7 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
     metrics = dict(required(content.metric_records, "metrics", ("num-examples",)))
     weights = _read_weights(metrics.pop("num-examples"), len(clients))
     computations = take_computations(metrics, len(clients))
+    counted = take_counters(metrics, counters, len(clients))
     return TrainReply(
         clients=clients,
         weights=weights,
@@ -158,6 +164,7 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
         base=request.base,
         computations=computations,
         engine=str(reply.get("engine", ""))[:MAX_ENGINE_TEXT],
+        counted=counted,
     )
 
 

@@ -46,6 +46,7 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
         further=tables.further_metrics(material),
         distribution=tables.distribution(material),
         cost=tables.cost(material),
+        counters=tables.counters(material),
         rejected=integrity.rejected(material),
         rejected_count=sum(
             run.summary["rejected_replies"] for runs in material.runs.values() for run in runs

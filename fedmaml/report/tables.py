@@ -9,7 +9,7 @@ import numpy as np
 from fedmaml.comparison import cells
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.verdicts import REFERENCE
-from fedmaml.quantities import number, p_text, quantity, signed
+from fedmaml.quantities import number, p_text, quantity, signed, units_text
 from fedmaml.report import series, words
 from fedmaml.report.reading import Material, Run
 
@@ -178,6 +178,40 @@ def cost(material: Material) -> Table:
          "clients, s/round", "server, s/round", "energy of a run"),
         tuple(rows),
         (0, 9),
+    )  # fmt: skip
+
+
+def counters(material: Material) -> Table | None:
+    """Return what examples cost by the scenario's counters; None if it has none."""
+    abouts: dict[str, str] = {}
+    for members in material.runs.values():
+        for run in members:
+            abouts |= run.summary["cost"].get("counters", {})
+    if not abouts:
+        return None
+    columns = [
+        (part, of)
+        for part in ("per_client_and_round", "totals", "evaluation")
+        for of in ("support", "query")
+    ]
+
+    def cell(members: Sequence[Run], part: str, name: str, of: str) -> str:
+        counted = [run.summary["cost"][part].get("counters", {}).get(name) for run in members]
+        mean = _mean([each and each[of] for each in counted])
+        return "–" if mean is None else units_text(mean)
+
+    rows = tuple(
+        (strategy, name, *(cell(members, part, name, of) for part, of in columns))
+        for strategy, members in material.runs.items()
+        for name in abouts
+    )
+    told = "; ".join(f"{name}: {about}" for name, about in abouts.items())
+    return Table(
+        f"What the examples cost, means over seeds ({told})",
+        ("strategy", "counter", "support, a client in a round", "query, a client in a round",
+         "support, training", "query, training", "support, evaluation", "query, evaluation"),
+        rows,
+        (0, 1),
     )  # fmt: skip
 
 

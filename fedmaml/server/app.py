@@ -79,7 +79,12 @@ def _run_metered(
             planned=roll_call.engines,
             engines=strategy.engines,
             cost=cost_summary(
-                cost, config.rounds, metered, strategy.evaluation_cost, meter.energy()
+                cost,
+                config.rounds,
+                metered,
+                strategy.evaluation_cost,
+                meter.energy(),
+                problem.counters,
             ),
             seconds=time.perf_counter() - started,
         )

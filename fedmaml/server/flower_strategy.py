@@ -80,6 +80,7 @@ class FlowerStrategy(Strategy):
         self._roll_call = roll_call
         self._aggregator = aggregator
         self._metrics = problem.metrics
+        self._counters = tuple(counter.name for counter in problem.counters)
         self._evaluated_names: tuple[str, ...] = ()
         self._evaluation_steps = tuple(evaluation_steps)
         self._evaluation_shots = tuple(evaluation_shots)
@@ -136,9 +137,8 @@ class FlowerStrategy(Strategy):
 
     def step(self, server_round: int, replies: Iterable[Message]) -> Outcome:
         """Do what `aggregate_train` does, without turning the result into arrays."""
-        sound, rejected = read_all(
-            read_train_reply, self._train_sent, replies, attrgetter("clients")
-        )
+        read = partial(read_train_reply, counters=self._counters)
+        sound, rejected = read_all(read, self._train_sent, replies, attrgetter("clients"))
         if sound:
             try:
                 self.state = self.strategy.server_update(
@@ -202,7 +202,7 @@ class FlowerStrategy(Strategy):
 
     def evaluate(self, replies: Iterable[Message]) -> EvaluateReply:
         """Merge the evaluations of all nodes, ordered by client."""
-        read = partial(read_evaluate_reply, names=self._evaluated_names)
+        read = partial(read_evaluate_reply, names=self._evaluated_names, counters=self._counters)
         answers, rejected = read_all(read, self._evaluate_sent, replies, tuple)
         asked = sum(len(clients) for _, clients in self._evaluate_sent)
         self.evaluation_cost += cost_of_evaluation(asked, answers)

@@ -1,9 +1,10 @@
 """What came of a round or an evaluation: who counts, means, and what clients received and did."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fedmaml.core.costs import Cost
+from fedmaml.core.counters import add_counted
 from fedmaml.core.metrics import mean_metrics
 from fedmaml.core.params import count_bytes
 from fedmaml.core.records import Rejection
@@ -78,10 +79,11 @@ def cost_of_evaluation(asked: int, answers: Sequence[EvaluateReply]) -> Cost:
     return replace(_computed(answers), clients=asked)
 
 
-def _computed(replies: Iterable[TrainReply | EvaluateReply]) -> Cost:
+def _computed(replies: Sequence[TrainReply | EvaluateReply]) -> Cost:
     computed = [computation for reply in replies for computation in reply.computations]
     return Cost(
         updates_measured=len(computed),
         flops=sum(computation.flops for computation in computed),
         peak_bytes=max((computation.peak_bytes for computation in computed), default=None),
+        counters=add_counted(each for reply in replies for each in reply.counted),
     )

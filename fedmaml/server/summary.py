@@ -12,6 +12,7 @@ import torch
 
 from fedmaml.config import RunConfig
 from fedmaml.core.costs import Cost
+from fedmaml.core.counters import Counter, counted_json
 from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import MetaParams, flatten, sha256
@@ -91,7 +92,12 @@ def summarise(
 
 
 def cost_summary(
-    cost: Cost, rounds: int, grid: MeteredGrid, evaluation: Cost, energy: Energy
+    cost: Cost,
+    rounds: int,
+    grid: MeteredGrid,
+    evaluation: Cost,
+    energy: Energy,
+    counters: Sequence[Counter],
 ) -> dict[str, Any]:
     """Put together what rounds and evaluations took, and how it was measured.
 
@@ -101,6 +107,7 @@ def cost_summary(
         grid: Has counted all messages.
         evaluation: Of all evaluations, those of validation clients during training included.
         energy: Of the whole run.
+        counters: Of the problem.
     """
     return {
         "totals": cost.to_json(),
@@ -116,10 +123,12 @@ def cost_summary(
             "clients_measured": evaluation.updates_measured,
             "flops": evaluation.flops,
             "peak_bytes": evaluation.peak_bytes,
+            **({"counters": counted_json(evaluation.counters)} if evaluation.counters else {}),
         },
         "roll_call": asdict(grid.traffic("query.roll_call")),
         "energy": energy.to_json(),
         "measured": dict(_MEASURED),
+        **({"counters": {each.name: each.about for each in counters}} if counters else {}),
     }
 
 

@@ -7,7 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from fedmaml.quantities import quantity
+from fedmaml.quantities import quantity, support_and_query
 from fedmaml.tables.console import console
 from fedmaml.tables.runs import process_memory
 
@@ -44,6 +44,16 @@ def estimate_table(estimate: Mapping[str, Any]) -> None:
     console.print(table)
     console.print(f"engine {escape(estimate['engine'])}")
     console.print(f"memory of a client's update {quantity(estimate['peak_bytes'], 'B')}")
+    for counter in estimate["training"]["counters"]:
+        said = [
+            f"{support_and_query(amount['counters'][counter])} {where}"
+            for where, amount in zip(
+                (f"in {estimate['rounds']} rounds", "a round", "a client's", "in evaluation"),
+                columns.values(),
+                strict=True,
+            )
+        ]
+        console.print(f"{counter} (support + query): {', '.join(said)}")
     if seconds and seconds["peak_process_bytes"]:
         console.print(process_memory(seconds["peak_process_bytes"]))
     note = (

@@ -7,7 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from fedmaml.quantities import quantity
+from fedmaml.quantities import quantity, support_and_query
 from fedmaml.tables.console import console
 
 
@@ -103,7 +103,7 @@ def _names(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
-    """Print what a client receives, sends and computes, in two lines; nothing without rounds."""
+    """Print what a client receives, sends, computes and spends; nothing without rounds."""
     cost = summary["cost"]
     if not cost["totals"]["clients"]:
         return
@@ -122,6 +122,13 @@ def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
         f"{quantity(seconds['clients'], 's')} of clients, {quantity(seconds['server'], 's')} of "
         f"server; energy {_energy(cost['energy'])}"
     )
+    for counter, units in each.get("counters", {}).items():
+        training = support_and_query(cost["totals"]["counters"][counter])
+        line = f"{name}: {counter} (support + query): {support_and_query(units)} of a client in a "
+        line += f"round, {training} in training"
+        if evaluation := cost["evaluation"].get("counters"):
+            line += f", {support_and_query(evaluation[counter])} in evaluation"
+        console.print(line)
 
 
 def _socket_line(name: str, summary: Mapping[str, Any]) -> None:
