@@ -110,3 +110,15 @@ def _conv_block(channels: int, filters: int, norm: str) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, filters, 3, padding=1), layer, nn.ReLU(), nn.MaxPool2d(2)
     )
+
+
+def dropout(x: Tensor, noise: Tensor, p: float) -> Tensor:
+    """Set entries to 0 with probability p and scale the others by 1 / (1 - p).
+
+    Args:
+        x: Any shape.
+        noise: Uniform draws in (0, 1) of the same shape: an entry of the example that the problem
+            declares, ``Problem(draws={"mask": Draw((32,), "uniform")})``.
+        p: Probability, in [0, 1).
+    """
+    return x * (noise > p) / (1 - p)

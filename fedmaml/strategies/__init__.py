@@ -1,5 +1,6 @@
 """The strategies by name. A new one is a file here and a line in `CATALOGUE`."""
 
+from fedmaml.core.plugins import installed
 from fedmaml.strategies.base import MetaStrategy
 from fedmaml.strategies.fedavg import FedAvg
 from fedmaml.strategies.fedprox import FedProx
@@ -11,20 +12,24 @@ from fedmaml.strategies.meta_sgd import MetaSGD
 from fedmaml.strategies.protonet import ProtoNet
 from fedmaml.strategies.reptile import Reptile
 
-CATALOGUE: dict[str, type[MetaStrategy]] = {
-    # baselines
-    "local": Local,
-    "fedavg": FedAvg,
-    "fedprox": FedProx,
-    # an initialisation that adapts
-    "maml": MAML,
-    "fomaml": FOMAML,
-    "reptile": Reptile,
-    "meta_sgd": MetaSGD,
-    # a shared representation
-    "protonet": ProtoNet,
-    "fedrep": FedRep,
-}
+CATALOGUE: dict[str, type[MetaStrategy]] = installed(
+    "fedmaml.strategies",
+    {
+        # baselines
+        "local": Local,
+        "fedavg": FedAvg,
+        "fedprox": FedProx,
+        # an initialisation that adapts
+        "maml": MAML,
+        "fomaml": FOMAML,
+        "reptile": Reptile,
+        "meta_sgd": MetaSGD,
+        # a shared representation
+        "protonet": ProtoNet,
+        "fedrep": FedRep,
+    },
+)
+"""Those of this package, and those of installed packages with an entry point."""
 
 __all__ = [
     "CATALOGUE",

@@ -120,13 +120,14 @@ class MetaStrategy(ABC):
 
     def __init_subclass__(cls) -> None:
         """Refuse a strategy that does not say what it is."""
-        facts = cls.__dict__.get("facts")
+        facts = getattr(cls, "facts", None)
         if not isinstance(facts, Facts):
             raise TypeError(
                 f"strategy {cls.__name__} must state its facts, e.g. "
                 f'facts = Facts("{cls.__name__}", "initialisation"); see fedmaml.strategies.base'
             )
-        if facts.adapts_by and facts.adapts_by not in cls.__annotations__:
+        names = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
+        if facts.adapts_by and facts.adapts_by not in names:
             raise TypeError(
                 f"strategy {cls.__name__} has no setting {facts.adapts_by!r}, by which it says "
                 'that it adapts; name the setting in Facts(adapts_by=...), or "" for none'

@@ -1,6 +1,7 @@
 """Is what clients send right? Held against finite differences, defining formulas, closed forms.
 
-For each strategy, in float64, through the very code that a node runs (`client.work.train`):
+For each strategy, in float64, through the very code that a node runs (`computing.updates.train`),
+on a network with dropout whose noise is declared, with full-batch steps and with mini-batches:
 
 - a strategy that sends the gradient of its own objective (query loss after adaptation) is held
   against central finite differences of that objective over every meta-parameter;
@@ -9,20 +10,21 @@ For each strategy, in float64, through the very code that a node runs (`client.w
 - every strategy whose update on a quadratic is known is held against it (`closed_forms`).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
 from fedmaml.computing import updates
 from fedmaml.core import seeding
+from fedmaml.core.draws import Draw, with_draws
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Problem
+from fedmaml.core.losses import cross_entropy
 from fedmaml.core.metrics import ACCURACY
-from fedmaml.core.networks import MLP
+from fedmaml.core.networks import dropout
 from fedmaml.core.params import MetaParams, flatten, map_params, unflatten
 from fedmaml.core.requests import TrainRequest
 from fedmaml.core.tasks import Batch, Task, TaskGroup, first_task, stack
@@ -33,6 +35,7 @@ from fedmaml.verification.closed_forms import CLOSED_FORMS
 from fedmaml.verification.formulas import FORMULAS
 
 TOLERANCE = 1e-6
+_SEED = 11
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,11 @@ def check_all(only: str | None = None) -> list[CheckResult]:
         raise ConfigurationError(f"no strategy {only!r}; known: {', '.join(CATALOGUE)}")
     results = []
     for name in [only] if only else CATALOGUE:
-        strategy = _with_short_steps(CATALOGUE[name]())
+        strategy = _with_steps(CATALOGUE[name](), GradientSteps(lr=0.1, steps=3))
         results.append(_check_on_classification(name, strategy))
+        batches = _with_steps(strategy, GradientSteps(lr=0.1, batch=4, epochs=2))
+        if batches != strategy:
+            results.append(_check_on_classification(name, batches, ", mini-batches"))
         if name in CLOSED_FORMS:
             results.append(_check_on_quadratic(name, strategy))
     return results
@@ -75,7 +81,7 @@ def sent_update(
     strategy: MetaStrategy, start: Initialised, meta: MetaParams, task: Task
 ) -> MetaParams:
     """Return what one client sends, from the code that a node runs."""
-    request = TrainRequest(round=1, clients=(0,), meta=meta, form="stack")
+    request = TrainRequest(round=1, clients=(0,), meta=meta, form="stack", seed=_SEED)
     reply, _, _ = updates.train(
         strategy,
         start.learner,
@@ -94,23 +100,23 @@ def sent_update(
     return sent
 
 
-def _check_on_classification(name: str, strategy: MetaStrategy) -> CheckResult:
-    task = _classification_task()
+def _check_on_classification(name: str, strategy: MetaStrategy, how: str = "") -> CheckResult:
+    bare = _classification_task()
+    task = _with_noise(bare, strategy)
     start = strategy.build(_classification_problem(), seeding.generator(7, "verification"))
     meta = _perturbed(start.state.meta)
     if name in FORMULAS:
         text, formula = FORMULAS[name]
         expected = formula(strategy, start, meta, task)
-        sent = sent_update(strategy, start, meta, task)
+        sent = sent_update(strategy, start, meta, bare)
         if name == "local":  # sends zero, which is added to what its adaptation yields
             adapted = _adapted_parameters(strategy, start, meta, task)
             sent = {"theta": map_params(torch.add, adapted, sent["theta"])}
-        return CheckResult(name, text, _relative_error(sent, expected))
-    sent = sent_update(strategy, start, meta, task)
+        return CheckResult(name, text + how, _relative_error(sent, expected))
+    sent = sent_update(strategy, start, meta, bare)
     expected = finite_differences(strategy, start, meta, task)
-    return CheckResult(
-        name, "central finite differences of its objective", _relative_error(sent, expected)
-    )
+    text = "central finite differences of its objective" + how
+    return CheckResult(name, text, _relative_error(sent, expected))
 
 
 def _check_on_quadratic(name: str, strategy: MetaStrategy) -> CheckResult:
@@ -169,23 +175,33 @@ def _adapted_parameters(
     return fast
 
 
-def _with_short_steps(strategy: MetaStrategy) -> MetaStrategy:
-    """Return the strategy with 3 steps of 0.1, large enough for second derivatives to matter."""
-    import dataclasses
+def _with_steps(strategy: MetaStrategy, steps: GradientSteps) -> MetaStrategy:
+    """Return the strategy with other gradient steps."""
+    changed = {
+        item.name: steps
+        for item in fields(strategy)  # type: ignore[arg-type]
+        if isinstance(getattr(strategy, item.name), GradientSteps)
+    }
+    return replace(strategy, **changed)  # type: ignore[type-var]
 
-    steps = GradientSteps(lr=0.1, steps=3)
-    names = {field.name for field in dataclasses.fields(strategy)}  # type: ignore[arg-type]
-    changed = {name: steps for name in ("inner", "adaptation", "head") if name in names}
-    return dataclasses.replace(strategy, **changed)  # type: ignore[type-var]
+
+class _Network(nn.Module):
+    """A small network with dropout, whose noise comes with the example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        output: Tensor = self.head(dropout(torch.tanh(self.body(x["x"])), x["mask"], 0.25))
+        return output
 
 
 def _classification_problem() -> Problem:
-    def loss(logits: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(logits, y, reduction="none")
-
     return Problem(
-        lambda: MLP((4, 6, 3), torch.tanh), loss, (ACCURACY,), classes=3, l2=0.01,
-        dtype=torch.float64,
+        _Network, cross_entropy, (ACCURACY,), classes=3, l2=0.01, dtype=torch.float64,
+        draws={"mask": Draw((6,), "uniform")},
     )  # fmt: skip
 
 
@@ -193,6 +209,15 @@ def _classification_task() -> Task:
     x = seeding.normal(seeding.key(11, "verification"), [0], 15, 4)[0]
     y = torch.arange(15) % 3
     return Task(Batch(x[:6], y[:6]), Batch(x[6:], y[6:]))
+
+
+def _with_noise(task: Task, strategy: MetaStrategy) -> Task:
+    """Return the task as a node has it in round 1: with the noise of problem and strategy."""
+    group, problem = TaskGroup((0,), stack([task])), _classification_problem()
+    drawn = with_draws(
+        group, problem.draws, strategy.facts.draws, seed=_SEED, split="train", round=1
+    )
+    return first_task(drawn.tasks)
 
 
 def _perturbed(meta: MetaParams) -> MetaParams:

@@ -5,11 +5,12 @@ parameters in place, and ``torch.autograd.grad``.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import cycle, islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.tasks import Batch, Task
@@ -85,8 +86,8 @@ def _descend(
     anchor: Params | None = None,
 ) -> None:
     problem = start.learner.problem
-    for _ in range(steps.steps):
-        loss = problem.loss(network(batch.x), batch.y).mean()
+    for part in _parts(batch, steps):
+        loss = problem.loss(network(part.x), part.y).mean()
         for parameter in network.parameters():
             loss = loss + problem.l2 * (parameter**2).sum()
         for name, parameter in chosen:
@@ -98,6 +99,17 @@ def _descend(
                 parameter.sub_(steps.lr * gradient)
 
 
+def _parts(batch: Batch, steps: Any) -> Iterator[Batch]:
+    """Yield the examples of each step: all of them, or slices in their order, over and over."""
+    rows = len(batch.y)
+    size = steps.batch or rows
+    slices = [slice(first, first + size) for first in range(0, rows, size)]
+    wanted = steps.epochs * len(slices) if steps.epochs else steps.steps
+    for cut in islice(cycle(slices), wanted):
+        yield Batch({name: value[cut] for name, value in batch.x.items()}, batch.y[cut])
+
+
 def _all(task: Task) -> Batch:
-    x: Tensor = torch.cat([task.support.x, task.query.x])
-    return Batch(x, torch.cat([task.support.y, task.query.y]))
+    support, query = task
+    x = {name: torch.cat([value, query.x[name]]) for name, value in support.x.items()}
+    return Batch(x, torch.cat([support.y, query.y]))

@@ -1,16 +1,21 @@
 """The scenarios by name. A new one is a file here and a line in `CATALOGUE`."""
 
+from fedmaml.core.plugins import installed
 from fedmaml.simulations.scenario import Scenario
 from fedmaml.simulations.scenarios.digits import Digits
 from fedmaml.simulations.scenarios.hospitals import Hospitals
 from fedmaml.simulations.scenarios.quadratic import Quadratic
 from fedmaml.simulations.scenarios.sinusoid import Sinusoid
 
-CATALOGUE: dict[str, type[Scenario]] = {
-    "quadratic": Quadratic,
-    "sinusoid": Sinusoid,
-    "digits": Digits,
-    "hospitals": Hospitals,
-}
+CATALOGUE: dict[str, type[Scenario]] = installed(
+    "fedmaml.scenarios",
+    {
+        "quadratic": Quadratic,
+        "sinusoid": Sinusoid,
+        "digits": Digits,
+        "hospitals": Hospitals,
+    },
+)
+"""Those of this package, and those of installed packages with an entry point."""
 
 __all__ = ["CATALOGUE", "Digits", "Hospitals", "Quadratic", "Scenario", "Sinusoid"]
