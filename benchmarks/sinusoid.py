@@ -26,6 +26,7 @@ COLUMNS = {
     **{
         f"{steps} step{'s' if steps != '1' else ''}": [
             *estimate(f"after{steps}"),
+            f"{{published{steps}:.2f}}",
             f"diverged at {{diverged{steps}}} of {{tasks}}",
         ]
         for steps in STEPS
@@ -55,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {
         "published (Finn et al. 2017, appendix C)": {
-            f"after{steps}": {"mean": error} for steps, error in PUBLISHED.items()
+            f"published{steps}": error for steps, error in PUBLISHED.items()
         }
     }
     for file in FILES:

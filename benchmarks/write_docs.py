@@ -104,7 +104,7 @@ def _lines_of(text: re.Match[str]) -> str:
 def _source(name: str, data: Data) -> str:
     content = data[name]
     measured = content["measured"]
-    how = "numbers of" if content["transcribed"] else "measured on"
+    how = "copied from the page of" if content["transcribed"] else "measured on"
     commit = f" at commit {measured['commit']}" if measured["commit"] else ""
     versions = ", ".join(" ".join(pair) for pair in measured["versions"].items())
     return (
