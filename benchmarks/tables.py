@@ -26,9 +26,9 @@ CODE = ("benchmarks", "experiments", "fedmaml")
 
 
 class Number(float):
-    """A float with one more format: ``~N`` is N significant digits, and never an exponent.
+    """A float with one more format: ``~N`` is N significant digits, never an exponent.
 
-    Without a format a whole number has no decimals, but commas between thousands.
+    Digits before the point are always shown. Without a format a whole number has no decimals, but commas between thousands.
     """
 
     def __format__(self, spec: str) -> str:
@@ -130,14 +130,6 @@ def write(file: Path, tables: Mapping[str, Table], packages: Iterable[str] = PAC
         },
     }
     file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def read(file: Path) -> dict[str, Table]:
-    """Return the tables of a file that `write` has written."""
-    return {
-        name: Table(table["columns"], table["rows"])
-        for name, table in json.loads(file.read_text())["tables"].items()
-    }
 
 
 def command_line() -> str:
