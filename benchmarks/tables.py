@@ -28,7 +28,8 @@ CODE = ("benchmarks", "experiments", "fedmaml")
 class Number(float):
     """A float with one more format: ``~N`` is N significant digits, never an exponent.
 
-    Digits before the point are always shown. Without a format a whole number has no decimals, but commas between thousands.
+    Digits before the point are always shown. Without a format a whole number has no decimals, but
+    commas between thousands.
     """
 
     def __format__(self, spec: str) -> str:
