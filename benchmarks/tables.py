@@ -23,6 +23,7 @@ from typing import Any
 
 PACKAGES = ("flwr", "numpy", "torch")
 CODE = ("benchmarks", "experiments", "fedmaml")
+_DEPTH_OF_ROWS = 4  # tables, name, rows, name of the row
 
 
 class Number(float):
@@ -130,7 +131,24 @@ def write(file: Path, tables: Mapping[str, Table], packages: Iterable[str] = PAC
             for name, table in tables.items()
         },
     }
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    file.write_text(as_json(content))
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    """Return a data file's text: a line for each row of a table, so that changes can be read."""
+    rows: dict[str, str] = {}
+
+    def marked(value: Any, depth: int) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if depth == _DEPTH_OF_ROWS:
+            mark = f"row {len(rows)}"
+            rows[f'"{mark}"'] = json.dumps(value, ensure_ascii=False)
+            return mark
+        return {key: marked(each, depth + 1) for key, each in value.items()}
+
+    text = json.dumps(marked(content, 0), indent=1, ensure_ascii=False) + "\n"
+    return re.sub(r'"row \d+"', lambda mark: rows[mark.group()], text)
 
 
 def command_line() -> str:
