@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo test check lint format slow clean help
+.PHONY: demo test check lint format docs slow clean help
 
 demo: $(VENV)/.installed  ## install, then compare local training, FedAvg and FOMAML on real data
 	@rm -rf runs/demo
@@ -33,6 +33,9 @@ lint: $(VENV)/.installed  ## style, types and floors
 format: $(VENV)/.installed  ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed  ## write the measured numbers of README and docs from docs/data
+	$(BIN)/python -m benchmarks.write_docs
 
 clean:  ## remove the environment and all runs
 	rm -rf $(VENV) runs

@@ -1,17 +1,17 @@
 """Compression of updates: bytes saved and accuracy lost, on digits with the scenario's recipes.
 
-python -m benchmarks.compression [--seeds 3] [--strategies fomaml fedavg]
+python -m benchmarks.compression [--seeds 3] [--strategies fomaml fedavg] [--json FILE]
 
 Differences are paired by seed and test client.
 """
 
 import argparse
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks.runs import column, mean_and_interval, print_table, run_clients
+from benchmarks.runs import column, mean_and_interval, run_clients
+from benchmarks.tables import Table, add_json_option, estimate, print_tables, write
 
 METHODS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -24,41 +24,59 @@ METHODS: dict[str, dict[str, Any]] = {
     "top-k, 1 %": {"method": "top-k", "fraction": 0.01},
     "top-k, 1 %, no feedback": {"method": "top-k", "fraction": 0.01, "error_feedback": False},
 }
+COLUMNS = {
+    "strategy": ["{strategy}"],
+    "compression": ["{compression}"],
+    "bytes up": ["{bytes_up:,.0f}"],
+    "times fewer": ["{times_fewer:.1f}"],
+    "accuracy": ["{accuracy:.3f}"],
+    "per seed": ["{per_seed:.3f}"],
+    "minus none, paired": estimate("difference"),
+}
 
 
-def measure(strategy: str, seeds: int) -> Iterator[list[str]]:
-    """Run every method with every seed; yield one row of text for each."""
+def measure(strategy: str, seeds: int) -> dict[str, dict[str, Any]]:
+    """Run every method with every seed; return one row for each method."""
     reference, full_bytes = np.zeros(0), 0.0
+    rows: dict[str, dict[str, Any]] = {}
     for name, settings in METHODS.items():
         per_seed, up = [], 0.0
         for seed in range(seeds):
             full = {"scenario": "digits", "strategy": strategy, "seed": seed}
             full |= {f"compression.{key}": value for key, value in settings.items()}
-            summary, rows = run_clients(full)
+            summary, clients = run_clients(full)
             up = summary["cost"]["per_client_and_round"]["payload_bytes_up"]
-            per_seed.append(column(rows, "accuracy:after"))
+            per_seed.append(column(clients, "accuracy:after"))
         values = np.stack(per_seed)
         if name == "none":
             reference, full_bytes = values, up
-        lost = mean_and_interval((values - reference).ravel()) if name != "none" else ""
-        of_seeds = " ".join(f"{mean:.3f}".lstrip("0") for mean in values.mean(1))
-        yield [
-            strategy, name, f"{up:,.0f}", f"{full_bytes / up:.1f}", f"{values.mean():.3f}",
-            of_seeds, lost,
-        ]  # fmt: skip
+        rows[f"{strategy}, {name}"] = {
+            "strategy": strategy,
+            "compression": name,
+            "bytes_up": up,
+            "times_fewer": full_bytes / up,
+            "accuracy": float(values.mean()),
+            "per_seed": values.mean(1).tolist(),
+            "difference": None
+            if name == "none"
+            else mean_and_interval((values - reference).ravel()),
+        }
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--strategies", nargs="+", default=["fomaml", "fedavg"])
+    add_json_option(parser)
     arguments = parser.parse_args()
-    header = ["strategy", "compression", "bytes up", "times fewer", "accuracy", "per seed",
-              "minus none, paired"]  # fmt: skip
-    print_table(
-        header,
-        (row for name in arguments.strategies for row in measure(name, arguments.seeds)),
-    )
+    rows: dict[str, dict[str, Any]] = {}
+    for strategy in arguments.strategies:
+        rows |= measure(strategy, arguments.seeds)
+    tables = {"digits": Table(COLUMNS, rows)}
+    print_tables(tables)
+    if arguments.json:
+        write(arguments.json, tables)
 
 
 if __name__ == "__main__":

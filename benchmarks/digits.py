@@ -1,6 +1,6 @@
 """Digits over seeds: every method next to the baselines that must be beaten.
 
-python -m benchmarks.digits [--seeds 5]
+python -m benchmarks.digits [--seeds 5] [--json docs/data/digits.json]
 """
 
 import argparse
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.runs import column, mean_and_interval, print_table, run_clients
+from benchmarks.runs import column, mean_and_interval, run_clients
+from benchmarks.tables import Table, add_json_option, estimate, print_tables, write
 from fedmaml.simulations.scenarios import Digits
 
 ADAM_BASELINE = {
@@ -47,6 +48,12 @@ CONTROL: dict[str, tuple[dict[str, Any], str]] = {
     )
 }  # fmt: skip
 REFERENCE = "FedAvg + fine-tuning, 30 steps"
+COLUMNS = {
+    "method": ["{name}"],
+    "accuracy (95 % interval)": estimate("accuracy"),
+    "per seed": ["{per_seed:.3f}"],
+    f"minus {REFERENCE}, paired": estimate("difference"),
+}
 
 
 def nearest_neighbour(seed: int, **task: Any) -> np.ndarray:
@@ -58,8 +65,8 @@ def nearest_neighbour(seed: int, **task: Any) -> np.ndarray:
     return (guessed == group.tasks.query.y).float().mean(-1).numpy()
 
 
-def measure(methods: dict[str, tuple[dict[str, Any], str]], seeds: int, **task: Any) -> None:
-    """Run every method with every seed and print the table."""
+def measure(methods: dict[str, tuple[dict[str, Any], str]], seeds: int, **task: Any) -> Table:
+    """Run every method with every seed."""
     done: dict[str, list[dict[str, Any]]] = {}
     accuracy: dict[str, np.ndarray] = {}
     for name, (settings, stage) in methods.items():
@@ -75,24 +82,29 @@ def measure(methods: dict[str, tuple[dict[str, Any], str]], seeds: int, **task: 
                 done[key] = run_clients(full)[1]
             per_seed.append(column(done[key], f"accuracy:{stage}"))
         accuracy[name] = np.stack(per_seed)
-    rows = []
+    rows: dict[str, dict[str, Any]] = {}
     for name, values in accuracy.items():
-        difference = (values - accuracy[REFERENCE]).ravel()
-        seeds_text = " ".join(f"{mean:.3f}".lstrip("0") for mean in values.mean(1))
-        paired = "" if name == REFERENCE else mean_and_interval(difference)
-        rows.append([name, mean_and_interval(values.ravel()), seeds_text, paired])
-    header = ["method", "accuracy (95 % interval)", "per seed", f"minus {REFERENCE}, paired"]
-    print_table(header, rows)
+        paired = (values - accuracy[REFERENCE]).ravel()
+        rows[name] = {
+            "accuracy": mean_and_interval(values.ravel()),
+            "per_seed": values.mean(1).tolist(),
+            "difference": None if name == REFERENCE else mean_and_interval(paired),
+        }
+    return Table(COLUMNS, rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
+    add_json_option(parser)
     arguments = parser.parse_args()
-    print(f"\n### Crossed wiring, {arguments.seeds} seeds\n")
-    measure(METHODS, arguments.seeds)
-    print(f"\n### Control: nothing crossed, uneven classes, {arguments.seeds} seeds\n")
-    measure(CONTROL, arguments.seeds, cross=0.0, skew=True)
+    tables = {
+        "crossed": measure(METHODS, arguments.seeds),
+        "control": measure(CONTROL, arguments.seeds, cross=0.0, skew=True),
+    }
+    print_tables(tables)
+    if arguments.json:
+        write(arguments.json, tables)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Hold `fedmaml estimate` against the runs it speaks of, as a Markdown table.
+"""Compare `fedmaml estimate` with the runs that it estimates, as a Markdown table.
 
-    python -m benchmarks.estimates [--processor-time]
+    python -m benchmarks.estimates [--processor-time] [--json FILE]
 
 Every estimate and every run is a process of its own. Rounds are chosen so that a run takes about
 `SECONDS`. Where others use the machine, too, wall time differs from one minute to the next; with
@@ -14,10 +14,22 @@ import sys
 import tempfile
 from typing import Any
 
+from benchmarks.tables import Table, add_json_option, print_tables, write
+
 SECONDS = 6.0
 SCENARIOS = ("sinusoid", "digits", "hospitals", "quadratic")
 STRATEGIES = ("maml", "fomaml", "reptile", "fedavg")
-
+COLUMNS = {
+    "scenario": ["{scenario}"],
+    "strategy": ["{strategy}"],
+    "rounds": ["{rounds:.0f}"],
+    "bytes, operations": ["{counted:.3f}"],
+    "client memory": ["{client_memory:.3f}"],
+    "process memory": ["{process_memory:.3f}"],
+    "seconds, estimate": ["{seconds_estimate:.1f}"],
+    "run": ["{seconds_run:.1f}"],
+    "ratio": ["{seconds:.2f}"],
+}
 
 WALL = "from fedmaml.cli import main; main()"
 PROCESSOR = f"import time; time.perf_counter = time.process_time; {WALL}"
@@ -40,40 +52,50 @@ def rounds_for(program: str, scenario: str, strategy: str) -> int:
     return rounds
 
 
-def row(program: str, scenario: str, strategy: str) -> str:
+def ratios(program: str, scenario: str, strategy: str) -> dict[str, Any]:
+    """Return what was estimated over what the run took; of what is counted also the worst ratio."""
     rounds = rounds_for(program, scenario, strategy)
     command = (scenario, "--strategy", strategy, "--rounds", str(rounds))
-    told, ran = fedmaml(program, "estimate", *command), fedmaml(program, "run", *command)
-    totals, evaluation = ran["cost"]["totals"], ran["cost"]["evaluation"]
+    estimate, ran = fedmaml(program, "estimate", *command), fedmaml(program, "run", *command)
+    totals, training = ran["cost"]["totals"], estimate["training"]
     messages = ("message_bytes_down", "message_bytes_up")
-    ratios = (
-        told["training"]["payload_bytes_down"] / totals["payload_bytes_down"],
-        sum(told["training"][name] for name in messages) / sum(totals[name] for name in messages),
-        told["training"]["flops"] / totals["flops"],
-        told["evaluation"]["flops"] / evaluation["flops"],
-        told["peak_bytes"] / totals["peak_bytes"],
-        told["seconds"]["peak_process_bytes"] / ran["peak_process_bytes"],
-    )
-    seconds = told["seconds"]["total"]
-    cells = " | ".join(f"{ratio:.3f}" for ratio in ratios)
-    return (
-        f"| {scenario} | {strategy} | {rounds} | {cells} | {seconds:.1f} | {ran['seconds']:.1f} | "
-        f"{seconds / ran['seconds']:.2f} |"
-    )
+    seconds = estimate["seconds"]["total"]
+    counted = {
+        "payload": training["payload_bytes_down"] / totals["payload_bytes_down"],
+        "messages": sum(training[name] for name in messages)
+        / sum(totals[name] for name in messages),
+        "operations": training["flops"] / totals["flops"],
+        "evaluation": estimate["evaluation"]["flops"] / ran["cost"]["evaluation"]["flops"],
+    }
+    return {
+        "scenario": scenario,
+        "strategy": strategy,
+        "rounds": rounds,
+        **counted,
+        "counted": max(counted.values(), key=lambda ratio: abs(ratio - 1)),
+        "client_memory": estimate["peak_bytes"] / totals["peak_bytes"],
+        "process_memory": estimate["seconds"]["peak_process_bytes"] / ran["peak_process_bytes"],
+        "seconds_estimate": seconds,
+        "seconds_run": ran["seconds"],
+        "seconds": seconds / ran["seconds"],
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processor-time", action="store_true")
-    program = PROCESSOR if parser.parse_args().processor_time else WALL
-    print(
-        "| scenario | strategy | rounds | payload | messages | operations | of evaluation "
-        "| client memory | process memory | seconds, estimate | run | ratio |"
-    )
-    print("|---" * 12 + "|")
-    for scenario in SCENARIOS:
-        for strategy in STRATEGIES:
-            print(row(program, scenario, strategy), flush=True)
+    add_json_option(parser)
+    arguments = parser.parse_args()
+    program = PROCESSOR if arguments.processor_time else WALL
+    rows = {
+        f"{scenario}, {strategy}": ratios(program, scenario, strategy)
+        for scenario in SCENARIOS
+        for strategy in STRATEGIES
+    }
+    tables = {"ratios": Table(COLUMNS, rows)}
+    print_tables(tables)
+    if arguments.json:
+        write(arguments.json, tables)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Hospitals over seeds: within each hospital, and leaving one out.
 
-python -m benchmarks.hospitals [--seeds 10] [--data-dir DIR]
+python -m benchmarks.hospitals [--seeds 10] [--data-dir DIR] [--json docs/data/hospitals.json]
 """
 
 import argparse
@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.runs import column, mean_and_interval, print_table, run_clients
+from benchmarks.runs import column, mean_and_interval, run_clients
+from benchmarks.tables import Table, add_json_option, estimate, print_tables, write
 
 METHODS = {
     "Local": ("local", "after"),
@@ -47,28 +48,39 @@ def measure(protocol: str, network: str, seeds: int, data_dir: str) -> dict[str,
     return results
 
 
-def print_means(results: dict[str, np.ndarray]) -> None:
-    """Print means over the four hospitals, with intervals over seeds (splits)."""
-    means = {name: np.nanmean(values, axis=1) for name, values in results.items()}
-    table = []
-    for name, values in means.items():
-        difference = values[:, 2] - means[REFERENCE][:, 2]
-        cells = [mean_and_interval(values[:, i]) for i in range(len(METRICS))]
-        table.append([name, *cells, "" if name == REFERENCE else mean_and_interval(difference)])
-    header = ["method", "accuracy", "balanced accuracy", "AUC", f"AUC minus {REFERENCE}"]
-    print_table(header, table)
+def means(results: dict[str, np.ndarray]) -> Table:
+    """Return means over the four hospitals, with intervals over seeds (splits)."""
+    over_hospitals = {name: np.nanmean(values, axis=1) for name, values in results.items()}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, values in over_hospitals.items():
+        rows[name] = {metric: mean_and_interval(values[:, i]) for i, metric in enumerate(METRICS)}
+        for i, metric in enumerate(METRICS):
+            paired = values[:, i] - over_hospitals[REFERENCE][:, i]
+            rows[name][f"{metric}_difference"] = (
+                None if name == REFERENCE else mean_and_interval(paired)
+            )
+    columns = {
+        "method": ["{name}"],
+        "accuracy": estimate("accuracy"),
+        "balanced accuracy": estimate("balanced_accuracy"),
+        "AUC": estimate("auc"),
+        f"AUC minus {REFERENCE}": estimate("auc_difference"),
+    }
+    return Table(columns, rows)
 
 
-def print_each(results: dict[str, np.ndarray], published: dict[str, list[float]]) -> None:
-    """Print the accuracy at each hospital, with intervals over seeds, above published figures."""
-    table = []
+def each_hospital(results: dict[str, np.ndarray], published: dict[str, list[float]]) -> Table:
+    """Return the accuracy at each hospital, with intervals over seeds, above published figures."""
+    names = (*NAMES, "mean of 4")
+    rows = {}
     for name, values in results.items():
         accuracy = values[:, :, METRICS.index("accuracy")]
         each = [*accuracy.T, np.nanmean(accuracy, axis=1)]
-        table.append([name, *(mean_and_interval(column) for column in each)])
+        rows[name] = dict(zip(names, map(mean_and_interval, each), strict=True))
     for name, figures in published.items():
-        table.append([f"{name} (published)", *(f"{figure / 100:.3f}" for figure in figures)])
-    print_table(["accuracy", *NAMES, "mean of 4"], table)
+        each = [{"mean": figure / 100} for figure in figures]
+        rows[f"{name} (published)"] = dict(zip(names, each, strict=True))
+    return Table({"accuracy": ["{name}"]} | {name: estimate(name) for name in names}, rows)
 
 
 def _rows(
@@ -88,15 +100,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--data-dir", default="")
+    add_json_option(parser)
     arguments = parser.parse_args()
+    tables = {}
     for protocol in ("within", "leave-one-out"):
         for network in ("lr", "mlp"):
-            print(f"\n### {protocol}, {network}, {arguments.seeds} seeds\n")
             results = measure(protocol, network, arguments.seeds, arguments.data_dir)
-            print_means(results)
-            print()
             comparable = protocol == "within" and network == "lr"
-            print_each(results, PUBLISHED if comparable else {})
+            tables[f"{protocol}, {network}"] = means(results)
+            tables[f"{protocol}, {network}, each"] = each_hospital(
+                results, PUBLISHED if comparable else {}
+            )
+    print_tables(tables)
+    if arguments.json:
+        write(arguments.json, tables)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the exact meta-gradient costs: MAML against FOMAML, per client update.
 
-python -m benchmarks.maml_against_fomaml
+python -m benchmarks.maml_against_fomaml [--json FILE]
 
 Tasks of 5 classes with 5 support and 15 query examples each, float32. Bytes are those of the
 tensors that travel; operations and memory are measured as in every run (docs/costs.md); time is
@@ -11,11 +11,12 @@ import argparse
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.runs import print_table
+from benchmarks.tables import Table, add_json_option, print_tables, write
 from fedmaml.core import seeding
 from fedmaml.core.costs import Computation, measure
 from fedmaml.core.inner_loop import GradientSteps
@@ -31,6 +32,30 @@ WAYS, SHOTS, QUERIES = 5, 5, 15
 NETWORKS = {
     "MLP 784-256-128-64-5": ((784,), lambda: MLP((784, 256, 128, 64, WAYS))),
     "Conv4, 28x28, 64 filters": ((1, 28, 28), lambda: Conv4(1, 28, WAYS, filters=64)),
+}
+
+
+STEPS = (1, 5, 10)
+COLUMNS = {
+    "network": ["{network}"],
+    "k": ["{steps}"],
+    "bytes each way, both": ["{bytes:,}"],
+    "MFLOP, MAML": ["{mflop_maml:,.1f}"],
+    "FOMAML": ["{mflop_fomaml:,.1f}"],
+    "R": ["{operations:.2f}"],
+    "MB, MAML": ["{megabytes_maml:,.2f}"],
+    "MB, FOMAML": ["{megabytes_fomaml:,.2f}"],
+    "M": ["{memory:.2f}"],
+    "CPU time, ratio": ["{time:.1f}"],
+}
+RATIOS = {
+    "network": ["{name}"],
+    f"operations, k = {', '.join(map(str, STEPS))}": [
+        ", ".join(f"{{k{steps}[operations]:.2f}}" for steps in STEPS)
+    ],
+    f"memory, k = {', '.join(map(str, STEPS))}": [
+        ", ".join(f"{{k{steps}[memory]:.2f}}" for steps in STEPS)
+    ],
 }
 
 
@@ -81,38 +106,53 @@ def batch(features: tuple[int, ...], per_class: int, name: str) -> Batch:
     return Batch(x, torch.arange(examples) % WAYS)
 
 
+def compared(name: str, steps: int, repeats: int) -> dict[str, Any]:
+    """Return what an update of MAML and one of FOMAML cost, and MAML's over FOMAML's."""
+    features, network = NETWORKS[name]
+    problem = Problem(
+        network,
+        lambda logits, y: cross_entropy(logits, y, reduction="none"),
+        (ACCURACY,),
+        classes=WAYS,
+    )
+    task = Task(batch(features, SHOTS, "support"), batch(features, QUERIES, "query"))
+    inner = GradientSteps(lr=0.01, steps=steps)
+    stands = [Stand(kind(inner=inner), problem, task) for kind in (MAML, FOMAML)]
+    maml, fomaml = (stand.measured() for stand in stands)
+    assert (maml.bytes_down, maml.bytes_up) == (fomaml.bytes_down, fomaml.bytes_up)
+    pairs = [[stand.seconds() for stand in stands] for _ in range(repeats)]
+    exact, first = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return {
+        "network": name,
+        "steps": steps,
+        "bytes": maml.bytes_up,
+        "mflop_maml": 1e-6 * maml.computation.flops,
+        "mflop_fomaml": 1e-6 * fomaml.computation.flops,
+        "operations": maml.computation.flops / fomaml.computation.flops,
+        "megabytes_maml": 1e-6 * maml.computation.peak_bytes,
+        "megabytes_fomaml": 1e-6 * fomaml.computation.peak_bytes,
+        "memory": maml.computation.peak_bytes / fomaml.computation.peak_bytes,
+        "time": exact / first,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9)
+    add_json_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for name, (features, network) in NETWORKS.items():
-        problem = Problem(
-            network,
-            lambda logits, y: cross_entropy(logits, y, reduction="none"),
-            (ACCURACY,),
-            classes=WAYS,
-        )
-        task = Task(batch(features, SHOTS, "support"), batch(features, QUERIES, "query"))
-        for steps in (1, 5, 10):
-            inner = GradientSteps(lr=0.01, steps=steps)
-            stands = [Stand(kind(inner=inner), problem, task) for kind in (MAML, FOMAML)]
-            maml, fomaml = (stand.measured() for stand in stands)
-            pairs = [[stand.seconds() for stand in stands] for _ in range(arguments.repeats)]
-            exact, first = (statistics.median(column) for column in zip(*pairs, strict=True))
-            assert (maml.bytes_down, maml.bytes_up) == (fomaml.bytes_down, fomaml.bytes_up)
-            flops = [stand.computation.flops for stand in (maml, fomaml)]
-            peaks = [stand.computation.peak_bytes for stand in (maml, fomaml)]
-            rows.append([
-                name, str(steps), f"{maml.bytes_up:,}",
-                *(f"{1e-6 * value:,.1f}" for value in flops),
-                f"{flops[0] / flops[1]:.2f}", *(f"{1e-6 * value:,.2f}" for value in peaks),
-                f"{peaks[0] / peaks[1]:.2f}", f"{exact / first:.1f}",
-            ])  # fmt: skip
-    header = ["network", "k", "bytes each way, both", "MFLOP, MAML", "FOMAML", "R", "MB, MAML",
-              "FOMAML", "M", "CPU time, ratio"]  # fmt: skip
-    print_table(header, rows)
+    by_network = {
+        name: {f"k{steps}": compared(name, steps, arguments.repeats) for steps in STEPS}
+        for name in NETWORKS
+    }
+    rows = {
+        f"{name}, {steps}": row for name, each in by_network.items() for steps, row in each.items()
+    }
+    tables = {"costs": Table(COLUMNS, rows), "ratios": Table(RATIOS, by_network)}
+    print_tables(tables)
+    if arguments.json:
+        write(arguments.json, tables)
 
 
 if __name__ == "__main__":

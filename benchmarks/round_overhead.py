@@ -1,6 +1,6 @@
 """What a round costs beside the clients' own mathematics, in process.
 
-python -m benchmarks.round_overhead [--rounds 2000]
+python -m benchmarks.round_overhead [--rounds 2000] [--json FILE]
 
 The paper's sinusoid round (25 clients, MAML). Mathematics is the time inside the engine; what is
 left beside it and the drawing of data (cohort, messages, checks, exact sum, outer
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.runs import print_table
+from benchmarks.tables import Table, add_json_option, print_tables, write
 from benchmarks.vectorised_clients import Stand
 from fedmaml.computing.engines.fused import Fused
 from fedmaml.simulations.scenarios import Sinusoid
@@ -38,6 +38,7 @@ def timed(owner: Any, name: str) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=2000)
+    add_json_option(parser)
     arguments = parser.parse_args()
     stand = Stand({"scenario": "sinusoid", "strategy": "maml", "rounds": arguments.rounds})
     stand.round()  # warms up
@@ -45,16 +46,20 @@ def main() -> None:
     rounds = [stand.round() for _ in range(arguments.rounds)]
     parts = zip(rounds, mathematics, data, strict=True)
     overhead = [whole - update - draw for whole, update, draw in parts]
-    table = [
-        [name, f"{1e3 * statistics.median(values):.2f}"]
+    rows = {
+        name: {"milliseconds": 1e3 * statistics.median(values)}
         for name, values in (
             ("whole round", rounds),
             ("clients' mathematics", mathematics),
             ("drawing the clients' data", data),
             ("overhead", overhead),
         )
-    ]
-    print_table(["part", "median, ms"], table)
+    }
+    columns = {"part": ["{name}"], "median, ms": ["{milliseconds:.2f}"]}
+    tables = {"sinusoid, maml": Table(columns, rows)}
+    print_tables(tables)
+    if arguments.json:
+        write(arguments.json, tables)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Many runs, in this process, summarised over seeds."""
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,8 @@ def column(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
     )
 
 
-def mean_and_interval(values: np.ndarray) -> str:
-    """Return ``mean (low .. high)``, the 95 % bootstrap interval over the values."""
+def mean_and_interval(values: np.ndarray) -> dict[str, float]:
+    """Return the mean and, where there is one, its 95 % bootstrap interval over the values."""
     interval = bootstrap_interval(list(values))
-    mean = np.nanmean(values)
-    return f"{mean:.3f} ({interval[0]:.3f} .. {interval[1]:.3f})" if interval else f"{mean:.3f}"
-
-
-def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a Markdown table."""
-    print("| " + " | ".join(header) + " |")
-    print("|" + "---|" * len(header))
-    for row in rows:
-        print("| " + " | ".join(row) + " |", flush=True)
+    mean = {"mean": float(np.nanmean(values))}
+    return mean | dict(zip(("low", "high"), interval, strict=True)) if interval else mean

@@ -1,6 +1,6 @@
 """Time per client, vectorised against one by one, through the whole in-process back end.
 
-python -m benchmarks.vectorised_clients [--clients 1000] [--repeats 5]
+python -m benchmarks.vectorised_clients [--clients 1000] [--repeats 5] [--json FILE]
 
 Rounds of both kinds alternate in one process, on one thread; the median round counts. A round
 includes cohort, messages, tasks, updates, aggregation and the outer step.
@@ -12,13 +12,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import print_table
+from benchmarks.tables import Table, add_json_option, print_tables, write
 from fedmaml.client.app import app as client_app
 from fedmaml.config import RunConfig, resolve, to_run_config
 from fedmaml.server.cohort import RollCall, call_roll, choose
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.simulations.backends.in_process import InProcessGrid
+
+COLUMNS = {
+    "scenario": ["{scenario}"],
+    "strategy": ["{strategy}"],
+    "vectorised, us per client": ["{vectorised:.0f}"],
+    "one by one, us per client": ["{one_by_one:.0f}"],
+    "ratio": ["{ratio:.0f}x"],
+    "clients per second": ["{clients_per_second:,.0f}"],
+}
 
 
 class Stand:
@@ -46,31 +55,47 @@ class Stand:
         return time.perf_counter() - started
 
 
+def compared(scenario: str, strategy: str, clients: int, repeats: int) -> dict[str, Any]:
+    """Return the microseconds per client of both kinds of round."""
+    settings = {
+        "scenario": scenario, "strategy": strategy, "clients": clients, "inner.steps": 5,
+        "task.train_clients": clients, "rounds": 100,
+    }  # fmt: skip
+    stands = [Stand(settings | {"client_batch": batch}) for batch in (0, 1)]
+    times: list[list[float]] = [[], []]
+    for repeat in range(repeats + 1):
+        for stand, kept in zip(stands, times, strict=True):
+            seconds = stand.round()
+            if repeat:  # the first round warms up
+                kept.append(seconds)
+    fast, slow = (1e6 * statistics.median(kept) / clients for kept in times)
+    return {
+        "scenario": scenario,
+        "strategy": strategy,
+        "vectorised": fast,
+        "one_by_one": slow,
+        "ratio": slow / fast,
+        "clients_per_second": 1e6 / fast,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
+    add_json_option(parser)
     arguments = parser.parse_args()
-    rows = []
-    for scenario in ("digits", "sinusoid"):
-        for strategy in ("fomaml", "maml"):
-            settings = {
-                "scenario": scenario, "strategy": strategy, "clients": arguments.clients,
-                "inner.steps": 5, "task.train_clients": arguments.clients, "rounds": 100,
-            }  # fmt: skip
-            stands = [Stand(settings | {"client_batch": batch}) for batch in (0, 1)]
-            times: list[list[float]] = [[], []]
-            for repeat in range(arguments.repeats + 1):
-                for stand, kept in zip(stands, times, strict=True):
-                    seconds = stand.round()
-                    if repeat:  # the first round warms up
-                        kept.append(seconds)
-            fast, slow = (1e6 * statistics.median(kept) / arguments.clients for kept in times)
-            cells = [f"{fast:.0f}", f"{slow:.0f}", f"{slow / fast:.0f}x", f"{1e6 / fast:,.0f}"]
-            rows.append([scenario, strategy, *cells])
-    header = ["scenario", "strategy", "vectorised, us per client", "one by one, us per client",
-              "ratio", "clients per second"]  # fmt: skip
-    print_table(header, rows)
+    rows = {
+        f"{scenario}, {strategy}": compared(
+            scenario, strategy, arguments.clients, arguments.repeats
+        )
+        for scenario in ("digits", "sinusoid")
+        for strategy in ("fomaml", "maml")
+    }
+    tables = {"rounds": Table(COLUMNS, rows)}
+    print_tables(tables)
+    if arguments.json:
+        write(arguments.json, tables)
 
 
 if __name__ == "__main__":

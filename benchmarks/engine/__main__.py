@@ -1,10 +1,9 @@
 """The command; see the package's docstring."""
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,13 +11,12 @@ import torch
 from benchmarks import engine
 from benchmarks.engine.cases import CASES, CLIENT_SWEEP, SIZE_SWEEP, Case
 from benchmarks.engine.measure import Row, measure
-from benchmarks.engine.targets import evaluated
-from benchmarks.runs import print_table
+from benchmarks.engine.shown import PACKAGES, of_case, tables, targets
+from benchmarks.tables import add_json_option, write
 from fedmaml import native
 
 _SECONDS = 6.0
 _QUICK_SECONDS = 0.3
-_HEADER = ["contender", "us per client (CPU)", "us (wall)", "ratio", "% of peak", "off by", "note"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="few clients, little time")
     parser.add_argument("--cases", help="names separated by commas; all by default")
-    parser.add_argument("--json", type=Path, help="file for the rows")
+    add_json_option(parser)
     parser.add_argument("--plots", type=Path, help="folder for the figures, of further cases")
     parser.add_argument(
         "--flower-clients",
@@ -49,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\n## Targets\n")
     if chosen.quick:
         print("With --quick these say nothing: too few clients, too little time.\n")
-    print_table(["case", "demand", "this run", "verdict"], evaluated(rows))
+    print(targets(rows).markdown())
     if chosen.plots:
         from benchmarks.engine import plots
 
@@ -77,33 +75,14 @@ def _shown(case: Case, seconds: float) -> list[Row]:
         f"\n## {case.name}: {case.algorithm}, {case.steps} steps, {case.clients} clients, "
         f"{flops / 1e6:.3g} MFLOP per client\n"
     )
-    print_table(_HEADER, [_cells(row) for row in rows])
+    print(of_case(rows).markdown(), flush=True)
     return rows
 
 
 def _write(rows: list[Row], file: Path | None) -> None:
     """Write all rows so far: a run that is stopped loses nothing."""
     if file:
-        file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-
-
-def _cells(row: Row) -> list[str]:
-    off = "" if row.relative_difference is None else f"{row.relative_difference:.0e}"
-    if row.microseconds_per_client is None:
-        return [row.contender, row.status, "", "", "", off, row.note]
-    return [
-        row.contender,
-        _significant(row.microseconds_per_client),
-        _significant(row.wall_microseconds_per_client or 0.0),
-        f"{row.ratio:.3g}x",
-        f"{100 * (row.peak_fraction or 0.0):.2g}",
-        off,
-        f"{row.clients} clients, {row.note}",
-    ]
-
-
-def _significant(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        write(file, tables(rows), PACKAGES)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.engine.measure import FLOWER, Row
 
@@ -41,36 +42,46 @@ UNEQUAL_AT_MOST = 1.25
 """Time per example of clients of unequal size, over that of clients of equal size."""
 
 
-def evaluated(rows: Sequence[Row]) -> list[list[str]]:
-    """Return case, demand, what was reached, and the verdict, for the cases that were run."""
+def evaluated(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Return target, what was reached, by which engine, and the verdict, for the cases that ran."""
     cases = {row.case for row in rows}
-    lines = [_line(target, rows) for target in TARGETS if target.case in cases]
+    lines = {
+        f"{target.case}, {target.peers[0]}": _line(target, rows)
+        for target in TARGETS
+        if target.case in cases
+    }
     if {"W2-unequal", "W2-fomaml"} <= cases:
         costs = []
         for case in ("W2-unequal", "W2-fomaml"):
             row = _fastest_of_ours(case, rows)
             costs.append((row.microseconds_per_client or 0.0) / row.examples_per_client)
         value = costs[0] / costs[1]
-        demand = f"<= {UNEQUAL_AT_MOST}x the time per example of equal sizes"
-        verdict = _verdict(value <= UNEQUAL_AT_MOST)
-        lines.append(["W2-unequal", demand, f"{value:.2f}x", verdict])
+        lines["W2-unequal"] = {
+            "case": "W2-unequal",
+            "target": f"<= {UNEQUAL_AT_MOST}x the time per example of equal sizes",
+            "reached": value,
+            "verdict": _verdict(value <= UNEQUAL_AT_MOST),
+        }
     return lines
 
 
-def _line(target: Target, rows: Sequence[Row]) -> list[str]:
+def _line(target: Target, rows: Sequence[Row]) -> dict[str, Any]:
     times = {
         row.contender: row.microseconds_per_client
         for row in rows
         if row.case == target.case and row.microseconds_per_client
     }
     peer = next((name for name in target.peers if name in times), None)
-    demand = f">= {target.ratio:g}x {peer or ' or '.join(target.peers)}"
+    line = {
+        "case": target.case,
+        "target": f">= {target.ratio:g}x {peer or ' or '.join(target.peers)}",
+    }
     if peer is None:
-        return [target.case, demand, "", "not measured: the peer was not timed"]
+        return line | {"verdict": "not measured: the peer was not timed"}
     ours = _fastest_of_ours(target.case, rows)
     value = (times[peer] or 0.0) / (ours.microseconds_per_client or 1.0)
-    reached = f"{value:.3g}x ({ours.contender})"
-    return [target.case, demand, reached, _verdict(value >= target.ratio)]
+    verdict = _verdict(value >= target.ratio)
+    return line | {"reached": value, "engine": ours.contender, "verdict": verdict}
 
 
 def _fastest_of_ours(case: str, rows: Sequence[Row]) -> Row:
