@@ -1,5 +1,7 @@
 """The same run gives the same bits on every back end, for any grouping and order of arrival."""
 
+import itertools
+import os
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +18,10 @@ from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.app import app as server_app
 from fedmaml.simulations.backends.in_process import InProcessGrid
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+from fedmaml.strategies import CATALOGUE
+from tests import trees
+from tests.conftest import ROOT
 
 STRATEGIES = ("maml", "fomaml", "reptile", "meta_sgd", "fedrep")
 
@@ -232,3 +238,52 @@ def test_every_strategy_gives_the_same_bits_on_flower(
         resolve(hospitals(strategy, data_dir, nodes=4, backend=backend)), tmp_path / "there"
     )
     assert there["theta_sha256"] == here["theta_sha256"]
+
+
+# --- graphs, sequences and episodes ---------------------------------------------------------------
+
+
+@pytest.fixture
+def installed_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offer the scenarios of tests/trees.py to every process by entry points."""
+    package = tmp_path / "site" / "trees-0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: trees\nVersion: 0\n")
+    lines = [f"{name} = tests.trees:{cls.__name__}" for name, cls in trees.SCENARIOS.items()]
+    (package / "entry_points.txt").write_text("[fedmaml.scenarios]\n" + "\n".join(lines) + "\n")
+    folders = [str(package.parent), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
+    for name, scenario in trees.SCENARIOS.items():  # this process has read its catalogue already
+        monkeypatch.setitem(SCENARIOS, name, scenario)
+
+
+FAST = [("graphs", "fedrep")]
+
+
+@pytest.mark.flower
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("installed_trees")
+@pytest.mark.parametrize("backend", ["workers", "flower-simulation", "flower-deployment"])
+@pytest.mark.parametrize(
+    ("scenario", "strategy"),
+    [
+        pytest.param(*case, marks=[] if case in FAST else [pytest.mark.slow])
+        for case in itertools.product(trees.SCENARIOS, CATALOGUE)
+        if case != ("nodes", "protonet") and CATALOGUE[case[1]].facts.has_rounds
+    ],
+)
+def test_trees_give_the_same_bits_on_every_back_end(
+    scenario: str, strategy: str, backend: str, tmp_path: Path
+) -> None:
+    if backend == "flower-deployment" and (scenario, strategy) not in [
+        *FAST,
+        ("sequences", "maml"),
+    ]:
+        pytest.skip("a minute each; these two cover trees and draws over sockets")
+    settings = {"scenario": scenario, "strategy": strategy, "engine": "loop"}
+    here = execute(resolve(settings), tmp_path / "here")
+    elsewhere = {"workers": 2} if backend == "workers" else {"backend": backend, "nodes": 3}
+    there = execute(resolve(settings | elsewhere), tmp_path / "there")
+    assert there["rejected_replies"] == 0
+    assert there["theta_sha256"] == here["theta_sha256"]
+    assert there["metric"] == here["metric"]

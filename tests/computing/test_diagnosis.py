@@ -1,26 +1,36 @@
 """Networks that a strategy cannot differentiate, or that cannot be vmapped, are named at once."""
 
 from collections.abc import Callable
+from dataclasses import field, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fedmaml.computing.diagnosis import Subject, check_derivatives, what_prevents_vmap
+from fedmaml.computing.diagnosis import (
+    Subject,
+    check_derivatives,
+    hidden_randomness,
+    what_prevents_vmap,
+)
 from fedmaml.config import resolve
 from fedmaml.core import seeding
 from fedmaml.core.errors import UnsupportedProblemError
+from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Problem, make_learner
 from fedmaml.core.losses import cross_entropy
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import MLP, Conv4
+from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task
 from fedmaml.preflight import preflight
 from fedmaml.simulations.scenarios import CATALOGUE
 from fedmaml.strategies import CATALOGUE as CATALOGUE_OF
 from fedmaml.strategies import MAML
+from fedmaml.strategies.base import Facts, MetaStrategy
 
 
 class OnceCube(torch.autograd.Function):
@@ -227,3 +237,60 @@ def test_fused_attention_is_named_as_pytorch_cannot_differentiate_it_twice() -> 
         check_derivatives(subject)
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         check_derivatives(subject)
+
+
+# --- hidden randomness ------------------------------------------------------------------------
+
+
+class HiddenDropout(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.1)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.att = nn.MultiheadAttention(32, 2, dropout=0.1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.att(x[:, None], x[:, None], x[:, None])[0][:, 0]
+
+
+class NumpyNoise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + float(np.random.default_rng().normal())
+
+
+@pytest.mark.parametrize("engine", ["auto", "vmap", "loop"])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (HiddenDropout(), r"module 'body\.2' \(HiddenDropout\)"),
+        (Attention(), r"module 'body\.2\.att' \(MultiheadAttention\)"),
+        (NumpyNoise(), r"module 'body\.2' \(NumpyNoise\)"),
+    ],
+)
+def test_a_module_that_draws_random_numbers_is_refused_by_name(
+    run: Callable[..., None], module: nn.Module, name: str, engine: str
+) -> None:
+    message = name + r" draws random numbers of its own.*Problem\(draws=\.\.\.\)"
+    with pytest.raises(UnsupportedProblemError, match=message):
+        run(chain(module), "fomaml", engine=engine)
+
+
+def test_a_client_update_that_draws_random_numbers_is_named() -> None:
+    @settings
+    class Noisy(MetaStrategy):
+        facts = Facts("Noisy")
+        inner: GradientSteps = field(default_factory=GradientSteps)
+        build, adapt, server_update = MAML.build, MAML.adapt, MAML.server_update
+
+        def client_update(self, *args: Any) -> Any:
+            sent = MAML().client_update(*args)
+            return sent._replace(weight=sent.weight + torch.rand(()))
+
+    subject = subject_of(lambda: MLP((4, 5, 3)), torch.ones(6, 4))
+    before = torch.get_rng_state()
+    assert hidden_randomness(subject) == ""
+    assert torch.equal(torch.get_rng_state(), before)
+    assert hidden_randomness(replace(subject, strategy=Noisy())) == "client_update of Noisy"

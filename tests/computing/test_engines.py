@@ -1,11 +1,14 @@
 """Every engine computes what the loop computes, and the plan says which one and why."""
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import field, fields, is_dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from fedmaml.computing import updates
 from fedmaml.computing.engines import ENGINES, LOOP, Job, Rows, Total, plan
@@ -15,10 +18,12 @@ from fedmaml.core.aggregation import exact_sum
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Problem
 from fedmaml.core.networks import MLP, LinearModel
-from fedmaml.core.params import MetaParams, Params, flatten
+from fedmaml.core.outer_optimizer import OuterOptimizer
+from fedmaml.core.params import MetaParams, Params, flatten, map_params
 from fedmaml.core.requests import TrainReply, TrainRequest
-from fedmaml.core.tasks import Batch, Task, TaskGroup, cast, group_by_shape
-from fedmaml.strategies import CATALOGUE, FOMAML, MAML, FedRep
+from fedmaml.core.settings import settings
+from fedmaml.core.tasks import Batch, Task, TaskGroup, cast, first_task, group_by_shape
+from fedmaml.strategies import CATALOGUE, FOMAML, MAML, FedAvg, FedRep
 from fedmaml.strategies.base import MetaStrategy
 
 SIZES = [(5, 7)] * 11 + [(3, 4)] * 3 + [(8, 2)] * 9  # more than a vector's lanes, of unequal size
@@ -240,3 +245,105 @@ def test_without_a_compiler_the_plan_says_so_and_the_run_goes_on() -> None:
     assert "FEDMAML_NATIVE=0" in chosen.why
     assert reply.engine == chosen.engine.name
     assert len(reply.clients) == len(SIZES)
+
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+def moved(value: Any) -> Any:
+    """Return another valid value of a setting."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 2
+        case float():
+            return 0.7 * value if value else 0.3
+    raise AssertionError(f"no other value of {value!r} is known here")
+
+
+def with_one_setting_moved(strategy: MetaStrategy) -> Iterator[tuple[str, MetaStrategy]]:
+    """Yield the strategy with each number of its client's settings in turn away from its value."""
+    for item in fields(strategy):  # type: ignore[arg-type]
+        value = getattr(strategy, item.name)
+        if isinstance(value, OuterOptimizer):
+            continue  # the server's
+        if not is_dataclass(value):
+            yield item.name, replace(strategy, **{item.name: moved(value)})  # type: ignore[type-var]
+            continue
+        for inner in fields(value):
+            changed = replace(value, **{inner.name: moved(getattr(value, inner.name))})
+            name = f"{item.name}.{inner.name}"
+            yield name, replace(strategy, **{item.name: changed})  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("strategy", CATALOGUE)
+@pytest.mark.parametrize("engine", EAGER)
+def test_no_engine_ignores_a_setting(engine: str, strategy: str) -> None:
+    """What an engine does not know it refuses; what it computes is what the loop computes."""
+    groups, problem = tasks_of("cross-entropy"), problem_of("cross-entropy")
+    changes = list(with_one_setting_moved(small(CATALOGUE[strategy], 3)))
+    assert len({name for name, _ in changes}) == len(changes)
+    for name, changed in changes:
+        job, memory = job_of(changed, problem)
+        if ENGINES[engine].why_unsupported(job):
+            continue
+        memories = dict.fromkeys(range(len(SIZES)), memory)
+        expected = by_client(LOOP.compute(job, groups, memories))
+        got = by_client(ENGINES[engine].compute(job, groups, memories))
+        for client, (update, _) in expected.items():
+            for group, params in update.items():
+                reference, own = flatten(params), flatten(got[client][0][group])
+                assert (own - reference).norm() <= 1e-11 * max(reference.norm(), 1e-3), name
+
+
+@pytest.mark.parametrize("strategy", CATALOGUE)
+def test_every_setting_of_a_client_changes_its_update_or_its_predictions(strategy: str) -> None:
+    """So that the test above moves what matters."""
+    (group, *_), problem = tasks_of("cross-entropy"), problem_of("cross-entropy")
+    task = first_task(group.tasks)
+    unmoved = small(CATALOGUE[strategy], 3)
+
+    def effects(strategy: MetaStrategy) -> list[Tensor]:
+        job, memory = job_of(strategy, problem)
+        noisy = {g: map_params(lambda v: v + 0.1, params) for g, params in job.meta.items()}
+        sent = replace(job, meta=noisy).update(task, memory)
+        predict = strategy.adapt(job.learner, noisy, memory, task.support)
+        return [*tree_leaves(sent), predict(task.query.x), *tree_leaves(job.meta)]
+
+    before = effects(unmoved)
+    for name, changed in with_one_setting_moved(unmoved):
+        after = effects(changed)
+        assert not all(map(torch.equal, before, after)), name
+
+
+def test_a_setting_that_no_kernel_names_is_refused() -> None:
+    @settings
+    class Damped(MetaStrategy):
+        """FOMAML with a setting that its `Kernel` does not name."""
+
+        facts = FOMAML.facts
+        inner: GradientSteps = field(default_factory=GradientSteps)
+        outer: OuterOptimizer = field(default_factory=OuterOptimizer)
+        damping: float = 0.0
+        build = FOMAML.build
+        adapt = FOMAML.adapt
+        client_update = FOMAML.client_update
+        server_update = FOMAML.server_update
+
+    job, _ = job_of(Damped(), problem_of("cross-entropy"))
+    for engine in ("fused", "factored"):
+        reason = ENGINES[engine].why_unsupported(job)
+        assert "does not know the setting 'damping' of FOMAML" in reason
+
+
+@pytest.mark.parametrize("changed", [{"batch": 2}, {"epochs": 2}, {"batch": 2, "epochs": 2}])
+def test_mini_batches_are_refused_by_kernels_and_computed_by_the_others(
+    changed: dict[str, int],
+) -> None:
+    strategy = FedAvg(inner=GradientSteps(lr=0.1, steps=3, **changed))
+    job, _ = job_of(strategy, problem_of("cross-entropy"))
+    for engine in ("fused", "factored"):
+        reason = ENGINES[engine].why_unsupported(job)
+        assert re.search(r"does not know (batch|epochs) = 2 of gradient steps", reason)
+    assert plan("auto", job).engine.name == "vmap"

@@ -79,3 +79,45 @@ def test_the_start_is_not_changed() -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         GradientSteps(**wrong)
+
+
+# --- parts of the examples ----------------------------------------------------------------------
+
+
+def rows_of_steps(count: int, **settings: int) -> list[list[int]]:
+    """Return which examples each step sees, of examples 0, 1, 2, ..."""
+    numbers = Batch({"x": torch.arange(count)}, torch.arange(count))
+    parts = list(GradientSteps(**settings).parts(numbers))
+    assert all(torch.equal(part.x["x"], part.y) for part in parts)
+    return [part.y.tolist() for part in parts]
+
+
+def test_all_examples_are_in_every_step_by_default() -> None:
+    assert rows_of_steps(3, steps=2) == [[0, 1, 2], [0, 1, 2]]
+    assert rows_of_steps(3, steps=1, batch=3) == [[0, 1, 2]]
+    assert rows_of_steps(3, steps=1, batch=99) == [[0, 1, 2]]
+
+
+def test_batches_follow_the_order_and_begin_anew() -> None:
+    assert rows_of_steps(5, steps=4, batch=2) == [[0, 1], [2, 3], [4], [0, 1]]
+
+
+def test_epochs_are_passes_over_all_examples() -> None:
+    assert rows_of_steps(5, batch=2, epochs=2) == [[0, 1], [2, 3], [4], [0, 1], [2, 3], [4]]
+    assert rows_of_steps(3, epochs=2) == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_a_stream_is_one_pass_of_single_examples() -> None:
+    assert rows_of_steps(3, batch=1, epochs=1) == [[0], [1], [2]]
+
+
+def test_stages_see_episodes_of_their_own() -> None:
+    # K = 3 stages of 2 episodes each
+    assert rows_of_steps(6, steps=3, batch=2) == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_steps_of_another_number_forget_epochs() -> None:
+    steps = GradientSteps(batch=2, epochs=3)
+    assert steps.moves()
+    assert steps.taking(4) == GradientSteps(steps=4, batch=2)
+    assert not steps.taking(0).moves()

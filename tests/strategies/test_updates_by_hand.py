@@ -4,10 +4,13 @@ The loss is (theta - c)^2 / 2 on support and query alike, with theta 1, c 0, inn
 step: phi = 1 - 0.1 * 1 = 0.9.
 """
 
+import copy
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from fedmaml.core import seeding
 from fedmaml.core.errors import UnsupportedProblemError
@@ -294,3 +297,49 @@ def test_with_adaptation_steps_leaves_training_of_averaging_strategies_alone() -
     assert changed.adaptation.steps == 7
     assert changed.inner == Reptile().inner
     assert with_adaptation_steps(MAML(), 7).inner.steps == 7
+
+
+# --- local epochs of mini-batches ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("epochs", "batch"), [(1, 4), (3, 4), (2, 1), (2, 7), (4, 100)])
+def test_fedavg_with_epochs_of_batches_equals_a_plain_sgd_loop(
+    epochs: int, batch: int, classification
+) -> None:
+    """Two rounds of three clients, against nn.Module, DataLoader and torch.optim.SGD."""
+    problem = replace(classification.problem, l2=0.0)
+    clients, weights = range(3), []
+    strategy = FedAvg(inner=GradientSteps(lr=0.2, batch=batch, epochs=epochs))
+    learner, state, _ = strategy.build(problem, seeding.generator(0))
+    network = copy.deepcopy(learner.network).requires_grad_(True)
+    network.load_state_dict(state.meta["theta"])
+    for _ in range(2):
+        locally = []
+        for client in clients:
+            task = classification.task(client)
+            data = TensorDataset(*map(torch.cat, zip(*task, strict=True)))
+            local = copy.deepcopy(network)
+            optimizer = torch.optim.SGD(local.parameters(), lr=0.2)
+            for _ in range(epochs):
+                for x, y in DataLoader(data, batch_size=batch, shuffle=False):
+                    optimizer.zero_grad()
+                    torch.nn.functional.cross_entropy(local(x), y).backward()
+                    optimizer.step()
+            locally.append(local.state_dict())
+            weights.append(len(data))
+        mean = {
+            name: torch.stack([own[name] for own in locally]).mean(0) for name in locally[0]
+        }  # all clients hold as many examples
+        network.load_state_dict(mean)
+        sent = [
+            strategy.client_update(learner, state.meta, {}, classification.task(client)).update
+            for client in clients
+        ]
+        update = {
+            name: torch.stack([own["theta"][name] for own in sent]).mean(0)
+            for name in state.meta["theta"]
+        }
+        state = strategy.server_update(state, {"theta": update})
+    assert set(weights) == {15}
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(state.meta["theta"][name], value, rtol=1e-12, atol=1e-13)
