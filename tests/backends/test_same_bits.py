@@ -12,6 +12,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 
 from fedmaml.client.app import app as client_app
+from fedmaml.client.worker_processes import workers_of
 from fedmaml.config import resolve, to_run_config
 from fedmaml.core.params import flatten
 from fedmaml.running import execute
@@ -253,6 +254,8 @@ def installed_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package / "entry_points.txt").write_text("[fedmaml.scenarios]\n" + "\n".join(lines) + "\n")
     folders = [str(package.parent), str(ROOT), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
+    monkeypatch.syspath_prepend(package.parent)  # which worker processes take over
+    workers_of(2).end()  # those of before know nothing of them
     for name, scenario in trees.SCENARIOS.items():  # this process has read its catalogue already
         monkeypatch.setitem(SCENARIOS, name, scenario)
 
