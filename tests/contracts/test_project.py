@@ -28,7 +28,7 @@ PUBLIC_FLOWER = ("flwr.app", "flwr.serverapp", "flwr.clientapp", "flwr.simulatio
 PRIVATE_FLOWER = (
     "flwr.supercore",
     "flwr.proto",
-    "flwr.shared_statistics",
+    "flwr.common",
     "flwr.server",
     "flwr.superlink",
 )
@@ -213,15 +213,25 @@ def test_public_abstract_classes_are_the_only_ones_that_are_subclassed() -> None
 
 
 def test_pyproject_declares_the_keys_of_a_flower_run() -> None:
-    declared = PROJECT["tool"]["flwr"]["app"]["config"]
+    declared = config.flatten_table(PROJECT["tool"]["flwr"]["app"]["config"])
     assert tuple(declared) == config.FLOWER_KEYS
     assert all(isinstance(value, str | int | float | bool) for value in declared.values())
 
 
 def test_the_defaults_of_a_flower_run_are_a_run() -> None:
-    declared = PROJECT["tool"]["flwr"]["app"]["config"]
+    declared = config.flatten_table(PROJECT["tool"]["flwr"]["app"]["config"])
     run = config.from_run_config(declared)
     assert (run.scenario, run.strategy, run.rounds, run.seed) == ("digits", "fomaml", 150, 0)
+    assert run == config.resolve({"scenario": "digits", "strategy": "fomaml", "rounds": 150})
+
+
+def test_a_flower_run_takes_the_usual_settings_by_name() -> None:
+    declared = config.flatten_table(PROJECT["tool"]["flwr"]["app"]["config"])
+    given = {"inner.lr": 0.05, "inner.steps": 2, "outer.lr": 0.5, "clients": 3}
+    run = config.from_run_config(declared | given)
+    assert run == config.resolve(
+        {"scenario": "digits", "strategy": "fomaml", "rounds": 150} | given
+    )
 
 
 def test_the_flower_components_exist() -> None:
