@@ -12,7 +12,7 @@ from fedmaml.config.settings import RunConfig
 from fedmaml.core.errors import ConfigurationError
 
 _MAIN_KEYS = ("scenario", "strategy", "rounds", "seed")
-_MAY_BE_EMPTY = ("clients", "inner.lr", "inner.steps", "outer.lr")
+_MAY_BE_EMPTY = ("backend", "clients", "inner.lr", "inner.steps", "outer.lr")
 FLOWER_KEYS = (*_MAIN_KEYS, *_MAY_BE_EMPTY, "settings", "out")
 """Keys of ``[tool.flwr.app.config]``: Flower allows only declared keys with scalar values."""
 

@@ -19,6 +19,7 @@ import time
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ _FILES = (
     "error.txt",
 )
 _CURE = "choose another folder with --out, or overwrite it with --force"
-_CURE_FLOWER = "choose another one, e.g. flwr run . --run-config 'out=\"runs/other\"'"
+_CURE_FLOWER = (
+    "choose another one, e.g. flwr run . --run-config 'out=\"runs/other\"', or none: then a "
+    "new one is made"
+)
 
 
 class RunDirectory:
@@ -266,3 +270,25 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path / name)
+
+
+def new_directory(config: RunConfig) -> Path:
+    """Make the first that is not there of runs/<scenario>-<strategy>-seed<seed>, ...-2, ...-3.
+
+    Raises:
+        RunDirectoryError: If it cannot be made.
+    """
+    base = Path("runs") / f"{config.scenario}-{config.strategy}-seed{config.seed}"
+    try:
+        base.parent.mkdir(exist_ok=True)
+        for number in count(1):
+            path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+            with suppress(FileExistsError):  # two commands at the same time get two folders
+                path.mkdir()
+                return path
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot make a folder in {base.parent.absolute()}: {error.strerror}; choose another "
+            "place with --out"
+        ) from error
+    raise AssertionError("count has no end")

@@ -12,7 +12,7 @@ from fedmaml.config import RunConfig, from_run_config
 from fedmaml.core.costs import Cost
 from fedmaml.core.learner import Problem
 from fedmaml.energy import EnergyMeter
-from fedmaml.runs.directory import TOKEN, RunDirectory
+from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.audit import audited
 from fedmaml.server.cohort import RollCall, call_roll
@@ -29,10 +29,13 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run what the configuration says, and write it to the run directory ``out``."""
-    directory = RunDirectory(Path(str(context.run_config["out"])))
+    """Run what the configuration says, and write it to the run directory ``out``; "": a new one."""
     config = from_run_config(context.run_config)
-    with directory.served(config, str(context.run_config.get(TOKEN, ""))):
+    out, token = str(context.run_config["out"]), str(context.run_config.get(TOKEN, ""))
+    directory = RunDirectory(Path(out) if out else new_directory(config))
+    with directory.served(config, token):
+        if not token:  # nobody else tells, and relative means: to where the SuperLink was started
+            print(f"writing to {directory.path.absolute()}")
         try:
             with EnergyMeter(_gpu(config)) as meter:
                 _run_metered(grid, config, directory, meter)
@@ -49,6 +52,7 @@ def _run_metered(
     metered = MeteredGrid(grid)
     problem = config.make_problem()
     roll_call = call_roll(metered, config.nodes, config.timeout)
+    config = replace(config, nodes=len(roll_call.hosts))  # more than asked for, if Flower runs more
     strategy = flower_strategy(config, problem, roll_call)
     used, left_out, cost = 0, 0, Cost()
     chosen = Chosen(0, strategy.state.meta)

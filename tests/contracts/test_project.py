@@ -24,6 +24,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 MODULES = sorted(info.name for info in pkgutil.walk_packages(fedmaml.__path__, "fedmaml."))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
+DEFAULTS = {
+    "scenario": "digits", "strategy": "fomaml", "rounds": 150, "backend": "flower-simulation",
+}  # fmt: skip
+
 PUBLIC_FLOWER = ("flwr.app", "flwr.serverapp", "flwr.clientapp", "flwr.simulation")
 PRIVATE_FLOWER = (
     "flwr.supercore",
@@ -222,16 +226,14 @@ def test_the_defaults_of_a_flower_run_are_a_run() -> None:
     declared = config.flatten_table(PROJECT["tool"]["flwr"]["app"]["config"])
     run = config.from_run_config(declared)
     assert (run.scenario, run.strategy, run.rounds, run.seed) == ("digits", "fomaml", 150, 0)
-    assert run == config.resolve({"scenario": "digits", "strategy": "fomaml", "rounds": 150})
+    assert run == config.resolve(DEFAULTS)
 
 
 def test_a_flower_run_takes_the_usual_settings_by_name() -> None:
     declared = config.flatten_table(PROJECT["tool"]["flwr"]["app"]["config"])
     given = {"inner.lr": 0.05, "inner.steps": 2, "outer.lr": 0.5, "clients": 3}
     run = config.from_run_config(declared | given)
-    assert run == config.resolve(
-        {"scenario": "digits", "strategy": "fomaml", "rounds": 150} | given
-    )
+    assert run == config.resolve(DEFAULTS | given)
 
 
 def test_the_flower_components_exist() -> None:
