@@ -20,17 +20,13 @@ from fedmaml.runs.outcome import (
     what_went_wrong,
 )
 from fedmaml.runs.progress import RunProgress
+from fedmaml.simulations.backends import module_of
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.scenario import SPLITS
 
 logger = logging.getLogger("fedmaml")
 
 APPS = Apps(server="fedmaml.server.app:app", client="fedmaml.client.app:app")
-_MODULES = {
-    "in-process": "fedmaml.simulations.backends.in_process",
-    "flower-simulation": "fedmaml.simulations.backends.flower_simulation",
-    "flower-deployment": "fedmaml.simulations.backends.flower_deployment",
-}
 
 
 def execute(
@@ -74,7 +70,7 @@ def execute(
 
 def _run(config: RunConfig, directory: RunDirectory, token: str, progress: bool) -> dict[str, Any]:
     """Run in a directory that was entered and created; return the summary."""
-    backend = importlib.import_module(_MODULES[config.backend])
+    backend = importlib.import_module(module_of(config.backend))
     run_config = to_run_config(config, directory.path) | {TOKEN: token}
     try:
         with RunProgress(directory, config, enabled=progress):

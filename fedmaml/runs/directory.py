@@ -14,7 +14,6 @@ error.txt           why a run failed, if it did
 """
 
 import json
-import os
 import time
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
@@ -34,6 +33,7 @@ from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
 from fedmaml.runs.finding import why_no_run
 from fedmaml.runs.holding import held, is_held_by, refuse_if_held
+from fedmaml.runs.writing import write_whole
 
 TOKEN = "holder"
 """Key of a run config: the token of the command that entered the run directory; none: none did."""
@@ -264,12 +264,7 @@ class RunDirectory:
         return records
 
     def _write(self, name: str, data: bytes) -> None:
-        temporary = self.path / f".{name}.tmp"
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / name)
+        write_whole(self.path / name, data)
 
 
 def new_directory(config: RunConfig) -> Path:

@@ -8,11 +8,15 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import fedmaml
 from fedmaml import config, flower_internals
+from fedmaml.computing.engines import ENGINES
+from fedmaml.config import settings
+from fedmaml.simulations.backends import BACKENDS, module_of
 from fedmaml.simulations.scenario import Scenario
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
@@ -283,6 +287,15 @@ def test_catalogues_and_their_packages_offer_the_same(package: str, catalogue) -
     assert {cls.__name__ for cls in catalogue.values()} <= public
     files = {info.name for info in pkgutil.iter_modules(importlib.import_module(package).__path__)}
     assert files - {"base", "parts", "prelude"} == set(catalogue)
+
+
+def test_back_ends_and_engines_are_named_in_one_place_each() -> None:
+    assert get_args(settings.BackendName) == tuple(BACKENDS)
+    assert get_args(settings.EngineName) == ("auto", *ENGINES)
+    for name in BACKENDS:
+        assert callable(importlib.import_module(module_of(name)).run)
+        written = [source for source in SOURCES if f'"{name}": ' in source.read_text()]
+        assert [path.parent.name for path in written] == ["backends"]
 
 
 def test_every_module_says_what_it_is_for() -> None:
