@@ -1,18 +1,24 @@
 """The ServerApp: configuration in, run directory out."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from fedmaml.config import RunConfig, from_run_config
 from fedmaml.core.costs import Cost
 from fedmaml.core.learner import Problem
+from fedmaml.core.params import Params
 from fedmaml.energy import EnergyMeter
+from fedmaml.messages.memories import read_memories
 from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
+from fedmaml.runs.state import RunState
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.audit import audited
 from fedmaml.server.cohort import RollCall, call_roll
@@ -64,6 +70,9 @@ def _run_metered(
         latest = candidate(record, strategy.state.meta, problem.metrics[0])
         best = config.evaluation.select == "best"
         chosen = better(chosen, latest, problem.metrics[0]) if best else latest
+        state = partial(run_state, record.round, strategy, roll_call, chosen, grid)
+        directory.save_state(state, at_most_every=_SAVE_SECONDS)
+    directory.save_state(partial(run_state, config.rounds, strategy, roll_call, chosen, grid))
     directory.save_meta(chosen.meta)
     strategy.state = replace(strategy.state, meta=chosen.meta)
     asked = asked_at_the_end(roll_call, config)
@@ -93,6 +102,34 @@ def _run_metered(
             seconds=time.perf_counter() - started,
         )
         | {"audit": audited(config, roll_call, directory).to_json()}
+    )
+
+
+@runtime_checkable
+class HostsNodes(Protocol):
+    """A grid whose nodes are in this process."""
+
+    def node_states(self) -> Iterable[RecordDict]:
+        """Return what each node keeps between messages."""
+
+
+def run_state(
+    round: int, strategy: FlowerStrategy, roll_call: RollCall, chosen: Chosen, grid: Grid
+) -> RunState:
+    """Return what a run needs to go on after a round."""
+    memories: dict[int, Params] | None = None
+    if isinstance(grid, HostsNodes):
+        memories = {}
+        for state in grid.node_states():
+            memories |= read_memories(state)
+    return RunState(
+        round=round,
+        server=strategy.state,
+        shared_statistics=roll_call.shared_statistics,
+        memories=memories,
+        best_round=chosen.round,
+        best_meta=chosen.meta,
+        best_validation=chosen.validation,
     )
 
 

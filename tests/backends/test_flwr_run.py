@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedmaml.config import resolve
+from fedmaml.core.params import sha256
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.backends.flower_processes import (
@@ -95,6 +96,9 @@ def test_flwr_run_in_a_clone_ends_with_a_complete_run_folder(clone: Path, tmp_pa
     assert summary["engines"]["updates"] == {"loop": 12}
     assert len(directory.rounds()) == 2
     assert len(directory.clients()) == summary["clients_test"] == 40
+    state = directory.load_state()
+    assert (state.round, sha256(state.server.meta)) == (2, summary["theta_sha256"])
+    assert state.memories is None  # the nodes hold them
     settings = {"scenario": "digits", "strategy": "fomaml", "rounds": 2, "clients": 6}
     here = execute(resolve(settings, {"engine": "loop", "inner.lr": 0.02}), tmp_path / "here")
     assert summary["theta_sha256"] == here["theta_sha256"]
