@@ -5,8 +5,8 @@ audit.json          what was found in data and code before the run
 rounds.jsonl        one line per finished round, written as it finishes
 theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>"): while a run goes on those
                     of the latest round, at its end those that were evaluated (`evaluated_round`)
-state.safetensors   what the run needs to go on after its latest saved round; while it goes on at most
-                    once a second, and at the end of training; see `state` for what is in it
+state.safetensors   what the run needs to go on after the round that it names; written at most once
+                    a second, and at the end of training; see `state` for what is in it
 clients.jsonl       one line per test client (validation client, with evaluation.split =
                     "validation"): its metrics before and after adaptation
 summary.json        written last, so its presence says that the run is complete; names the format
