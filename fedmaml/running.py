@@ -5,16 +5,14 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from fedmaml.auditing import IN_A_RUN, KINDS, Audit, NotChecked, audit_data
 from fedmaml.config import RunConfig, to_run_config
-from fedmaml.core.errors import BackendError, DivergedError, RunDirectoryError
+from fedmaml.core.errors import BackendError, DivergedError
 from fedmaml.preflight import preflight
-from fedmaml.runs.directory import TOKEN, RunDirectory
+from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
 from fedmaml.runs.outcome import (
     diverged_from,
     rates_of_training,
@@ -22,17 +20,13 @@ from fedmaml.runs.outcome import (
     what_went_wrong,
 )
 from fedmaml.runs.progress import RunProgress
+from fedmaml.simulations.backends import module_of
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.scenario import SPLITS
 
 logger = logging.getLogger("fedmaml")
 
 APPS = Apps(server="fedmaml.server.app:app", client="fedmaml.client.app:app")
-_MODULES = {
-    "in-process": "fedmaml.simulations.backends.in_process",
-    "flower-simulation": "fedmaml.simulations.backends.flower_simulation",
-    "flower-deployment": "fedmaml.simulations.backends.flower_deployment",
-}
 
 
 def execute(
@@ -76,7 +70,7 @@ def execute(
 
 def _run(config: RunConfig, directory: RunDirectory, token: str, progress: bool) -> dict[str, Any]:
     """Run in a directory that was entered and created; return the summary."""
-    backend = importlib.import_module(_MODULES[config.backend])
+    backend = importlib.import_module(module_of(config.backend))
     run_config = to_run_config(config, directory.path) | {TOKEN: token}
     try:
         with RunProgress(directory, config, enabled=progress):
@@ -129,25 +123,3 @@ def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
         cure = what_to_lower(rates_of_training(directory.config_table(), start))
         raise DivergedError(f"training diverged: {what}{first}; {cure} {where}")
     raise BackendError(f"{what}{first} {where}")
-
-
-def new_directory(config: RunConfig) -> Path:
-    """Make the first that is not there of runs/<scenario>-<strategy>-seed<seed>, ...-2, ...-3.
-
-    Raises:
-        RunDirectoryError: If it cannot be made.
-    """
-    base = Path("runs") / f"{config.scenario}-{config.strategy}-seed{config.seed}"
-    try:
-        base.parent.mkdir(exist_ok=True)
-        for number in count(1):
-            path = base if number == 1 else base.with_name(f"{base.name}-{number}")
-            with suppress(FileExistsError):  # two commands at the same time get two folders
-                path.mkdir()
-                return path
-    except OSError as error:
-        raise RunDirectoryError(
-            f"cannot make a folder in {base.parent.absolute()}: {error.strerror}; choose another "
-            "place with --out"
-        ) from error
-    raise AssertionError("count has no end")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedmaml.cli.options import BACKENDS, Json
+from fedmaml.cli.options import Json
 
 
 def list_everything(
@@ -21,13 +21,14 @@ def list_everything(
     from fedmaml.clock import profiles
     from fedmaml.computing.engines import ENGINES
     from fedmaml.core.errors import ConfigurationError
+    from fedmaml.simulations.backends import BACKENDS
     from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
     from fedmaml.strategies import CATALOGUE as STRATEGIES
 
     everything = {
         "scenarios": {name: scenario.about for name, scenario in SCENARIOS.items()},
         "strategies": {name: _first_line(cls.__module__) for name, cls in STRATEGIES.items()},
-        "backends": BACKENDS,
+        "backends": {name: backend.about for name, backend in BACKENDS.items()},
         "engines": {"auto": "the first of these that can and that pays (default)"}
         | {name: engine.about for name, engine in ENGINES.items()},
         "profiles": {name: profile.about for name, profile in profiles().items()},

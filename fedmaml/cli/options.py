@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedmaml.simulations.backends import BACKENDS
+
 if TYPE_CHECKING:
     from fedmaml.config import RunConfig
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, no table.")]
-
-BACKENDS = {
-    "in-process": "all clients in this process, vectorised (default)",
-    "flower-simulation": "Flower's simulation engine on Ray; needs the extra ray",
-    "flower-deployment": "a SuperLink and SuperNodes as processes on this machine",
-}
 
 ScenarioName = Annotated[
     str | None, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)

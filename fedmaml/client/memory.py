@@ -7,12 +7,12 @@ while the client is not asked. A strategy never sees the residual.
 
 from collections.abc import Mapping, Sequence
 
-from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.app import ConfigRecord, Context
 
 from fedmaml.computing.costs import Costs
 from fedmaml.core.costs import Computation
 from fedmaml.core.params import Params
-from fedmaml.messages.arrays import pack, unpack
+from fedmaml.messages.memories import read_memory, write_memory
 
 _COSTS = "costs"
 
@@ -25,7 +25,7 @@ def load_memories(
         return dict.fromkeys(clients, initial_memory)
     memories = {}
     for client in clients:
-        stored = _load(context, client)
+        stored = read_memory(context.state, client)
         memories[client] = {name: stored.get(name, value) for name, value in initial_memory.items()}
     return memories
 
@@ -34,21 +34,7 @@ def save_memories(context: Context, memories: Mapping[int, Params]) -> None:
     """Keep what clients want to keep."""
     for client, memory in memories.items():
         if memory:
-            arrays, layout = pack({"memory": memory})
-            context.state[_key(client)] = arrays
-            context.state[_key(client) + "-layout"] = layout
-
-
-def _load(context: Context, client: int) -> Params:
-    state = context.state  # its typed views are made anew, of all clients, by every look at them
-    arrays, layout = state.get(_key(client)), state.get(_key(client) + "-layout")
-    if not isinstance(arrays, ArrayRecord) or not isinstance(layout, ConfigRecord):
-        return {}
-    return unpack(arrays, layout)["memory"]
-
-
-def _key(client: int) -> str:
-    return f"memory-{client}"
+            write_memory(context.state, client, memory)
 
 
 def load_costs(context: Context) -> Costs:

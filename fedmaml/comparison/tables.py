@@ -20,7 +20,7 @@ from fedmaml.comparison.cells import Grid
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.core.counters import Units
-from fedmaml.core.errors import RunDirectoryError
+from fedmaml.runs.writing import write_all
 
 _COLOURS = {"better": "green", "worse": "red", "diverged": "yellow", "not comparable": "yellow"}
 
@@ -82,17 +82,9 @@ def write_files(comparison: Comparison, out: Path) -> list[Path]:
         "comparison.json": lambda made: json.dumps(as_table(made), indent=2) + "\n",
         "pairs.csv": pairs_as_csv,
     }
-    paths = []
-    for name, form in forms.items():
-        path = out / name
-        temporary = out / f".{name}.tmp"
-        try:
-            temporary.write_text(form(comparison), encoding="utf-8", newline="\n")
-            temporary.replace(path)
-        except OSError as error:
-            raise RunDirectoryError(f"cannot write {path}: {error.strerror}") from error
-        paths.append(path)
-    return paths
+    files = {out / name: form(comparison).encode() for name, form in forms.items()}
+    write_all(files)
+    return list(files)
 
 
 def as_table(comparison: Comparison) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From the updates of many clients to one reply, checked one by one and summed exactly."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -33,9 +34,7 @@ class Trained(NamedTuple):
     costs: Costs
 
 
-def put_together(
-    request: TrainRequest, parts: Iterable[Trained], engine: str, costs: Costs
-) -> Trained:
+def put_together(request: TrainRequest, parts: Iterable[Trained], costs: Costs) -> Trained:
     """Add up the parts of a request, one at a time."""
     sums: dict[str, ExactSum] = {}
     stacks: dict[str, list[Tensor]] = {group: [] for group in request.meta}
@@ -43,6 +42,7 @@ def put_together(
     weights: list[float] = []
     metrics: dict[str, list[float]] = {}
     computations: list[Computation] = []
+    engines: Counter[str] = Counter()
     counted: list[Counted] = []
     rejected: list[Rejection] = []
     memories: dict[int, Params] = {}
@@ -56,6 +56,7 @@ def put_together(
         clients += reply.clients
         weights += reply.weights
         computations += reply.computations
+        engines.update(reply.engines)
         counted += reply.counted
         rejected += reply.rejected
         for name, values in reply.metrics.items():
@@ -71,7 +72,7 @@ def put_together(
         round=request.round,
         base=request.base,
         computations=tuple(computations) if len(computations) == len(clients) else (),
-        engine=engine,
+        engines=engines,
         counted=tuple(counted),
     )
     return Trained(reply, memories, costs)
@@ -152,7 +153,10 @@ class Accumulator:
         self.rejected.append(Rejection(reason, detail, "", (client,)))
 
     def reply(
-        self, engine: str, computations: tuple[Computation, ...], counted: Mapping[int, Counted]
+        self,
+        engines: Mapping[str, int],
+        computations: tuple[Computation, ...],
+        counted: Mapping[int, Counted],
     ) -> TrainReply:
         """Return what was gathered, how it was computed and what each client's examples cost."""
         update: dict[str, Tensor] | dict[str, ExactSum]
@@ -169,7 +173,7 @@ class Accumulator:
             round=self._request.round,
             base=self._request.base,
             computations=computations,
-            engine=engine,
+            engines=engines,
             counted=tuple(counted[client] for client in self.clients) if counted else (),
         )
 

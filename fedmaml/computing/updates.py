@@ -7,6 +7,7 @@ is left out with a reason and never harms the others.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from weakref import WeakSet
@@ -85,7 +86,7 @@ def train(
             train_chunk(job, chosen.engine, replace(request, clients=chunk), tasks, memories, costs)
             for chunk in chunks
         )
-    return put_together(request, parts, chosen.engine.name, costs)
+    return put_together(request, parts, costs)
 
 
 def train_chunk(
@@ -110,6 +111,7 @@ def train_chunk(
     kept: dict[int, Params] = {}
     measured: list[tuple[Chunk, Computation | None]] = []
     counted: dict[int, Counted] = {}
+    engines: Counter[str] = Counter()
     rejected = collected.rejected
     own, residuals = memories, memories
     if request.compression.compressor() is not None:
@@ -119,17 +121,19 @@ def train_chunk(
         counted |= of_these
         of_each = costs_of_updates(job, own, groups, costs)
         measured += zip((group.clients for group in groups), of_each, strict=True)
-        for computed in _updates(engine, job, groups, own, rejected):
+        for name, computed in _updates(engine, job, groups, own, rejected):
             if isinstance(computed, Total):
                 collected.add_total(computed)
+                engines[name] += len(computed.clients)
                 continue
             part = compressed(request, computed, residuals)
             sound = collected.add(part)
+            engines[name] += len(sound)
             if memory := map_params(Tensor.cpu, part.results.memory):
                 for i in sound:
                     kept[part.clients[i]] = map_params(lambda value, i=i: value[i], memory)
     computations = _computations(measured, collected.clients)
-    return Trained(collected.reply(engine.name, computations, counted), kept, costs)
+    return Trained(collected.reply(+engines, computations, counted), kept, costs)
 
 
 def _computations(
@@ -151,8 +155,8 @@ def _updates(
     groups: Sequence[TaskGroup],
     memories: Memories,
     rejected: list[Rejection],
-) -> Iterator[Rows | Total]:
-    """Yield the updates of all clients but those whose computation raises.
+) -> Iterator[tuple[str, Rows | Total]]:
+    """Yield the updates of all clients but those whose computation raises, and the engine's name.
 
     Those that the engine finds unsound are computed once more by themselves, to learn why.
     """
@@ -163,7 +167,7 @@ def _updates(
             done.append(part.clients)
             if isinstance(part, Total):
                 unsound.update(part.unsound)
-            yield part
+            yield engine.name, part
     except Exception as error:  # anything a model may raise
         rest = without(groups, unsound.union(*done))
         if sum(len(group.clients) for group in rest) == 1:
@@ -182,7 +186,7 @@ def _those_that_work(
     groups: Sequence[TaskGroup],
     memories: Memories,
     rejected: list[Rejection],
-) -> Iterator[Rows | Total]:
+) -> Iterator[tuple[str, Rows | Total]]:
     """Yield the updates of clients of which at least one raises, as if that one were absent."""
     alone: list[Rows | Total] = []
     failed: set[int] = set()
@@ -204,4 +208,4 @@ def _those_that_work(
             "computed one by one (--engine loop does so without trying)",
             engine.name,
         )
-    yield from alone
+    yield from ((LOOP.name, part) for part in alone)

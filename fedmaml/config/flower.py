@@ -12,7 +12,8 @@ from fedmaml.config.settings import RunConfig
 from fedmaml.core.errors import ConfigurationError
 
 _MAIN_KEYS = ("scenario", "strategy", "rounds", "seed")
-FLOWER_KEYS = (*_MAIN_KEYS, "settings", "out")
+_MAY_BE_EMPTY = ("backend", "clients", "inner.lr", "inner.steps", "outer.lr")
+FLOWER_KEYS = (*_MAIN_KEYS, *_MAY_BE_EMPTY, "settings", "out")
 """Keys of ``[tool.flwr.app.config]``: Flower allows only declared keys with scalar values."""
 
 
@@ -24,7 +25,7 @@ def to_run_config(config: RunConfig, out: Path) -> dict[str, str | int | float |
 
 
 def from_run_config(run_config: Mapping[str, Any]) -> RunConfig:
-    """Undo `to_run_config`.
+    """Undo `to_run_config`; a key that is declared and left empty ("") is not set.
 
     Raises:
         ConfigurationError: If a setting is wrong.
@@ -34,5 +35,5 @@ def from_run_config(run_config: Mapping[str, Any]) -> RunConfig:
         more = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"settings = {text!r} is not valid TOML: {error}") from error
-    main = {key: run_config[key] for key in _MAIN_KEYS if key in run_config}  # fmt: skip
-    return resolve(more, main)
+    own = {key: run_config.get(key, "") for key in (*_MAIN_KEYS, *_MAY_BE_EMPTY)}
+    return resolve(more, {key: value for key, value in own.items() if value != ""})

@@ -2,23 +2,29 @@
 
 import dataclasses
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
 from pydantic import TypeAdapter
 
+from fedmaml.computing.engines import ENGINES
 from fedmaml.config.flat import Flat, flatten_table, nest
 from fedmaml.core.compression import Compression
 from fedmaml.core.learner import Problem
 from fedmaml.core.settings import settings
+from fedmaml.simulations.backends import BACKENDS
 from fedmaml.simulations.scenario import Scenario
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies import MetaStrategy
 
-Backend = Literal["in-process", "flower-simulation", "flower-deployment"]
-EngineName = Literal["auto", "fused", "factored", "compiled", "vmap", "loop"]
+if TYPE_CHECKING:
+    BackendName = str
+    EngineName = str
+else:  # the names stand where back ends and engines do
+    BackendName = Literal[tuple(BACKENDS)]
+    EngineName = Literal["auto", *ENGINES]
 
 
 @settings
@@ -94,7 +100,7 @@ class RunConfig:
     strategy: str
     rounds: Annotated[int, Ge(0), Le(1_000_000_000)] = 100
     seed: Annotated[int, Ge(0)] = 0
-    backend: Backend = "in-process"
+    backend: BackendName = next(iter(BACKENDS))
     nodes: Annotated[int, Gt(0)] = 1
     clients: Annotated[int, Ge(0)] = 0
     engine: EngineName = "auto"

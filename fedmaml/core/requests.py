@@ -1,5 +1,6 @@
 """What a node is asked, and what it answers, as plain values; `fedmaml.messages` carries them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -62,7 +63,7 @@ class TrainReply:
         round: Of the request.
         base: Of the request.
         computations: What each client's update took; empty if it is not told.
-        engine: Name of the engine that computed the updates; empty if it is not told.
+        engines: Engine -> how many of the updates it computed; empty if it is not said.
         counted: What each client's examples cost; empty if the problem has no counters.
     """
 
@@ -74,7 +75,7 @@ class TrainReply:
     round: int
     base: str
     computations: tuple[Computation, ...] = ()
-    engine: str = ""
+    engines: Mapping[str, int] = field(default_factory=dict)
     counted: tuple[Counted, ...] = ()
 
 

@@ -22,15 +22,7 @@ from fedmaml.estimating import counting
 from fedmaml.estimating.counting import Looked, MessageBytes
 from fedmaml.estimating.rehearsal import Rehearsal, rehearse
 from fedmaml.estimating.timing import Seconds, time_run
-
-NOT_INCLUDED = {
-    "in-process": "",
-    "flower-simulation": "computation in one process only: the start of Ray (5 to 10 s) and its "
-    "messages are not included, nor that several processes compute at a time",
-    "flower-deployment": "computation in one process only: a deployment takes some seconds for "
-    "every round and evaluation beside it, mostly to start a process for each message",
-}
-"""Back end -> what the seconds leave out."""
+from fedmaml.simulations.backends import BACKENDS
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,7 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self) | {"seconds_leave_out": NOT_INCLUDED[self.backend]}
+        return asdict(self) | {"seconds_leave_out": BACKENDS[self.backend].not_estimated}
 
 
 def estimate(config: RunConfig, *, timed: bool = False) -> Estimate:

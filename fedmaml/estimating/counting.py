@@ -208,7 +208,7 @@ def _trained(ready: Rehearsal, request: TrainRequest) -> TrainReply:
     memories = {client: prepared.initial_memory}
     tasks = ready.node.tasks("train", request.round, request.shared_statistics)
     reply = updates.train(prepared.strategy, prepared.learner, alone, tasks, memories, 1).reply
-    return replace(reply, engine=ready.node.engine.partition(":")[0])
+    return replace(reply, engines={ready.node.engine.partition(":")[0]: 1})
 
 
 def _evaluated(ready: Rehearsal, request: EvaluateRequest) -> EvaluateReply:

@@ -1,6 +1,7 @@
 """One round of training as messages: what a node is asked, and what it answers."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
@@ -28,7 +29,10 @@ MAX_EXAMPLES = 1e9
 """A client that claims more examples than this is not believed."""
 
 MAX_ENGINE_TEXT = 40
-"""What a node says of its engine is cut there."""
+"""The name of a node's engine is cut there."""
+
+MAX_ENGINES_TEXT = 1000
+"""Longer texts about several engines are not read."""
 
 
 class TrainRequestWriter:
@@ -105,7 +109,7 @@ def write_train_reply(reply: TrainReply) -> RecordDict:
                     "form": form,
                     "clients": list(reply.clients),
                     "rejected": [rejection_text(rejection) for rejection in reply.rejected],
-                    "engine": reply.engine,
+                    "engine": _engines_text(reply.engines),
                 }
             ),
         }
@@ -163,9 +167,28 @@ def read_train_reply(
         round=request.round,
         base=request.base,
         computations=computations,
-        engine=str(reply.get("engine", ""))[:MAX_ENGINE_TEXT],
+        engines=_read_engines(str(reply.get("engine", "")), len(clients)),
         counted=counted,
     )
+
+
+def _engines_text(engines: Mapping[str, int]) -> str:
+    """Return the name of the one engine that computed all, else names and numbers."""
+    return next(iter(engines), "") if len(engines) < 2 else json.dumps(dict(engines))
+
+
+def _read_engines(text: str, clients: int) -> dict[str, int]:
+    """Undo `_engines_text`; {} if it says nothing, or not of all clients."""
+    if not text.startswith("{"):
+        return {text[:MAX_ENGINE_TEXT]: clients} if text and clients else {}
+    if len(text) > MAX_ENGINES_TEXT:
+        return {}
+    try:
+        engines = {name[:MAX_ENGINE_TEXT]: int(count) for name, count in json.loads(text).items()}
+    except (ValueError, TypeError, OverflowError):
+        return {}
+    sound = sum(engines.values()) == clients and min(engines.values(), default=0) > 0
+    return engines if sound else {}
 
 
 def _read_weights(values: Any, count: int) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ The sources lie beside this file and make one library. It is kept in the user's 
 name that tells sources, flags, processor and compiler; ``FEDMAML_CACHE`` names another folder.
 `compilers` says who builds it. Where no compiler is found, a library that another one left in the
 cache is used; without any, everything works without it; ``FEDMAML_NATIVE=0`` does as if there were
-none.
+none. A library that lacks one of the `SYMBOLS` is built again, or refused where nobody builds it.
 """
 
 import ctypes
@@ -26,6 +26,16 @@ from fedmaml.native.compilers import Compiler, NativeError
 logger = logging.getLogger("fedmaml")
 
 _SOURCES = Path(__file__).parent
+
+_OF_BOTH_TYPES = (
+    "add_low_rank", "exact_sum", "form_low_rank", "fused", "pooled_convolution", "pooled_gradient",
+    "products_of_taps", "statistics",
+)  # fmt: skip
+SYMBOLS = (
+    "compiled_by", "mean_of_limbs_float64", "pooled_convolution_group_bytes",
+    *(f"{kernel}_{dtype}" for kernel in _OF_BOTH_TYPES for dtype in ("float32", "float64")),
+)  # fmt: skip
+"""Every function that the library must have."""
 
 
 def library() -> ctypes.CDLL:
@@ -64,19 +74,19 @@ def _library() -> ctypes.CDLL | str:
     if os.environ.get("FEDMAML_NATIVE") == "0":
         return "FEDMAML_NATIVE=0 forbids kernels in C++"
     try:
-        return ctypes.CDLL(str(_library_file()))
+        return _loaded_or_built()
     except Exception as error:  # no compiler, a full disk, a bad cache: none of them may stop a run
         lines = str(error).strip().splitlines() or [type(error).__name__]
         where = "; FEDMAML_CACHE names their folder" if type(error) is not NativeError else ""
         return f"the kernels in C++ cannot be had: {lines[0]}{where}"
 
 
-def _library_file() -> Path:
-    """Return the library's file, built if need be.
+def _loaded_or_built() -> ctypes.CDLL:
+    """Return the library, built if need be.
 
     Raises:
         NativeError: If there is none, and none can be built.
-        OSError: If the cache folder cannot be written.
+        OSError: If the cache folder cannot be written, or a library not be loaded.
     """
     folder, name = cache_folder() / "native", f"kernels-{_fingerprint()}"
     try:
@@ -84,13 +94,32 @@ def _library_file() -> Path:
     except NativeError:
         kept = sorted(folder.glob(f"{name}-*.so"))
         if kept and not compilers.of_the_system():
-            return kept[0]
+            return _loaded(
+                kept[0], "; it was built from other sources: delete it, and install a compiler"
+            )
         raise  # whoever names a compiler wants that one
     of_compiler = hashlib.sha256(compiler.version.encode()).hexdigest()[:8]
     path = folder / f"{name}-{of_compiler}.so"
-    if not path.exists():
-        _build(path, compiler)
-    return path
+    if path.exists():
+        try:
+            return _loaded(path)
+        except (NativeError, OSError) as error:
+            logger.warning("the kernels are built again: %s", error)
+    return _build(path, compiler)
+
+
+def _loaded(path: Path, cure: str = "") -> ctypes.CDLL:
+    """Load a library, and make sure that it has every function.
+
+    Raises:
+        NativeError: If it lacks a function.
+        OSError: If it cannot be loaded.
+    """
+    found = ctypes.CDLL(str(path))
+    if lacking := [name for name in SYMBOLS if not hasattr(found, name)]:
+        count = f"{len(lacking)} of {len(SYMBOLS)}"
+        raise NativeError(f"{path} lacks {count} functions, the first is {lacking[0]}{cure}")
+    return found
 
 
 def run(kernel: str, *arguments: Tensor | int | float) -> None:
@@ -120,7 +149,7 @@ def cache_folder() -> Path:
 def _fingerprint() -> str:
     """Tell apart what may not be interchanged: sources, flags, and the processor they are for."""
     digest = hashlib.sha256(repr(compilers.flags()).encode())
-    for source in sorted((*_SOURCES.glob("*.h"), *_SOURCES.glob("*.cpp"))):
+    for source in sorted((*_SOURCES.glob("*.h"), *_sources())):
         digest.update(source.read_bytes())
     information = Path("/proc/cpuinfo")
     processor = platform.machine()
@@ -133,8 +162,26 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(path: Path, compiler: Compiler) -> None:
-    """Build in a folder of our own, then move: many processes may do so at once."""
+def _sources() -> list[Path]:
+    """Return the files that are compiled.
+
+    Raises:
+        NativeError: If there are none, as in a copy of the package without its C++ files.
+    """
+    found = sorted(_SOURCES.glob("*.cpp"))
+    if not found:
+        raise NativeError(
+            f"there are no sources (*.cpp) in {_SOURCES}: this copy of fedmaml is incomplete; use "
+            "an installed one (pip install fedmaml)"
+        )
+    return found
+
+
+def _build(path: Path, compiler: Compiler) -> ctypes.CDLL:
+    """Build in a folder of our own, load, then move: many processes may do so at once.
+
+    It is loaded before it is moved: by its final name the loader would return the one before it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.warning(
         "building the kernels in C++ with %s, once on this machine; this takes about %d s",
@@ -143,6 +190,8 @@ def _build(path: Path, compiler: Compiler) -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / path.name
-        compilers.build(compiler, sorted(_SOURCES.glob("*.cpp")), built)
+        compilers.build(compiler, _sources(), built)
+        loaded = _loaded(built)
         built.replace(path)
     logger.info("built kernels in %.1f s: %s", time.perf_counter() - started, path)
+    return loaded

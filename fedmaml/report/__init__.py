@@ -22,6 +22,7 @@ from rich.console import Console
 
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
+from fedmaml.runs.writing import write_all
 
 if TYPE_CHECKING:
     from fedmaml.report.reading import Material
@@ -99,7 +100,7 @@ def write_report(
         material = read(directories, comparison)
         _refuse_to_overwrite(page, folder, force)
         files, headline = _files_of(material, page, folder, tell)
-    _write(files)
+    write_all(files)
     _remove_others(folder, files)
     return Written(page, folder, tuple(files)[1:], headline)
 
@@ -162,15 +163,3 @@ def _remove_others(folder: Path, files: Container[Path]) -> None:
         for path in (folder / f"{name}.svg", folder / f"{name}.png"):
             if path not in files:
                 path.unlink(missing_ok=True)
-
-
-def _write(files: dict[Path, bytes]) -> None:
-    """Write files whole: each beside its place first, then into it."""
-    for path, content in files.items():
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        except OSError as error:
-            raise RunDirectoryError(f"cannot write {path}: {error.strerror}") from error

@@ -5,20 +5,28 @@ audit.json          what was found in data and code before the run
 rounds.jsonl        one line per finished round, written as it finishes
 theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>"): while a run goes on those
                     of the latest round, at its end those that were evaluated (`evaluated_round`)
+state.safetensors   what the run needs to go on after the round that it names; written at most once
+                    a second, and at the end of training; see `state` for what is in it
 clients.jsonl       one line per test client (validation client, with evaluation.split =
                     "validation"): its metrics before and after adaptation
 summary.json        written last, so its presence says that the run is complete; names the format
                     of all files and the version of fedmaml that wrote them
 error.txt           why a run failed, if it did
 .command.lock       empty, as .server.lock; who writes to the folder holds them, see `holding`
+
+On disk, for d numbers of meta-parameters of b bytes: theta.safetensors d b bytes, and about 100 for
+each tensor; state.safetensors those once more, with Adam or Yogi twice more, with momentum once
+more, with an earlier best round once more, and the memories of the clients (in-process back end
+only). rounds.jsonl grows by 1 kB a round, clients.jsonl by 100 bytes a client and number.
 """
 
+import hashlib
 import json
-import os
 import time
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +41,8 @@ from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
 from fedmaml.runs.finding import why_no_run
 from fedmaml.runs.holding import held, is_held_by, refuse_if_held
+from fedmaml.runs.state import RunState, read_state, to_bytes
+from fedmaml.runs.writing import write_whole
 
 TOKEN = "holder"
 """Key of a run config: the token of the command that entered the run directory; none: none did."""
@@ -45,12 +55,16 @@ _FILES = (
     "audit.json",
     "rounds.jsonl",
     "theta.safetensors",
+    "state.safetensors",
     "clients.jsonl",
     "summary.json",
     "error.txt",
 )
 _CURE = "choose another folder with --out, or overwrite it with --force"
-_CURE_FLOWER = "choose another one, e.g. flwr run . --run-config 'out=\"runs/other\"'"
+_CURE_FLOWER = (
+    "choose another one, e.g. flwr run . --run-config 'out=\"runs/other\"', or none: then a "
+    "new one is made"
+)
 
 
 class RunDirectory:
@@ -59,6 +73,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._saved_at = 0.0
+        self._state_saved_at, self._state_took = time.monotonic(), 0.0
 
     @contextmanager
     def entered(self) -> Iterator[str]:
@@ -160,6 +175,33 @@ class RunDirectory:
             meta.setdefault(group, {})[name] = value
         return meta
 
+    def save_state(self, state: Callable[[], RunState], at_most_every: float = 0.0) -> None:
+        """Write what a run needs to go on, unless it was written not long ago.
+
+        Args:
+            state: Called only if it is written: to collect memories may take long.
+            at_most_every: Seconds between two writings, if one is quick; else so many that they
+                take at most a fiftieth of the time. 0: write in any case.
+        """
+        started = time.monotonic()
+        pause = max(at_most_every, 50 * self._state_took)
+        if at_most_every and started - self._state_saved_at < pause:
+            return
+        self._write("state.safetensors", to_bytes(state(), self._config_sha256()))
+        self._state_saved_at = time.monotonic()
+        self._state_took = self._state_saved_at - started
+
+    def load_state(self) -> RunState:
+        """Read what `save_state` wrote, every value as it was.
+
+        Raises:
+            RunDirectoryError: If there is none, or it is damaged or another configuration's.
+        """
+        return read_state(self.path / "state.safetensors", self._config_sha256())
+
+    def _config_sha256(self) -> str:
+        return hashlib.sha256((self.path / "config.toml").read_bytes()).hexdigest()
+
     def save_clients(self, rows: list[dict[str, Any]]) -> None:
         """Write one line per test client."""
         self._write("clients.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -260,9 +302,26 @@ class RunDirectory:
         return records
 
     def _write(self, name: str, data: bytes) -> None:
-        temporary = self.path / f".{name}.tmp"
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / name)
+        write_whole(self.path / name, data)
+
+
+def new_directory(config: RunConfig) -> Path:
+    """Make the first that is not there of runs/<scenario>-<strategy>-seed<seed>, ...-2, ...-3.
+
+    Raises:
+        RunDirectoryError: If it cannot be made.
+    """
+    base = Path("runs") / f"{config.scenario}-{config.strategy}-seed{config.seed}"
+    try:
+        base.parent.mkdir(exist_ok=True)
+        for number in count(1):
+            path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+            with suppress(FileExistsError):  # two commands at the same time get two folders
+                path.mkdir()
+                return path
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot make a folder in {base.parent.absolute()}: {error.strerror}; choose another "
+            "place with --out"
+        ) from error
+    raise AssertionError("count has no end")

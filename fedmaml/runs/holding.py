@@ -20,6 +20,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from fedmaml.core.errors import RunDirectoryError
+from fedmaml.runs.writing import write_whole
 
 Role = Literal["command", "server"]
 
@@ -42,9 +43,7 @@ def held(folder: Path, role: Role) -> Iterator[str]:
     note, token = _note(folder, role), uuid.uuid4().hex
     try:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "token": token}
-        temporary = note.with_suffix(".tmp")
-        temporary.write_text(json.dumps(holder))
-        temporary.replace(note)
+        write_whole(note, json.dumps(holder).encode())
         yield token
     finally:
         note.unlink(missing_ok=True)

@@ -1,18 +1,24 @@
 """The ServerApp: configuration in, run directory out."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from fedmaml.config import RunConfig, from_run_config
 from fedmaml.core.costs import Cost
 from fedmaml.core.learner import Problem
+from fedmaml.core.params import Params
 from fedmaml.energy import EnergyMeter
-from fedmaml.runs.directory import TOKEN, RunDirectory
+from fedmaml.messages.memories import read_memories
+from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
+from fedmaml.runs.state import RunState
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.audit import audited
 from fedmaml.server.cohort import RollCall, call_roll
@@ -29,10 +35,13 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run what the configuration says, and write it to the run directory ``out``."""
-    directory = RunDirectory(Path(str(context.run_config["out"])))
+    """Run what the configuration says, and write it to the run directory ``out``; "": a new one."""
     config = from_run_config(context.run_config)
-    with directory.served(config, str(context.run_config.get(TOKEN, ""))):
+    out, token = str(context.run_config["out"]), str(context.run_config.get(TOKEN, ""))
+    directory = RunDirectory(Path(out) if out else new_directory(config))
+    with directory.served(config, token):
+        if not token:  # nobody else tells, and relative means: to where the SuperLink was started
+            print(f"writing to {directory.path.absolute()}")
         try:
             with EnergyMeter(_gpu(config)) as meter:
                 _run_metered(grid, config, directory, meter)
@@ -49,6 +58,7 @@ def _run_metered(
     metered = MeteredGrid(grid)
     problem = config.make_problem()
     roll_call = call_roll(metered, config.nodes, config.timeout)
+    config = replace(config, nodes=len(roll_call.hosts))  # more than asked for, if Flower runs more
     strategy = flower_strategy(config, problem, roll_call)
     used, left_out, cost = 0, 0, Cost()
     chosen = Chosen(0, strategy.state.meta)
@@ -60,6 +70,9 @@ def _run_metered(
         latest = candidate(record, strategy.state.meta, problem.metrics[0])
         best = config.evaluation.select == "best"
         chosen = better(chosen, latest, problem.metrics[0]) if best else latest
+        state = partial(run_state, record.round, strategy, roll_call, chosen, grid)
+        directory.save_state(state, at_most_every=_SAVE_SECONDS)
+    directory.save_state(partial(run_state, config.rounds, strategy, roll_call, chosen, grid))
     directory.save_meta(chosen.meta)
     strategy.state = replace(strategy.state, meta=chosen.meta)
     asked = asked_at_the_end(roll_call, config)
@@ -89,6 +102,34 @@ def _run_metered(
             seconds=time.perf_counter() - started,
         )
         | {"audit": audited(config, roll_call, directory).to_json()}
+    )
+
+
+@runtime_checkable
+class HostsNodes(Protocol):
+    """A grid whose nodes are in this process."""
+
+    def node_states(self) -> Iterable[RecordDict]:
+        """Return what each node keeps between messages."""
+
+
+def run_state(
+    round: int, strategy: FlowerStrategy, roll_call: RollCall, chosen: Chosen, grid: Grid
+) -> RunState:
+    """Return what a run needs to go on after a round."""
+    memories: dict[int, Params] | None = None
+    if isinstance(grid, HostsNodes):
+        memories = {}
+        for state in grid.node_states():
+            memories |= read_memories(state)
+    return RunState(
+        round=round,
+        server=strategy.state,
+        shared_statistics=roll_call.shared_statistics,
+        memories=memories,
+        best_round=chosen.round,
+        best_meta=chosen.meta,
+        best_validation=chosen.validation,
     )
 
 

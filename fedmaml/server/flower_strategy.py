@@ -150,8 +150,8 @@ class FlowerStrategy(Strategy):
                 sound = []
         log_left_out(f"round {server_round}", rejected)
         for reply in sound:
-            told = reply.engine or "not told"
-            self.engines[told] = self.engines.get(told, 0) + len(reply.clients)
+            for engine, count in (reply.engines or {"not told": len(reply.clients)}).items():
+                self.engines[engine] = self.engines.get(engine, 0) + count
         requests = [request for _, request in self._train_sent]
         self.outcome = outcome_of(requests, sound, rejected)
         return self.outcome

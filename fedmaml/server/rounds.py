@@ -16,12 +16,24 @@ from fedmaml.server.metered_grid import MeteredGrid
 
 
 def run_rounds(
-    strategy: FlowerStrategy, grid: MeteredGrid, roll_call: RollCall, config: RunConfig
+    strategy: FlowerStrategy,
+    grid: MeteredGrid,
+    roll_call: RollCall,
+    config: RunConfig,
+    after: int = 0,
 ) -> Iterator[RoundRecord]:
-    """Train; yields a record after each round, when the strategy's state includes it."""
+    """Train; yields a record after each round, when the strategy's state includes it.
+
+    Args:
+        strategy: Holds the state; it is that of round ``after``.
+        grid: The way to the nodes.
+        roll_call: Which node hosts whom.
+        config: Of the run.
+        after: The last round that is finished already.
+    """
     population = roll_call.population("train")
     validation = validation_clients(roll_call, config)
-    for number in range(1, config.rounds + 1):
+    for number in range(after + 1, config.rounds + 1):
         started, before = time.perf_counter(), grid.traffic("train")
         cohort = choose(config.seed, number, population, config.clients)
         messages = strategy.train_messages(number, roll_call, cohort)

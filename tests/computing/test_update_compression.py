@@ -142,7 +142,7 @@ def test_an_update_that_is_not_sound_is_left_out_and_changes_no_other(
     assert rejection.reason == ("RANGE" if bad == 1e30 else "NONFINITE")
     whole = compressed(asked, rows(), none)
     assert whole.codes is not None
-    told = collected.reply("loop", ()).update
+    told = collected.reply({"loop": len(collected.clients)}, (), {}).update
     for group, codes in whole.codes.items():
         assert torch.equal(told[group], codes[[0, 2]])  # type: ignore[arg-type]
 
@@ -168,7 +168,7 @@ def test_the_server_reads_the_updates_that_the_client_reckons_with(method: str) 
     part = compressed(asked, rows(), zeros)
     collected = Accumulator(asked)
     collected.add(part)
-    content = write_train_reply(collected.reply("loop", ()))
+    content = write_train_reply(collected.reply({"loop": len(collected.clients)}, (), {}))
     each = compression.payload_bytes(META)
     arrays = content.array_records["update"].values()
     assert sum(array.shape[1] for array in arrays) == each

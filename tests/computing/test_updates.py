@@ -151,6 +151,7 @@ def test_client_whose_computation_raises_is_left_out(classification: Example) ->
     assert reply.clients == (0, 2, 3, 4)
     assert reply.rejected[0].reason == "RAISED"
     assert train(classification, good, 5).rejected == ()
+    assert train(classification, tasks, 5).engines == {"vmap": 4}
 
 
 def test_network_that_cannot_be_vmapped_is_computed_one_by_one(
@@ -177,8 +178,33 @@ def test_network_that_cannot_be_vmapped_is_computed_one_by_one(
     reply = train(example, tasks_of(example), 5)
     assert reply.clients == CLIENTS
     assert "one by one" in caplog.text
+    assert reply.engines == {"loop": len(CLIENTS)}  # who computed, and not who was to
     alone = train(example, tasks_of(example), 1)
     assert torch.equal(reply.update["theta"], alone.update["theta"])  # type: ignore[arg-type]
+
+
+def test_every_update_is_counted_for_the_engine_that_computed_it(classification: Example) -> None:
+    class ReadsValuesOfThree(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) == 3 and float(x.detach().sum()) > 1e9:  # impossible under vmap
+                return self.head(-x)
+            return self.head(x)
+
+    def tasks(clients: Sequence[int]) -> list[TaskGroup]:
+        chosen = {client: classification.task(client) for client in clients}
+        for client in {3, 4} & set(chosen):
+            (x, y, *_), query = chosen[client]
+            chosen[client] = Task(Batch(x[:3], y[:3]), query)
+        return group_by_shape(chosen)
+
+    problem = replace(classification.problem, network=ReadsValuesOfThree)
+    reply = train(Example(problem, classification.tasks), tasks, 5)
+    assert reply.clients == CLIENTS
+    assert reply.engines == {"vmap": 3, "loop": 2}
 
 
 def test_sum_is_sent_where_it_is_smaller_and_equals_the_stack(classification: Example) -> None:

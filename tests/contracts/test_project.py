@@ -8,11 +8,15 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import fedmaml
 from fedmaml import config, flower_internals
+from fedmaml.computing.engines import ENGINES
+from fedmaml.config import settings
+from fedmaml.simulations.backends import BACKENDS, module_of
 from fedmaml.simulations.scenario import Scenario
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
@@ -24,11 +28,15 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 MODULES = sorted(info.name for info in pkgutil.walk_packages(fedmaml.__path__, "fedmaml."))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
+DEFAULTS = {
+    "scenario": "digits", "strategy": "fomaml", "rounds": 150, "backend": "flower-simulation",
+}  # fmt: skip
+
 PUBLIC_FLOWER = ("flwr.app", "flwr.serverapp", "flwr.clientapp", "flwr.simulation")
 PRIVATE_FLOWER = (
     "flwr.supercore",
     "flwr.proto",
-    "flwr.shared_statistics",
+    "flwr.common",
     "flwr.server",
     "flwr.superlink",
 )
@@ -213,15 +221,23 @@ def test_public_abstract_classes_are_the_only_ones_that_are_subclassed() -> None
 
 
 def test_pyproject_declares_the_keys_of_a_flower_run() -> None:
-    declared = PROJECT["tool"]["flwr"]["app"]["config"]
+    declared = config.flatten_table(PROJECT["tool"]["flwr"]["app"]["config"])
     assert tuple(declared) == config.FLOWER_KEYS
     assert all(isinstance(value, str | int | float | bool) for value in declared.values())
 
 
 def test_the_defaults_of_a_flower_run_are_a_run() -> None:
-    declared = PROJECT["tool"]["flwr"]["app"]["config"]
+    declared = config.flatten_table(PROJECT["tool"]["flwr"]["app"]["config"])
     run = config.from_run_config(declared)
     assert (run.scenario, run.strategy, run.rounds, run.seed) == ("digits", "fomaml", 150, 0)
+    assert run == config.resolve(DEFAULTS)
+
+
+def test_a_flower_run_takes_the_usual_settings_by_name() -> None:
+    declared = config.flatten_table(PROJECT["tool"]["flwr"]["app"]["config"])
+    given = {"inner.lr": 0.05, "inner.steps": 2, "outer.lr": 0.5, "clients": 3}
+    run = config.from_run_config(declared | given)
+    assert run == config.resolve(DEFAULTS | given)
 
 
 def test_the_flower_components_exist() -> None:
@@ -271,6 +287,15 @@ def test_catalogues_and_their_packages_offer_the_same(package: str, catalogue) -
     assert {cls.__name__ for cls in catalogue.values()} <= public
     files = {info.name for info in pkgutil.iter_modules(importlib.import_module(package).__path__)}
     assert files - {"base", "parts", "prelude"} == set(catalogue)
+
+
+def test_back_ends_and_engines_are_named_in_one_place_each() -> None:
+    assert get_args(settings.BackendName) == tuple(BACKENDS)
+    assert get_args(settings.EngineName) == ("auto", *ENGINES)
+    for name in BACKENDS:
+        assert callable(importlib.import_module(module_of(name)).run)
+        written = [source for source in SOURCES if f'"{name}": ' in source.read_text()]
+        assert [path.parent.name for path in written] == ["backends"]
 
 
 def test_every_module_says_what_it_is_for() -> None:

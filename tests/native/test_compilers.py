@@ -1,8 +1,10 @@
 """Who builds the kernels: the system's compiler, ziglang's, or nobody, and then the reason."""
 
+import ctypes
 import importlib.util
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 
 from fedmaml import native
 from fedmaml.computing.engines import COMPILED, Job
+from fedmaml.computing.engines.fused import call
 from fedmaml.core import seeding
 from fedmaml.native import compilers
 from fedmaml.simulations.scenarios import Sinusoid
@@ -171,6 +174,71 @@ def test_the_compiler_of_the_system_comes_before_ziglang(
     assert compilers.find().version == "Of the system"
     monkeypatch.setenv("CXX", script(tmp_path / "named", "echo Named"))
     assert compilers.find().version == "Named"
+
+
+def library_of_nothing(path: Path) -> None:
+    """Build what a compiler makes of no kernels."""
+    source = path.with_suffix(".cpp")
+    source.write_text('extern "C" int compiled_by() { return 1; }\n')
+    compilers.build(compilers.find(), [source], path)
+
+
+def test_the_functions_that_are_needed_are_those_that_are_called() -> None:
+    called = set()
+    for source in (ROOT / "fedmaml").rglob("*.py"):
+        called.update(re.findall(r'native\.run\(\s*"(\w+)"', source.read_text()))
+        called.update(re.findall(r"library\(\)\.(\w+)", source.read_text()))
+    called |= set(call._KERNELS.values())
+    needed = {name.removesuffix("_float32").removesuffix("_float64") for name in native.SYMBOLS}
+    assert {name.removesuffix("_float32").removesuffix("_float64") for name in called} == needed
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_without_sources_nothing_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_cache: Path
+) -> None:
+    (tmp_path / "incomplete").mkdir()
+    monkeypatch.setattr(native, "_SOURCES", tmp_path / "incomplete")
+    reason = native.missing()
+    assert f"there are no sources (*.cpp) in {tmp_path / 'incomplete'}" in reason
+    assert reason.endswith("use an installed one (pip install fedmaml)")
+    assert not list(fresh_cache.rglob("*.so"))
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_library_without_the_kernels_is_built_again(
+    monkeypatch: pytest.MonkeyPatch, fresh_cache: Path, caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    (tmp_path / "two.cpp").write_text('extern "C" { void one() {} void two() {} }\n')
+    monkeypatch.setattr(native, "_SOURCES", tmp_path)
+    monkeypatch.setattr(native, "SYMBOLS", ("one", "two"))
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "_build", lambda path, _: library_of_nothing(path))
+        (fresh_cache / "native").mkdir(parents=True)
+        native._loaded_or_built()
+    (path,) = (fresh_cache / "native").glob("*.so")
+    with caplog.at_level(logging.WARNING, "fedmaml"):
+        assert native.missing() == ""
+    assert caplog.messages[0].endswith(f"{path} lacks 2 of 2 functions, the first is one")
+    assert hasattr(native.library(), "two")
+    shutil.copy(path, tmp_path / "copy.so")  # the loader would return what it has by this name
+    assert hasattr(ctypes.CDLL(str(tmp_path / "copy.so")), "two")
+
+
+@pytest.mark.usefixtures("kernels", "no_ziglang")
+def test_a_library_without_the_kernels_is_refused_where_nobody_can_build_it(
+    monkeypatch: pytest.MonkeyPatch, fresh_cache: Path, tmp_path: Path
+) -> None:
+    path = fresh_cache / "native" / f"kernels-{native._fingerprint()}-foreign.so"
+    path.parent.mkdir(parents=True)
+    library_of_nothing(path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    reason = native.missing()
+    functions = len(native.SYMBOLS)
+    assert f"{path} lacks {functions - 1} of {functions} functions" in reason
+    assert reason.endswith("it was built from other sources: delete it, and install a compiler")
 
 
 @pytest.mark.slow

@@ -15,8 +15,7 @@ from flwr.app import Context, RecordDict
 from fedmaml.client.app import app as client_app
 from fedmaml.config import resolve, to_run_config
 from fedmaml.core.errors import RunDirectoryError
-from fedmaml.running import new_directory
-from fedmaml.runs.directory import TOKEN, RunDirectory
+from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
 from fedmaml.runs.holding import held, refuse_if_held
 from fedmaml.server.app import app as server_app
 from fedmaml.simulations.backends.in_process import InProcessGrid
@@ -212,6 +211,7 @@ def test_a_flower_server_that_outlives_its_command_keeps_others_out(tmp_path: Pa
 def serve(out: Path, token: str = "", **settings: int) -> None:
     config = resolve({"scenario": "quadratic", "strategy": "maml", "rounds": 1}, settings)
     run_config = to_run_config(config, out) | ({TOKEN: token} if token else {})
+    run_config["out"] = str(out) if out != Path() else ""
     grid = InProcessGrid(client_app, 1, run_config)
     server_app(grid=grid, context=Context(1, 1, {}, RecordDict(), dict(run_config)))
 
@@ -226,6 +226,16 @@ def test_a_server_without_a_command_begins_a_run_and_never_adds_to_one(tmp_path:
         serve(tmp_path / "x", rounds=2)
     assert (tmp_path / "x" / "rounds.jsonl").read_bytes() == before
     assert not (tmp_path / "x" / "error.txt").exists()
+
+
+def test_a_server_without_a_command_and_a_folder_makes_a_new_one_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("quadratic-maml-seed0", "quadratic-maml-seed0-2"):
+        serve(Path())
+        assert capsys.readouterr().out == f"writing to {tmp_path / 'runs' / name}\n"
+        assert RunDirectory(tmp_path / "runs" / name).summary() is not None
 
 
 def test_a_server_of_a_command_that_is_gone_writes_nothing(tmp_path: Path) -> None:

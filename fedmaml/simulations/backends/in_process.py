@@ -78,6 +78,10 @@ class InProcessGrid(Grid):
         """Return all nodes."""
         return [NodeInfo(node_id=node) for node in self._contexts]
 
+    def node_states(self) -> list[RecordDict]:
+        """Return what the nodes keep between messages, the memories of their clients included."""
+        return [context.state for context in self._contexts.values()]
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Take messages in; return their ids."""
         ids = []

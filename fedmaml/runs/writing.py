@@ -1,0 +1,42 @@
+"""The one way in which files are written whole: who reads finds the one before, or the new one."""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from fedmaml.core.errors import RunDirectoryError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside its place, to the disk, then move it there.
+
+    Raises:
+        OSError: If that fails; the file before is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):  # the first error says what is wrong
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Write files whole, and make their folders.
+
+    Raises:
+        RunDirectoryError: If one cannot be written.
+    """
+    for path, content in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise RunDirectoryError(f"cannot write {path}: {reason}") from error
