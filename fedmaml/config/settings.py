@@ -20,6 +20,9 @@ from fedmaml.strategies import MetaStrategy
 Backend = Literal["in-process", "flower-simulation", "flower-deployment"]
 EngineName = Literal["auto", "fused", "factored", "compiled", "vmap", "loop"]
 
+MAX_INTEGER = 2**63 - 1
+"""The largest that TOML and a Flower run config hold."""
+
 
 @settings
 class Evaluation:
@@ -93,7 +96,7 @@ class RunConfig:
     scenario: str
     strategy: str
     rounds: Annotated[int, Ge(0), Le(1_000_000_000)] = 100
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0), Le(MAX_INTEGER)] = 0
     backend: Backend = "in-process"
     nodes: Annotated[int, Gt(0)] = 1
     clients: Annotated[int, Ge(0)] = 0

@@ -3,20 +3,19 @@
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedmaml.cli import main
 from fedmaml.comparison.reuse import is_complete
 from fedmaml.config import resolve
 from fedmaml.core.errors import RunDirectoryError
 from fedmaml.running import execute
 from fedmaml.runs.completeness import complete_summary
 from fedmaml.runs.directory import RunDirectory
+from tests.commands import fedmaml
 
 COMMANDS = {
     "show": ["show"],
@@ -133,25 +132,17 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_folder_is_named_with_what_is_wrong_and_what_to_do(
-    damage: str,
-    command: str,
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    damage: str, command: str, finished: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(finished, tmp_path / "run")
     spoil, message = DAMAGES[damage]
     spoil(tmp_path / "run")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["fedmaml", *COMMANDS[command], "run"])
-    with pytest.raises(SystemExit) as ended:  # anything else that is raised would be a traceback
-        main()
-    assert ended.value.code == 1
-    told = capsys.readouterr().err
-    assert re.search(rf"fedmaml: RunDirectoryError: .*{message}", told), told
+    done = fedmaml(*COMMANDS[command], "run", cwd=tmp_path)  # a traceback would end this test
+    assert done.returncode == 1
+    assert re.search(rf"fedmaml: RunDirectoryError: .*{message}", done.stderr), done.stderr
     if damage != "text for the seed":
-        assert "run it again: fedmaml run --config run/config.toml --out run --force" in told
+        again = "run it again: fedmaml run --config run/config.toml --out run --force"
+        assert again in done.stderr
     assert not (tmp_path / "EXPORTED").exists()
     assert not (tmp_path / "PAGE.html").exists()
 
