@@ -23,7 +23,13 @@ from fedmaml.config import RunConfig
 from fedmaml.core import seeding
 from fedmaml.core.counters import count_units
 from fedmaml.core.draws import with_draws
-from fedmaml.core.errors import ConfigurationError, FedmamlError, UnsupportedProblemError
+from fedmaml.core.errors import (
+    TRACEBACK,
+    ConfigurationError,
+    FedmamlError,
+    UnsupportedProblemError,
+    described,
+)
 from fedmaml.core.learner import Learner, on_device
 from fedmaml.core.params import Params, to_device
 from fedmaml.core.requests import Form
@@ -80,7 +86,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
             _check_modules(Subject(strategy, learner, meta, memory, task))
         raise ConfigurationError(
             f"strategy {config.strategy!r} cannot compute on a task of scenario "
-            f"{config.scenario!r} with these settings ({type(error).__name__}: {error})"
+            f"{config.scenario!r} with these settings: {described(error)}; {TRACEBACK}"
         ) from error
     native.missing()  # builds them now, which says so, rather than below a progress bar
     singles = config.aggregation.rule != "mean" or config.compression.compressor() is not None

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save
 from fedmaml import __version__
 from fedmaml.auditing.findings import Audit, audit_from_json
 from fedmaml.config import RunConfig
-from fedmaml.core.errors import OtherFormatError, RunDirectoryError
+from fedmaml.core.errors import FedmamlError, OtherFormatError, RunDirectoryError, described
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
 from fedmaml.runs.contents import Client, Configuration, Round, Summary, wrong_in, wrong_in_text
@@ -191,7 +191,8 @@ class RunDirectory:
     def fail(self, error: Exception) -> None:
         """Leave word why the run failed."""
         with suppress(OSError):  # the folder may be what failed; the error itself goes on
-            self._write("error.txt", f"{error}\n".encode())
+            why = str(error) if isinstance(error, FedmamlError) else described(error)
+            self._write("error.txt", f"{why}\n".encode())
 
     def failure(self) -> str:
         """Return why the run failed; "" if nothing is known."""
