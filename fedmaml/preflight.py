@@ -9,6 +9,7 @@ import torch
 
 from fedmaml import native
 from fedmaml.client.node import find_device
+from fedmaml.client.worker_processes import workers_of
 from fedmaml.computing.diagnosis import (
     Subject,
     changed_buffers,
@@ -53,6 +54,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
         DataError: If the data are missing or damaged.
         ConfigurationError: If the device or the engine cannot be had, if the tasks cannot be made,
             or if one client's update cannot be computed.
+        BackendError: If workers cannot be started.
     """
     device = find_device(config.device)
     strategy, scenario = config.make_strategy(), config.make_scenario()
@@ -208,7 +210,7 @@ def _check_shots(config: RunConfig, learner: Learner, task: Task) -> None:
 
 
 def _check_workers(config: RunConfig, engine: Engine, job: Job, training_clients: int) -> None:
-    """Say where workers will stand idle."""
+    """Say where workers will stand idle; start those of this process, which will be needed."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = config.workers * (1 if config.backend == "in-process" else config.nodes)
     if config.workers > 1 and processes > (cores or 1):
@@ -224,3 +226,5 @@ def _check_workers(config: RunConfig, engine: Engine, job: Job, training_clients
             "at most %d; lower --client-batch",
             config.workers, cohort, size,
         )  # fmt: skip
+    elif config.workers > 1 and config.backend == "in-process":
+        workers_of(config.workers).check()

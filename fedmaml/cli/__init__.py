@@ -77,10 +77,12 @@ for name, command in COMMANDS.items():
 def main() -> None:
     """Run the command line; errors end as one clear line, with --debug below their traceback."""
     from fedmaml.core.errors import TRACEBACK, FedmamlError, described
+    from fedmaml.core.processes import refuse_while_importing_script
 
     arguments = [word for word in sys.argv[1:] if word != _DEBUG]  # wherever it stands
     debug = len(arguments) < len(sys.argv[1:])
     try:
+        refuse_while_importing_script()
         code = app(arguments, standalone_mode=False)  # what typer would exit with; 130 after Ctrl-C
     except (FedmamlError, OSError) as error:  # OSError: a full disk, a closed pipe
         _show(error, debug)
