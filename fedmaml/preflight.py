@@ -9,6 +9,7 @@ import torch
 
 from fedmaml import native
 from fedmaml.client.node import find_device
+from fedmaml.client.worker_processes import workers_of
 from fedmaml.computing.diagnosis import (
     Subject,
     changed_buffers,
@@ -23,7 +24,13 @@ from fedmaml.config import RunConfig
 from fedmaml.core import seeding
 from fedmaml.core.counters import count_units
 from fedmaml.core.draws import with_draws
-from fedmaml.core.errors import ConfigurationError, FedmamlError, UnsupportedProblemError
+from fedmaml.core.errors import (
+    TRACEBACK,
+    ConfigurationError,
+    FedmamlError,
+    UnsupportedProblemError,
+    described,
+)
 from fedmaml.core.learner import Learner, on_device
 from fedmaml.core.params import Params, to_device
 from fedmaml.core.requests import Form
@@ -47,6 +54,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
         DataError: If the data are missing or damaged.
         ConfigurationError: If the device or the engine cannot be had, if the tasks cannot be made,
             or if one client's update cannot be computed.
+        BackendError: If workers cannot be started.
     """
     device = find_device(config.device)
     strategy, scenario = config.make_strategy(), config.make_scenario()
@@ -80,7 +88,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
             _check_modules(Subject(strategy, learner, meta, memory, task))
         raise ConfigurationError(
             f"strategy {config.strategy!r} cannot compute on a task of scenario "
-            f"{config.scenario!r} with these settings ({type(error).__name__}: {error})"
+            f"{config.scenario!r} with these settings: {described(error)}; {TRACEBACK}"
         ) from error
     native.missing()  # builds them now, which says so, rather than below a progress bar
     singles = config.aggregation.rule != "mean" or config.compression.compressor() is not None
@@ -202,7 +210,7 @@ def _check_shots(config: RunConfig, learner: Learner, task: Task) -> None:
 
 
 def _check_workers(config: RunConfig, engine: Engine, job: Job, training_clients: int) -> None:
-    """Say where workers will stand idle."""
+    """Say where workers will stand idle; start those of this process, which will be needed."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = config.workers * (1 if config.backend == "in-process" else config.nodes)
     if config.workers > 1 and processes > (cores or 1):
@@ -218,3 +226,5 @@ def _check_workers(config: RunConfig, engine: Engine, job: Job, training_clients
             "at most %d; lower --client-batch",
             config.workers, cohort, size,
         )  # fmt: skip
+    elif config.workers > 1 and config.backend == "in-process":
+        workers_of(config.workers).check()

@@ -11,6 +11,7 @@ from typing import Any
 from fedmaml.auditing import IN_A_RUN, KINDS, Audit, NotChecked, audit_data
 from fedmaml.config import RunConfig, to_run_config
 from fedmaml.core.errors import BackendError, DivergedError
+from fedmaml.core.processes import refuse_while_importing_script
 from fedmaml.preflight import preflight
 from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
 from fedmaml.runs.outcome import (
@@ -45,6 +46,7 @@ def execute(
             run directory, too.
         KeyboardInterrupt: After Ctrl-C; says where what was finished is.
     """
+    refuse_while_importing_script()
     if config.backend == "in-process":
         logging.getLogger("flwr").setLevel(logging.WARNING)  # not a line per round of robust rules
     if data := os.environ.get("FEDMAML_DATA"):  # nodes may start in another working directory

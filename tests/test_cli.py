@@ -103,6 +103,22 @@ def test_run_directory_is_not_overwritten_unless_forced(tmp_path: Path) -> None:
         (["check-gradients", "--strategy", "mamal"], "no strategy 'mamal'"),
         (["run", "digits", "--out", "/proc/nope"], "cannot write to /proc/nope"),
         (["run", "hospitals", "--data-dir", "empty"], "heart_disease/processed.cleveland.data"),
+        (["run", "digits", "--data-dir", "nowhere"], "has no effect: scenario 'digits' reads no"),
+        (
+            ["run", "digits", "--set", "scenario=sinusoid"],
+            "scenario is given twice: 'digits' (scenario) and 'sinusoid' (--set scenario=...)",
+        ),
+        (
+            ["run", "digits", "--client-batch", "3", "--set", "client_batch=4"],
+            "client_batch is given twice: 3 (--client-batch) and 4 (--set client_batch=...)",
+        ),
+        (["run", "digits", "--out", ""], "'--out': it is empty; name a folder, e.g. runs/first"),
+        (["compare", "digits", "--strategies", "maml", "--out", " "], "'--out': it is empty; name"),
+        (["report", "x", "--out", ""], "'--out': it is empty; name a folder"),
+        (
+            ["export", "x", "--to", "tensorboard", "--out", ""],
+            "'--out': it is empty; name a folder",
+        ),
     ],
 )
 def test_mistakes_end_as_one_clear_line(arguments: list[str], message: str, tmp_path: Path) -> None:

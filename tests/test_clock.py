@@ -204,7 +204,7 @@ def test_one_target_is_not_asked_of_different_problems(folder: Path) -> None:
 
 def test_a_run_that_is_cut_short_is_refused(run: RunDirectory) -> None:
     write(run, run.rounds()[:-1])
-    with pytest.raises(RunDirectoryError, match=r"rounds.jsonl has 5 of 6 lines.*Run it again"):
+    with pytest.raises(RunDirectoryError, match=r"rounds.jsonl has 5 of 6 lines.*run it again"):
         clock(run, EVEN)
     (run.path / "summary.json").unlink()
     with pytest.raises(

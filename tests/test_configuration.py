@@ -85,6 +85,18 @@ WRONG = [
         ["hospitals", "--set", "task.held_out=0"],
         r"held_out = 0 has no effect with task.protocol = 'within': set task.protocol to 'le",
     ),
+    (["digits", "--set", "inner.steps=true"], r"inner.steps = True: .*number, not true or false"),
+    (["digits", "--set", "task.cross=False"], r"task.cross = False: .*number, not true or false"),
+    (["digits", "--set", "evaluation.steps=[1, true]"], r"steps = \[1, True\]: .*not true or fals"),
+    (["digits", "--set", "task.seed=3"], r"task.seed: a scenario takes the seed of its run; set s"),
+    (["digits", "--set", "task.data_dir=x"], r"task.data_dir: .* data_dir of its run; set data_d"),
+    (
+        ["digits", "--set", "data_dir=nowhere"],
+        r"data_dir = 'nowhere' has no effect: scenario 'digits' reads no data set from a folder; "
+        "leave it out",
+    ),
+    (["digits", "--seed", str(2**63)], r"seed = 9223372036854775808: .*or equal to 92233720368547"),
+    (["digits", "--seed", str(10**30)], r"seed = 10{30}: .*less than or equal to"),
     (["digits", "--config", "/nowhere/x.toml"], r"cannot read configuration /nowhere/x.toml"),
 ]
 
@@ -106,7 +118,10 @@ def test_wrong_configuration_is_refused_with_the_right_key(
         {"scenario": "digits", "aggregation.rule": "trimmed-mean", "aggregation.trim": 0.4},
         {"scenario": "digits", "aggregation.rule": "bulyan", "aggregation.malicious": 2},
         {"scenario": "digits", "aggregation.rule": "multi-krum", "aggregation.selected": 3},
-        {"scenario": "digits"},
+        {"scenario": "digits", "task.skew": True},
+        {"scenario": "digits", "seed": 2**63 - 1},
+        {"scenario": "hospitals", "data_dir": "somewhere"},
+        {"scenario": "digits", "data_dir": ""},
         {"scenario": "hospitals"},
     ],
 )

@@ -10,8 +10,9 @@ Help must come at once, so whatever imports torch or Flower is imported inside t
 
 import functools
 import sys
+import traceback
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -38,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_DEBUG = "--debug"
 _INTERRUPTED = 130
 _KEPT = {
     "run": "a run is not taken up again: repeat the command, with --force for the same --out",
@@ -73,25 +75,34 @@ for name, command in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; errors that fedmaml raises on purpose end as one clear line."""
-    from fedmaml.core.errors import FedmamlError
+    """Run the command line; errors end as one clear line, with --debug below their traceback."""
+    from fedmaml.core.errors import TRACEBACK, FedmamlError, described
+    from fedmaml.core.processes import refuse_while_importing_script
 
+    arguments = [word for word in sys.argv[1:] if word != _DEBUG]  # wherever it stands
+    debug = len(arguments) < len(sys.argv[1:])
     try:
-        code = app(standalone_mode=False)  # what typer would exit with; 130 after Ctrl-C
-    except FedmamlError as error:
-        _fail(f"{type(error).__name__}: {error}", 1)
-    except OSError as error:  # a full disk, a folder that went away, a closed pipe
+        refuse_while_importing_script()
+        code = app(arguments, standalone_mode=False)  # what typer would exit with; 130 after Ctrl-C
+    except (FedmamlError, OSError) as error:  # OSError: a full disk, a closed pipe
+        _show(error, debug)
         _fail(f"{type(error).__name__}: {error}", 1)
     except KeyboardInterrupt:
         _fail("interrupted", _INTERRUPTED)
     except Exception as error:
         usage = getattr(error, "format_message", None)  # click's errors about arguments
-        if usage is None:
-            raise
+        if usage is None:  # in the code of somebody else, or a mistake in fedmaml
+            _show(error, debug)
+            _fail(described(error) if debug else f"{described(error)}; {TRACEBACK}", 1)
         if usage():
             _fail(f"{usage()} (see --help)", 2)
         sys.exit(2)  # no arguments: the help was printed
     sys.exit(code or 0)
+
+
+def _show(error: Exception, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
 
 
 def _print_version(wanted: bool) -> None:
@@ -107,10 +118,15 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(_DEBUG, help="Show the traceback of an error; works after a command, too."),
+    ] = False,
 ) -> None:
     """Federated meta-learning on Flower and PyTorch."""
+    del version, debug  # `main` has seen them
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"fedmaml: {message}", file=sys.stderr)
     sys.exit(code)

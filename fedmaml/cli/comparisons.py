@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmaml.cli.options import Json, given_layers
+from fedmaml.cli.options import OUT, Json, given_layers
 
 if TYPE_CHECKING:
     from fedmaml.comparison.conclusions import Comparison
@@ -49,7 +49,7 @@ def compare(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with such settings.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder. (default: runs/compare-SCENARIO)")
+        Path | None, typer.Option(help="Folder. (default: runs/compare-SCENARIO)", **OUT)
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Run again what --out holds with other settings.")
@@ -105,7 +105,8 @@ def report(
         list[Path], typer.Argument(help="Run directories, or folders of them.", show_default=False)
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The page. (default: report.html in the first directory)")
+        Path | None,
+        typer.Option(help="The page. (default: report.html in the first directory)", **OUT),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a report.")] = False,
     as_json: Json = False,

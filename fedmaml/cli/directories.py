@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedmaml.cli.options import Json
+from fedmaml.cli.options import OUT, Json
 
 
 def list_everything(
@@ -102,7 +102,7 @@ def export(
     directories: Annotated[list[Path], typer.Argument(help="Run directories.")],
     to: Annotated[str, typer.Option(help="tensorboard or mlflow; each is an extra.")],
     out: Annotated[
-        Path, typer.Option(help="TensorBoard: folder that gets one folder for each run.")
+        Path, typer.Option(help="TensorBoard: folder that gets one folder for each run.", **OUT)
     ] = Path("runs/tensorboard"),
     uri: Annotated[
         str | None,

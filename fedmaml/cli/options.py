@@ -1,7 +1,7 @@
 """What several commands ask for."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,7 +74,33 @@ def configured(
         "data_dir": data_dir and str(Path(data_dir).absolute()),
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
+    _refuse_twice(given, settings)
     return resolve(*given_layers(settings, config), given)
+
+
+def _refuse_twice(given: Mapping[str, Any], settings: Sequence[str] | None) -> None:
+    """Refuse a --set that says something else than an option or the argument, which win."""
+    from fedmaml.core.errors import ConfigurationError
+
+    for layer in given_layers(settings, None):
+        for key, value in layer.items():
+            if given.get(key, value) != value:
+                own = key if key == "scenario" else f"--{key.replace('_', '-')}"
+                raise ConfigurationError(
+                    f"{key} is given twice: {given[key]!r} ({own}) and {value!r} (--set "
+                    f"{key}=...); give it once"
+                )
+
+
+def folder_or_page(given: str | Path) -> Path:
+    """Return the path that --out names; refuse "", which would be the folder one is in."""
+    if not str(given).strip():
+        raise typer.BadParameter("it is empty; name a folder, e.g. runs/first")
+    return Path(given)
+
+
+OUT = {"parser": folder_or_page, "metavar": "PATH"}
+"""What every option --out has in common."""
 
 
 def about_a_run(command: Callable[..., None]) -> Callable[..., None]:

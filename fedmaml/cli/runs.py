@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedmaml.cli.options import (
+    OUT,
     ConfigFile,
     DataDir,
     Json,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def run(
     config: "RunConfig",
     out: Annotated[
-        Path | None, typer.Option(help="Run directory. (default: a new one below runs)")
+        Path | None, typer.Option(help="Run directory. (default: a new one below runs)", **OUT)
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the run in --out.")] = False,
     as_json: Json = False,

@@ -13,7 +13,7 @@ from fedmaml.computing import evaluation, updates
 from fedmaml.computing.chunks import Executor, Tasks
 from fedmaml.computing.compression import RESIDUAL
 from fedmaml.core import seeding
-from fedmaml.core.errors import FedmamlError
+from fedmaml.core.errors import FedmamlError, place_of
 from fedmaml.core.learner import Learner, Problem, on_device
 from fedmaml.core.params import Params, to_device
 from fedmaml.core.requests import EvaluateRequest, TrainRequest
@@ -153,7 +153,8 @@ def answer_evaluate(
 def error_reply(message: Message, error: Exception, stage: str) -> Message:
     """Tell the server what failed, without texts that could quote a client's data."""
     logger.exception("%s failed", stage, exc_info=error)
-    text = str(error) if isinstance(error, FedmamlError) else "its text stays in the node's log"
+    where = ", ".join(filter(None, (place_of(error), "its text stays in the node's log")))
+    text = str(error) if isinstance(error, FedmamlError) else where
     reason = f"{type(error).__name__} in {stage}: {text}"
     return Message(Error(CLIENT_APP_RAISED, reason), reply_to=message)
 

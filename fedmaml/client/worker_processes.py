@@ -37,6 +37,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fedmaml.core.errors import BackendError
+from fedmaml.core.processes import (
+    STARTED_A_RUN,
+    WORKER,
+    no_guard,
+    refuse_while_importing_script,
+)
 
 R = TypeVar("R")
 
@@ -66,7 +72,7 @@ class _Worker:
     def __init__(self, folder: str) -> None:
         context = get_context("spawn")  # a fork would copy locks that other threads hold
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, folder))
+        self.process = context.Process(target=_serve, args=(theirs, folder), name=WORKER)
         self.process.start()
         theirs.close()  # so that its end is the end of the file
         self.call: int | None = None
@@ -110,12 +116,20 @@ class Workers:
             self.end()
             raise
 
+    def check(self) -> None:
+        """Start the processes, and see that each answers.
+
+        Raises:
+            BackendError: If they cannot, e.g. because the script that they import begins a run.
+        """
+        self._folder_name()  # before them, so that they know what to remove
+        for _ in self.map(os.getpid, [()] * self.number):
+            pass
+
     @contextmanager
     def file(self, groups: Mapping[str, Tensor]) -> Iterator[Path]:
         """Write tensors where workers can read them, for a while."""
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="fedmaml-workers-")
-        path = Path(self._folder.name) / f"{next(self._names)}.safetensors"
+        path = Path(self._folder_name()) / f"{next(self._names)}.safetensors"
         try:
             save_file(dict(groups), path)
             yield path
@@ -126,9 +140,16 @@ class Workers:
         """End the processes, whatever they do; the next `map` starts new ones."""
         _end(self._staff)
 
+    def _folder_name(self) -> str:
+        """Return the folder of the files; workers who know it remove it if their node is killed."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="fedmaml-workers-")
+        return self._folder.name
+
     def _start(self, number: int) -> None:
         """Let there be so many processes at least."""
         if len(self._staff) < number:
+            refuse_while_importing_script()
             folder = "" if self._folder is None else self._folder.name
             with _interrupts_held_back():
                 while len(self._staff) < number:
@@ -167,12 +188,14 @@ class Workers:
         """Put a dead worker's call first again.
 
         Raises:
-            BackendError: If it was the last that is tried.
+            BackendError: If it was the last that is tried, or died of the script that it imported.
         """
         if worker not in self._staff:
             return  # found dead twice
         self._staff.remove(worker)
         _end([worker])
+        if worker.process.exitcode == STARTED_A_RUN:
+            raise BackendError(no_guard())
         assert worker.call is not None
         todo.appendleft(worker.call)
         deaths[worker.call] += 1
@@ -180,8 +203,7 @@ class Workers:
             raise BackendError(
                 f"a worker process died {MAX_DEATHS} times in a row at the same work (see the log "
                 "above; if it says nothing, most likely memory ran out: then use fewer --workers, "
-                "or a smaller --client-batch. A script of your own that starts runs must do so "
-                "below `if __name__ == '__main__':`)"
+                "or a smaller --client-batch)"
             )
         logger.warning(
             "a worker process died; a new one is started, and what was not finished is computed "

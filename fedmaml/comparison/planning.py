@@ -17,6 +17,7 @@ _OWN_KEYS = {
     "scenario": "as the argument",
     "strategy": "with --strategies",
     "seed": "with --seeds",
+    "task.seed": "with --seeds",
     "evaluation.split": "as 'test', and as 'validation' while it tunes",
 }
 

@@ -13,7 +13,7 @@ from fedmaml.computing.accumulator import Trained
 from fedmaml.computing.costs import Costs
 from fedmaml.computing.engines import Job, Memories
 from fedmaml.core.draws import with_draws
-from fedmaml.core.errors import FedmamlError
+from fedmaml.core.errors import FedmamlError, place_of
 from fedmaml.core.params import device_of
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainRequest
@@ -102,8 +102,7 @@ def reject_raised(
     logger.error(
         "clients %s: %s raised in %s", clients, type(error).__name__, stage, exc_info=trace
     )
-    text = (
-        f": {error}" if isinstance(error, FedmamlError) else " (its text stays in the node's log)"
-    )
+    where = ", ".join(filter(None, (place_of(error), "its text stays in the node's log")))
+    text = f": {error}" if isinstance(error, FedmamlError) else f" ({where})"
     detail = f"{type(error).__name__} in {stage}{text}"
     rejected.append(Rejection("RAISED", detail, "", tuple(clients)))

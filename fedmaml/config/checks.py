@@ -21,9 +21,33 @@ _IDLE = {
     "aggregation.trim": ("aggregation.rule", ("trimmed-mean",)),
     "aggregation.malicious": ("aggregation.rule", ("krum", "multi-krum", "bulyan")),
     "aggregation.selected": ("aggregation.rule", ("multi-krum",)),
-    "task.held_out": ("task.protocol", ("leave-one-out",)),
 }  # fmt: skip
-"""Setting -> (another one, the values of that with which the first has an effect)."""
+"""Setting -> (another one, the values of that with which the first has an effect).
+
+Those of a scenario are in its `only_with`.
+"""
+
+
+def check_numbers(given: Flat, config: RunConfig) -> None:
+    """Refuse true and false where a number is meant: they would be taken for 1 and 0.
+
+    Args:
+        given: What somebody asked for.
+        config: What came of it.
+
+    Raises:
+        ConfigurationError: Names the setting.
+    """
+    resolved = flatten_table(config.to_table())
+    for key, value in given.items():
+        if _booleans(value) and key in resolved and not _booleans(resolved[key]):
+            raise ConfigurationError(
+                f"{key} = {value!r}: input should be a number, not true or false"
+            )
+
+
+def _booleans(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list) and any(map(_booleans, value)))
 
 
 def check_idle(given: Flat, config: RunConfig) -> None:
@@ -39,14 +63,22 @@ def check_idle(given: Flat, config: RunConfig) -> None:
     Raises:
         ConfigurationError: Names the setting, and the one that makes it idle.
     """
+    scenario = SCENARIOS[config.scenario]
+    if given.get("data_dir") and "data_dir" not in field_types(scenario):
+        raise ConfigurationError(
+            f"data_dir = {given['data_dir']!r} has no effect: scenario {config.scenario!r} reads "
+            "no data set from a folder; leave it out"
+        )
     resolved = flatten_table(config.to_table())
-    for key, (switch, active) in _IDLE.items():
+    idle = _IDLE | {
+        f"task.{name}": (f"task.{other}", values)
+        for name, (other, values) in scenario.only_with.items()
+    }
+    for key, (switch, active) in idle.items():
         if key not in given or resolved[switch] in active:
             continue
         section, _, name = key.partition(".")
-        cls: Any = (
-            SCENARIOS[config.scenario] if section == "task" else field_types(RunConfig)[section]
-        )
+        cls: Any = scenario if section == "task" else field_types(RunConfig)[section]
         (default,) = (item.default for item in dataclasses.fields(cls) if item.name == name)
         if switch not in given or given[key] != default:
             raise ConfigurationError(

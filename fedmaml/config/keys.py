@@ -13,13 +13,15 @@ from fedmaml.strategies import CATALOGUE as STRATEGIES
 _OF_OTHERS = ("task", "options")  # fields of `RunConfig` for those of scenario and strategy
 OF_THE_RUN = tuple(name for name in field_types(RunConfig) if name not in _OF_OTHERS)
 """Keys and tables that are a run's own."""
+GIVEN_TO_SCENARIO = ("seed", "data_dir")
+"""Fields that a scenario gets from its run."""
 
 
 def known_keys(scenario: str, strategy: str) -> list[str]:
     """Return every key that a run of this scenario and strategy understands."""
     return [
         *(key for key in _keys(RunConfig, "") if key not in _OF_OTHERS),
-        *_keys(SCENARIOS[scenario], "task."),
+        *(key for key in _keys(SCENARIOS[scenario], "task.") if not _of_the_run(key)),
         *_keys(STRATEGIES[strategy], ""),
     ]
 
@@ -30,6 +32,10 @@ def _keys(cls: type, prefix: str) -> list[str]:
         nested = dataclasses.is_dataclass(kind)
         keys += _keys(kind, f"{prefix}{name}.") if nested else [prefix + name]
     return keys
+
+
+def _of_the_run(key: str) -> bool:
+    return key in [f"task.{name}" for name in GIVEN_TO_SCENARIO]
 
 
 def known_name(name: Any, catalogue: Mapping[str, Any], kind: str) -> str:
@@ -50,6 +56,11 @@ def refuse_unknown(keys: Iterable[str], scenario: str, strategy: str) -> None:
     key = next((key for key in keys if key not in allowed), None)
     if key is None:
         return
+    if _of_the_run(key):
+        name = key.removeprefix("task.")
+        raise ConfigurationError(
+            f"{key}: a scenario takes the {name} of its run; set {name} instead"
+        )
     elsewhere = [name for name in STRATEGIES if key in _keys(STRATEGIES[name], "")]
     elsewhere += [name for name in SCENARIOS if key in _keys(SCENARIOS[name], "task.")]
     hint = f" (it belongs to {', '.join(elsewhere)})" if elsewhere else ""

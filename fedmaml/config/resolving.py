@@ -6,9 +6,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedmaml.config.checks import check_idle, check_together, without_idle_steps
+from fedmaml.config.checks import check_idle, check_numbers, check_together, without_idle_steps
 from fedmaml.config.flat import Flat, flatten_table, nest
-from fedmaml.config.keys import OF_THE_RUN, known_keys, known_name, refuse_unknown
+from fedmaml.config.keys import (
+    GIVEN_TO_SCENARIO,
+    OF_THE_RUN,
+    known_keys,
+    known_name,
+    refuse_unknown,
+)
 from fedmaml.config.settings import RunConfig, with_horizon
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
@@ -45,13 +51,14 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     task |= {
         name: value
         for name, value in dataclasses.asdict(_checked(SCENARIOS[scenario], task, "task.")).items()
-        if name not in ("seed", "data_dir")  # the run's own, unless they were given
+        if name not in GIVEN_TO_SCENARIO
     }
     complete = nest(with_horizon(flatten_table(table), run.rounds))
     options = dataclasses.asdict(_checked(STRATEGIES[strategy], complete, ""))
     if "outer" in options:  # a horizon that follows the rounds is not written down
         options["outer"]["horizon"] = table.get("outer", {}).get("horizon", 0)
     config = dataclasses.replace(run, task=task, options=options)
+    check_numbers(given, config)
     check_idle(given, config)
     check_together(config)
     return config

@@ -26,6 +26,9 @@ else:  # the names stand where back ends and engines do
     BackendName = Literal[tuple(BACKENDS)]
     EngineName = Literal["auto", *ENGINES]
 
+MAX_INTEGER = 2**63 - 1
+"""The largest that TOML and a Flower run config hold."""
+
 
 @settings
 class Evaluation:
@@ -99,7 +102,7 @@ class RunConfig:
     scenario: str
     strategy: str
     rounds: Annotated[int, Ge(0), Le(1_000_000_000)] = 100
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0), Le(MAX_INTEGER)] = 0
     backend: BackendName = next(iter(BACKENDS))
     nodes: Annotated[int, Gt(0)] = 1
     clients: Annotated[int, Ge(0)] = 0

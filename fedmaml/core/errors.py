@@ -10,7 +10,20 @@ FedmamlError
 |- RunDirectoryError       a run directory that is missing, incomplete or already in use
 |  `- OtherFormatError     one that another version of fedmaml wrote
 `- NotComparableError      runs that say nothing about each other
+
+`described` and `place_of` say of any other error, such as one in somebody else's scenario, where it
+was raised.
 """
+
+import sysconfig
+from pathlib import Path
+from traceback import walk_tb
+
+TRACEBACK = "fedmaml --debug shows the traceback"
+"""Ends a message about an error in somebody else's code."""
+
+_PACKAGE = Path(__file__).parents[1]
+_STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 
 
 class FedmamlError(Exception):
@@ -60,3 +73,40 @@ class OtherFormatError(RunDirectoryError):
 
 class NotComparableError(FedmamlError):
     """Runs that cannot be held against each other: other tasks, other seeds, no reference."""
+
+
+def described(error: BaseException) -> str:
+    """Return e.g. "IndexError: list index out of range (wards.py, line 41, in tasks)".
+
+    The error's own text may quote data, so this is for whoever has them: nothing that travels.
+    """
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    place = place_of(error)
+    return f"{text} ({place})" if place else text
+
+
+def place_of(error: BaseException) -> str:
+    """Return file, line and function where an error was raised; "" if it never was.
+
+    That is the innermost place in somebody's own code, whatever library it called; if there is
+    none, the innermost in fedmaml.
+    """
+    frames = [
+        (Path(frame.f_code.co_filename), line, frame.f_code.co_name)
+        for frame, line in walk_tb(error.__traceback__)
+    ]
+    own = [frame for frame in frames if not _is_installed(frame[0])]
+    ours = [frame for frame in frames if frame[0].is_relative_to(_PACKAGE)]
+    for path, line, function in (own or ours)[-1:]:
+        return f"{path.name}, line {line}, in {function}"
+    return ""
+
+
+def _is_installed(path: Path) -> bool:
+    """Tell whether a file is of fedmaml, of Python or of an installed package."""
+    return (
+        path.is_relative_to(_PACKAGE)
+        or path.is_relative_to(_STANDARD_LIBRARY)
+        or path.name.startswith("<frozen")
+        or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+    )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fedmaml.config import Flat, flatten_table
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
-from fedmaml.runs.completeness import ending
+from fedmaml.runs.completeness import complete_summary, ending
 from fedmaml.runs.directory import RunDirectory
 
 _POLL_SECONDS = 0.5
@@ -58,12 +58,14 @@ def recorded(path: Path) -> Recorded:
     """Read what a run directory holds by now.
 
     Raises:
-        RunDirectoryError: If it holds no run, or nothing to show.
+        RunDirectoryError: If it holds no run or nothing to show, or if it is damaged.
     """
     run = _opened(path)
     directory = RunDirectory(path)
-    records, summary = directory.rounds(), directory.summary()
-    if not records and summary is None:
+    finished = directory.summary() is not None
+    summary = complete_summary(directory) if finished else None
+    records = directory.rounds()
+    if not records and not finished:
         raise RunDirectoryError(
             f"{path} has no finished round yet; wait for one, or use --follow while it runs"
         )
@@ -96,9 +98,9 @@ def followed(path: Path) -> Recorded:
         for point in _points(records(), run.started, None):
             round, last = point.round, point.seconds
             yield point
-        summary = RunDirectory(path).summary()
-        if summary is not None:
-            yield Point(round, last, _evaluation(summary))
+        directory = RunDirectory(path)
+        if ending(directory) == "finished":
+            yield Point(round, last, _evaluation(complete_summary(directory)))
 
     return Recorded(path, run.settings, run.started, points(), poll=True)
 

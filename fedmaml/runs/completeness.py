@@ -53,7 +53,7 @@ def complete_summary(directory: RunDirectory) -> dict[str, Any]:
         raise RunDirectoryError(
             f"the run in {path} is not complete: {missing}"
             + (f"; it failed: {reason}" if reason else "; it was interrupted, or still runs")
-            + f". Run it again: fedmaml run --config {path / 'config.toml'} --out {path} --force "
-            "(a run of a comparison: repeat the fedmaml compare command, which reuses the others)"
+            + f"; {directory.how_to_repeat()} (a run of a comparison: repeat the fedmaml compare "
+            "command, which reuses the others)"
         )
     return summary

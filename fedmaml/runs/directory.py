@@ -36,9 +36,10 @@ from safetensors.torch import load_file, save
 from fedmaml import __version__
 from fedmaml.auditing.findings import Audit, audit_from_json
 from fedmaml.config import RunConfig
-from fedmaml.core.errors import OtherFormatError, RunDirectoryError
+from fedmaml.core.errors import FedmamlError, OtherFormatError, RunDirectoryError, described
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
+from fedmaml.runs.contents import Client, Configuration, Round, Summary, wrong_in, wrong_in_text
 from fedmaml.runs.finding import why_no_run
 from fedmaml.runs.holding import held, is_held_by, refuse_if_held
 from fedmaml.runs.state import RunState, read_state, to_bytes
@@ -232,7 +233,8 @@ class RunDirectory:
     def fail(self, error: Exception) -> None:
         """Leave word why the run failed."""
         with suppress(OSError):  # the folder may be what failed; the error itself goes on
-            self._write("error.txt", f"{error}\n".encode())
+            why = str(error) if isinstance(error, FedmamlError) else described(error)
+            self._write("error.txt", f"{why}\n".encode())
 
     def failure(self) -> str:
         """Return why the run failed; "" if nothing is known."""
@@ -243,18 +245,24 @@ class RunDirectory:
         """Return the configuration as nested plain values.
 
         Raises:
-            RunDirectoryError: If there is none.
+            RunDirectoryError: If there is none, or it is damaged.
         """
         path = self.path / "config.toml"
         if not self.path.is_dir() or not path.exists():
             raise RunDirectoryError(why_no_run(self.path))
+        cure = (
+            "put it back from a copy, or repeat the command that made it with --force, which runs "
+            "it again"
+        )
         try:
-            return tomllib.loads(path.read_text())
+            table = tomllib.loads(path.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise RunDirectoryError(
-                f"{path} is damaged ({error}), so that nobody knows what was run: put it back from "
-                "a copy, or repeat the command that made it with --force, which runs it again"
+                f"{path} is damaged ({error}), so that nobody knows what was run: {cure}"
             ) from error
+        if wrong := wrong_in(Configuration, table):
+            raise RunDirectoryError(f"{path} is not the configuration of a run ({wrong}): {cure}")
+        return table
 
     def summary(self) -> dict[str, Any] | None:
         """Return the summary; None if the run is not complete.
@@ -267,39 +275,59 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            summary = json.loads(path.read_text())
+            text = path.read_text()
+            summary = json.loads(text)
         except (ValueError, OSError) as error:
-            raise RunDirectoryError(f"{path} is damaged ({error}); run it again") from error
+            raise self._damaged("summary.json", str(error)) from error
         if not isinstance(summary, dict) or not isinstance(summary.get("versions"), dict):
-            raise RunDirectoryError(f"{path} is damaged (not a run's summary); run it again")
+            raise self._damaged("summary.json", "not a run's summary")
         if (found := summary.get("format", "none")) != FORMAT:
             raise OtherFormatError(
                 f"{path} was written by fedmaml {summary['versions'].get('fedmaml', '(unknown)')} "
                 f"in format {found}, and this is fedmaml {__version__}, which reads format "
-                f"{FORMAT}: use the version that wrote it, or run it again: fedmaml run --config "
-                f"{self.path / 'config.toml'} --out {self.path} --force"
+                f"{FORMAT}: use the version that wrote it, or {self.how_to_repeat()}"
             )
+        if wrong := wrong_in_text(Summary, text):
+            raise self._damaged("summary.json", wrong)
         return summary
 
     def rounds(self) -> list[dict[str, Any]]:
-        """Return the finished rounds; a last line that was cut short is left out."""
-        return self._lines("rounds.jsonl")
+        """Return the finished rounds; a last line that was cut short is left out.
+
+        Raises:
+            RunDirectoryError: If a line is damaged.
+        """
+        return self._lines("rounds.jsonl", Round)
 
     def clients(self) -> list[dict[str, Any]]:
-        """Return one row per client that was evaluated."""
-        return self._lines("clients.jsonl")
+        """Return one row per client that was evaluated; errors as of `rounds`."""
+        return self._lines("clients.jsonl", Client)
 
-    def _lines(self, name: str) -> list[dict[str, Any]]:
+    def _lines(self, name: str, kind: type[Round | Client]) -> list[dict[str, Any]]:
         path = self.path / name
         if not path.exists():
             return []
         records = []
-        for line in path.read_text(errors="replace").splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(True), 1):
+            wrong = wrong_in_text(kind, line.strip())
+            if wrong and not line.endswith("\n"):
+                break  # cut short, or being written
+            if wrong:
+                raise self._damaged(f"line {number} of {name}", wrong)
+            records.append(json.loads(line))
         return records
+
+    def how_to_repeat(self) -> str:
+        """Return "run it again: ", and the command that does."""
+        return (
+            f"run it again: fedmaml run --config {self.path / 'config.toml'} --out {self.path} "
+            "--force"
+        )
+
+    def _damaged(self, what: str, why: str) -> RunDirectoryError:
+        return RunDirectoryError(
+            f"{what} in {self.path} is damaged ({why}); {self.how_to_repeat()}"
+        )
 
     def _write(self, name: str, data: bytes) -> None:
         write_whole(self.path / name, data)

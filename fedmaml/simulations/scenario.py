@@ -36,12 +36,15 @@ class Scenario(ABC):
         recipes: Settings that were tuned for the scenario; a user's own settings go before them.
         expected: What a leakage audit finds because the scenario is made so: kind of the finding
             (see `fedmaml.auditing.KINDS`) -> why it is meant. What is not named here speaks up.
+        only_with: Field that has an effect with some values of another one only -> that one, and
+            those values. Who sets the first without the second is refused.
     """
 
     seed: int
     about: ClassVar[str]
     recipes: ClassVar[Recipes]
     expected: ClassVar[Mapping[str, str]] = {}
+    only_with: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {}
 
     @abstractmethod
     def problem(self) -> Problem:

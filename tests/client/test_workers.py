@@ -1,6 +1,8 @@
 """Worker processes: the bits of one process, and an end with the process that started them."""
 
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,8 @@ import pytest
 
 from fedmaml.client.worker_processes import Workers, workers_of
 from fedmaml.config import resolve
-from fedmaml.core.errors import BackendError
+from fedmaml.core.errors import BackendError, ConfigurationError
+from fedmaml.core.processes import STARTED_A_RUN, WORKER
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 
@@ -235,3 +238,46 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return state not in "ZX"
+
+
+NO_GUARD = """
+import sys
+from fedmaml.cli import main
+
+sys.argv = ["fedmaml", "run", "digits", "--workers", "2", "--client-batch", "5"]
+main()
+"""
+
+
+def test_a_script_without_a_guard_is_refused_before_the_run(tmp_path: Path) -> None:
+    """A worker imports the script, which starts the run again: once, it named its own parent."""
+    (tmp_path / "wards.py").write_text(NO_GUARD)
+    done = subprocess.run(
+        [sys.executable, "wards.py"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if not line.startswith("engine ")]
+    assert len(said) == 1, said
+    assert re.search(
+        r"^fedmaml: BackendError: \S*wards\.py starts a run while its own processes import it, .*: "
+        r"put what it runs below `if __name__ == '__main__':`$",
+        said[0],
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["wards.py"]
+
+
+@pytest.mark.parametrize("name", [WORKER, "Process-1"])
+def test_no_run_begins_while_a_process_imports_its_script(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = multiprocessing.current_process()
+    monkeypatch.setattr(process, "_inheriting", True, raising=False)  # as multiprocessing does
+    monkeypatch.setattr(process, "name", name)
+    with pytest.raises((SystemExit, ConfigurationError)) as ended:
+        execute(resolve(digits("fomaml")), tmp_path / "run")
+    if name == WORKER:
+        assert ended.value.code == STARTED_A_RUN
+    else:  # a process of the script's own
+        assert "starts a run while its own processes import it" in str(ended.value)
+    assert not (tmp_path / "run").exists()

@@ -82,6 +82,13 @@ def test_the_baselines_are_always_in_and_settings_reach_those_who_know_them() ->
         (["maml"], 1, {"iner.lr": 1}, "unknown key 'iner.lr'.*did you mean 'inner.lr'"),
         (["maml"], 1, {"mu": 1}, "unknown key 'mu': neither scenario 'digits' nor any of local"),
         (["maml"], 1, {"seed": 1}, "seed = 1: a comparison takes the seed with --seeds"),
+        (
+            ["maml"],
+            1,
+            {"task.seed": 3},
+            "task.seed = 3: a comparison takes the task.seed wi",
+        ),
+        (["maml"], 1, {"inner.steps": True}, "inner.steps = True: input should be a number"),
         (["maml"], 1, {"inner.lr": "x"}, "inner.lr = 'x'"),
     ],
 )

@@ -1,6 +1,8 @@
 """Compression at the client: nothing is lost with feedback, and one client harms no other."""
 
 import time
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,8 +19,9 @@ from fedmaml.computing.engines import Rows
 from fedmaml.config import resolve
 from fedmaml.core import seeding
 from fedmaml.core.compression import Compression
+from fedmaml.core.compressors import to_bytes
 from fedmaml.core.errors import ConfigurationError
-from fedmaml.core.params import MetaParams
+from fedmaml.core.params import MetaParams, flatten
 from fedmaml.core.requests import TrainRequest
 from fedmaml.core.tasks import Task
 from fedmaml.messages.train import (
@@ -89,6 +92,31 @@ def test_what_was_sent_and_the_residual_add_up_to_all_updates(method: str) -> No
 def vars_of(asked: TrainRequest) -> dict[str, Any]:
     settings = asked.compression
     return {"fraction": settings.fraction, "error_feedback": settings.error_feedback}
+
+
+@pytest.mark.parametrize("method", ["qsgd-8", "qsgd-4"])
+def test_what_is_drawn_follows_seed_round_group_and_client(method: str) -> None:
+    """The same update everywhere, so that only what is drawn can make codes differ."""
+    none: dict[int, dict[str, Tensor]] = {c: {} for c in range(3)}
+    params = {"w": torch.linspace(-1, 1, 300).expand(3, -1).reshape(3, 20, 15)}
+    update = {group: params | {"b": torch.zeros(3, 20)} for group in META}
+    part = Rows((0, 1, 2), ClientUpdate(update, torch.ones(3, dtype=torch.float64), {}, {}))
+
+    def codes(seed: int, round: int) -> list[bytes]:
+        found = compressed(replace(request(method, round), seed=seed), part, none).codes
+        assert found is not None
+        return [code.numpy().tobytes() for codes in found.values() for code in codes]
+
+    assert codes(7, 1) == codes(7, 1)
+    six = [codes(seed, round) for seed in (0, 7, 8) for round in (1, 2)]
+    flat_codes = [code for codes in six for code in codes]
+    assert len(set(flat_codes)) == len(flat_codes) == 6 * 2 * 3
+    compressor = Compression(method=method).compressor()  # type: ignore[arg-type]
+    assert compressor is not None
+    key = seeding.key(8, "compression", 2, "alpha")
+    one = flatten({name: value[:1] for name, value in update["alpha"].items()}, batch_axes=1)
+    code = compressor.encode(one, partial(seeding.uniform, key, (2,), 320))
+    assert codes(8, 2)[5] == to_bytes(code)[0].numpy().tobytes()
 
 
 def test_the_strategys_memory_stays_as_it_is_beside_the_residual() -> None:

@@ -199,3 +199,19 @@ def test_kernel_and_pytorch_take_the_same_mean() -> None:
     limbs = torch.randn(3, 1001, generator=seeding.generator(0, "mean"), dtype=torch.float64)
     mean = ExactSum(limbs, 7.0, 3).mean()
     assert torch.equal(mean, (limbs[2] + limbs[1] + limbs[0]) / 7.0)
+
+
+@pytest.mark.parametrize("without_kernels", [False, True])
+def test_each_of_the_three_limbs_counts(
+    without_kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if without_kernels:
+        monkeypatch.setattr(native, "missing", lambda: "no kernels")
+    coarse, middle, fine = 3 * 2.0**5, 5 * 2.0**-27, 7 * 2.0**-59  # one multiple of each grid
+    vectors = torch.tensor([[coarse, 0], [middle, middle], [fine, fine]], dtype=torch.float64)
+    weights = torch.tensor([1, 1, 2], dtype=torch.float64)
+    total = exact_sum(vectors, weights)
+    assert total.limbs.tolist() == [[coarse, 0], [middle, middle], [2 * fine, 2 * fine]]
+    # Sum of weights 4. The second is exact in float64; of the first, fine is below its last digit.
+    assert total.mean().tolist() == [coarse / 4 + middle / 4, middle / 4 + fine / 2]
+    assert exact_sum(vectors[2:], weights[2:]).mean().tolist() == [fine, fine]

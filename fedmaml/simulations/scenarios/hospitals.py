@@ -16,8 +16,8 @@ gain here: docs/results.md has the figures. Accuracy says little for Switzerland
 patients are ill: see balanced accuracy and AUC.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
@@ -63,6 +63,10 @@ class Hospitals(Scenario):
         "maml": _META,
         "fomaml": _META,
         "meta_sgd": _META,
+    }
+
+    only_with: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
+        "held_out": ("protocol", ("leave-one-out",))
     }
 
     seed: int = 0
