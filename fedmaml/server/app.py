@@ -13,6 +13,7 @@ from fedmaml.core.costs import Cost
 from fedmaml.core.learner import Problem
 from fedmaml.energy import EnergyMeter
 from fedmaml.runs.directory import TOKEN, RunDirectory
+from fedmaml.runs.references import against_references
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.audit import audited
 from fedmaml.server.cohort import RollCall, call_roll
@@ -65,7 +66,8 @@ def _run_metered(
     asked = asked_at_the_end(roll_call, config)
     split = config.evaluation.split
     evaluated = evaluate(strategy, metered, roll_call, config, chosen.round, split, asked)
-    directory.save_clients(client_rows(evaluated))
+    rows = client_rows(evaluated)
+    directory.save_clients(rows)
     directory.finish(
         summarise(
             config,
@@ -88,7 +90,10 @@ def _run_metered(
             ),
             seconds=time.perf_counter() - started,
         )
-        | {"audit": audited(config, roll_call, directory).to_json()}
+        | {
+            "references": against_references(directory.references(), rows, problem.metrics),
+            "audit": audited(config, roll_call, directory).to_json(),
+        }
     )
 
 
