@@ -22,7 +22,7 @@ def compare(
         str, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
     ],
     strategies: Annotated[
-        str, typer.Option(help="Which algorithms, e.g. fomaml,maml; local and fedavg are added.")
+        str, typer.Option(help="Which algorithms, e.g. fomaml,maml; the baselines are added.")
     ],
     seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 5,
     rounds: Annotated[
@@ -45,7 +45,11 @@ def compare(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="key=value for all strategies that know the key; repeatable."),
+        typer.Option(
+            "--set",
+            help="key=value for all strategies that know the key, or STRATEGY:key=value for one; "
+            "repeatable.",
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with such settings.")] = None,
     out: Annotated[

@@ -31,7 +31,9 @@ from fedmaml.core.networks import MLP, LinearModel
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
+from fedmaml.simulations import references
 from fedmaml.simulations.datasets import heart_disease
+from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 _AVERAGING = {"inner.lr": 0.3, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
@@ -57,13 +59,15 @@ class Hospitals(Scenario):
         "*": {"rounds": 100},
         "local": {"rounds": 0, "inner.lr": 0.3, "inner.steps": 300},
         "fedavg": _AVERAGING,
+        "fedadam": {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "adam", "outer.lr": 0.003,
+                    "adaptation.lr": 0.1, "adaptation.steps": 20},
         "fedprox": _AVERAGING | {"mu": 0.1},
         "reptile": _AVERAGING | {"outer.lr": 0.5},
         "fedrep": _AVERAGING | {"head.lr": 0.3, "head.steps": 5},
         "maml": _META,
         "fomaml": _META,
         "meta_sgd": _META,
-    }
+    }  # fmt: skip
 
     only_with: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
         "held_out": ("protocol", ("leave-one-out",))
@@ -123,6 +127,12 @@ class Hospitals(Scenario):
     ) -> list[TaskGroup]:
         return group_by_shape(
             {client: self._task(split, client, round, shared_statistics) for client in clients}
+        )
+
+    def references(self) -> tuple[Reference, ...]:
+        return (
+            references.constant(references.BINARY, "base rate"),
+            references.logistic_regression(),
         )
 
     def _task(self, split: Split, client: int, round: int, shared_statistics: Params) -> Task:
