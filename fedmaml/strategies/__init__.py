@@ -2,6 +2,7 @@
 
 from fedmaml.core.plugins import installed
 from fedmaml.strategies.base import MetaStrategy
+from fedmaml.strategies.fedadam import FedAdam
 from fedmaml.strategies.fedavg import FedAvg
 from fedmaml.strategies.fedprox import FedProx
 from fedmaml.strategies.fedrep import FedRep
@@ -18,6 +19,7 @@ CATALOGUE: dict[str, type[MetaStrategy]] = installed(
         # baselines
         "local": Local,
         "fedavg": FedAvg,
+        "fedadam": FedAdam,
         "fedprox": FedProx,
         # an initialisation that adapts
         "maml": MAML,
@@ -35,6 +37,7 @@ __all__ = [
     "CATALOGUE",
     "FOMAML",
     "MAML",
+    "FedAdam",
     "FedAvg",
     "FedProx",
     "FedRep",

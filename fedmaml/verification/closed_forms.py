@@ -71,6 +71,7 @@ def _local(strategy: Any, point: Points, curvature: Tensor, centre: Tensor) -> P
 CLOSED_FORMS: dict[str, ClosedForm] = {
     "local": _local,
     "fedavg": _averaging,
+    "fedadam": _averaging,
     "fedprox": _fedprox,
     "maml": _maml,
     "fomaml": _fomaml,

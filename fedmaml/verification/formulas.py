@@ -61,6 +61,7 @@ FORMULAS: dict[str, tuple[str, Formula]] = {
     "fomaml": ("defining formula: query gradient at the fast weights", _fomaml),
     "reptile": ("defining formula: theta - phi", _local_training),
     "fedavg": ("defining formula: theta - phi", _local_training),
+    "fedadam": ("defining formula: theta - phi", _local_training),
     "fedprox": ("defining formula: theta - phi, proximal term in the loss", _local_training),
     "fedrep": ("defining formula: head steps, then body - body'", _fedrep),
     "local": ("defining formula: adapted parameters (nothing is sent)", _local),

@@ -31,7 +31,8 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 """Scenarios with other settings, so that each way of drawing data is tested."""
 
 KNOWN = {
-    "local", "fedavg", "fedprox", "maml", "fomaml", "reptile", "meta_sgd", "protonet", "fedrep"
+    "local", "fedavg", "fedadam", "fedprox", "maml", "fomaml", "reptile", "meta_sgd", "protonet",
+    "fedrep",
 }  # fmt: skip
 CANNOT = {
     ("quadratic", "protonet"): "class means",
