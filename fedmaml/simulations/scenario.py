@@ -16,6 +16,7 @@ from fedmaml.core.kernels import KernelSpec
 from fedmaml.core.learner import Problem
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import TaskGroup
+from fedmaml.simulations.reference import Reference
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -73,6 +74,10 @@ class Scenario(ABC):
             round: From 1; ignored unless the split is "train".
             shared_statistics: Totals of `statistics`.
         """
+
+    def references(self) -> tuple[Reference, ...]:
+        """Return the predictors that no gradient trains and that strategies are held against."""
+        return ()
 
 
 @runtime_checkable

@@ -33,6 +33,8 @@ from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup
+from fedmaml.simulations import references
+from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import SPLITS, Recipes, Scenario, Split
 
 CLASSES = 10
@@ -62,6 +64,9 @@ class Digits(Scenario):
         "*": {"rounds": 150, "clients": 20},
         "local": {"rounds": 0, "inner.lr": 0.5, "inner.steps": 200},
         "fedavg": _AVERAGING,
+        "fedadam": {"rounds": 300, "inner.lr": 0.1, "inner.steps": 10, "outer.optimizer": "adam",
+                    "outer.lr": 0.01, "outer.schedule": "cosine", "adaptation.lr": 0.1,
+                    "adaptation.steps": 100},
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.2, "head.steps": 10},
@@ -69,7 +74,7 @@ class Digits(Scenario):
         "fomaml": _META,
         "meta_sgd": _META,
         "protonet": {"outer.lr": 0.01, "outer.schedule": "cosine"},
-    }
+    }  # fmt: skip
 
     seed: int = 0
     train_clients: Annotated[int, Gt(0)] = 60
@@ -107,6 +112,9 @@ class Digits(Scenario):
         cut = self.shots * CLASSES
         task = Task(Batch(x[:, :cut], y[:, :cut]), Batch(x[:, cut:], y[:, cut:]))
         return [TaskGroup(tuple(clients), task)]
+
+    def references(self) -> tuple[Reference, ...]:
+        return (references.nearest_neighbour(references.classes(CLASSES)),)
 
 
 @lru_cache(maxsize=8)

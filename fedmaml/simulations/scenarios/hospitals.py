@@ -31,7 +31,9 @@ from fedmaml.core.networks import MLP, LinearModel
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
+from fedmaml.simulations import references
 from fedmaml.simulations.datasets import heart_disease
+from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 _AVERAGING = {"inner.lr": 0.3, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
@@ -119,6 +121,12 @@ class Hospitals(Scenario):
     ) -> list[TaskGroup]:
         return group_by_shape(
             {client: self._task(split, client, round, shared_statistics) for client in clients}
+        )
+
+    def references(self) -> tuple[Reference, ...]:
+        return (
+            references.constant(references.BINARY, "base rate"),
+            references.logistic_regression(),
         )
 
     def _task(self, split: Split, client: int, round: int, shared_statistics: Params) -> Task:

@@ -6,7 +6,7 @@ X_i = sqrt(n) A_i^(1/2), targets X_i c_i, loss of an example 1/2 (x'theta - y)^2
 
 With B_i = I - lr A_i and k inner steps, a client sends M_i (theta - c_i) where
 
-    fedavg, reptile   M_i = I - B_i^k                       (fedavg at k = 1: lr A_i)
+    fedavg, reptile   M_i = I - B_i^k    (fedadam, too; fedavg at k = 1: lr A_i)
     fomaml            M_i = A_i B_i^k
     maml              M_i = B_i^k A_i B_i^k
 
@@ -32,6 +32,8 @@ from fedmaml.core.networks import LinearModel
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
+from fedmaml.simulations import references
+from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 
@@ -58,6 +60,8 @@ class Quadratic(Scenario):
         "*": {"rounds": 500, "dtype": "float64", "inner.lr": 0.1, "inner.steps": 5,
               "outer.optimizer": "sgd", "outer.lr": 1.0},
         "fedavg": {"inner.steps": 1},
+        "fedadam": {"inner.steps": 1, "outer.optimizer": "adam", "outer.lr": 0.05,
+                    "outer.schedule": "cosine"},
         "meta_sgd": {"outer.lr": 0.1},
         "local": {"rounds": 0, "inner.steps": 100},
     }  # fmt: skip
@@ -94,6 +98,11 @@ class Quadratic(Scenario):
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
         return group_by_shape({client: self._task(client) for client in clients})
+
+    def references(self) -> tuple[Reference, ...]:
+        """Return the optimum c_i of every client's own loss, which is 0 there."""
+        about = "the optimum c_i of the client's own loss"
+        return (references.least_squares(lambda x: x, "oracle", about, oracle=True),)
 
     def closed_form(self, spec: KernelSpec) -> Tensor | None:
         """Return theta*, float64 of shape ``(dimension,)``; see the module docstring."""

@@ -12,16 +12,20 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
+import torch
 from annotated_types import Ge, Gt
+from torch import Tensor
 
 from fedmaml.core import seeding
-from fedmaml.core.learner import Problem
+from fedmaml.core.learner import Predictor, Problem
 from fedmaml.core.losses import squared_error
 from fedmaml.core.metrics import MEAN_SQUARED_ERROR
 from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup
+from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
+from fedmaml.simulations.references import least_squares
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 
@@ -46,6 +50,8 @@ class Sinusoid(Scenario):
         "local": {"rounds": 0, "inner.lr": 0.01, "inner.steps": 100},
         "fedavg": {"inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
                    "adaptation.lr": 0.01, "adaptation.steps": 10},
+        "fedadam": {"inner.steps": 5, "outer.optimizer": "adam", "outer.lr": 0.003,
+                    "adaptation.lr": 0.003, "adaptation.steps": 30},
         "fedprox": {"inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
                     "adaptation.lr": 0.01, "adaptation.steps": 10},
         "reptile": {"inner.lr": 0.02, "inner.steps": 10, "outer.optimizer": "sgd", "outer.lr": 0.5,
@@ -89,3 +95,45 @@ class Sinusoid(Scenario):
         y = amplitude * (x - phase).sin()
         support, query = Batch(x[:, :shots], y[:, :shots]), Batch(x[:, shots:], y[:, shots:])
         return [TaskGroup(tuple(clients), Task(support, query))]
+
+    def references(self) -> tuple[Reference, ...]:
+        about = "the posterior mean, given that the curve is a sine of this family"
+        return (Reference("oracle", about, _oracle, oracle=True),)
+
+
+def _oracle(clients: TrainingClients) -> Adapt:
+    """Predict the posterior mean of the curve, which no predictor beats in squared error.
+
+    y = a sin x + b cos x with a = amplitude cos(phase), b = -amplitude sin(phase), without noise:
+    two points determine the curve, so the loss is 0.
+    """
+    exact = least_squares(_sine_and_cosine).fit(clients)
+
+    def adapt(support: Batch) -> Predictor:
+        if len(support.y) > 1:
+            return exact(support)
+        mean = _mean_given_one_point(*(value.double().reshape(()) for value in support))
+        return lambda x: (_sine_and_cosine(x).double() @ mean).to(x.dtype)
+
+    return adapt
+
+
+def _mean_given_one_point(x: Tensor, y: Tensor) -> Tensor:
+    """Return the posterior mean of (a, b), float64 ``(2, 1)``.
+
+    At amplitude r two phases of a turn pass through the point: sin(x - phase) = y / r. The
+    amplitude's posterior density on each is |d phase / d y| = 1 / sqrt(r^2 - y^2), uniform in t
+    for r = |y| cosh(t); phases outside [0, pi] are impossible.
+    """
+    points = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    first = (0.1 / y.abs()).clamp(min=1.0).acosh()
+    amplitude = y.abs() * (first + points * ((5.0 / y.abs()).acosh() - first)).cosh()
+    angle = (y / amplitude).asin()
+    phase = torch.cat([x - angle, x - math.pi + angle]) % (2 * math.pi)
+    amplitude = amplitude.repeat(2)
+    curves = torch.stack([amplitude * phase.cos(), -amplitude * phase.sin()], 1)
+    return curves[phase <= math.pi].mean(0)[:, None]
+
+
+def _sine_and_cosine(x: Tensor) -> Tensor:
+    return torch.cat([x.sin(), x.cos()], 1)

@@ -1,0 +1,261 @@
+"""References evaluated on the clients of a scenario: the same tasks and metrics as a strategy's.
+
+All data must be at hand, as in a simulation. Where they are at sites of their own, nothing here is
+called, and no reference is evaluated.
+
+    settings    every one of the grid is evaluated on the validation clients; the best is taken
+    values      that one's metrics on the clients that evaluate strategies
+
+Test tasks are made after all settings are chosen.
+"""
+
+import logging
+import math
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from fedmaml.core.errors import ConfigurationError, FedmamlError
+from fedmaml.core.learner import Predictor, Problem
+from fedmaml.core.metrics import Metric
+from fedmaml.core.params import Params
+from fedmaml.core.statistics import mean_over_clients
+from fedmaml.core.tasks import Batch, Task, cast, joined, unstack
+from fedmaml.simulations.reference import (
+    MAX_TRAINING_CLIENTS,
+    Adapt,
+    Reference,
+    TrainingClients,
+)
+from fedmaml.simulations.scenario import Scenario, Split
+
+logger = logging.getLogger("fedmaml")
+
+MAX_VALIDATION_CLIENTS = 100
+"""Settings are chosen on at most this number of validation clients, the first ones."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EvaluatedReference:
+    """A reference and what it achieves.
+
+    Attributes:
+        name: As the scenario names it.
+        about: What it predicts.
+        federated: Whether a federation could have it.
+        oracle: Whether it knows what no client can know.
+        settings: Those of its grid that were taken.
+        tuned_on: Validation clients that chose them; 0: there was nothing to choose, or nobody.
+        clients: One row for each client: its number and its metrics by name; None where undefined,
+            "diverged" where infinite.
+    """
+
+    name: str
+    about: str
+    federated: bool
+    oracle: bool
+    settings: Mapping[str, Any]
+    tuned_on: int
+    clients: tuple[Mapping[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def evaluate_references(scenario: Scenario, dtype: torch.dtype) -> tuple[EvaluatedReference, ...]:
+    """Evaluate a scenario's references on its test clients.
+
+    Runs that differ in their strategy alone share the result, so a comparison pays once for a seed.
+
+    Args:
+        scenario: Names the references; its settings and seed determine the result.
+        dtype: What a run computes in; tasks are rounded to it, as for strategies.
+
+    Raises:
+        ConfigurationError: If a reference raises or returns something else than predictions; names
+            it, the client and the line.
+    """
+    references = scenario.references()
+    _check(references)
+    if not references:
+        return ()
+    try:
+        hash(scenario)
+    except TypeError:  # a setting is a list or a mapping: nothing to find it again by
+        return _evaluated.__wrapped__(scenario, dtype)
+    return _evaluated(scenario, dtype)
+
+
+@lru_cache(maxsize=64)
+def _evaluated(scenario: Scenario, dtype: torch.dtype) -> tuple[EvaluatedReference, ...]:
+    data = _Data(scenario, dtype)
+    fitted = [_tuned(reference, data) for reference in scenario.references()]
+    return tuple(
+        EvaluatedReference(
+            name=chosen.reference.name,
+            about=chosen.reference.about,
+            federated=chosen.reference.federated,
+            oracle=chosen.reference.oracle,
+            settings=dict(chosen.settings),
+            tuned_on=chosen.tuned_on,
+            clients=tuple(
+                {"client": client, **{name: _plain(value) for name, value in row.items()}}
+                for client, row in _values(chosen, data, data.test).items()
+            ),
+        )
+        for chosen in fitted
+    )
+
+
+class _Data:
+    """A scenario's tasks, each split made when it is first asked for."""
+
+    def __init__(self, scenario: Scenario, dtype: torch.dtype) -> None:
+        self.scenario, self._dtype = scenario, dtype
+        self.clients = scenario.clients()
+        self.problem: Problem = scenario.problem()
+
+    @cached_property
+    def statistics(self) -> Params:
+        """Totals of the training clients' statistics, in client order."""
+        totals: Params = {}
+        for client in self.clients["train"]:
+            if not (own := self.scenario.statistics(client)):
+                return {}  # this scenario has none; there may be a million clients
+            totals = {name: totals[name] + own[name] if totals else own[name] for name in own}
+        return totals
+
+    @cached_property
+    def training(self) -> tuple[Batch, ...]:
+        """All examples of each training client."""
+        clients = self.clients["train"][:MAX_TRAINING_CLIENTS]
+        return tuple(joined(task) for task in self._tasks("train", clients).values())
+
+    @cached_property
+    def validation(self) -> dict[int, Task]:
+        """Tasks that choose settings."""
+        return self._tasks("validation", self.clients["validation"][:MAX_VALIDATION_CLIENTS])
+
+    @cached_property
+    def test(self) -> dict[int, Task]:
+        """Tasks that evaluate."""
+        return self._tasks("test", self.clients["test"])
+
+    def _tasks(self, split: Split, clients: Sequence[int]) -> dict[int, Task]:
+        """Return the tasks of the clients whose data can be read, as for strategies."""
+        try:
+            groups = self.scenario.tasks(split, clients, 1, self.statistics) if clients else []
+        except Exception as error:  # a client's own data may be broken in any way
+            if len(clients) == 1:
+                logger.warning("client %d: %s", clients[0], type(error).__name__, exc_info=error)
+                return {}
+            parts = [self._tasks(split, [client]) for client in clients]
+            return {client: task for part in parts for client, task in part.items()}
+        made = {client: task for group in groups for client, task in unstack(group).items()}
+        return {client: cast(made[client], self._dtype) for client in sorted(made)}
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A reference with the settings that were taken."""
+
+    reference: Reference
+    settings: Mapping[str, Any]
+    tuned_on: int
+    adapt: Adapt
+
+
+def _tuned(reference: Reference, data: _Data) -> _Fitted:
+    """Return a reference with the setting that does best on the validation clients."""
+    headline = data.problem.metrics[0]
+    if len(reference.grid) == 1 or not data.validation:
+        settings = reference.grid[0]
+        return _Fitted(reference, settings, 0, _fit(reference, settings, data))
+    best, best_value = None, math.nan
+    for settings in reference.grid:
+        fitted = _Fitted(reference, settings, len(data.validation), _fit(reference, settings, data))
+        rows = _values(fitted, data, data.validation)
+        value = _mean([row[headline.name] for row in rows.values()], headline)
+        if best is None or value > best_value:
+            best, best_value = fitted, value
+    assert best is not None, "a grid has at least one setting"
+    return best
+
+
+def _mean(values: Sequence[float], metric: Metric) -> float:
+    """Return the mean, larger is better; what is undefined everywhere is worse than anything."""
+    mean = mean_over_clients(values)
+    if mean is None:
+        return -math.inf
+    return mean if metric.better == "higher" else -mean
+
+
+def _fit(reference: Reference, settings: Mapping[str, Any], data: _Data) -> Adapt:
+    clients = TrainingClients(
+        reference.name, reference.federated, data.statistics, lambda: data.training
+    )
+    return _guarded(reference, "in its fit", lambda: reference.fit(clients, **settings))
+
+
+def _values(fitted: _Fitted, data: _Data, tasks: Mapping[int, Task]) -> dict[int, dict[str, float]]:
+    """Return client -> metric -> value."""
+    metrics = data.problem.metrics
+
+    def values_at(client: int, task: Task) -> dict[str, float]:
+        return _guarded(
+            fitted.reference,
+            f"at client {client}",
+            lambda: _values_of(metrics, fitted.adapt(task.support), task),
+        )
+
+    return {client: values_at(client, task) for client, task in tasks.items()}
+
+
+def _values_of(metrics: Sequence[Metric], predictor: Predictor, task: Task) -> dict[str, float]:
+    prediction = predictor(task.query.x)
+    sound = prediction.isfinite().all()
+    found: dict[str, Tensor] = {
+        metric.name: metric.function(prediction, task.query.y) for metric in metrics
+    }
+    return {metric.name: float(found[metric.name]) if sound else metric.worst for metric in metrics}
+
+
+def _guarded(reference: Reference, where: str, function: Callable[[], T]) -> T:
+    try:
+        return function()
+    except FedmamlError:
+        raise
+    except Exception as error:  # whatever a scenario's author wrote
+        *_, last = traceback.extract_tb(error.__traceback__)
+        raise ConfigurationError(
+            f"reference {reference.name!r} raised {type(error).__name__} {where}: {error} "
+            f"({last.filename}:{last.lineno}); its predictions must look like the network's output"
+        ) from error
+
+
+def _check(references: Sequence[Reference]) -> None:
+    names = [reference.name for reference in references]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigurationError(
+            f"two references are named {twice!r}: give one of them another name, e.g. with "
+            "dataclasses.replace(reference, name=...)"
+        )
+    if empty := next((reference.name for reference in references if not reference.grid), None):
+        raise ConfigurationError(
+            f"reference {empty!r} has an empty grid: give at least one setting, e.g. ({{}},)"
+        )
+
+
+def _plain(value: float) -> float | str | None:
+    """Return a value that JSON can hold: null if undefined, "diverged" if infinite."""
+    if math.isnan(value):
+        return None
+    return "diverged" if math.isinf(value) else value

@@ -1,0 +1,30 @@
+"""References that many scenarios can name, each a function that returns a `Reference`.
+
+simple   a constant, the last value of a window, the nearest neighbours
+linear   least squares, ridge regression to the training clients' mean, logistic regression
+forest   a random forest
+targets  what averages of targets mean as predictions
+"""
+
+from fedmaml.simulations.references.forest import random_forest
+from fedmaml.simulations.references.linear import (
+    least_squares,
+    logistic_regression,
+    ridge_to_the_mean,
+)
+from fedmaml.simulations.references.simple import constant, nearest_neighbour, persistence
+from fedmaml.simulations.references.targets import BINARY, NUMBERS, Targets, classes
+
+__all__ = [
+    "BINARY",
+    "NUMBERS",
+    "Targets",
+    "classes",
+    "constant",
+    "least_squares",
+    "logistic_regression",
+    "nearest_neighbour",
+    "persistence",
+    "random_forest",
+    "ridge_to_the_mean",
+]

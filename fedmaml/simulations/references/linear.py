@@ -1,0 +1,124 @@
+"""References that are linear in features of the input."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fedmaml.core.learner import Predictor
+from fedmaml.core.tasks import Batch
+from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
+from fedmaml.simulations.references.targets import BINARY, NUMBERS
+
+Features = Callable[[Tensor], Tensor]
+"""Inputs ``(examples, *features)`` -> ``(examples, columns)``."""
+
+
+def with_intercept(x: Tensor) -> Tensor:
+    """Return the flattened inputs and a column of ones."""
+    flat = x.flatten(1)
+    return torch.cat([flat, flat.new_ones(len(flat), 1)], 1)
+
+
+def least_squares(
+    features: Features = with_intercept,
+    name: str = "least squares",
+    about: str = "least squares on the client's support",
+    *,
+    oracle: bool = False,
+) -> Reference:
+    """Return the linear function of features that fits a client's support best.
+
+    Of several that do it is the one with the smallest coefficients.
+    """
+
+    def fit(_clients: TrainingClients) -> Adapt:
+        def adapt(support: Batch) -> Predictor:
+            coefficients = _solve(features, support)
+            return lambda x: _product(features, x, coefficients)
+
+        return adapt
+
+    return Reference(name, about, fit, oracle=oracle)
+
+
+def ridge_to_the_mean(
+    features: Features = with_intercept, weights: Sequence[float] = (1.0,)
+) -> Reference:
+    """Return ridge regression to the mean of the training clients' coefficients.
+
+        m = mean over training clients of their own least-squares coefficients
+        w = argmin |features(x) w - y|^2 + weight |w - m|^2        on the client's support
+
+    Every training client sends its coefficients once, so a federation can have it.
+
+    Args:
+        features: What it is linear in.
+        weights: Of the pull to m, > 0; the one that does best on validation clients is taken.
+    """
+
+    def fit(clients: TrainingClients, weight: float) -> Adapt:
+        centre = clients.mean(lambda examples: _solve(features, examples))
+
+        def adapt(support: Batch) -> Predictor:
+            matrix = features(support.x).double()
+            rest = NUMBERS.encode(support.y).double() - matrix @ centre
+            pull = weight * torch.eye(matrix.shape[1], dtype=torch.float64)
+            coefficients = centre + torch.linalg.solve(matrix.T @ matrix + pull, matrix.T @ rest)
+            return lambda x: _product(features, x, coefficients)
+
+        return adapt
+
+    return Reference(
+        "ridge to the mean",
+        "ridge regression on the client's support, to the training clients' mean",
+        fit,
+        grid=tuple({"weight": weight} for weight in weights),
+    )
+
+
+def logistic_regression(strengths: Sequence[float] = (1.0,)) -> Reference:
+    """Return logistic regression on a client's support alone; binary labels, one logit.
+
+    A support of one class has no such regression; there it is the base rate.
+
+    Args:
+        strengths: scikit-learn's C, the inverse of the penalty; the one that does best on
+            validation clients is taken.
+    """
+
+    def fit(_clients: TrainingClients, strength: float) -> Adapt:
+        from sklearn.linear_model import LogisticRegression  # most of a second
+
+        def adapt(support: Batch) -> Predictor:
+            labels = support.y > 0.5
+            if labels.all() or not labels.any():
+                output = BINARY.decode(BINARY.encode(support.y).mean(0))
+                return lambda x: output.to(x.dtype).expand(len(x), 1)
+            model = LogisticRegression(C=strength, max_iter=1000)
+            model.fit(support.x.flatten(1).double().numpy(), labels.numpy())
+
+            def predict(x: Tensor) -> Tensor:
+                logits = model.decision_function(x.flatten(1).double().numpy())
+                return torch.from_numpy(logits)[:, None].to(x.dtype)
+
+            return predict
+
+        return adapt
+
+    return Reference(
+        "logistic regression",
+        "logistic regression on the client's support",
+        fit,
+        grid=tuple({"strength": strength} for strength in strengths),
+    )
+
+
+def _solve(features: Features, examples: Batch) -> Tensor:
+    """Return least-squares coefficients of smallest norm, float64 ``(columns, outputs)``."""
+    matrix, y = features(examples.x).double(), NUMBERS.encode(examples.y).double()
+    return torch.linalg.lstsq(matrix, y, driver="gelsd").solution
+
+
+def _product(features: Features, x: Tensor, coefficients: Tensor) -> Tensor:
+    return (features(x).double() @ coefficients).to(x.dtype)

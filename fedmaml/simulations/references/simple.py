@@ -1,0 +1,70 @@
+"""References that a line or two describe."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedmaml.core.learner import Predictor
+from fedmaml.core.tasks import Batch
+from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
+from fedmaml.simulations.references.targets import Targets
+
+
+def constant(targets: Targets, name: str = "constant") -> Reference:
+    """Return the mean of a client's support targets, whatever the input.
+
+    For classes these are their shares, for binary labels the base rate.
+    """
+
+    def fit(_clients: TrainingClients) -> Adapt:
+        def adapt(support: Batch) -> Predictor:
+            output = targets.decode(targets.encode(support.y).mean(0))
+            return lambda x: output.to(x.dtype).expand(len(x), -1)
+
+        return adapt
+
+    return Reference(name, "the mean of the client's support targets", fit)
+
+
+def persistence() -> Reference:
+    """Return the last value of the input window: inputs ``(examples, times)`` or more axes."""
+
+    def fit(_clients: TrainingClients) -> Adapt:
+        return lambda _support: lambda x: x[:, -1].reshape(len(x), -1)
+
+    return Reference("persistence", "the last value of the input window", fit)
+
+
+def nearest_neighbour(targets: Targets, neighbours: Sequence[int] = (1,)) -> Reference:
+    """Return the mean target of the nearest support examples, by Euclidean distance.
+
+    Args:
+        targets: What is predicted.
+        neighbours: How many; the one that does best on validation clients is taken.
+    """
+
+    def fit(_clients: TrainingClients, neighbours: int) -> Adapt:
+        def adapt(support: Batch) -> Predictor:
+            known, values = support.x.flatten(1), targets.encode(support.y)
+            count = min(neighbours, len(known))
+
+            def predict(x: Tensor) -> Tensor:
+                # Not by matrix products, which round near ties the wrong way.
+                distances = torch.cdist(
+                    x.flatten(1), known, compute_mode="donot_use_mm_for_euclid_dist"
+                )
+                nearest = distances.topk(count, largest=False).indices
+                return targets.decode(values[nearest].mean(1)).to(x.dtype)
+
+            return predict
+
+        return adapt
+
+    only = f"{neighbours[0]}-nearest neighbour" if len(neighbours) == 1 else "nearest neighbours"
+    return Reference(
+        only,
+        "the mean target of the nearest support examples",
+        fit,
+        grid=tuple({"neighbours": count} for count in neighbours),
+    )
