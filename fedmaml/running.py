@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmaml.auditing import IN_A_RUN, KINDS, Audit, NotChecked, audit_data
+from fedmaml.computing.references import evaluate_references
 from fedmaml.config import RunConfig, to_run_config
 from fedmaml.core.errors import BackendError, DivergedError
 from fedmaml.preflight import preflight
@@ -57,6 +58,7 @@ def execute(
         try:
             audit = audit_before(config)
             directory.save_audit(audit)
+            directory.save_references(references_before(config))
             if progress:
                 _tell(f"writing to {folder}")
                 if line := audit.line():
@@ -103,6 +105,20 @@ def audit_before(config: RunConfig) -> Audit:
         logger.warning("the leakage audit failed", exc_info=error)
         why = f"the audit raised {type(error).__name__}"
         return Audit((), (), tuple(NotChecked(kind, why) for kind in KINDS))
+
+
+def references_before(config: RunConfig) -> list[dict[str, Any]]:
+    """Evaluate the scenario's references on the test clients, whose data are at hand here.
+
+    Not while settings are tuned: then test clients stay unseen.
+
+    Raises:
+        ConfigurationError: If one of them raises.
+    """
+    if config.evaluation.split != "test":
+        return []
+    dtype = config.make_problem().dtype
+    return [one.to_json() for one in evaluate_references(config.make_scenario(), dtype)]
 
 
 def _tell(line: str) -> None:

@@ -2,6 +2,7 @@
 
 config.toml         everything needed to repeat the run
 audit.json          what was found in data and code before the run
+references.json     what the references of the scenario achieve at each test client
 rounds.jsonl        one line per finished round, written as it finishes
 theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>"): while a run goes on those
                     of the latest round, at its end those that were evaluated (`evaluated_round`)
@@ -24,7 +25,7 @@ import hashlib
 import json
 import time
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -47,12 +48,13 @@ from fedmaml.runs.writing import write_whole
 TOKEN = "holder"
 """Key of a run config: the token of the command that entered the run directory; none: none did."""
 
-FORMAT = 2
+FORMAT = 3
 """What the files of a run look like; another number whenever a reader of this one would fail."""
 
 _FILES = (
     "config.toml",
     "audit.json",
+    "references.json",
     "rounds.jsonl",
     "theta.safetensors",
     "state.safetensors",
@@ -223,6 +225,28 @@ class RunDirectory:
             return audit_from_json(json.loads(path.read_text()))
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise RunDirectoryError(f"{path} is damaged ({error}); run it again") from error
+
+    def save_references(self, references: Sequence[Mapping[str, Any]]) -> None:
+        """Write what references achieve; nothing if the scenario names none."""
+        if references:
+            self._write("references.json", (json.dumps(list(references)) + "\n").encode())
+
+    def references(self) -> list[dict[str, Any]]:
+        """Return what references achieve, see `computing.references`; empty if there are none.
+
+        Raises:
+            RunDirectoryError: If the file is damaged.
+        """
+        path = self.path / "references.json"
+        if not path.exists():
+            return []
+        try:
+            references = json.loads(path.read_text())
+        except (ValueError, OSError) as error:
+            raise RunDirectoryError(f"{path} is damaged ({error}); run it again") from error
+        if not isinstance(references, list):
+            raise RunDirectoryError(f"{path} is damaged (not a list); run it again")
+        return references
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary; the run is complete."""

@@ -18,6 +18,7 @@ from fedmaml.core.params import Params
 from fedmaml.energy import EnergyMeter
 from fedmaml.messages.memories import read_memories
 from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
+from fedmaml.runs.references import against_references
 from fedmaml.runs.state import RunState
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.audit import audited
@@ -78,7 +79,8 @@ def _run_metered(
     asked = asked_at_the_end(roll_call, config)
     split = config.evaluation.split
     evaluated = evaluate(strategy, metered, roll_call, config, chosen.round, split, asked)
-    directory.save_clients(client_rows(evaluated))
+    rows = client_rows(evaluated)
+    directory.save_clients(rows)
     directory.finish(
         summarise(
             config,
@@ -101,7 +103,10 @@ def _run_metered(
             ),
             seconds=time.perf_counter() - started,
         )
-        | {"audit": audited(config, roll_call, directory).to_json()}
+        | {
+            "references": against_references(directory.references(), rows, problem.metrics),
+            "audit": audited(config, roll_call, directory).to_json(),
+        }
     )
 
 

@@ -7,7 +7,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from fedmaml.quantities import quantity, support_and_query
+from fedmaml.quantities import quantity, signed, support_and_query
+from fedmaml.runs.references import label
 from fedmaml.tables.console import console
 
 
@@ -27,8 +28,54 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
         "examples; interval: of the mean after adaptation, bootstrap over clients.",
         style="dim",
     )
+    _reference_table(names, summaries)
     for name, summary in zip(names, summaries, strict=True):
         _lines_below(name, summary)
+
+
+def _reference_table(names: Sequence[str], summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Print what references achieve at the same clients, and how each run stands to them."""
+    if not any(summary["references"] for summary in summaries):
+        return
+    title = "References: predictors that no gradient trains, at the same clients"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("reference", overflow="fold", min_width=10)
+    several = len(summaries) > 1
+    for column in ("metric", "mean", *(("run",) if several else ()), "run - it", "95 % interval"):
+        right = column in ("mean", "run - it")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    for name, summary in zip(names, summaries, strict=True):
+        for reference in summary["references"]:
+            for position, metric in enumerate(reference["metrics"]):
+                bounds = metric["difference_ci95"]
+                interval = "–" if bounds is None else " to ".join(map(signed, bounds))
+                first = "" if position else escape(label(reference))
+                run = (name,) if several else ()
+                difference = signed(metric["difference"])
+                table.add_row(
+                    first, metric["name"], _number(metric["mean"]), *run, difference, interval
+                )
+    console.print(table)
+    for text in dict.fromkeys(
+        f"{reference['name']}: {reference['about']}{_chosen(reference)}"
+        for summary in summaries for reference in summary["references"]
+    ):  # fmt: skip
+        console.print(text, style="dim", markup=False)
+    console.print(
+        "run - it: the run after adaptation minus the reference, paired by client; interval: "
+        "bootstrap over clients.",
+        style="dim",
+    )
+
+
+def _chosen(reference: Mapping[str, Any]) -> str:
+    """Say which settings of a reference were taken, and by whom."""
+    settings = ", ".join(f"{key}={value}" for key, value in reference["settings"].items())
+    if not settings:
+        return ""
+    if not reference["tuned_on"]:
+        return f" ({settings})"
+    return f" ({settings}, chosen on {reference['tuned_on']} validation clients)"
 
 
 def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
