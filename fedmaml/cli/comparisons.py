@@ -22,7 +22,7 @@ def compare(
         str, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
     ],
     strategies: Annotated[
-        str, typer.Option(help="Which algorithms, e.g. fomaml,maml; local and fedavg are added.")
+        str, typer.Option(help="Which algorithms, e.g. fomaml,maml; the baselines are added.")
     ],
     seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 5,
     rounds: Annotated[

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.findings import TrainingCost, Tuned
-from fedmaml.comparison.verdicts import REFERENCE, Row, Verdict
+from fedmaml.comparison.verdicts import REFERENCE, Pair, Row, Verdict
 from fedmaml.core.counters import Units
 from fedmaml.quantities import number, p_text, quantity, signed, support_and_query
 
@@ -102,6 +102,23 @@ def pairs(comparison: Comparison) -> Grid:
         for one in names
     )
     return Grid(("", *names), rows)
+
+
+def references(comparison: Comparison) -> Grid:
+    """Return every strategy's difference to every reference and its verdict, below their means."""
+    rows = [("the reference", *(number(row.after) for row in comparison.references))]
+    for strategy in (row.strategy for row in comparison.rows):
+        found = [
+            next((pair for pair in row.against if pair.first == strategy), None)
+            for row in comparison.references
+        ]
+        told = ["diverged" if pair is None else _against(pair) for pair in found]
+        rows.append((strategy, *told))
+    return Grid(("", *(row.label for row in comparison.references)), tuple(rows))
+
+
+def _against(pair: Pair) -> str:
+    return f"{signed(pair.difference)} {SIGNS[pair.verdict]}"
 
 
 def tuning(comparison: Comparison) -> Grid:

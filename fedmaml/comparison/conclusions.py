@@ -12,21 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedmaml.comparison import diverging
 from fedmaml.comparison.contrasts import Values
 from fedmaml.comparison.diverging import Runs
 from fedmaml.comparison.findings import TrainingCost, Tuned, training_cost_of
+from fedmaml.comparison.references import ReferenceRow, reference_rows, with_rivals
 from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row
 from fedmaml.config import Flat, flatten_table, known_keys
 from fedmaml.core import statistics
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
 from fedmaml.runs.completeness import complete_summary
 from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.references import values_of
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 
-ALWAYS = ("local", REFERENCE)
+ALWAYS = ("local", REFERENCE, "fedadam")
 """The baselines of every comparison."""
 
 _OF_THE_MACHINE = {"seed", "data_dir", "backend", "nodes", "engine", "client_batch", "workers",
@@ -58,6 +58,7 @@ class Comparison:
         equal: What all strategies got the same amount of, see `terms`; "" if that is not known.
         tuning: Strategy -> what tuning found; empty if nothing was tuned.
         command: What makes all of it again; "" if that is not known.
+        references: Predictors that no gradient trains, and every strategy held against them.
     """
 
     scenario: str
@@ -73,6 +74,7 @@ class Comparison:
     equal: str = ""
     tuning: dict[str, Tuned] = field(default_factory=dict)
     command: str = ""
+    references: tuple[ReferenceRow, ...] = ()
 
 
 # --- read -------------------------------------------------------------------------------------
@@ -100,7 +102,8 @@ def group(paths: Iterable[Path]) -> dict[str, dict[int, Path]]:
 
 def in_order(strategies: Iterable[str]) -> list[str]:
     """Return names of strategies as they are shown: the baselines, then the others by name."""
-    return sorted(strategies, key=lambda name: (name not in ALWAYS, name != ALWAYS[0], name))
+    first = {name: place for place, name in enumerate(ALWAYS)}
+    return sorted(strategies, key=lambda name: (first.get(name, len(first)), name))
 
 
 def configuration(path: Path) -> dict[str, Any]:
@@ -148,7 +151,10 @@ def conclude(runs: Runs) -> Comparison:
     metric = Metric(*(first["metric"][key] for key in ("name", "unit", "better")))
     before, after = (
         {
-            name: [_read(path, f"{metric.name}:{stage}") for path in seeds.values()]
+            name: [
+                values_of(RunDirectory(path).clients(), f"{metric.name}:{stage}")
+                for path in seeds.values()
+            ]
             for name, seeds in runs.items()
         }
         for stage in ("before", "after")
@@ -156,6 +162,9 @@ def conclude(runs: Runs) -> Comparison:
     rounds = {name: int(seeds[0]["rounds"]) for name, seeds in tables.items()}
     lost = diverging.found(runs, tables, after)
     rows = diverging.rows(metric, rounds, before, after, lost)
+    pairs = diverging.pairs(metric, after, lost)
+    references = reference_rows(metric, runs, after, lost)
+    baselines = [name for name in runs if is_baseline(name)]
     took = {
         name: training_cost_of([summaries[path] for path in seeds.values()])
         for name, seeds in runs.items()
@@ -165,7 +174,7 @@ def conclude(runs: Runs) -> Comparison:
         metric=metric,
         seeds=len(runs[REFERENCE]),
         clients=int(first["clients_test"]),
-        headline=_headline(rows),
+        headline=with_rivals(_headline(rows), metric, rows, pairs, references, baselines),
         rows=rows,
         notes=(
             _evaluation_note(tables),
@@ -174,7 +183,8 @@ def conclude(runs: Runs) -> Comparison:
         ),
         settings={name: _settings(seeds[0]) for name, seeds in tables.items()},
         took=took,
-        pairs=diverging.pairs(metric, after, lost),
+        pairs=pairs,
+        references=references,
     )
 
 
@@ -227,15 +237,6 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any], keys: Iterable
 def _listed(seeds: Iterable[int]) -> str:
     numbers = list(seeds)
     return f"seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-
-
-def _read(path: Path, column: str) -> dict[int, float]:
-    values: dict[int, float] = {}
-    for row in RunDirectory(path).clients():
-        value = row.get(column)
-        lost = np.nan if value is None else np.inf  # "diverged"
-        values[int(row["client"])] = float(value) if isinstance(value, int | float) else lost
-    return values
 
 
 def _settings(table: Mapping[str, Any]) -> Flat:

@@ -18,9 +18,16 @@ from rich.table import Table
 from fedmaml.comparison import cells
 from fedmaml.comparison.cells import Grid
 from fedmaml.comparison.conclusions import Comparison
+from fedmaml.comparison.references import about
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.core.counters import Units
 from fedmaml.runs.writing import write_all
+
+REFERENCES = "Strategy minus reference"
+LEGEND = (
+    "No gradient trains a reference; same clients and seeds. Strategy against reference: + better, "
+    "- worse, ~ not distinguishable, ? diverged"
+)
 
 _COLOURS = {"better": "green", "worse": "red", "diverged": "yellow", "not comparable": "yellow"}
 
@@ -36,6 +43,12 @@ def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:
     for row in comparison.rows:
         console.print(row.sentence, markup=False)
     console.print()
+    if comparison.references:
+        _print_grid(console, cells.references(comparison), REFERENCES, folded=True)
+        for reference in comparison.references:
+            console.print(about(reference), style="dim", markup=False)
+        console.print(f"{LEGEND}; in words in comparison.md", style="dim", markup=False)
+        console.print()
     matrix = cells.pairs(comparison)
     if matrix.width() <= console.width:
         _print_grid(console, matrix, "Every two strategies")
@@ -53,21 +66,28 @@ def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:
 
 
 def _print_grid(
-    console: Console, grid: Grid, title: str, colours: Sequence[str | None] | None = None
+    console: Console,
+    grid: Grid,
+    title: str,
+    colours: Sequence[str | None] | None = None,
+    *,
+    folded: bool = False,
 ) -> None:
+    """Print a table; ``folded``: long heads, not cells, take several lines."""
     table = Table(title=title, title_justify="left", title_style="dim", box=box.SIMPLE_HEAD)
     for position, column in enumerate(grid.header):
         if position == 0:
             table.add_column(column, overflow="fold")  # gives way if the terminal is narrow
         else:
-            table.add_column(column, justify="right", no_wrap=True)
+            width = max(len(row[position]) for row in grid.rows) if folded else None
+            table.add_column(column, justify="right", no_wrap=not folded, min_width=width)
     for row, colour in zip(grid.rows, colours or [None] * len(grid.rows), strict=True):
         table.add_row(*row, style=colour)
     console.print(table)
 
 
 def write_files(comparison: Comparison, out: Path) -> list[Path]:
-    """Write ``comparison.md``, ``.csv``, ``.tex`` and ``.json``, and ``pairs.csv``.
+    """Write ``comparison.md``, ``.csv``, ``.tex``, ``.json``, ``pairs.csv``, ``references.csv``.
 
     Returns:
         Their paths.
@@ -81,6 +101,7 @@ def write_files(comparison: Comparison, out: Path) -> list[Path]:
         "comparison.tex": as_latex,
         "comparison.json": lambda made: json.dumps(as_table(made), indent=2) + "\n",
         "pairs.csv": pairs_as_csv,
+        "references.csv": references_as_csv,
     }
     files = {out / name: form(comparison).encode() for name, form in forms.items()}
     write_all(files)
@@ -110,6 +131,11 @@ def as_markdown(comparison: Comparison) -> str:
     lines += ["", "## Every two strategies", "", f"{cells.LEGEND}.", ""]
     lines += _markdown_grid(cells.pairs(comparison))
     lines += ["", *(f"- {pair.sentence}" for pair in comparison.pairs)]
+    if comparison.references:
+        lines += ["", "## References", "", f"{REFERENCES}. {LEGEND}.", ""]
+        lines += [*_markdown_grid(cells.references(comparison)), ""]
+        lines += [f"- {about(row)}" for row in comparison.references]
+        lines += [f"- {pair.sentence}" for row in comparison.references for pair in row.against]
     if comparison.tuning:
         lines += ["", "## Tuning", "", "Mean over the validation clients of the trials' seed.", ""]
         lines += _markdown_grid(cells.tuning(comparison))
@@ -165,6 +191,23 @@ def pairs_as_csv(comparison: Comparison) -> str:
              *(pair.difference_ci95 or (None, None)), pair.p_clients, pair.p_seeds, pair.p_holm,
              pair.verdict]
             for pair in comparison.pairs
+        ],
+    )  # fmt: skip
+
+
+def references_as_csv(comparison: Comparison) -> str:
+    """Return one line for every strategy and reference; only the heads if there are none."""
+    header = [
+        "scenario", "metric", "reference", "federated", "oracle", "mean", "strategy", "difference",
+        "difference_low", "difference_high", "p_clients", "p_seeds", "p_holm", "verdict",
+    ]  # fmt: skip
+    return _csv(
+        header,
+        [
+            [comparison.scenario, comparison.metric.name, row.name, row.federated, row.oracle,
+             row.after, pair.first, pair.difference, *(pair.difference_ci95 or (None, None)),
+             pair.p_clients, pair.p_seeds, pair.p_holm, pair.verdict]
+            for row in comparison.references for pair in row.against
         ],
     )  # fmt: skip
 

@@ -159,7 +159,34 @@ def compare_pairs(metric: Metric, after: Mapping[str, Values]) -> tuple[Pair, ..
         One for each two strategies, in the order given.
     """
     names = [name for name in after if name != REFERENCE]
-    contrasts = {two: contrast(after[two[0]], after[two[1]]) for two in combinations(names, 2)}
+    return _pairs(
+        metric, {two: contrast(after[two[0]], after[two[1]]) for two in combinations(names, 2)}
+    )
+
+
+def compare_with(
+    metric: Metric, after: Mapping[str, Values], others: Mapping[str, Values]
+) -> tuple[Pair, ...]:
+    """Hold every strategy against every one of others, which are no strategies.
+
+    Their p-values are a family of their own.
+
+    Args:
+        metric: What the values are.
+        after: Strategy -> values after adaptation.
+        others: Name -> values at the same seeds and clients.
+
+    Returns:
+        For each of the others one pair for each strategy, which comes first in it.
+    """
+    return _pairs(
+        metric,
+        {(one, other): contrast(after[one], others[other]) for other in others for one in after},
+    )
+
+
+def _pairs(metric: Metric, contrasts: Mapping[tuple[str, str], Contrast]) -> tuple[Pair, ...]:
+    """Return what may be concluded of a family of pairs."""
     corrected = holm_within(contrasts)
     pairs = []
     for (first, second), found in contrasts.items():

@@ -59,13 +59,15 @@ class Hospitals(Scenario):
         "*": {"rounds": 100},
         "local": {"rounds": 0, "inner.lr": 0.3, "inner.steps": 300},
         "fedavg": _AVERAGING,
+        "fedadam": {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "adam", "outer.lr": 0.003,
+                    "adaptation.lr": 0.1, "adaptation.steps": 20},
         "fedprox": _AVERAGING | {"mu": 0.1},
         "reptile": _AVERAGING | {"outer.lr": 0.5},
         "fedrep": _AVERAGING | {"head.lr": 0.3, "head.steps": 5},
         "maml": _META,
         "fomaml": _META,
         "meta_sgd": _META,
-    }
+    }  # fmt: skip
 
     seed: int = 0
     protocol: Literal["within", "leave-one-out"] = "within"
