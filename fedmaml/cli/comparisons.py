@@ -45,7 +45,11 @@ def compare(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="key=value for all strategies that know the key; repeatable."),
+        typer.Option(
+            "--set",
+            help="key=value for all strategies that know the key, or STRATEGY:key=value for one; "
+            "repeatable.",
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with such settings.")] = None,
     out: Annotated[

@@ -19,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedmaml.comparison.given import given_to
 from fedmaml.comparison.verdicts import REFERENCE
-from fedmaml.config import Flat, RunConfig, known_keys, nearest, resolve
+from fedmaml.config import Flat, RunConfig, nearest, resolve
 from fedmaml.core.counters import Units
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.estimating import estimate
@@ -42,7 +43,7 @@ class Terms:
         budget: How much of it: rounds, bytes, operations or units of a counter of a whole run;
             None with "recipes".
         reference_rounds: In how many rounds FedAvg, by its recipe, takes the budget.
-        given: Settings that the user has made for all who know them; neither tuned nor replaced.
+        given: Settings that the user has made, see `comparison.given`; neither tuned nor replaced.
     """
 
     equal: str
@@ -56,7 +57,7 @@ def agree(scenario: str, given: Flat, rounds: int | None, equal: str | None) -> 
 
     Args:
         scenario: Name in the catalogue.
-        given: Common settings.
+        given: Settings for all, and for one strategy alone.
         rounds: Rounds of training, FedAvg's where a budget is shared; None: as in the recipes.
         equal: A word of `EQUAL`, or the name of a counter; None: "rounds" if they are given, else
             "recipes".
@@ -72,7 +73,7 @@ def agree(scenario: str, given: Flat, rounds: int | None, equal: str | None) -> 
             f"equal = 'recipes' takes each recipe's rounds, and rounds = {asked} are asked for; "
             "leave one of them out"
         )
-    own = {key: given[key] for key in given if key in known_keys(scenario, REFERENCE)}
+    own = given_to(given, scenario, REFERENCE)
     own.pop("evaluation.select", None)  # it says nothing about cost, and needs `settle`
     main: Flat = {"scenario": scenario, "strategy": REFERENCE}
     reference = resolve(own, main, {} if asked is None else {"rounds": asked})

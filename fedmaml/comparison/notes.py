@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from fedmaml.comparison.budget import Terms
 from fedmaml.comparison.diverging import Runs
 from fedmaml.comparison.findings import Tuned
+from fedmaml.comparison.given import own
 from fedmaml.comparison.planning import Plan
 from fedmaml.comparison.tuning import SEED, is_tunable
 from fedmaml.comparison.verdicts import REFERENCE
@@ -34,7 +35,7 @@ def _divergence_notes(planned: Plan, runs: Runs) -> list[str]:
     for name, seeds in runs.items():
         if start := max(diverged_from(RunDirectory(path)) for path in seeds.values()):
             for key in rates_of_training(planned.runs[name][0].to_table(), start):
-                if key in given:
+                if key in given and key not in own(given, name):
                     reached.setdefault(key, []).append(name)
     return [
         f"{key} = {given[key]:g} was set for all strategies that know it, and {', '.join(names)} "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fedmaml.comparison.budget import Terms, agree, settle
 from fedmaml.comparison.conclusions import ALWAYS
 from fedmaml.comparison.findings import Tuned
+from fedmaml.comparison.given import common, given_to, refuse_rounds, refuse_wrong
 from fedmaml.comparison.tuning import SEED
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.config import Flat, RunConfig, known_keys, nearest, resolve
@@ -48,7 +49,7 @@ def plan(
         scenario: Name in the catalogue.
         strategies: Names in the catalogue; `ALWAYS` are added.
         seeds: How many; they are 0, 1, ...
-        layers: Common settings, later ones winning.
+        layers: Settings, later ones winning, for all who know the key or for one, see `given`.
         rounds: Rounds of training for all but "local", which has none; None: as in the recipes.
         equal: What all strategies get the same amount of, see `terms`.
 
@@ -62,12 +63,14 @@ def plan(
         )
     names = list(dict.fromkeys([*ALWAYS, *strategies]))
     given: Flat = {key: value for layer in layers for key, value in layer.items()}
-    known = _check_keys(scenario, names, given)
+    _check_keys(scenario, names, given)
     terms = agree(scenario, given, rounds, equal)
+    refuse_rounds(given, terms.equal)
     unsettled = ("evaluation.select", *(("rounds",) if terms.budget is not None else ()))
     planned: dict[str, list[RunConfig]] = {}
     for name in names:
-        own = {key: given[key] for key in given if key in known[name] and key not in unsettled}
+        own = given_to(given, scenario, name)
+        own = {key: value for key, value in own.items() if key not in unsettled}
         main = {"scenario": scenario, "strategy": name}
         every_seed = [resolve(own, main, {"seed": seed}) for seed in range(seeds)]
         planned[name] = settle(every_seed, terms)
@@ -80,8 +83,8 @@ def plan(
     return Plan(planned, terms)
 
 
-def _check_keys(scenario: str, names: Sequence[str], given: Flat) -> dict[str, list[str]]:
-    """Refuse settings that no strategy knows; return the keys that each of them knows."""
+def _check_keys(scenario: str, names: Sequence[str], given: Flat) -> None:
+    """Refuse settings that no strategy knows, or not the one that they are for."""
     for key, how in _OWN_KEYS.items():
         if key in given:
             raise ConfigurationError(
@@ -89,16 +92,15 @@ def _check_keys(scenario: str, names: Sequence[str], given: Flat) -> dict[str, l
             )
     for name in names:
         resolve({"scenario": scenario, "strategy": name})  # a wrong name is told as such
-    known = {name: known_keys(scenario, name) for name in names}
-    everything = list(dict.fromkeys(key for keys in known.values() for key in keys))
-    for key in given:
+    refuse_wrong(given, scenario, names)
+    everything = list(dict.fromkeys(key for name in names for key in known_keys(scenario, name)))
+    for key in common(given):
         if key not in everything:
             raise ConfigurationError(
                 f"unknown key {key!r}: neither scenario {scenario!r} nor any of "
                 f"{', '.join(names)} has it{nearest(key, everything)}; "
                 f"known: {', '.join(key for key in everything if key not in _OWN_KEYS)}"
             )
-    return known
 
 
 def tuned(planned: Plan, found: Mapping[str, Tuned]) -> Plan:

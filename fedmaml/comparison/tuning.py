@@ -20,6 +20,7 @@ from rich.progress import Progress
 
 from fedmaml.comparison.budget import Terms, affordable_rounds, settle
 from fedmaml.comparison.findings import Setting, Trial, Tuned
+from fedmaml.comparison.given import given_to
 from fedmaml.comparison.reuse import is_complete, progress_bar
 from fedmaml.config import Flat, RunConfig, flatten_table, resolve
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError
@@ -63,10 +64,11 @@ NOT_TUNED = ("optimizer", "momentum", "schedule", "horizon")
 def search_space(config: RunConfig, terms: Terms) -> dict[str, Around]:
     """Return what is tuned of a strategy, by dotted key: all of `SPACE` that it has and is free."""
     options = flatten_table(config.options)
+    fixed = given_to(terms.given, config.scenario, config.strategy)
     return {
         key: SPACE[_word(key)]
         for key, value in options.items()
-        if is_tunable(key) and value and key not in terms.given
+        if is_tunable(key) and value and key not in fixed
     }
 
 

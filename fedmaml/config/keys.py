@@ -53,6 +53,8 @@ def refuse_unknown(keys: Iterable[str], scenario: str, strategy: str) -> None:
     elsewhere = [name for name in STRATEGIES if key in _keys(STRATEGIES[name], "")]
     elsewhere += [name for name in SCENARIOS if key in _keys(SCENARIOS[name], "task.")]
     hint = f" (it belongs to {', '.join(elsewhere)})" if elsewhere else ""
+    if ":" in key:
+        hint = " (NAME:KEY sets one strategy of a comparison, and this is a run of one strategy)"
     raise ConfigurationError(
         f"unknown key {key!r} for scenario {scenario!r} and strategy {strategy!r}{hint}"
         f"{nearest(key, allowed)}; known: {', '.join(allowed)}"

@@ -8,10 +8,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from fedmaml.comparison.conclusions import is_baseline
+from fedmaml.comparison.references import about
 from fedmaml.quantities import number
 from fedmaml.report import integrity, reproduce, tables, words
 from fedmaml.report.canvas import Figure
 from fedmaml.report.reading import Material
+from fedmaml.runs.references import label
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 
 
@@ -41,6 +43,8 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
         facts=_facts(material),
         figures=drawn,
         answer=tables.comparison(material.comparison) if material.comparison else None,
+        references=tables.references(material),
+        about_references=_about_references(material),
         tuning=tables.tuning(material.comparison) if material.comparison else None,
         outcomes=tables.outcomes(material),
         further=tables.further_metrics(material),
@@ -75,6 +79,17 @@ def headline(material: Material) -> str:
         f"{number(metric['after'])} after adaptation"
         + (f", {number(metric['before'])} before." if metric["before"] is not None else ".")
     )
+
+
+def _about_references(material: Material) -> list[str]:
+    """Say what each reference predicts."""
+    if material.comparison is not None:
+        return [about(row) for row in material.comparison.references]
+    told = [
+        f"{label(reference)}: {reference['about']}."
+        for runs in material.runs.values() for run in runs for reference in run.summary["references"]
+    ]  # fmt: skip
+    return list(dict.fromkeys(told))
 
 
 def _negative(material: Material) -> bool:

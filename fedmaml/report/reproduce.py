@@ -1,13 +1,13 @@
 """The commands that make the same runs again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tomli_w
 
 from fedmaml.comparison.conclusions import ALWAYS
 from fedmaml.comparison.planning import command, plan
-from fedmaml.config import flatten_table
+from fedmaml.config import RunConfig, flatten_table
 from fedmaml.core.errors import FedmamlError
 from fedmaml.report.reading import Material
 from fedmaml.strategies import CATALOGUE as STRATEGIES
@@ -19,27 +19,22 @@ def compare_command(material: Material) -> str:
     """Return the `fedmaml compare` command that made these runs; "" if none is known.
 
     If it is not written down, the settings are guessed (what differs from the recipes, set for
-    all), and the guess is held against the configurations of all runs: a command that is not exact
-    is not told.
+    all or for one strategy), and the guess is held against the configurations of all runs: a
+    command that is not exact is not told.
     """
     if material.comparison is None:
         return ""
     if material.comparison.command:
         return material.comparison.command
     tables = {name: [run.table for run in runs] for name, runs in material.runs.items()}
+    if not set(ALWAYS) <= set(tables):
+        return ""
     names = [name for name in tables if name not in ALWAYS]
     seeds = len(next(iter(tables.values())))
     rounds = {int(table["rounds"]) for name in tables if _trains(name) for table in tables[name]}
     try:
         recipes = plan(material.scenario, names, seeds, [], None).runs
-        given: dict[str, Any] = {}
-        for name, configs in recipes.items():
-            recipe = flatten_table(_plain(configs[0].to_table()))
-            given |= {
-                key: value
-                for key, value in flatten_table(tables[name][0]).items()
-                if key not in _NOT_SET and recipe.get(key) != value
-            }
+        given = _settings_beside(recipes, tables)
         usual = {int(configs[0].rounds) for name, configs in recipes.items() if _trains(name)}
         number = rounds.pop() if len(rounds) == 1 and rounds != usual else None
         planned = plan(material.scenario, names, seeds, [given], number).runs
@@ -50,6 +45,21 @@ def compare_command(material: Material) -> str:
         if [_without(_plain(config.to_table())) for config in configs] != wanted:
             return ""
     return command(material.scenario, names or ALWAYS, seeds, [given], number, None, None)
+
+
+def _settings_beside(
+    recipes: Mapping[str, Sequence[RunConfig]], tables: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """Return in what runs differ from their recipes, set for all where all that know it agree."""
+    found = {name: flatten_table(tables[name][0]) for name in recipes}
+    given: dict[str, Any] = {}
+    for name, configs in recipes.items():
+        recipe = flatten_table(_plain(configs[0].to_table()))
+        for key, value in found[name].items():
+            if key not in _NOT_SET and recipe.get(key) != value:
+                for_all = all(other.get(key, value) == value for other in found.values())
+                given[key if for_all else f"{name}:{key}"] = value
+    return given
 
 
 def configurations(material: Material) -> dict[str, str]:

@@ -8,11 +8,13 @@ import numpy as np
 
 from fedmaml.comparison import cells
 from fedmaml.comparison.conclusions import Comparison
-from fedmaml.comparison.verdicts import REFERENCE
+from fedmaml.comparison.verdicts import REFERENCE, Pair
 from fedmaml.quantities import number, p_text, quantity, signed, units_text
 from fedmaml.report import series, words
 from fedmaml.report.reading import Material, Run
+from fedmaml.runs.references import label
 
+_REFERENCES = "Predictors that no gradient trains"
 _SIGNS = {
     "better": "▲",
     "worse": "▼",
@@ -75,6 +77,57 @@ def tuning(made: Comparison) -> Table | None:
         return None
     grid = cells.tuning(made)
     return Table("Tuned on validation clients", grid.header, grid.rows, (0, 1))
+
+
+def references(material: Material) -> Table | None:
+    """Return how strategies, or runs, stand to predictors that no gradient trains.
+
+    None if the scenario names no references.
+    """
+    made = material.comparison
+    if made is not None:
+        return _references_compared(made) if made.references else None
+    rows = []
+    for name, runs in material.runs.items():
+        for run in runs:
+            for reference in run.summary["references"]:
+                metric = reference["metrics"][0]
+                bounds = metric["difference_ci95"]
+                interval = "–" if bounds is None else " to ".join(map(signed, bounds))
+                difference = "diverged" if run.diverged else signed(metric["difference"])
+                rows.append(
+                    (
+                        name,
+                        str(run.table["seed"]),
+                        label(reference),
+                        number(metric["mean"]),
+                        difference,
+                        "–" if run.diverged else interval,
+                    )
+                )
+    if not rows:
+        return None
+    header = ("run", "seed", "reference", "its mean", "run minus it", "95 % interval")
+    caption = f"{_REFERENCES}: {words.metric_label(material.metric)} at the same clients"
+    return Table(caption, header, tuple(rows), (0, 2))
+
+
+def _references_compared(made: Comparison) -> Table:
+    """Return every strategy's difference to every reference, with its verdict."""
+    header = ("", *(row.label for row in made.references))
+    rows = [("the reference itself", *(number(row.after) for row in made.references))]
+    for strategy in (row.strategy for row in made.rows):
+        found = [
+            next((pair for pair in row.against if pair.first == strategy), None)
+            for row in made.references
+        ]
+        cells = ["diverged" if pair is None else _difference(pair) for pair in found]
+        rows.append((strategy, *cells))
+    return Table(f"{_REFERENCES}: strategy minus reference", header, tuple(rows))
+
+
+def _difference(pair: Pair) -> str:
+    return f"{signed(pair.difference)} {_SIGNS[pair.verdict]}"
 
 
 def outcomes(material: Material) -> Table:

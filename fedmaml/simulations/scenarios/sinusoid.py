@@ -112,7 +112,8 @@ def _oracle(clients: TrainingClients) -> Adapt:
     def adapt(support: Batch) -> Predictor:
         if len(support.y) > 1:
             return exact(support)
-        mean = _mean_given_one_point(*(value.double().reshape(()) for value in support))
+        x, y = (value.double().reshape(()) for value in (support.x, support.y))
+        mean = _mean_given_one_point(x, y)
         return lambda x: (_sine_and_cosine(x).double() @ mean).to(x.dtype)
 
     return adapt
