@@ -1,7 +1,7 @@
 """Many runs, in this process, summarised over seeds."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def run_clients(settings: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str
     return summary, rows
 
 
-def column(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
+def column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     """Return one metric of all clients; undefined values are NaN, diverged ones infinite."""
     values = [row.get(name) for row in rows]
     return np.array(

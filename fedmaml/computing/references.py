@@ -13,15 +13,16 @@ import logging
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError, FedmamlError
-from fedmaml.core.learner import Predictor, Problem
+from fedmaml.core.learner import Learner, make_learner
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import Params
 from fedmaml.core.statistics import mean_over_clients
@@ -119,9 +120,24 @@ class _Data:
     """A scenario's tasks, each split made when it is first asked for."""
 
     def __init__(self, scenario: Scenario, dtype: torch.dtype) -> None:
-        self.scenario, self._dtype = scenario, dtype
+        self.scenario = scenario
         self.clients = scenario.clients()
-        self.problem: Problem = scenario.problem()
+        self.problem = replace(scenario.problem(), dtype=dtype)
+
+    def check_output(self, prediction: Tensor, x: Tensor, where: str) -> None:
+        """Refuse predictions of another shape than the network's, which metrics would broadcast."""
+        if self.problem.draws:  # its network takes noise that nobody has drawn
+            return
+        learner, theta = self._learner
+        wanted, found = tuple(learner.apply(theta, x).shape), tuple(prediction.shape)
+        if found != wanted:
+            raise ConfigurationError(
+                f"{where}, and the network {wanted}: let it predict what the network does"
+            )
+
+    @cached_property
+    def _learner(self) -> tuple[Learner, Params]:
+        return make_learner(self.problem, seeding.generator(0, "references"))
 
     @cached_property
     def statistics(self) -> Params:
@@ -160,7 +176,7 @@ class _Data:
             parts = [self._tasks(split, [client]) for client in clients]
             return {client: task for part in parts for client, task in part.items()}
         made = {client: task for group in groups for client, task in unstack(group).items()}
-        return {client: cast(made[client], self._dtype) for client in sorted(made)}
+        return {client: cast(made[client], self.problem.dtype) for client in sorted(made)}
 
 
 @dataclass(frozen=True)
@@ -207,20 +223,22 @@ def _fit(reference: Reference, settings: Mapping[str, Any], data: _Data) -> Adap
 
 def _values(fitted: _Fitted, data: _Data, tasks: Mapping[int, Task]) -> dict[int, dict[str, float]]:
     """Return client -> metric -> value."""
-    metrics = data.problem.metrics
-
-    def values_at(client: int, task: Task) -> dict[str, float]:
-        return _guarded(
+    name, rows = fitted.reference.name, dict[int, dict[str, float]]()
+    for client, task in tasks.items():
+        prediction = _guarded(
             fitted.reference,
             f"at client {client}",
-            lambda: _values_of(metrics, fitted.adapt(task.support), task),
+            lambda task=task: fitted.adapt(task.support)(task.query.x),  # type: ignore[misc]
         )
+        if not rows:
+            shape = tuple(prediction.shape)
+            where = f"reference {name!r} predicts shape {shape} at client {client}"
+            data.check_output(prediction, task.query.x, where)
+        rows[client] = _values_of(data.problem.metrics, prediction, task)
+    return rows
 
-    return {client: values_at(client, task) for client, task in tasks.items()}
 
-
-def _values_of(metrics: Sequence[Metric], predictor: Predictor, task: Task) -> dict[str, float]:
-    prediction = predictor(task.query.x)
+def _values_of(metrics: Sequence[Metric], prediction: Tensor, task: Task) -> dict[str, float]:
     sound = prediction.isfinite().all()
     found: dict[str, Tensor] = {
         metric.name: metric.function(prediction, task.query.y) for metric in metrics
@@ -237,7 +255,7 @@ def _guarded(reference: Reference, where: str, function: Callable[[], T]) -> T:
         *_, last = traceback.extract_tb(error.__traceback__)
         raise ConfigurationError(
             f"reference {reference.name!r} raised {type(error).__name__} {where}: {error} "
-            f"({last.filename}:{last.lineno}); its predictions must look like the network's output"
+            f"({last.filename}:{last.lineno})"
         ) from error
 
 

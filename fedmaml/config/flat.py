@@ -1,5 +1,6 @@
 """Settings by dotted key, and where people write them: TOML files, ``key=value``."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,9 @@ from fedmaml.core.errors import ConfigurationError
 
 Flat = dict[str, Any]
 """Dotted key -> scalar or list."""
+
+_WITHOUT_ZERO = re.compile(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+"""Numbers that TOML does not take: .2 and 1."""
 
 
 def flatten_table(table: Mapping[str, Any], prefix: str = "") -> Flat:
@@ -63,4 +67,5 @@ def parse_assignment(text: str) -> Flat:
     try:
         return {key.strip(): tomllib.loads(f"value = {value.strip()}")["value"]}
     except tomllib.TOMLDecodeError:
-        return {key.strip(): value.strip()}
+        word = value.strip()
+        return {key.strip(): float(word) if _WITHOUT_ZERO.fullmatch(word) else word}

@@ -87,8 +87,10 @@ def _about_references(material: Material) -> list[str]:
         return [about(row) for row in material.comparison.references]
     told = [
         f"{label(reference)}: {reference['about']}."
-        for runs in material.runs.values() for run in runs for reference in run.summary["references"]
-    ]  # fmt: skip
+        for runs in material.runs.values()
+        for run in runs
+        for reference in run.summary["references"]
+    ]
     return list(dict.fromkeys(told))
 
 
