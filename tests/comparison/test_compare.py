@@ -36,7 +36,10 @@ from tests.commands import COMMAND, fedmaml
 
 SMALL = {"task.test_clients": 8, "task.train_clients": 20}
 ACCURACY = Metric("accuracy", "1", "higher")
-FILES = ("comparison.md", "comparison.csv", "comparison.tex", "comparison.json", "pairs.csv")
+FILES = (
+    "comparison.md", "comparison.csv", "comparison.tex", "comparison.json", "pairs.csv",
+    "references.csv",
+)  # fmt: skip
 TUNED = Tuned(10, 1, 0.4372, 0.4581, {"adaptation.steps": Setting(30, 90)}, ())
 
 
@@ -65,12 +68,12 @@ def synthetic(**shifts: float) -> tuple[Row, ...]:
 
 def test_the_baselines_are_always_in_and_settings_reach_those_who_know_them() -> None:
     planned = small("maml", "maml", inner__lr=0.3, adaptation__steps=7)
-    assert list(planned.runs) == ["local", "fedavg", "maml"]
+    assert list(planned.runs) == ["local", "fedavg", "fedadam", "maml"]
     assert [config.seed for config in planned.runs["maml"]] == [0, 1]
     assert all(configs[0].options["inner"]["lr"] == 0.3 for configs in planned.runs.values())
     assert planned.runs["fedavg"][0].options["adaptation"]["steps"] == 7
     assert "adaptation" not in planned.runs["maml"][0].options
-    assert [configs[0].rounds for configs in planned.runs.values()] == [0, 2, 2]
+    assert [configs[0].rounds for configs in planned.runs.values()] == [0, 2, 2, 2]
     assert len({json.dumps(configs[1].task) for configs in planned.runs.values()}) == 1
 
 
@@ -113,10 +116,10 @@ def stamps(out: Path) -> dict[str, int]:
 def test_complete_runs_are_reused_and_new_strategies_and_seeds_are_added(tmp_path: Path) -> None:
     run_all(small("fomaml", seeds=1), tmp_path)
     before = stamps(tmp_path)
-    assert len(before) == 3
+    assert len(before) == 4
     run_all(small("fomaml", "reptile", seeds=2), tmp_path)
     after = stamps(tmp_path)
-    assert len(after) == 8
+    assert len(after) == 10
     assert {path: after[path] for path in before} == before
 
 
@@ -315,9 +318,11 @@ def test_command_says_first_that_nothing_is_better_and_json_is_one_value(tmp_pat
                  "--set", "task.test_clients=8", "--out", "c"]  # fmt: skip
     done = fedmaml("compare", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    first = done.stdout.splitlines()[0]
-    assert first == "No meta-learning strategy is significantly better than fine-tuned FedAvg."
-    assert "6/6" in done.stderr
+    first = json.loads((tmp_path / "c" / "comparison.json").read_text())["headline"]
+    assert "No meta-learning strategy is significantly better than fine-tuned FedAvg." in first
+    shown = " ".join(done.stdout[: done.stdout.index("digits · accuracy")].split())
+    assert shown == first  # wrapped by the terminal
+    assert "8/8" in done.stderr
     assert "Report: c/report.html" in done.stdout
     page = (tmp_path / "c" / "report.html").read_text()
     assert first in page

@@ -42,7 +42,7 @@ def test_trials_of_tuning_are_no_runs_to_compare(folder: Path, tmp_path: Path) -
 def test_directories_alone_give_what_compare_gives(folder: Path) -> None:
     planned = plan("digits", ["fedprox", "fomaml"], 2, [SMALL], 1)
     found = group(reversed(runs_in(folder)))
-    assert list(found) == ["local", "fedavg", "fedprox", "fomaml"]
+    assert list(found) == ["local", "fedavg", "fedadam", "fedprox", "fomaml"]
     assert all(list(seeds) == [0, 1] for seeds in found.values())
     ours, theirs = conclude(found), compare(planned, folder)
     assert ours.notes == theirs.notes[2:]  # compare knows its terms, directories do not tell them
