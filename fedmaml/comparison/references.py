@@ -114,7 +114,8 @@ def with_rivals(
 ) -> str:
     """Return the first line with what baselines and references do to it.
 
-    A rival is a baseline, or a reference that is no oracle.
+    A rival is a baseline, or a reference that is no oracle. Nothing is added where no meta-learning
+    strategy was evaluated, or where fine-tuned FedAvg diverged.
 
     - Who is significantly better than every meta-learning strategy comes first.
     - Whose mean is better than that of every one of them, but not significantly, is named.
@@ -131,7 +132,7 @@ def with_rivals(
     """
     meta = {row.strategy: row.after for row in rows if row.strategy not in baselines}
     meta = {name: mean for name, mean in meta.items() if mean is not None}
-    if not meta:
+    if not meta or any(row.strategy == REFERENCE and row.verdict == "diverged" for row in rows):
         return headline
     said = _said(rows, pairs, references)
     rivals = {

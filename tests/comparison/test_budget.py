@@ -21,14 +21,14 @@ def rounds_of(*strategies: str, **arguments: Any) -> dict[str, int]:
 def test_by_default_every_strategy_trains_as_its_recipe_says() -> None:
     planned = plan("sinusoid", ["maml"], 1, [])
     assert planned.terms.equal == "recipes"
-    assert [seeds[0].rounds for seeds in planned.runs.values()] == [0, 2000, 2000]
+    assert [seeds[0].rounds for seeds in planned.runs.values()] == [0, 2000, 2000, 2000]
 
 
 def test_rounds_that_are_given_are_everybodys() -> None:
-    assert rounds_of("maml", rounds=7) == {"local": 0, "fedavg": 7, "maml": 7}
+    assert rounds_of("maml", rounds=7) == {"local": 0, "fedavg": 7, "fedadam": 7, "maml": 7}
     by_setting = plan("digits", ["maml"], 1, [SMALL, {"rounds": 7}])
     assert {name: seeds[0].rounds for name, seeds in by_setting.runs.items()} == {
-        "local": 0, "fedavg": 7, "maml": 7,
+        "local": 0, "fedavg": 7, "fedadam": 7, "maml": 7,
     }  # fmt: skip
     assert by_setting.terms.equal == "rounds"
 
@@ -36,7 +36,7 @@ def test_rounds_that_are_given_are_everybodys() -> None:
 def test_equal_rounds_are_those_of_fedavgs_recipe() -> None:
     planned = plan("digits", ["maml", "reptile"], 1, [SMALL], equal="rounds")
     assert planned.terms.budget == 150
-    assert [seeds[0].rounds for seeds in planned.runs.values()] == [0, 150, 150, 150]
+    assert [seeds[0].rounds for seeds in planned.runs.values()] == [0, 150, 150, 150, 150]
 
 
 @pytest.mark.parametrize(("equal", "amount"), [("bytes", "payload_bytes"), ("flops", "flops")])
@@ -71,7 +71,7 @@ def test_schedules_follow_the_rounds_that_were_bought() -> None:
         ({"equal": "recipes", "rounds": 3}, "equal = 'recipes' takes each recipe's rounds, and"),
         (
             {"equal": "flops", "rounds": 1},
-            r"equal = 'flops': one round of 'fedrep' takes [\d,]+ operations, and the budget, "
+            r"equal = 'flops': one round of 'fedadam' takes [\d,]+ operations, and the budget, "
             r"which is what 'fedavg' takes in all its rounds, is [\d,]+; raise --rounds",
         ),
         ({"seeds": 10**7}, "seeds = 10000000: allowed: 1 or more"),
@@ -93,7 +93,9 @@ def evaluation(scenario: str = "digits", **given: Any) -> dict[str, tuple[str, i
 
 
 def test_validation_clients_choose_the_round_from_about_twenty() -> None:
-    assert evaluation() == {"local": ("last", 0), "fedavg": ("best", 2), "maml": ("best", 2)}
+    assert evaluation() == {
+        "local": ("last", 0), "fedavg": ("best", 2), "fedadam": ("best", 2), "maml": ("best", 2),
+    }  # fmt: skip
 
 
 def test_what_is_asked_for_goes_before() -> None:
@@ -104,7 +106,9 @@ def test_what_is_asked_for_goes_before() -> None:
 
 
 def test_without_validation_clients_it_is_the_last_round() -> None:
-    assert evaluation("quadratic") == dict.fromkeys(("local", "fedavg", "maml"), ("last", 0))
+    assert evaluation("quadratic") == dict.fromkeys(
+        ("local", "fedavg", "fedadam", "maml"), ("last", 0)
+    )
     with pytest.raises(ConfigurationError, match="scenario 'quadratic' has none"):
         evaluation("quadratic", evaluation__select="best")
 

@@ -52,6 +52,7 @@ def test_baselines_are_tuned_as_fully_as_others() -> None:
     assert keys == {
         "local": ["inner.lr", "inner.steps"],
         "fedavg": ["inner.lr", "inner.steps", "outer.lr", "adaptation.lr", "adaptation.steps"],
+        "fedadam": ["inner.lr", "inner.steps", "outer.lr", "adaptation.lr", "adaptation.steps"],
         "fedprox": [
             "inner.lr", "inner.steps", "outer.lr", "adaptation.lr", "adaptation.steps", "mu",
         ],
@@ -93,7 +94,7 @@ def test_trials_ask_validation_clients_of_another_seed_and_their_best_is_taken(
     planned = small("fomaml")
     found = tune(first(planned), planned.terms, 3, tmp_path)
     assert asked == {"train", "validation"}
-    assert [result.trials for result in found.values()] == [3, 3, 3]
+    assert [result.trials for result in found.values()] == [3, 3, 3, 3]
     for name, result in found.items():
         values = []
         for number, trial in enumerate(result.history):
@@ -202,7 +203,8 @@ def test_the_same_command_says_the_same_twice_and_quietly(tmp_path: Path) -> Non
     words = command("digits", ["protonet"], 1, [SMALL], 2, "flops", 2)
     write_files(replace(compare(again, out, found), command=words), out)
     before = {path.name: path.read_bytes() for path in out.glob("*.*")}
-    assert set(before) == {*(f"comparison.{e}" for e in ("md", "csv", "tex", "json")), "pairs.csv"}
+    assert set(before) == {*(f"comparison.{e}" for e in ("md", "csv", "tex", "json")),
+                           "pairs.csv", "references.csv"}  # fmt: skip
     arguments = ["digits", "--strategies", "protonet", "--seeds", "1", "--rounds", "2", "--tune",
                  "2", "--equal", "flops", "--json", "--out", "c"]  # fmt: skip
     for key, value in SMALL.items():
@@ -215,7 +217,7 @@ def test_the_same_command_says_the_same_twice_and_quietly(tmp_path: Path) -> Non
     assert {name: (out / name).read_bytes() for name in before} == before
     said = json.loads(done.stdout)
     assert said == json.loads(before["comparison.json"])
-    assert set(said["tuning"]) == {"local", "fedavg", "protonet"}
+    assert set(said["tuning"]) == {"local", "fedavg", "fedadam", "protonet"}
     assert set(said["tuning"]["local"]["settings"]["inner.lr"]) == {"recipe", "chosen"}
     assert said["equal"] == "flops"
     assert b"## Tuning" in before["comparison.md"]

@@ -149,12 +149,20 @@ def test_the_command_on_the_page_makes_these_runs(compared: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in compared.rglob("summary.json")} == before
 
 
-def test_no_command_is_told_that_would_make_other_runs(compared: Path, tmp_path: Path) -> None:
+def test_a_setting_of_one_strategy_is_in_the_command(compared: Path, tmp_path: Path) -> None:
     shutil.copytree(compared, tmp_path, dirs_exist_ok=True)
     for config in (tmp_path / "fomaml").glob("*/config.toml"):
         config.write_text(config.read_text().replace("lr = 0.2", "lr = 0.19"))
+    words = shlex.split(compare_command(read([tmp_path])))
+    assert "fomaml:inner.lr=0.19" in words
+    assert not any(word.startswith("inner.lr=") for word in words)
+
+
+def test_no_command_is_told_that_would_make_other_runs(compared: Path, tmp_path: Path) -> None:
+    shutil.copytree(compared, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "fedadam")  # which the command would make
     material = read([tmp_path])
-    assert compare_command(material) == ""  # inner.lr is another in FedAvg
+    assert compare_command(material) == ""
     assert "makes all of these runs again" not in text_of(render(material, []))
 
 
@@ -198,7 +206,9 @@ def test_runs_of_a_strategy_with_other_settings_are_lines_of_their_own(
     config = tmp_path / "fomaml" / "seed1" / "config.toml"
     config.write_text(config.read_text().replace("lr = 0.2", "lr = 0.1"))
     material = read([tmp_path])
-    assert list(material.runs) == ["local", "fedavg", "fomaml · seed0", "fomaml · seed1"]
+    assert list(material.runs) == [
+        "local", "fedavg", "fedadam", "fomaml · seed0", "fomaml · seed1",
+    ]  # fmt: skip
     assert "with different settings (inner.lr = 0.1 and 0.2)" in material.why_not
 
 
