@@ -57,7 +57,7 @@ def _reference_table(names: Sequence[str], summaries: Sequence[Mapping[str, Any]
                 )
     console.print(table)
     for text in dict.fromkeys(
-        f"{reference['name']}: {reference['about']}{_chosen(reference)}"
+        f"{label(reference)}: {reference['about']}{_chosen(reference)}"
         for summary in summaries for reference in summary["references"]
     ):  # fmt: skip
         console.print(text, style="dim", markup=False)

@@ -161,8 +161,9 @@ REFERENCES = ("persistence", "ridge to the mean", "pooled random forest")
 def test_a_run_is_held_against_its_scenarios_references(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     out, _ = called(monkeypatch, capsys, "run", "windows", "--out", tmp_path / "run")
-    assert "pooled random forest (not federated)" in out
-    assert "chosen on 4 validation clients" in out
+    words = " ".join(out.split())
+    assert "pooled random forest (not federated): a random forest on the pooled examples" in words
+    assert "chosen on 4 validation clients" in words
     directory = RunDirectory(tmp_path / "run")
     summary = directory.summary()
     assert [one["name"] for one in summary["references"]] == list(REFERENCES)
@@ -174,7 +175,7 @@ def test_a_run_is_held_against_its_scenarios_references(tmp_path, monkeypatch, c
         mean = np.mean([ours[client] - theirs[client] for client in ours])
         assert told["metrics"][0]["difference"] == pytest.approx(mean)
     shown, _ = called(monkeypatch, capsys, "show", tmp_path / "run")
-    assert "pooled random forest (not federated)" in shown
+    assert "pooled random forest (not federated): a random forest" in " ".join(shown.split())
 
 
 @pytest.mark.usefixtures("windows")
