@@ -338,7 +338,7 @@ def test_directories_without_runs_are_told(compared: Path, tmp_path: Path) -> No
     ):
         with pytest.raises(RunDirectoryError, match=message):
             find_runs(tmp_path / name)
-    assert len(find_runs(compared)) == 6
+    assert len(find_runs(compared)) == 8
 
 
 def test_runs_of_two_scenarios_are_refused(compared: Path, tmp_path: Path) -> None:
