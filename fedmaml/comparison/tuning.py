@@ -57,7 +57,7 @@ class Around:
 SPACE = {"lr": Around(10.0), "steps": Around(3.0, whole=True), "mu": Around(10.0)}
 """Last word of a strategy's setting -> where it is searched: step sizes and numbers of steps, of
 inner loop, outer loop, head and adaptation; the weight of a proximal term."""
-NOT_TUNED = ("optimizer", "momentum", "schedule", "horizon")
+NOT_TUNED = ("optimizer", "momentum", "schedule", "horizon", "batch", "epochs")
 """Settings of strategies that belong to the recipe."""
 
 
