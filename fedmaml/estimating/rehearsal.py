@@ -16,7 +16,7 @@ from fedmaml.server.app import flower_strategy
 from fedmaml.server.cohort import RollCall, call_roll, choose
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
-from fedmaml.server.rounds import asked_at_the_end, times_due, validation_clients
+from fedmaml.server.rounds import clients_of_final_evaluation, times_due, validation_clients
 from fedmaml.simulations.backends.in_process import InProcessGrid
 
 
@@ -52,7 +52,7 @@ class Rehearsal:
             "validation": (validation, times_due(self.config))
         }
         split = self.config.evaluation.split
-        at_the_end = asked_at_the_end(self.roll_call, self.config)
+        at_the_end = clients_of_final_evaluation(self.roll_call, self.config)
         found[split] = (at_the_end, found.get(split, ((), 0))[1] + 1)
         return {split: how for split, how in found.items() if how[0] and how[1]}
 
