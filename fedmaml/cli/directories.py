@@ -1,4 +1,4 @@
-"""Commands about what there is: ``list``, ``show``, ``clock`` and ``export``."""
+"""Commands about catalogues and finished runs: ``list``, ``show``, ``clock`` and ``export``."""
 
 import json
 import math
@@ -71,7 +71,7 @@ def clock(
         ),
     ] = None,
     target: Annotated[
-        float | None, typer.Option(help="Say when validation clients reach it, e.g. 0.8.")
+        float | None, typer.Option(help="Report when validation clients reach it, e.g. 0.8.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Determines which clients are slow.")] = 0,
     as_json: Json = False,

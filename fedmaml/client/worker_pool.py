@@ -2,8 +2,8 @@
 
     WorkerPool(...).train       what `fedmaml.computing.updates` takes as ``executor``
 
-A worker builds its own node setup and makes the tasks of its clients itself. The tensors of a request
-are written to a file once, however many chunks there are.
+A worker builds its own node setup and makes the tasks of its clients itself. The tensors of a
+request are written to a file once, however many chunks there are.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

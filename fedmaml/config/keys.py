@@ -1,4 +1,4 @@
-"""The keys that a run understands, and what is said of others."""
+"""The keys that a run understands, and the errors for others."""
 
 import dataclasses
 import difflib

@@ -40,8 +40,8 @@ class Compression:
     Attributes:
         method: "none", "float16", "qsgd-8", "qsgd-4" or "top-k".
         fraction: Of the entries that "top-k" sends; an entry takes 8 bytes, so 0.5 saves nothing.
-        error_feedback: Whether a client keeps what the code left out and adds it to its next update;
-            "auto": the default of the method, see the module docstring.
+        error_feedback: Whether a client keeps what the code left out and adds it to its next
+            update; "auto": the default of the method, see the module docstring.
     """
 
     method: Method = "none"

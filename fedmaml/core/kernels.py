@@ -1,7 +1,7 @@
 """How a strategy declares, for the hand-written engines, which known computation its update is.
 
-A strategy names the computation and every setting it depends on in `Kernel`; `kernel_spec` reads the
-values. An engine refuses a setting that it does not know, so it never ignores one.
+A strategy names the computation and every setting it depends on in `Kernel`; `kernel_spec` reads
+the values. An engine refuses a setting that it does not know, so it never ignores one.
 """
 
 from dataclasses import dataclass

@@ -26,9 +26,9 @@ class Rehearsal:
 
     Attributes:
         config: What is to run.
-        node: What a node works with.
+        node: What a node needs to answer requests.
         grid: The way to the nodes.
-        roll_call: Which node hosts whom.
+        roll_call: Which node hosts which clients.
         server: The server's side.
         seconds: What it took to get ready, as far as a run counts it.
     """
@@ -41,7 +41,7 @@ class Rehearsal:
     seconds: float
 
     def cohort(self, round: int) -> Sequence[int]:
-        """Return whom the run will ask in a round."""
+        """Return the cohort of a round."""
         population = self.roll_call.population("train")
         return choose(self.config.seed, round, population, self.config.clients)
 
@@ -60,7 +60,7 @@ class Rehearsal:
         """Return how many clients share a computation in training.
 
         Args:
-            clients: How many a node is asked for; None: as many as one process would take at most.
+            clients: Clients of a node in a request; None: the most that one process would take.
         """
         config, prepared = self.config, self.node.prepared
         meta = to_device(self.server.state.meta, prepared.device)
@@ -76,7 +76,7 @@ class Rehearsal:
 
 
 def rehearse(config: RunConfig) -> Rehearsal:
-    """Do what a run does before its first round.
+    """Do everything that a run does before its first round.
 
     Raises:
         FedmamlError: If strategy, scenario or data do not work; as `running.execute`.

@@ -109,8 +109,8 @@ def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
             answer = read_roll_call_reply(reply.content)
         except (MessageError, ValueError, TypeError, KeyError) as error:
             raise BackendError(
-                f"node {node} sent something else than a reply to the roll call ({error}); it probably "
-                "runs another app or another version of fedmaml"
+                f"node {node} sent something else than a reply to the roll call ({error}); it "
+                "probably runs another app or another version of fedmaml"
             ) from error
         hosts[node] = {split: range(*numbers) for split, numbers in answer.hosted.items()}
         statistics |= answer.statistics

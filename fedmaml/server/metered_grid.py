@@ -1,8 +1,8 @@
 """A Grid around a Grid that counts messages, their bytes and the seconds spent waiting.
 
 Serialising a message to learn its size costs about as much as sending it. So it is done once for
-each shape of message: the same records, keys, array sizes and list lengths. Small numbers take fewer
-bytes than large ones, so messages of one shape may differ by a few bytes.
+each shape of message: the same records, keys, array sizes and list lengths. Small numbers take
+fewer bytes than large ones, so messages of one shape may differ by a few bytes.
 """
 
 import time

@@ -1,8 +1,8 @@
-"""What a scenario is: a family of tasks, the clients that hold them, a network and a metric.
+"""The interface of scenarios: a family of tasks, their clients, a network and metrics.
 
-A scenario is a frozen value of settings; all data follow from them and the seed. Clients have
+A scenario is a frozen value of settings; settings and seed determine all data. Clients have
 numbers; one client is one task. In training a client draws a fresh split of its data into support
-and query every round (it matters more than the choice of algorithm: see docs/results.md); for
+and query every round (this matters more than the choice of algorithm: see docs/results.md); for
 evaluation its split is fixed.
 """
 
@@ -70,9 +70,9 @@ class Scenario(ABC):
         """Return the clients' tasks, stacked in groups of equal shape.
 
         Args:
-            split: What the clients are asked for; "train" draws a split of its own for each round.
-                Otherwise the order of the support is that of chance (in classification, that
-                within each class), so that its first examples are a fair sample.
+            split: Of the clients; "train" draws a new split of the data in each round. In the other
+                splits the support is in random order (in classification, within each class), so
+                that its first examples are a fair sample.
             clients: Client numbers from `clients`.
             round: From 1; ignored unless the split is "train".
             shared_statistics: Totals of `statistics`.
@@ -85,7 +85,7 @@ class Scenario(ABC):
 
 @runtime_checkable
 class HasClosedForm(Protocol):
-    """A scenario that knows where a strategy must converge to."""
+    """A scenario that knows the point to which a strategy must converge."""
 
     def closed_form(self, spec: KernelSpec) -> Tensor | None:
-        """Return where a strategy converges to, ``(entries,)``; None if there is no formula."""
+        """Return the limit point of a strategy, ``(entries,)``; None without a formula."""
