@@ -210,7 +210,7 @@ def _check_shots(config: RunConfig, learner: Learner, task: Task) -> None:
 
 
 def _check_workers(config: RunConfig, engine: Engine, job: Job, training_clients: int) -> None:
-    """Say where workers will stand idle; start those of this process, which will be needed."""
+    """Warn if workers will be idle; start those that this process will need."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = config.workers * (1 if config.backend == "in-process" else config.nodes)
     if config.workers > 1 and processes > (cores or 1):

@@ -29,7 +29,7 @@ def list_everything(
         "scenarios": {name: scenario.about for name, scenario in SCENARIOS.items()},
         "strategies": {name: _first_line(cls.__module__) for name, cls in STRATEGIES.items()},
         "backends": {name: backend.about for name, backend in BACKENDS.items()},
-        "engines": {"auto": "the first of these that can and that pays (default)"}
+        "engines": {"auto": "the first of these that is supported and not slow (default)"}
         | {name: engine.about for name, engine in ENGINES.items()},
         "profiles": {name: profile.about for name, profile in profiles().items()},
     }

@@ -188,7 +188,8 @@ class Workers:
         """Put a dead worker's call first again.
 
         Raises:
-            BackendError: If it was the last that is tried, or died of the script that it imported.
+            BackendError: If `MAX_DEATHS` workers died at this call, or if importing the script
+                killed it.
         """
         if worker not in self._staff:
             return  # found dead twice

@@ -187,7 +187,7 @@ def _those_that_work(
     memories: Memories,
     rejected: list[Rejection],
 ) -> Iterator[tuple[str, Rows | Total]]:
-    """Yield the updates of clients of which at least one raises, as if that one were absent."""
+    """Yield the updates of clients, at least one of which raises, without those that raise."""
     alone: list[Rows | Total] = []
     failed: set[int] = set()
     for group in groups:

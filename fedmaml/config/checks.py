@@ -22,7 +22,7 @@ _IDLE = {
     "aggregation.malicious": ("aggregation.rule", ("krum", "multi-krum", "bulyan")),
     "aggregation.selected": ("aggregation.rule", ("multi-krum",)),
 }  # fmt: skip
-"""Setting -> (another one, the values of that with which the first has an effect).
+"""Setting -> (another setting, its values with which the first has an effect).
 
 Those of a scenario are in its `only_with`.
 """

@@ -10,7 +10,7 @@ from fedmaml.config.checks import check_idle, check_numbers, check_together, wit
 from fedmaml.config.flat import Flat, flatten_table, nest
 from fedmaml.config.keys import (
     GIVEN_TO_SCENARIO,
-    OF_THE_RUN,
+    RUN_KEYS,
     known_keys,
     known_name,
     refuse_unknown,

@@ -62,8 +62,8 @@ class TrainReply:
         rejected: Clients that are left out, with the reason.
         round: Of the request.
         base: Of the request.
-        computations: What each client's update took; empty if it is not told.
-        engines: Engine -> how many of the updates it computed; empty if it is not said.
+        computations: Cost of each client's update; empty if not reported.
+        engines: Engine -> how many of the updates it computed; empty if not reported.
         counted: What each client's examples cost; empty if the problem has no counters.
     """
 

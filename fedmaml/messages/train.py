@@ -29,10 +29,10 @@ MAX_EXAMPLES = 1e9
 """Claims of more examples than this are refused."""
 
 MAX_ENGINE_TEXT = 40
-"""The name of a node's engine is cut there."""
+"""Longest name of an engine that is kept from a reply."""
 
 MAX_ENGINES_TEXT = 1000
-"""Longer texts about several engines are not read."""
+"""Longest text about several engines that is read."""
 
 
 class TrainRequestWriter:

@@ -36,7 +36,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run what the configuration says, and write it to the run directory ``out``; "": a new one."""
+    """Run a configuration and write the results to the run directory ``out``; "": a new one."""
     config = from_run_config(context.run_config)
     out, token = str(context.run_config["out"]), str(context.run_config.get(TOKEN, ""))
     directory = RunDirectory(Path(out) if out else new_directory(config))
@@ -78,7 +78,7 @@ def _run_metered(
     strategy.state = replace(strategy.state, meta=chosen.meta)
     clients = clients_of_final_evaluation(roll_call, config)
     split = config.evaluation.split
-    evaluated = evaluate(strategy, metered, roll_call, config, chosen.round, split, asked)
+    evaluated = evaluate(strategy, metered, roll_call, config, chosen.round, split, clients)
     rows = client_rows(evaluated)
     directory.save_clients(rows)
     directory.finish(

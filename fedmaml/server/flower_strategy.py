@@ -150,7 +150,7 @@ class FlowerStrategy(Strategy):
                 sound = []
         log_left_out(f"round {server_round}", rejected)
         for reply in sound:
-            for engine, count in (reply.engines or {"not told": len(reply.clients)}).items():
+            for engine, count in (reply.engines or {"not reported": len(reply.clients)}).items():
                 self.engines[engine] = self.engines.get(engine, 0) + count
         requests = [request for _, request in self._train_sent]
         self.last_round = result_of_round(requests, sound, rejected)

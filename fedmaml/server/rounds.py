@@ -22,14 +22,14 @@ def run_rounds(
     config: RunConfig,
     after: int = 0,
 ) -> Iterator[RoundRecord]:
-    """Train; yields a record after each round, when the strategy's state includes it.
+    """Train; yield a record after each round, once the strategy's state includes it.
 
     Args:
-        strategy: Holds the state; it is that of round ``after``.
+        strategy: Holds the state of round ``after``.
         grid: The way to the nodes.
-        roll_call: Which node hosts whom.
+        roll_call: Which node hosts which clients.
         config: Of the run.
-        after: The last round that is finished already.
+        after: The last finished round.
     """
     population = roll_call.population("train")
     validation = validation_clients(roll_call, config)

@@ -34,11 +34,11 @@ class Scenario(ABC):
     Attributes:
         seed: Determines all data; a field of every scenario.
         about: One line for ``fedmaml list``.
-        recipes: Settings that were tuned for the scenario; a user's own settings go before them.
-        expected: What a leakage audit finds because the scenario is made so: kind of the finding
-            (see `fedmaml.auditing.KINDS`) -> why it is meant. What is not named here speaks up.
-        only_with: Field that has an effect with some values of another one only -> that one, and
-            those values. Who sets the first without the second is refused.
+        recipes: Settings that were tuned for the scenario; the user's own settings override them.
+        expected: Findings of the leakage audit that the scenario makes on purpose: kind (see
+            `fedmaml.auditing.KINDS`) -> reason. All other findings are reported as alarming.
+        only_with: Field that has an effect only with some values of another field -> that field
+            and those values. Setting the first without the second is refused.
     """
 
     seed: int
