@@ -50,8 +50,8 @@ class Stand:
         population = self.roll_call.population("train")
         cohort = choose(0, self.rounds, population, self.config.clients)
         messages = self.strategy.train_messages(self.rounds, self.roll_call, cohort)
-        outcome = self.strategy.step(self.rounds, self.grid.send_and_receive(messages))
-        assert len(outcome.clients) == len(cohort)
+        result = self.strategy.step(self.rounds, self.grid.send_and_receive(messages))
+        assert len(result.clients) == len(cohort)
         return time.perf_counter() - started
 
 

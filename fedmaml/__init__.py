@@ -2,8 +2,9 @@
 
     strategies     the algorithms, one file each           fedmaml.strategies
     simulations    scenarios, data and back ends           fedmaml.simulations
-    client         what a site computes                    fedmaml.client
-    server         what the coordinator does               fedmaml.server
+    computing      updates, evaluation, engines            fedmaml.computing
+    client         the Flower side of a site               fedmaml.client
+    server         the Flower side of the server           fedmaml.server
     core           the mathematics, in pure PyTorch        fedmaml.core
 
 Start with ``fedmaml list`` on the command line, or with ``docs/architecture.md``.
@@ -11,7 +12,7 @@ Start with ``fedmaml list`` on the command line, or with ``docs/architecture.md`
 
 import os
 
-# Before anything imports flwr: nothing leaves this machine unless the user asked for it.
+# Before anything imports flwr: nothing leaves this machine unless the user wants it.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 

@@ -1,8 +1,8 @@
 """A proxy between a SuperNode and its SuperLink that counts the bytes of the socket.
 
 Flower's Fleet API is protobuf over HTTP/1.1: a message is cut into objects, and each is pulled or
-pushed by a call of its own. The proxy forwards bytes untouched and reads along (h11), so that what
-crossed the socket is told apart:
+pushed by a call of its own. The proxy forwards bytes untouched and parses them (h11), so that it
+counts separately:
 
     objects      contents of the objects that messages are made of: what Flower serialises
     envelopes    what stands around them in the bodies of the calls that carry them
@@ -156,7 +156,7 @@ async def _forward(
     direction: Direction,
 ) -> None:
     """Forward one direction of a connection until it ends."""
-    with suppress(ConnectionError):  # either side went away: the other is told by the end below
+    with suppress(ConnectionError):  # one side closed: the end below closes the other
         while data := await reader.read(_READ_BYTES):
             exchange.read(direction, data)
             writer.write(data)
@@ -168,7 +168,7 @@ async def _forward(
 class Exchange:
     """Reads along with the requests and responses of one connection.
 
-    Two parsers, each of which is told what the other has read: how a response ends depends on its
+    Each of two parsers needs what the other has read: the end of a response depends on its
     request.
 
     Args:
@@ -184,7 +184,7 @@ class Exchange:
         self._readable = True
 
     def read(self, direction: Direction, data: bytes) -> None:
-        """Take in what went in one direction."""
+        """Parse bytes of one direction."""
         self._raw[direction] += len(data)
         if not self._readable:
             return
@@ -242,7 +242,7 @@ def _opposite(direction: Direction) -> Direction:
 
 
 def crossed(tallies: list[Tally]) -> dict[str, Any]:
-    """Return what crossed the sockets of all nodes, as ``cost.socket`` of a summary."""
+    """Return the bytes of the sockets of all nodes, as ``cost.socket`` of a summary."""
     calls: dict[str, int] = defaultdict(int)
     for tally in tallies:
         for name, count in tally.calls.items():

@@ -34,7 +34,7 @@ class SensorError(Exception):
 
 @dataclass(frozen=True)
 class Energy:
-    """What was measured.
+    """Measured energy.
 
     Attributes:
         joules: All sensors together; None if it was not measured.
@@ -109,7 +109,7 @@ class EnergyMeter:
         self._cleanup.close()
 
     def energy(self) -> Energy:
-        """Return what was used so far."""
+        """Return the energy used so far."""
         self._take()
         with self._lock:
             if self._reasons:
@@ -124,7 +124,7 @@ class EnergyMeter:
             self._take()
 
     def _take(self) -> None:
-        """Add what the counters went on since the last reading."""
+        """Add the increase of the counters since the last reading."""
         with self._lock:
             for position, counter in enumerate(self._counters):
                 try:
@@ -164,7 +164,7 @@ def nvml_counter(uuid: str, cleanup: ExitStack) -> Counter:
 
     Args:
         uuid: As PyTorch names it.
-        cleanup: Is told how to let go of NVML.
+        cleanup: Gets the call that shuts NVML down.
 
     Raises:
         SensorError: If pynvml, the driver or the GPU's counter is missing.

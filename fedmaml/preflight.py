@@ -1,4 +1,4 @@
-"""What is found out before a run starts: what cannot work, what will be slow, and who computes."""
+"""Checks before a run starts: what cannot work, what will be slow, and which engine computes."""
 
 import logging
 import math
@@ -40,19 +40,19 @@ logger = logging.getLogger("fedmaml")
 
 
 def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> None:
-    """Find what cannot work before any process starts: deal two tasks and compute on them.
+    """Make two tasks and compute on them, to find errors before any process starts.
 
-    What will be slow goes to the log.
+    Warnings of slow settings go to the log.
 
     Args:
-        config: What is to be run.
-        say: Is told what is going on, and which engine computes.
+        config: The run.
+        say: Reports progress, and which engine computes.
 
     Raises:
         UnsupportedProblemError: If the strategy cannot work on the scenario's problem, or a counter
-            fails; names the module or the counter that is in the way.
+            fails; names the module or the counter.
         DataError: If the data are missing or damaged.
-        ConfigurationError: If the device or the engine cannot be had, if the tasks cannot be made,
+        ConfigurationError: If device or engine are not available, if the tasks cannot be made,
             or if one client's update cannot be computed.
         BackendError: If workers cannot be started.
     """
@@ -90,7 +90,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
             f"strategy {config.strategy!r} cannot compute on a task of scenario "
             f"{config.scenario!r} with these settings: {described(error)}; {TRACEBACK}"
         ) from error
-    native.missing()  # builds them now, which says so, rather than below a progress bar
+    native.missing()  # builds them now, with a message, and not below a progress bar
     singles = config.aggregation.rule != "mean" or config.compression.compressor() is not None
     form: Form = "stack" if singles else "sum"
     job = Job(strategy, learner, meta, form)
@@ -109,7 +109,7 @@ def choose_engine(config: RunConfig, job: Job) -> Plan:
     """Return the engine that will compute.
 
     Raises:
-        ConfigurationError: If one was asked for by name that cannot.
+        ConfigurationError: If the engine that was named cannot compute the run.
     """
     if config.client_batch == 1:
         return plan("loop", job)
@@ -128,7 +128,7 @@ def choose_engine(config: RunConfig, job: Job) -> Plan:
 
 
 def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
-    """Look for what a network should not do.
+    """Check a network for missing derivatives, hidden state, randomness, and vmap.
 
     Raises:
         UnsupportedProblemError: If it lacks second derivatives that the strategy takes.
@@ -171,20 +171,20 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
 
 
 def _check_modules(subject: Subject) -> None:
-    """Name the module that is to blame, if it is one; nothing if not even a prediction works.
+    """Name the module that fails; do nothing if not even a prediction works.
 
     Raises:
         UnsupportedProblemError: Names the module.
     """
     try:
         subject.predict()
-    except Exception:  # the caller reports what it met
+    except Exception:  # the caller reports its own error
         return
     check_derivatives(subject)
 
 
 def _tip(config: RunConfig, job: Job, chosen: Plan, training_clients: int) -> str:
-    """Name an engine that "auto" does not take, where it would be faster; "" if there is none."""
+    """Return advice to name a faster engine that "auto" does not take; "" if there is none."""
     if chosen.engine.name != "vmap" or config.engine != "auto" or config.backend != "in-process":
         return ""
     cohort = config.clients or training_clients
@@ -196,7 +196,7 @@ def _tip(config: RunConfig, job: Job, chosen: Plan, training_clients: int) -> st
 
 
 def _check_shots(config: RunConfig, learner: Learner, task: Task) -> None:
-    """Refuse to evaluate on more support than there is."""
+    """Refuse shots that exceed the support of a test client."""
     classes, most = learner.problem.classes, rows_of(task.support)
     if classes is not None and not learner.problem.ordered:
         most = int(torch.bincount(task.support.y, minlength=classes).max())
@@ -210,7 +210,7 @@ def _check_shots(config: RunConfig, learner: Learner, task: Task) -> None:
 
 
 def _check_workers(config: RunConfig, engine: Engine, job: Job, training_clients: int) -> None:
-    """Say where workers will stand idle; start those of this process, which will be needed."""
+    """Warn if workers will be idle; start those that this process will need."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = config.workers * (1 if config.backend == "in-process" else config.nodes)
     if config.workers > 1 and processes > (cores or 1):

@@ -27,7 +27,7 @@ def units_text(units: float) -> str:
 
 
 def decimal_prefix(value: float) -> tuple[str, float]:
-    """Return the prefix that a value is written with, and what it stands for: ("k", 1000.0)."""
+    """Return the prefix for a value, and its factor: ("k", 1000.0)."""
     for prefix, size in _PREFIXES.items():
         if abs(value) >= 0.9995 * size:  # what rounds up to the next prefix has it
             return prefix, size
@@ -51,5 +51,5 @@ def signed(value: float | None) -> str:
 
 
 def p_text(value: float | None) -> str:
-    """Return a p-value as one reads it."""
+    """Return a p-value as text."""
     return "–" if value is None else "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")

@@ -45,7 +45,7 @@ def execute(
     Raises:
         FedmamlError: If strategy, scenario, data or back end do not work; the reason is in the
             run directory, too.
-        KeyboardInterrupt: After Ctrl-C; says where what was finished is.
+        KeyboardInterrupt: After Ctrl-C; names the folder of the finished rounds.
     """
     refuse_while_importing_script()
     if config.backend == "in-process":
@@ -80,7 +80,7 @@ def _run(config: RunConfig, directory: RunDirectory, token: str, progress: bool)
         with RunProgress(directory, config, enabled=progress):
             socket = backend.run(APPS, run_config, config.nodes)
     except BackendError as error:
-        if reason := directory.failure():  # what the ServerApp itself says is the better message
+        if reason := directory.failure():  # the error of the ServerApp itself is the better message
             raise BackendError(f"the run failed: {reason}") from error
         raise
     summary = directory.summary()
@@ -97,7 +97,7 @@ def _run(config: RunConfig, directory: RunDirectory, token: str, progress: bool)
 
 
 def audit_before(config: RunConfig) -> Audit:
-    """Look for leakage; a run goes on, whatever is found and whatever goes wrong with looking."""
+    """Audit for leakage; the run goes on whatever the audit finds, and even if the audit fails."""
     parts = config.make_scenario(), config.make_strategy(), config.make_problem()
     unseen = "test" if config.evaluation.split == "validation" else ""
     splits = [split for split in SPLITS if split != unseen]
@@ -128,7 +128,7 @@ def _tell(line: str) -> None:
 
 
 def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
-    """Refuse to call a run finished in which nothing was learned or evaluated."""
+    """Raise if nothing was learned or evaluated in a run."""
     what, start = what_went_wrong(summary), diverged_from(directory)
     if start > 1:
         what = f"from round {start} on not one client's update could be used"

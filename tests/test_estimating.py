@@ -151,8 +151,8 @@ def test_cohorts_of_many_chunks_are_timed_by_one_and_scaled() -> None:
     )
     # Two rounds of one chunk were computed; of the whole cohort the server has seen replies only.
     assert sum(ready.server.engines.values()) == 2 * 4 + 4 * 9
-    assert ready.server.outcome.clients == tuple(ready.cohort(2))
-    assert ready.server.outcome.rejected == ()
+    assert ready.server.last_round.clients == tuple(ready.cohort(2))
+    assert ready.server.last_round.rejected == ()
 
 
 @pytest.mark.parametrize("backend", ["flower-simulation", "flower-deployment"])

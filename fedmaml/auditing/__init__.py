@@ -1,4 +1,4 @@
-"""Leakage audit: what would make a result look better than it is, looked for in data and code.
+"""Leakage audit: searches data and code for what makes a result look better than it is.
 
     sample       clients and rounds to look at, and keys by which examples are compared
     examples     who holds which examples: support and query, clients, splits
@@ -6,7 +6,7 @@
     statistics   what inputs were centred with
     predictions  what predictions depend on, tried on `adapt`
 
-Each check is a function from what it looks at to an `Audit`; `audit` runs them all.
+Each check is a function that returns an `Audit`; `audit` runs them all.
 docs/auditing.md says what each finds, what it cannot find, and what to do.
 """
 
@@ -62,7 +62,7 @@ CHECKS: tuple[Callable[[Sample], Audit], ...] = (
     shared_between_clients,
     statistics_from_evaluated_clients,
 )
-"""The checks of data; those of clients and predictions look at something else."""
+"""The checks that need data; those of clients and predictions need other inputs."""
 
 
 def audit(
@@ -91,15 +91,15 @@ def audit_data(
     extent: Extent,
     splits: Collection[Split] = SPLITS,
 ) -> Audit:
-    """Run every check but that of clients, which a run does by who was really asked.
+    """Run every check except that of clients, which a run makes on its real cohorts.
 
     Args:
-        scenario: Where tasks come from.
-        strategy: Whose predictions are tried.
+        scenario: Makes the tasks.
+        strategy: Its predictions are tested.
         problem: The scenario's, in the dtype of the run.
-        seed: Determines who is looked at.
+        seed: Determines the sampled clients.
         extent: How much to look at.
-        splits: Whose data may be touched: a run that tunes settings leaves test clients unseen.
+        splits: Splits whose data may be read: a run that tunes settings leaves test clients unseen.
 
     Raises:
         FedmamlError: If there are no data, or the strategy cannot work on the problem.

@@ -12,9 +12,10 @@ from fedmaml.simulations.scenario import SPLITS, Split
 
 _EVALUATED: tuple[Split, ...] = ("validation", "test")
 _MANY = 0.05
-"""Share of the query examples above which copies at other clients are no accident, unless ..."""
+"""Above this share of query examples, copies at other clients are a leak, except as below."""
 _MORE = 3.0
-"""... examples are as often equal at one client (coarse data): so many times as often is more."""
+"""Coarse data hold equal examples anyway: copies must be this many times as frequent between
+clients as within one."""
 
 
 def overlap_in_tasks(sample: Sample) -> Audit:
@@ -172,7 +173,7 @@ def clients_seen_in_training(
 
     Args:
         populations: Split -> its clients.
-        asked: The clients that train: those of split "train", or those that were asked in a run.
+        asked: The clients that train: those of split "train", or the cohorts of a run.
         rounds: Of the run; None: no run, so that all training clients count as asked.
     """
     kind = "test-clients-in-training"

@@ -1,11 +1,11 @@
-"""What an audit says, as data."""
+"""The findings of an audit, as data."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Severity = Literal["leak", "warning", "note"]
-"""leak: a figure is not what it says it is. warning: it may not be. note: say so beside it."""
+"""leak: a result is wrong. warning: it may be wrong. note: report it beside the result."""
 
 KINDS = {
     "support-query-overlap": "query examples that are in the support set of their own task",
@@ -16,7 +16,7 @@ KINDS = {
     "transductive-prediction": "predictions that depend on the other query examples",
     "state-between-calls": "predictions that depend on what was predicted before",
 }
-"""Everything that is looked for; docs/auditing.md says how."""
+"""Everything an audit searches for; docs/auditing.md says how."""
 
 _MAX_CLIENTS = 20
 
@@ -27,11 +27,11 @@ class Finding:
 
     Attributes:
         kind: A key of `KINDS`.
-        severity: How much it harms.
+        severity: How serious it is.
         detail: What was found, with counts; never contains data values.
-        cure: What to do.
+        cure: How to correct it.
         clients: Numbers of the first clients concerned.
-        expected: Why the scenario is made so; "" if it does not say that it is.
+        expected: The scenario's reason, if it declares the finding as expected; else "".
     """
 
     kind: str
@@ -44,13 +44,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """Something that was looked at.
+    """A check that was made.
 
     Attributes:
         kind: A key of `KINDS`.
         clients: How many clients were looked at.
         of: How many there are.
-        how: On what the answer rests.
+        how: The method and its limits.
     """
 
     kind: str
@@ -61,11 +61,11 @@ class Checked:
 
 @dataclass(frozen=True)
 class NotChecked:
-    """Something that could not be looked at.
+    """A check that could not be made.
 
     Attributes:
         kind: A key of `KINDS`.
-        why: What stands in the way.
+        why: The reason.
     """
 
     kind: str
@@ -74,7 +74,7 @@ class NotChecked:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found, what was looked at, and what was not."""
+    """Findings, checks that were made, and checks that were not."""
 
     findings: tuple[Finding, ...] = ()
     checked: tuple[Checked, ...] = ()
@@ -90,7 +90,7 @@ class Audit:
 
     @property
     def alarming(self) -> tuple[Finding, ...]:
-        """Return the findings that are more than notes, and that nobody expects."""
+        """Return the leaks and warnings that the scenario does not expect."""
         return tuple(
             finding
             for finding in self.findings
@@ -98,7 +98,7 @@ class Audit:
         )
 
     def expecting(self, expected: Mapping[str, str]) -> "Audit":
-        """Return the same with the findings marked of which a scenario says that it is made so.
+        """Return the audit with the findings marked that the scenario expects.
 
         Args:
             expected: Kind of a finding -> why.
@@ -117,7 +117,7 @@ class Audit:
         }
 
     def line(self) -> str:
-        """Return one line that names what is alarming; "" if nothing is."""
+        """Return one line that names the alarming findings; "" if there are none."""
         if not self.alarming:
             return ""
         named = dict.fromkeys(f"{entry.kind} ({entry.severity})" for entry in self.alarming)

@@ -1,4 +1,4 @@
-"""Checks of how a strategy and a network predict, tried on the verb `adapt` itself."""
+"""Checks of the predictions of a strategy and a network, by calls of `adapt` itself."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from fedmaml.strategies.base import Initialised, MetaStrategy, with_few_steps
 
 _TOLERANCE = 1e-3
 """Relative; rounding stays far below, batch statistics far above."""
-_STEPS = 3  # of adaptation: more show nothing more
+_STEPS = 3  # of adaptation; more steps find nothing more
 _CLIENTS = 2
 _NOISE = 0.1
 
@@ -26,14 +26,14 @@ def dependent_predictions(
 ) -> Audit:
     """Find predictions that depend on anything but support examples and the input itself.
 
-    A predictor is asked about query examples, again about one of them among copies of it, and once
-    more about the first ones: an answer may not depend on what is asked beside it or before it.
+    A predictor gets query examples, then one of them among copies of itself, then the first ones
+    again: a prediction may not depend on the other examples of a call, nor on earlier calls.
 
     Args:
-        strategy: Whose ``adapt`` is tried; three gradient steps at most.
-        problem: What is learned.
-        seed: Of the parameters at which it is tried: initial ones, and noise, since what starts
-            at zero hides what it would do.
+        strategy: Its ``adapt`` is tested, with at most three gradient steps.
+        problem: Network, loss and metrics.
+        seed: Of the parameters at the test: initial ones plus noise, since parameters that are zero
+            hide dependences.
         tasks: Client -> task of evaluated clients; the first two are used.
         of: How many there are.
     """

@@ -1,7 +1,7 @@
 """Whether equal examples on both sides of a split are the same example, or twins in the data.
 
 Real data hold examples that are equal by chance. A random split puts two of them on different sides
-about as often as on one side; an example that was dealt to both sides lies across always. So each
+about as often as on one side; an example that was put on both sides always lies on both. So each
 repeated value of a task is one observation: is it on both sides? With m copies among n examples, of
 which s are support and q query,
 
@@ -9,7 +9,7 @@ which s are support and q query,
 
 Equal examples have equal labels, so where labels are classes, n, s and q count one class; then the
 formula holds for splits that are even by class, too. The number of values that lie across is a sum
-of independent coins; `tail` is the probability of at least so many.
+of independent coins; `tail` is the probability of a number at least as large.
 """
 
 from collections import Counter
@@ -24,13 +24,13 @@ from fedmaml.auditing.sample import TaskKeys
 _CHANCE = 1e-3
 """A split that is less probable than this is not taken for random."""
 _RARE = 0.01
-"""So many query examples with a twin in the support set move no figure by much."""
+"""Up to this share of query examples with a twin in the support set changes a result little."""
 _MAX_VALUES = 1000
 
 
 @dataclass(frozen=True)
 class Repeats:
-    """What is repeated in one task or in many.
+    """Repeated examples in one task or in many.
 
     Attributes:
         queries: Query examples looked at.
@@ -59,21 +59,21 @@ class Repeats:
         return self.copied / max(self.queries, 1)
 
     def tail(self) -> float:
-        """Return the probability that a random split puts at least so many values across."""
+        """Return the probability of this many values or more on both sides of a random split."""
         return _tail(sum(self.across[:_MAX_VALUES]), self.chances[:_MAX_VALUES])
 
     def verdict(self) -> tuple[Severity, str]:
-        """Return how bad it is, and why it is thought so."""
+        """Return the severity and the reason."""
         tail, always = self.tail(), all(self.across)
         if tail < _CHANCE:
             return "leak", (
-                "a random split of repeated examples has so many on both sides with probability "
-                f"{tail:.0e}, so the same examples are dealt to both"
+                "a random split of repeated examples has this many on both sides with probability "
+                f"{tail:.0e}, so the same examples are put on both"
             )
         if always and self.share >= 0.5:
             return "leak", "no example is repeated on one side only, and most are on both"
         if always and tail > 0.05:
-            why = "too few to tell the same example from an equal one in the data"
+            why = "too few to distinguish the same example from an equal one in the data"
         else:
             why = (
                 f"{len(self.across) - sum(self.across)} of {len(self.across)} repeated values lie "
@@ -83,7 +83,7 @@ class Repeats:
 
 
 def repeats_of(tasks: Iterable[TaskKeys]) -> Repeats:
-    """Return what is repeated in one client's tasks; a split that comes again counts once."""
+    """Return the repeats in one client's tasks; a split that occurs again counts once."""
     total = Repeats()
     known: set[tuple[bytes, ...]] = set()
     for task in tasks:

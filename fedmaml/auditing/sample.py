@@ -24,12 +24,12 @@ logger = logging.getLogger("fedmaml")
 
 
 class Extent(NamedTuple):
-    """How much an audit looks at.
+    """The size of an audit's sample.
 
     Attributes:
-        clients: At most so many clients of a split.
-        rounds: So many rounds of training.
-        megabytes: At most so much data of a split, but always two clients.
+        clients: Most clients of a split.
+        rounds: Number of training rounds.
+        megabytes: Most data of a split, but always two clients.
     """
 
     clients: int
@@ -62,7 +62,7 @@ class TaskKeys(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """What an audit looks at.
+    """The sample that an audit examines.
 
     Attributes:
         populations: All clients of each split.
@@ -77,7 +77,7 @@ class Sample:
     unreadable: tuple[int, ...]
 
     def whole(self) -> bool:
-        """Tell whether these are all clients there are."""
+        """Return whether the sample holds all clients."""
         return all(len(self.tasks[split]) == len(self.populations[split]) for split in SPLITS)
 
     def every_task(self) -> list[Task]:
@@ -97,14 +97,14 @@ def draw(
     Clients that are evaluated and train as well are preferred among those that train.
 
     Args:
-        scenario: Where tasks come from.
-        seed: Determines who is chosen.
-        dtype: What a run computes in; examples that are equal in it count as equal.
-        extent: How much to look at.
-        splits: Whose clients may be looked at.
+        scenario: Makes the tasks.
+        seed: Determines the choice.
+        dtype: That of the run; examples that are equal in it count as equal.
+        extent: Size of the sample.
+        splits: Splits whose clients may be read.
 
     Raises:
-        Exception: Whatever the scenario raises, if not one client of a split can be read.
+        Exception: The scenario's error, if no client of a split can be read.
     """
     clients = scenario.clients()
     populations = {split: clients[split] if split in splits else range(0) for split in SPLITS}
@@ -192,10 +192,10 @@ def _choose(population: range, seed: int, most: int, preferred: Iterable[int]) -
 def _bytes_of(
     made: Callable[[Sequence[int], int], Mapping[int, Task]], client: int, rounds: int
 ) -> int:
-    """Return how much data one client has in so many rounds; 0 if that is not known."""
+    """Return the bytes of one client's data in some rounds; 0 if unknown."""
     try:
         task = made([client], 1)[client]
-    except Exception:  # whoever it is will be met again, and counted
+    except Exception:  # the client counts as unreadable later
         return 0
     return rounds * sum(value.nbytes for batch in task for value in tensors_of(batch))
 

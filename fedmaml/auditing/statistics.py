@@ -1,9 +1,9 @@
-"""Check of what inputs were centred with.
+"""Check of the examples with which inputs were centred.
 
-Standardising makes the mean of exactly those examples zero that it was computed from. So a feature
-whose mean vanishes over training *and* evaluated examples, but not over the training examples, was
-centred with the examples of evaluated clients; one whose mean vanishes over a evaluated client's
-support *and* query, but not over its support, was centred with that client's query.
+Centring makes the mean zero over exactly the examples that gave the mean. So a feature
+whose mean is zero over training *and* evaluated examples, but not over the training examples, was
+centred with the examples of evaluated clients. A feature whose mean is zero over the support *and*
+query of an evaluated client, but not over its support, was centred with that client's query.
 """
 
 from collections.abc import Iterable
@@ -18,11 +18,11 @@ from fedmaml.core.trees import leaves
 
 _KIND = "statistics-from-test-data"
 _ZERO = 1e-5
-"""A mean below so many standard deviations is zero up to rounding in float32."""
+"""A mean below this many standard deviations is zero up to rounding in float32."""
 _LEAST_SHARE = 0.1
 """Of the features; by chance, one mean in ten thousand is as small."""
 _ENOUGH = 16
-"""Clients whose own means are looked at: what is done to one is done to all."""
+"""Clients whose own means are examined: all are prepared alike."""
 _CURE = (
     "take means and scales from training clients alone, through `statistics`, or, for each client, "
     "from its support examples"
@@ -73,12 +73,12 @@ def _many(found: Tensor, values: Tensor) -> bool:
 
 
 def _centred(values: Tensor) -> Tensor:
-    """Tell which features have the mean 0."""
+    """Return which features have the mean 0."""
     return _varied(values) & (values.mean(0).abs() <= _ZERO * values.std(0, correction=0))
 
 
 def _varied(values: Tensor) -> Tensor:
-    """Tell which features take more than two values; two may be balanced by design."""
+    """Return which features take more than two values; two may be balanced by design."""
     if not len(values):
         return torch.zeros(values.shape[1], dtype=torch.bool)
     ends = (values == values.amin(0)) | (values == values.amax(0))

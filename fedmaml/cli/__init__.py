@@ -1,9 +1,9 @@
 """The command line.
 
-    runs          one run: before it, itself, and what could be wrong with it
-    comparisons   several runs
-    directories   what there is
-    options       what several commands ask for
+    runs          run, estimate, audit, check-gradients
+    comparisons   compare, report
+    directories   list, show, clock, export
+    options       options that several commands share
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
 """

@@ -31,9 +31,9 @@ def compare(
     equal: Annotated[
         str | None,
         typer.Option(
-            help="What everybody gets equally much of: rounds, or as many rounds as fit into the "
-            "bytes, flops or units of a counter of the scenario (by its name) that fedavg takes. "
-            "(default: rounds if they are given, else recipes)"
+            help="One budget for every strategy: rounds, or the bytes, flops or units of a "
+            "scenario's counter (by its name) that fedavg needs. "
+            "(default: rounds if --rounds is given, else recipes)"
         ),
     ] = None,
     tune: Annotated[
@@ -62,9 +62,9 @@ def compare(
 ) -> None:
     """Compare strategies with fine-tuned FedAvg on the same clients and seeds.
 
-    Complete runs in --out are reused, so the same command goes on after Ctrl-C,
-    and more strategies or seeds cost only themselves.
-    Ends with exit code 3 if a strategy diverged; the others are compared all the same.
+    Complete runs in --out are reused, so the same command continues after Ctrl-C,
+    and further strategies or seeds add only their own runs.
+    Ends with exit code 3 if a strategy diverged; the others are compared anyway.
     """
     layers = given_layers(settings, config)
 
@@ -99,8 +99,8 @@ def compare(
         print_comparison(comparison, paths)
         print(page)
     if diverged := [row.strategy for row in comparison.rows if row.verdict == "diverged"]:
-        told = f"{', '.join(diverged)} diverged; what to lower is in the sentences above"
-        print(f"fedmaml: {told if not as_json else told.replace(' above', '')}", file=sys.stderr)
+        line = f"{', '.join(diverged)} diverged; the sentences above name what to lower"
+        print(f"fedmaml: {line if not as_json else line.replace(' above', '')}", file=sys.stderr)
         raise typer.Exit(DIVERGED)
 
 
@@ -131,7 +131,7 @@ def report(
 
 
 def _report_of(directories: list[Path], comparison: "Comparison", page: Path, as_json: bool) -> str:
-    """Write the report of a comparison, and say where; or why there is none."""
+    """Write the report of a comparison; return where it is, or why there is none."""
     from fedmaml.report import missing_libraries, write_report
 
     if missing := missing_libraries():

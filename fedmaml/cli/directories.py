@@ -1,4 +1,4 @@
-"""Commands about what there is: ``list``, ``show``, ``clock`` and ``export``."""
+"""Commands about catalogues and finished runs: ``list``, ``show``, ``clock`` and ``export``."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def list_everything(
         "scenarios": {name: scenario.about for name, scenario in SCENARIOS.items()},
         "strategies": {name: _first_line(cls.__module__) for name, cls in STRATEGIES.items()},
         "backends": {name: backend.about for name, backend in BACKENDS.items()},
-        "engines": {"auto": "the first of these that can and that pays (default)"}
+        "engines": {"auto": "the first of these that is supported and not slow (default)"}
         | {name: engine.about for name, engine in ENGINES.items()},
         "profiles": {name: profile.about for name, profile in profiles().items()},
     }
@@ -71,7 +71,7 @@ def clock(
         ),
     ] = None,
     target: Annotated[
-        float | None, typer.Option(help="Say when validation clients reach it, e.g. 0.8.")
+        float | None, typer.Option(help="Report when validation clients reach it, e.g. 0.8.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Determines which clients are slow.")] = 0,
     as_json: Json = False,

@@ -1,4 +1,4 @@
-"""What several commands ask for."""
+"""Options that several commands share."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -104,10 +104,10 @@ OUT = {"parser": folder_or_page, "metavar": "PATH"}
 
 
 def about_a_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take all that describes a run before what it takes itself.
+    """Give a command all options that describe a run, before its own options.
 
     Args:
-        command: It is handed the configuration that was described, and its own options by name.
+        command: Gets the configuration, and its own options by name.
     """
     of_the_run = inspect.signature(configured).parameters
     _, *own = inspect.signature(command).parameters.values()

@@ -48,25 +48,25 @@ def estimate(
     config: "RunConfig",
     timed: Annotated[
         bool,
-        typer.Option("--timed/--counted", help="Tell seconds, too, by carrying out a few rounds."),
+        typer.Option("--timed/--counted", help="Estimate seconds, too, from a few real rounds."),
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Tell what a run will cost, before it runs: bytes, operations, memory and seconds.
+    """Estimate the cost of a run before it runs: bytes, operations, memory and seconds.
 
-    Takes what `fedmaml run` takes. A few updates are computed and, for the seconds, a few rounds
-    and an evaluation carried out; nothing is written.
+    Takes the options of `fedmaml run`. It computes a few updates and, for the seconds, a few rounds
+    and an evaluation; it writes nothing.
     """
     from fedmaml.estimating import estimate as estimated
     from fedmaml.tables import estimate_table
 
     if timed and not as_json:
         print("carrying out a few rounds and an evaluation", file=sys.stderr)
-    told = estimated(config, timed=timed).to_json()
+    cost = estimated(config, timed=timed).to_json()
     if as_json:
-        print(json.dumps(told))
+        print(json.dumps(cost))
     else:
-        estimate_table(told)
+        estimate_table(cost)
 
 
 def audit(
@@ -76,13 +76,13 @@ def audit(
     config: ConfigFile = None,
     data_dir: DataDir = None,
     clients: Annotated[
-        int, typer.Option(min=2, help="Look at most at so many clients of each split.")
+        int, typer.Option(min=2, help="Most clients of each split to examine.")
     ] = 1000,
     as_json: Json = False,
 ) -> None:
     """Look for leakage in a scenario's data, and in how a strategy predicts.
 
-    Ends with exit code 1 if more is found than notes. Every run does the same with a smaller
+    Ends with exit code 1 if there is a leak or a warning. Every run does the same with a smaller
     sample; see `audit` in its summary.json, and docs/auditing.md.
     """
     resolved = configured(scenario, strategy, data_dir=data_dir, settings=settings, config=config)
@@ -109,7 +109,7 @@ def check_gradients(
     strategy: Annotated[str | None, typer.Option(help="Only this one.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Hold what clients send against finite differences, defining formulas and closed forms."""
+    """Compare the updates that clients send with finite differences, formulas and closed forms."""
     from fedmaml.verification import TOLERANCE, check_all
 
     results = check_all(strategy)

@@ -1,4 +1,4 @@
-"""What a site computes, and how it answers the server."""
+"""The Flower side of a site: it reads requests, lets `computing` work, and replies."""
 
 from fedmaml.client.replies import evaluate_reply, train_reply
 

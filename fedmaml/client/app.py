@@ -1,7 +1,7 @@
-"""The ClientApp: answers for all clients that its node hosts.
+"""The ClientApp: it replies for all clients that its node hosts.
 
 A node that was given ``partition-id`` p of ``num-partitions`` n (by a simulation, or on its command
-line) hosts the clients whose number leaves the rest p when divided by n.
+line) hosts every client whose number, divided by n, leaves the remainder p.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ app = ClientApp()
 
 @app.query("roll_call")
 def roll_call(message: Message, context: Context) -> Message:
-    """Say which clients this node hosts, and hand in their statistics."""
+    """Report which clients this node hosts, and their statistics."""
 
     def answer(node: NodeSetup) -> Message:
         part, parts = _partition(context)
@@ -57,7 +57,7 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Evaluate adaptation at this node's clients."""
+    """Evaluate adaptation for this node's clients."""
 
     def answer(node: NodeSetup) -> Message:
         request = read_evaluate_request(message.content)

@@ -1,4 +1,4 @@
-"""Everything a node builds once from a run's configuration and keeps between messages."""
+"""What a node builds once from the run configuration and keeps between messages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from fedmaml.simulations.scenario import SPLITS, Scenario
 
 @dataclass(frozen=True)
 class NodeSetup:
-    """What a node works with.
+    """What a node needs to answer requests.
 
     Attributes:
-        scenario: Where tasks come from.
-        prepared: What turns them into updates.
+        scenario: Makes the tasks.
+        prepared: The strategy, which computes updates from them.
         workers: Processes that share the work.
         engine: Which engine computes updates, and why.
     """
@@ -34,13 +34,13 @@ class NodeSetup:
     engine: str = ""
 
     def tasks(self, split: str, round: int, shared_statistics: Params) -> Tasks:
-        """Return where the tasks of a request come from; arguments as in `Scenario.tasks`."""
+        """Return a function that makes tasks; arguments as in `Scenario.tasks`."""
         known = next(name for name in SPLITS if name == split)
         return lambda clients: self.scenario.tasks(known, clients, round, shared_statistics)
 
 
 def node_setup(run_config: Mapping[str, Any]) -> NodeSetup:
-    """Return the node_setup of a Flower run config; the same one for the same settings."""
+    """Return the node setup of a Flower run config; the same object for the same settings."""
     return _node_setup(tuple(sorted(run_config.items())))
 
 

@@ -1,4 +1,4 @@
-"""A Flower message in, a Flower message out: the client's side for anyone's ClientApp."""
+"""Flower message in, Flower message out: the client side, usable in any ClientApp."""
 
 import logging
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ logger = logging.getLogger("fedmaml")
 
 @dataclass(frozen=True)
 class PreparedStrategy:
-    """A strategy made ready for a problem: what messages are answered with.
+    """A strategy built for a problem, and how its updates are computed.
 
     Attributes:
         strategy: The algorithm.
@@ -40,7 +40,7 @@ class PreparedStrategy:
         initial_memory: A new client's memory, from its ``build``.
         client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
         engine: Name of an engine, or "auto".
-        device: Where updates are computed; what messages carry is on the CPU.
+        device: Where updates are computed; tensors in messages are on the CPU.
     """
 
     strategy: MetaStrategy
@@ -51,12 +51,12 @@ class PreparedStrategy:
     device: torch.device = CPU
 
     def on_device(self, request: Q) -> Q:
-        """Return a request whose meta-parameters are where updates are computed."""
+        """Return the request with its meta-parameters on the device of the computation."""
         return replace(request, meta=to_device(request.meta, self.device))
 
 
 def prepare(strategy: MetaStrategy, problem: Problem, seed: int = 0) -> PreparedStrategy:
-    """Build a strategy as the server of the same seed does."""
+    """Build a strategy exactly as a server with the same seed builds it."""
     return prepared_from(strategy, strategy.build(problem, seeding.generator(seed, "init")))
 
 
@@ -67,7 +67,7 @@ def prepared_from(
     engine: str = "auto",
     device: torch.device = CPU,
 ) -> PreparedStrategy:
-    """Prepare a strategy that was built; see `PreparedStrategy` for what is optional."""
+    """Prepare a strategy that is already built; see `PreparedStrategy` for the options."""
     learner = on_device(start.learner, device)
     return PreparedStrategy(strategy, learner, start.memory, client_batch, engine, device)
 
@@ -75,7 +75,7 @@ def prepared_from(
 def train_reply(
     message: Message, context: Context, strategy: MetaStrategy, problem: Problem, task: Task
 ) -> Message:
-    """Answer a train message of a `FlowerStrategy`, for a node that is one client.
+    """Reply to a train message of a `FlowerStrategy`, for a node that is one client.
 
     Args:
         message: From the server.
@@ -91,7 +91,7 @@ def train_reply(
 def evaluate_reply(
     message: Message, context: Context, strategy: MetaStrategy, problem: Problem, task: Task
 ) -> Message:
-    """Answer an evaluate message of a `FlowerStrategy`; arguments as in `train_reply`."""
+    """Reply to an evaluate message of a `FlowerStrategy`; arguments as in `train_reply`."""
     request = read_evaluate_request(message.content)
     return answer_evaluate(message, request, context, prepare(strategy, problem), _only(task))
 
@@ -104,7 +104,7 @@ def answer_train(
     tasks: Tasks,
     executor: Executor | None = None,
 ) -> Message:
-    """Answer a train message for all clients that it names."""
+    """Reply to a train message for all clients that it names."""
     request = prepared.on_device(request)
     residual = request.compression.first_residual(request.meta)
     initial_memory = prepared.initial_memory | {
@@ -135,7 +135,7 @@ def answer_evaluate(
     tasks: Tasks,
     executor: Executor | None = None,
 ) -> Message:
-    """Answer an evaluate message for all clients that it names."""
+    """Reply to an evaluate message for all clients that it names."""
     request = prepared.on_device(request)
     memories = load_memories(context, request.clients, prepared.initial_memory)
     reply = evaluation.evaluate(
@@ -151,7 +151,7 @@ def answer_evaluate(
 
 
 def error_reply(message: Message, error: Exception, stage: str) -> Message:
-    """Tell the server what failed, without texts that could quote a client's data."""
+    """Report a failure to the server, without texts that could quote a client's data."""
     logger.exception("%s failed", stage, exc_info=error)
     where = ", ".join(filter(None, (place_of(error), "its text stays in the node's log")))
     text = str(error) if isinstance(error, FedmamlError) else where

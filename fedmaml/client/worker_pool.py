@@ -1,9 +1,9 @@
-"""A node's clients at work in other processes: chunks go out, parts of the reply come back.
+"""The worker pool of a node: it sends chunks to processes and collects parts of the reply.
 
-    WorkerPool(...).train       what `fedmaml.computing.updates` takes as ``elsewhere``
+    WorkerPool(...).train       what `fedmaml.computing.updates` takes as ``executor``
 
-A worker has a node_setup of its own and makes the tasks of its clients itself. What it needs of a
-request is written to a file once, whatever the number of chunks.
+A worker builds its own node setup and makes the tasks of its clients itself. The tensors of a
+request are written to a file once, however many chunks there are.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,11 +55,11 @@ class _Order:
 
 
 class WorkerPool:
-    """The workers of a node, at work on a run.
+    """The workers of a node, for one run.
 
     Args:
         workers: The processes.
-        run_config: The Flower run config, from which each makes its node_setup.
+        run_config: The Flower run config, from which each worker builds its node setup.
     """
 
     def __init__(self, workers: Workers, run_config: Mapping[str, Any]) -> None:
@@ -105,7 +105,7 @@ class WorkerPool:
 
 
 def _stacked(chunk: Chunk, memories: Memories) -> dict[str, np.ndarray]:
-    """Return the memories of a chunk, which is cheaper to send than one by one."""
+    """Stack the memories of a chunk: cheaper to send than one by one."""
     names = memories[chunk[0]]
     return {
         name: torch.stack([memories[client][name] for client in chunk]).numpy() for name in names
@@ -131,7 +131,7 @@ def _train(
     request = prepared.on_device(request)
     job = Job(prepared.strategy, prepared.learner, request.meta, request.computed_form)
     chosen = plan(engine, job)
-    if chosen.engine.name != engine:  # its chunks, and so its bits, are not those of another
+    if chosen.engine.name != engine:  # another engine cuts other chunks and gives other bits
         raise RuntimeError(f"a worker cannot compute with engine {engine} as its node: {chosen}")
     return updates.train_chunk(
         job,

@@ -2,13 +2,13 @@
 
     workers_of(count)     the worker processes of this process, started once and kept
 
-A worker has one thread to compute with. Each has a pipe of its own, and only the thread that wants
-the results reads and writes them all: there is no lock that a killed process could hold, and a
-message that it did not finish ends in an end of file. (`concurrent.futures` has one pipe for the
-results of all, open at both ends here: killing a worker amid a result leaves it waiting for ever.)
+A worker computes with one thread. Each worker has a pipe of its own, and only the thread that wants
+the results reads and writes the pipes. So there is no lock that a killed process could hold, and an
+unfinished message ends in an end of file. (`concurrent.futures` has one pipe for all results, open
+at both ends: if a worker is killed while it sends, the executor waits for ever.)
 
-Workers cannot outlive the process that started them, however it ends: their pipes end with it. One
-that dies is replaced, and what it did not finish is done again.
+Workers end with the process that started them, however it ends, because their pipes close. A worker
+that dies is replaced, and its unfinished call is computed again.
 """
 
 import atexit
@@ -47,18 +47,18 @@ from fedmaml.core.processes import (
 R = TypeVar("R")
 
 MAX_DEATHS = 3
-"""So many workers may die of the same call."""
+"""After this number of deaths at the same call, `Workers.map` gives up."""
 
 logger = logging.getLogger("fedmaml")
 
 
 class _Answer(NamedTuple):
-    """What came of a call.
+    """The result of a call.
 
     Attributes:
         error: What the function raised.
         result: What it returned.
-        records: What it would have logged.
+        records: Its log records.
     """
 
     error: Exception | None
@@ -147,7 +147,7 @@ class Workers:
         return self._folder.name
 
     def _start(self, number: int) -> None:
-        """Let there be so many processes at least."""
+        """Start processes until there are at least this many."""
         if len(self._staff) < number:
             refuse_while_importing_script()
             folder = "" if self._folder is None else self._folder.name
@@ -158,7 +158,7 @@ class Workers:
     def _hand_out(
         self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]], todo: deque[int]
     ) -> list[_Worker]:
-        """Give calls to those who have nothing to do; return the workers that are found dead."""
+        """Give calls to idle workers; return the workers that are found dead."""
         level, dead = logger.getEffectiveLevel(), []
         for worker in self._staff:
             if todo and worker.call is None:
@@ -170,7 +170,7 @@ class Workers:
         return dead
 
     def _collect(self, answers: dict[int, _Answer], *, block: bool) -> list[_Worker]:
-        """Take in the answers that are there, or the next; return the workers that are dead."""
+        """Store the answers that have arrived, or the next one; return the dead workers."""
         busy = {worker.pipe: worker for worker in self._staff if worker.call is not None}
         dead = []
         for pipe in wait(list(busy), None if block else 0):
@@ -188,7 +188,8 @@ class Workers:
         """Put a dead worker's call first again.
 
         Raises:
-            BackendError: If it was the last that is tried, or died of the script that it imported.
+            BackendError: If `MAX_DEATHS` workers died at this call, or if importing the script
+                killed it.
         """
         if worker not in self._staff:
             return  # found dead twice
@@ -218,7 +219,7 @@ def workers_of(number: int) -> Workers:
 
 
 def _result(answer: _Answer) -> Any:
-    """Log what a worker would have logged; return what it returned, or raise what it raised."""
+    """Pass on a worker's log records; return its result, or raise its error."""
     for record in answer.records:
         logging.getLogger(record.name).handle(record)
     if answer.error is not None:
@@ -227,7 +228,7 @@ def _result(answer: _Answer) -> Any:
 
 
 def _end(staff: list[_Worker]) -> None:
-    """End processes, in place; whoever is interrupted here may call it again."""
+    """End processes and empty the list; can be called again after an interrupt."""
     for worker in staff:
         worker.process.kill()
     for worker in staff:
@@ -238,7 +239,7 @@ def _end(staff: list[_Worker]) -> None:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Let Ctrl-C wait, so that no process is half started, and those started never see it.
+    """Delay Ctrl-C, so that no process is half started and the new ones never get it.
 
     Processes inherit the mask of blocked signals. It holds back nothing by itself: another thread
     may take the signal, and Python then interrupts the main thread all the same.
@@ -284,12 +285,12 @@ def _serve(pipe: Connection, folder: str) -> None:
     threading.Thread(target=receive, daemon=True).start()
     while True:
         answer = _answer(*calls.get())
-        with suppress(OSError):  # nobody wants it any more: `receive` ends this process
+        with suppress(OSError):  # the node is gone: `receive` ends this process
             pipe.send(answer)
 
 
 def _answer(level: int, function: Callable[..., Any], call: tuple[Any, ...]) -> _Answer:
-    """Call a function; return what came of it, and what it would have logged."""
+    """Call a function; return its result or error, and its log records."""
     records: SimpleQueue[logging.LogRecord] = SimpleQueue()
     handler = QueueHandler(records)  # makes records fit to be sent
     logger.propagate = False
@@ -306,7 +307,7 @@ def _answer(level: int, function: Callable[..., Any], call: tuple[Any, ...]) -> 
 
 
 def _portable(error: Exception) -> Exception:
-    """Return an error that survives being sent, with a note of where it was raised."""
+    """Return an error that can be pickled, with a note of where it was raised."""
     try:
         ForkingPickler.loads(ForkingPickler.dumps(error))
     except Exception:  # whatever its class does when it is made anew

@@ -1,4 +1,4 @@
-"""SIMULATED wall-clock time: what a finished run would have taken on given links and devices.
+"""SIMULATED wall-clock time: how long a finished run would take on given links and devices.
 
     client i in a round    T_i = r t + 8 down / (B_down b_i) + flops / (S s_i) + 8 up / (B_up b_i)
     a round                max of T_i over its cohort: the server waits for the slowest

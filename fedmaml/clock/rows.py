@@ -22,7 +22,7 @@ class ClockRow:
         seconds_per_round: Their sum.
         seconds_total: All rounds.
         best: Best mean over validation clients; None if they were not evaluated.
-        target: Value that is to be reached; None if none was asked for.
+        target: Value to reach; None without a target.
         reached_round: First evaluated round that reaches it; None if none does.
         seconds_to_target: Until the end of that round.
     """
@@ -60,16 +60,16 @@ def clock(
         seed: Determines the factors of the clients.
 
     Raises:
-        RunDirectoryError: If the run is not complete, or does not say what it took.
-        ConfigurationError: If a target is asked for, and no round was evaluated.
+        RunDirectoryError: If the run is not complete, or does not report its costs.
+        ConfigurationError: If there is a target, and no round was evaluated.
     """
     timeline, config = simulate(directory, profile, seed), directory.config_table()
     rounds = len(timeline.link)
     if target is not None and rounds and not timeline.evaluations:
         raise ConfigurationError(
-            f"{directory.path}: no round was evaluated on validation clients, so nobody knows when "
-            f"{timeline.metric} reaches {target:g}; run it again with --set evaluation.every=5, "
-            "in a scenario with validation clients"
+            f"{directory.path}: no round was evaluated on validation clients, so it is unknown "
+            f"when {timeline.metric} reaches {target:g}; run it again with "
+            "--set evaluation.every=5, in a scenario with validation clients"
         )
     reached = None if target is None else timeline.reached(target)
     values = [value for _, value in timeline.evaluations]
@@ -103,14 +103,14 @@ def clock_all(
     """Return a row for each profile and run, the runs of a profile in the order given.
 
     Raises:
-        ConfigurationError: If a target is asked for, and the runs have different scenarios.
+        ConfigurationError: If there is a target, and the runs have different scenarios.
     """
     summaries = [complete_summary(run) for run in directories]
     kinds = dict.fromkeys(f"{each['metric']['name']} on {each['scenario']}" for each in summaries)
     if target is not None and len(kinds) > 1:
-        told = ", ".join(kinds)
+        names = ", ".join(kinds)
         raise ConfigurationError(
-            f"target = {target:g} cannot be the same for different problems ({told}); ask for runs "
-            "of one scenario at a time, or for no target"
+            f"target = {target:g} cannot be the same for different problems ({names}); name runs "
+            "of one scenario at a time, or no target"
         )
     return [clock(run, profile, target, seed) for profile in chosen for run in directories]

@@ -25,7 +25,7 @@ class Timeline:
     Attributes:
         link: Round -> seconds that its slowest client waits for its link.
         device: Round -> seconds that the same client computes.
-        metric: What validation clients were evaluated by, after adaptation.
+        metric: Headline metric of the validation clients after adaptation.
         better: "higher" or "lower".
         evaluations: Round and mean over validation clients, where they were evaluated.
     """
@@ -80,7 +80,7 @@ def _slowest(
 ) -> tuple[float, float]:
     """Return seconds on the link and on the device of a cohort's slowest client.
 
-    What a round cannot tell, since no update of it was used, is the mean over the run.
+    For a round of which no update was used, the mean over the run stands in.
     """
     each, mean = cost.per_client_and_round(), total.per_client_and_round()
     down, up, flops = (
@@ -101,6 +101,6 @@ def _costs(path: Path, records: Sequence[Mapping[str, Any]]) -> list[Cost]:
     if costs and not any(cost.updates_measured for cost in costs):
         raise RunDirectoryError(
             f"{path} does not say what its clients computed (updates_measured is 0 in every round "
-            "of rounds.jsonl): its clients did not tell, so their time cannot be simulated"
+            "of rounds.jsonl): without these costs their time cannot be simulated"
         )
     return costs

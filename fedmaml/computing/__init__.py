@@ -1,1 +1,1 @@
-"""What a client computes: updates, evaluations, their costs, and the engines. No Flower here."""
+"""The computation of clients: updates, evaluations, their costs, engines. No Flower here."""

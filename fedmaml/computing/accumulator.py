@@ -1,4 +1,4 @@
-"""From the updates of many clients to one reply, checked one by one and summed exactly."""
+"""Accumulates the updates of many clients into one reply: checked one by one, summed exactly."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,12 +21,12 @@ from fedmaml.core.requests import Form, TrainReply, TrainRequest
 
 
 class Trained(NamedTuple):
-    """What came of a request, or of a chunk of one.
+    """The result of a request, or of one of its chunks.
 
     Attributes:
         reply: The updates.
-        memories: The new memories of those of its clients that keep anything.
-        costs: What updates take, as far as it is known by now.
+        memories: Client -> new memory, of clients that keep one.
+        costs: Costs of updates that are known by now.
     """
 
     reply: TrainReply
@@ -79,7 +79,7 @@ def put_together(request: TrainRequest, parts: Iterable[Trained], costs: Costs) 
 
 
 class Accumulator:
-    """Gathers the updates of a chunk's clients into one reply."""
+    """Accumulates the updates of a chunk's clients for one reply."""
 
     def __init__(self, request: TrainRequest) -> None:
         self._request = request
@@ -92,13 +92,13 @@ class Accumulator:
         self._form = request.form
 
     def add_total(self, part: Total) -> None:
-        """Take in a sum."""
+        """Add a sum."""
         for group, value in part.sums.items():
             self._add_sum(group, value)
         self._note(part.clients, part.weight, part.metrics)
 
     def add(self, part: Rows) -> list[int]:
-        """Take in what is sound; return the positions of the clients taken."""
+        """Add the sound updates; return the positions of their clients."""
         clients, results = part.clients, part.results
         flat = {group: flatten(params, batch_axes=1) for group, params in results.update.items()}
         usable = torch.ones(len(clients), dtype=torch.bool, device=results.weight.device)
@@ -158,7 +158,7 @@ class Accumulator:
         computations: tuple[Computation, ...],
         counted: Mapping[int, Counted],
     ) -> TrainReply:
-        """Return what was gathered, how it was computed and what each client's examples cost."""
+        """Return the reply: accumulated updates, engine, costs, and counters of the examples."""
         update: dict[str, Tensor] | dict[str, ExactSum]
         if self._form == "sum" and self._sums:
             update = self._sums
@@ -179,7 +179,7 @@ class Accumulator:
 
 
 def smaller_form(request: TrainRequest) -> Form:
-    """Return "stack" where it was asked for or is no larger on the wire than a sum."""
+    """Return "stack" if the request wants it, or if it is no larger on the wire than a sum."""
     sum_bytes = len(SPACINGS) * 8 * count_entries(request.meta)
     stack_bytes = len(request.clients) * request.compression.payload_bytes(request.meta)
     return "stack" if request.form == "stack" or stack_bytes <= sum_bytes else "sum"

@@ -1,7 +1,7 @@
-"""Chunks: the clients of a request that are computed together, and the data they are computed from.
+"""Chunks: the clients of a request that are computed together, and their tasks.
 
-Where a chunk is computed, here or in a worker process, changes no bit: either which clients share a
-chunk depends on the request alone, or the engine does not mind who does (its ``least_share``).
+A chunk gives the same bits here and in a worker process: either the request alone determines which
+clients share a chunk, or the engine gives the same bits for any grouping (its ``least_share``).
 """
 
 import logging
@@ -29,7 +29,7 @@ Chunk = tuple[int, ...]
 
 
 class Executor(Protocol):
-    """Whoever computes chunks, e.g. worker processes; results come in the order of the chunks.
+    """Computes chunks, e.g. in worker processes; results come in the order of the chunks.
 
     Attributes:
         workers: How many chunks are computed at the same time.
@@ -56,7 +56,7 @@ class Executor(Protocol):
 
 
 def cut(clients: Sequence[int], size: int) -> list[Chunk]:
-    """Cut clients into chunks: the same ones, whoever computes them."""
+    """Cut clients into chunks of a size, wherever they are computed."""
     return [tuple(clients[first : first + size]) for first in range(0, len(clients), size)]
 
 
@@ -65,9 +65,8 @@ def task_groups(
 ) -> Iterator[list[TaskGroup]]:
     """Yield the tasks of a request, in the type and on the device of the meta-parameters.
 
-    With the noise that problem and strategy declare.
-
-    Of its clients one by one, if one of them has no usable data.
+    The tasks hold the noise that problem and strategy declare. If the data of one client cannot be
+    used, the clients of its chunk are read one by one.
     """
     chunk = request.clients
     try:
@@ -94,7 +93,7 @@ def task_groups(
 def reject_raised(
     error: Exception, clients: Sequence[int], stage: str, rejected: list[Rejection]
 ) -> None:
-    """Name an error without its text, which may quote data; fedmaml's own texts never do.
+    """Record a rejection that names an error; only texts of fedmaml's own errors are quoted.
 
     The first error of a chunk goes to the node's own log with its traceback.
     """

@@ -1,8 +1,8 @@
-"""What a client does to its update before it is sent: residual added, compressed, residual kept.
+"""A client compresses its update: it adds the residual, encodes, and keeps the new residual.
 
-Each client by itself, whoever shares its node or its computation: what is random depends on seed,
-round, group and client alone. So the updates that arrive are the same whether a node sends what
-`compressed` puts into ``codes``, or hosts many clients and sends the sum of what they stand for.
+Each client is compressed by itself: seed, round, group and client determine its random rounding. So
+the server gets the same updates whether a node sends the ``codes`` that `compressed` returns, or
+hosts many clients and sends the sum of the decoded updates.
 """
 
 from collections.abc import Mapping
@@ -24,16 +24,16 @@ _BLOCK_ENTRIES = 2**20  # of float64 draws at a time: 8 MB
 
 
 def compressed(request: TrainRequest, part: Rows, residuals: Memories) -> Rows:
-    """Replace updates by what the server will make of their codes; keep the rest as memory.
+    """Replace updates by their decoded codes, as the server sees them; keep the rest as memory.
 
     Args:
-        request: Says how to compress.
-        part: What an engine computed.
-        residuals: Client -> what was left out before, under `RESIDUAL` names; {} without feedback.
+        request: Holds the setting of the compression.
+        part: Updates from an engine.
+        residuals: Client -> its residual, under `RESIDUAL` names; {} without feedback.
 
     Returns:
         The clients with their codes, and with their residuals beside the strategy's memory. An
-        update that is not fit to be sent stays as it is, for the caller to refuse.
+        update that cannot be sent (not finite) stays as it is; the caller rejects it.
     """
     compressor = request.compression.compressor()
     if compressor is None:
@@ -61,7 +61,7 @@ def _through_wire(
     clients: tuple[int, ...],
     vectors: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Return the codes of finite vectors as bytes, and what they stand for."""
+    """Return the codes of finite vectors as bytes, and the decoded vectors."""
     key = seeding.key(request.seed, "compression", request.round, group)
     entries = vectors.shape[1]
     size = max(1, _BLOCK_ENTRIES // entries)

@@ -1,8 +1,7 @@
-"""What a client's update, and its evaluation, take: measured once per shape of task and remembered.
+"""Cost of a client's update and of its evaluation: measured once per shape of task, then cached.
 
-The measurement runs the computation once more, alone, so its result is kept: for this process, and
-(of updates, which are asked for in every round) in the node's Flower context, since in a deployment
-every message is answered by a new process.
+A measurement runs the computation once more, alone. So its result is cached: in this process and,
+for updates, in the node's Flower context, since a deployment answers each message in a new process.
 """
 
 import hashlib
@@ -24,26 +23,26 @@ from fedmaml.strategies.base import ClientUpdate, MetaStrategy
 logger = logging.getLogger("fedmaml")
 
 Costs = dict[str, Computation]
-"""Strategy and shapes, as a word -> what an update of that shape takes."""
+"""Strategy and shapes, as a word -> cost of an update of that shape."""
 
 Evaluate = Callable[[Task, Params], Any]
 """A client's task and memory -> its metrics."""
 
 _MAX_REMEMBERED = 4096
 _process: dict[tuple[str, int], tuple[Problem, Computation]] = {}
-"""By key and identity of the problem, which is kept so that no other takes its identity."""
+"""By key and identity of the problem; the problem is kept so that its identity stays its own."""
 
 
 def costs_of_updates(
     job: Job, memories: Memories, groups: Sequence[TaskGroup], known: Costs
 ) -> list[Computation | None]:
-    """Return what one update of each group takes, by itself; None where it cannot be measured.
+    """Return the cost of one update of each group, alone; None where it cannot be measured.
 
     Args:
-        job: What all clients have in common.
+        job: Strategy, learner and meta-parameters.
         memories: Client -> what it keeps.
         groups: Tasks of equal shape, of which the first is measured.
-        known: What was measured before; new measurements are added.
+        known: Earlier measurements; new ones are added.
     """
     costs, job_word = [], _job_word(job)
     for group in groups:
@@ -60,12 +59,12 @@ def cost_of_evaluation(
     memory: Params,
     group: TaskGroup,
 ) -> Computation | None:
-    """Return what evaluation one client of a group takes, by itself; None if it cannot be measured.
+    """Return the cost of evaluating one client of a group; None if it cannot be measured.
 
     Args:
         job: Strategy, learner and meta-parameters.
         stages: What is evaluated, as `fedmaml.computing.evaluation` names it.
-        evaluate: What is done for each client.
+        evaluate: Evaluates one client.
         memory: What a client keeps.
         group: Tasks of equal shape, of which the first is measured.
     """
@@ -80,13 +79,13 @@ def _once(
     measured: Callable[..., Computation],
     *args: Any,
 ) -> Computation | None:
-    """Measure what nobody has measured before; add it to what is known."""
+    """Return a cached measurement, or measure and cache it."""
     if key in known:
         return known[key]
     if (key, id(problem)) not in _process:
         try:
             computation = measured(*args)
-        except Exception:  # whatever a model does under the counters, its result is worth more
+        except Exception:  # a model that fails while it is counted still trains
             logger.debug("the cost of a computation could not be measured", exc_info=True)
             return None
         if len(_process) >= _MAX_REMEMBERED:
@@ -96,7 +95,7 @@ def _once(
     return known[key]
 
 
-# What a cost depends on, within one problem, as one word.
+# Everything a cost depends on, within one problem, as one word.
 
 
 def _job_word(job: Job) -> str:
@@ -136,5 +135,5 @@ def _measured_evaluation(
 
 
 def _there(job: Job, memory: Params) -> Params:
-    """Return a memory that is where the meta-parameters are."""
+    """Return a memory on the device of the meta-parameters."""
     return to_device({"memory": memory}, device_of(job.meta))["memory"]

@@ -1,4 +1,4 @@
-"""What the examples of a request's clients cost, by the problem's counters; see `core.counters`."""
+"""Counts the examples of a request's clients by the problem's counters; see `core.counters`."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ from fedmaml.core.tasks import TaskGroup, unstack
 def count_examples(
     counters: Sequence[Counter], groups: Sequence[TaskGroup], rejected: list[Rejection]
 ) -> tuple[list[TaskGroup], dict[int, Counted]]:
-    """Count client by client: tasks of equal shape need not cost the same.
+    """Count client by client: tasks of equal shape may cost different units.
 
     Returns:
-        The groups, without the clients at which a counter fails, and client -> what its examples
-        cost; no client if there are no counters.
+        The groups, without the clients at which a counter fails, and client -> units of its
+        examples; empty if there are no counters.
     """
     counted: dict[int, Counted] = {}
     if not counters:

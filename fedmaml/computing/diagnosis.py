@@ -1,7 +1,7 @@
-"""Which module of a network is to blame, found by running each by itself on what it was given.
+"""Finds the module that makes a network fail, by running each module on its recorded inputs.
 
-Modules are tried from the innermost outwards, on the inputs they saw in a forward pass of the whole
-network, so the first that fails is the smallest that does.
+Modules are tried from the innermost outwards, on the inputs they got in a forward pass of the whole
+network, so the first that fails is the smallest that fails.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ _LONGEST_REASON = 160
 
 
 class _Seen(NamedTuple):
-    """A module, and what it was called with.
+    """A module and its inputs.
 
     Attributes:
         name: In the network; "" for the network itself.
@@ -75,13 +75,13 @@ class _Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is looked at: a strategy's network, at work on one task.
+    """What is examined: a strategy's network on one task.
 
     Attributes:
-        strategy: The algorithm; what its network is given is what `adapt` makes of the task.
+        strategy: The algorithm; its `adapt` determines the inputs of the network.
         learner: The network.
         meta: Meta-parameters.
-        memory: What the client keeps.
+        memory: The client's memory.
         task: Support and query.
     """
 
@@ -99,23 +99,23 @@ class Subject:
         return known | {name: value for name, value in given.items() if name in known}
 
     def predict(self) -> list[Tensor]:
-        """Return predictions for some query examples, without adaptation where it takes steps."""
+        """Return predictions for some query examples; gradient steps of adaptation are left out."""
         unadapted = with_adaptation_steps(self.strategy, 0)
         predictor = unadapted.adapt(self.learner, self.meta, self.memory, self.task.support)
         return leaves(predictor(part_of(self.task.query, 0, _EXAMPLES).x))
 
 
 def needs_second_derivatives(strategy: MetaStrategy) -> bool:
-    """Tell whether a strategy differentiates through gradient steps."""
+    """Return whether a strategy differentiates through gradient steps."""
     steps = adaptation_of(strategy)
     return strategy.facts.second_derivatives and (steps is None or steps.moves())
 
 
 def check_derivatives(subject: Subject) -> None:
-    """Refuse a network that lacks the derivatives that a strategy takes.
+    """Refuse a network without the derivatives that the strategy needs.
 
     Raises:
-        UnsupportedProblemError: Names the module and what to do.
+        UnsupportedProblemError: Names the module and the cure.
     """
     second, label = needs_second_derivatives(subject.strategy), subject.strategy.facts.label
     for seen in _innermost_first(subject):
@@ -141,7 +141,7 @@ def check_derivatives(subject: Subject) -> None:
 
 
 def what_prevents_vmap(subject: Subject) -> str:
-    """Say which module cannot run under ``torch.func.vmap`` and why; "" if all can."""
+    """Return the module that cannot run under ``torch.func.vmap``, and why; "" if all can."""
     for seen in _innermost_first(subject):
         own = _params_of(seen, subject.params)
         if not seen.floats():
@@ -155,9 +155,9 @@ def what_prevents_vmap(subject: Subject) -> str:
 
 
 def hidden_randomness(subject: Subject) -> str:
-    """Say which module draws random numbers of its own; "" if none does.
+    """Return the module that draws random numbers of its own; "" if none does.
 
-    It is found by running everything twice, with PyTorch's global generator in another state.
+    Everything runs twice, with PyTorch's global generator in two states.
     """
     update = subject.strategy.client_update
 
@@ -178,7 +178,7 @@ def _outputs(seen: _Seen, params: Params) -> list[Tensor]:
 
 
 def _differs(function: Callable[[], list[Tensor]]) -> bool:
-    """Tell whether a function returns other numbers when PyTorch's global generator differs."""
+    """Return whether a function's result depends on PyTorch's global generator."""
     results = []
     for seed in (1, 2):
         with torch.random.fork_rng():
@@ -237,7 +237,7 @@ def _gradient(seen: _Seen, params: Params, floats: list[Tensor]) -> tuple[Params
 
 
 def _no_second_derivative(seen: _Seen, params: Params) -> str:
-    """Say why a module has no second derivative; "" if it has one."""
+    """Return why a module has no second derivative; "" if it has one."""
 
     def probe(params: Params, floats: list[Tensor], direction: list[Tensor]) -> Tensor:
         pairs = zip(tree_leaves(_gradient(seen, params, floats)), direction, strict=True)
@@ -250,12 +250,12 @@ def _no_second_derivative(seen: _Seen, params: Params) -> str:
         return _reason(error)
     try:
         return _silently_constant(seen, params, probe)
-    except Exception:  # a module that insists on single precision: what can be said was said
+    except Exception:  # a module for single precision only: no further test
         return ""
 
 
 def _silently_constant(seen: _Seen, params: Params, probe: Callable[..., Tensor]) -> str:
-    """Find a gradient that changes otherwise than its derivative says.
+    """Find a gradient whose change contradicts its derivative.
 
     Central differences in double precision, at two steps: they agree unless a kink lies between.
     """

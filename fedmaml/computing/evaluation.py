@@ -1,4 +1,4 @@
-"""How well adaptation works at a node's clients: metrics before and after."""
+"""Evaluation of adaptation at a node's clients: metrics before and after."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -110,7 +110,7 @@ def _rows_at(
 
 
 def finite(prediction: Tree) -> Tensor:
-    """Tell whether all numbers of a prediction are finite, a scalar."""
+    """Return whether all numbers of a prediction are finite, a scalar."""
     return torch.stack([value.isfinite().all() for value in leaves(prediction)]).all()
 
 
@@ -163,8 +163,8 @@ def _evaluation(
     clients = tuple(sorted(rows))
     names = rows[clients[0]] if clients else {}
     values = {name: [rows[client][name] for client in clients] for name in names}
-    told = tuple(costs[client] for client in clients if client in costs)
-    computations = told if len(told) == len(clients) else ()
+    known = tuple(costs[client] for client in clients if client in costs)
+    computations = known if len(known) == len(clients) else ()
     units = tuple(counted[client] for client in clients) if counted else ()
     return EvaluateReply(clients, values, tuple(rejected), computations, units)
 

@@ -1,9 +1,9 @@
-"""What a node trains for one request, as functions: tasks in, updates out.
+"""Training for one request, as functions: tasks in, updates out.
 
-A node's clients are cut into chunks of ``client_batch``; each chunk goes through an engine
-(`fedmaml.computing.engines`) by itself, here or in a worker process (`fedmaml.client.worker_pool`),
-and the parts add up to the reply (`fedmaml.computing.accumulator`). A client that fails or diverges
-is left out with a reason and never harms the others.
+A node's clients are cut into chunks of ``client_batch``. An engine (`fedmaml.computing.engines`)
+computes each chunk by itself, here or in a worker process (`fedmaml.client.worker_pool`), and the
+parts add up to the reply (`fedmaml.computing.accumulator`). A client that fails or diverges
+is left out with a reason, and does not affect the others.
 """
 
 import logging
@@ -59,11 +59,11 @@ def train(
     Args:
         strategy: The algorithm.
         learner: From its ``build``.
-        request: What the server asked.
-        tasks: Where the tasks come from.
-        memories: Client -> what it keeps; must hold every client of the request.
+        request: The request of the server.
+        tasks: Makes the tasks.
+        memories: Client -> its memory; must hold every client of the request.
         client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
-        known_costs: What updates take, as measured before.
+        known_costs: Costs of updates, as measured before.
         engine: Name of an engine, or "auto".
         executor: Computes chunks if there are several; None: here, one after the other.
     """
@@ -71,7 +71,7 @@ def train(
     wanted = "loop" if client_batch == 1 else engine
     job = Job(strategy, learner, request.meta, request.computed_form)
     chosen = plan(wanted, job)
-    # One by one is the engine's business: however many share a chunk, `loop` computes each alone.
+    # `loop` computes each client alone, however many share a chunk.
     workers = 1 if executor is None else executor.workers
     size = chosen.engine.chunk_size(job, len(request.clients), workers, client_batch)
     chunks = cut(request.clients, size)
@@ -100,12 +100,12 @@ def train_chunk(
     """Compute the updates of clients that share a computation.
 
     Args:
-        job: What they have in common.
-        engine: Computes their updates.
-        request: Names these clients only; the reply has the form that it says.
-        tasks: Where the tasks come from.
-        memories: Client -> what it keeps.
-        costs: What updates take; new measurements are added.
+        job: Strategy, learner and meta-parameters.
+        engine: Computes the updates.
+        request: Names these clients only, and the form of the reply.
+        tasks: Makes the tasks.
+        memories: Client -> its memory.
+        costs: Costs of updates; new measurements are added.
     """
     collected = Accumulator(request)
     kept: dict[int, Params] = {}
@@ -139,14 +139,14 @@ def train_chunk(
 def _computations(
     measured: Sequence[tuple[Chunk, Computation | None]], clients: list[int]
 ) -> tuple[Computation, ...]:
-    """Return what each client's update took; nothing if that is not known of all of them."""
+    """Return the cost of each client's update; () unless it is known for all of them."""
     everyone = [client for some, _ in measured for client in some]
     costs = [cost for some, cost in measured for _ in some]
     if everyone != clients:  # the engine took them in another order, or some were left out
         of_each = dict(zip(everyone, costs, strict=True))
         costs = [of_each[client] for client in clients]
-    told = [cost for cost in costs if cost is not None]
-    return tuple(told) if len(told) == len(costs) else ()
+    known = [cost for cost in costs if cost is not None]
+    return tuple(known) if len(known) == len(costs) else ()
 
 
 def _updates(
@@ -158,7 +158,7 @@ def _updates(
 ) -> Iterator[tuple[str, Rows | Total]]:
     """Yield the updates of all clients but those whose computation raises, and the engine's name.
 
-    Those that the engine finds unsound are computed once more by themselves, to learn why.
+    Updates that the engine finds unsound are computed once more, alone, to find the reason.
     """
     done: list[Chunk] = []
     unsound: set[int] = set()
@@ -187,7 +187,7 @@ def _those_that_work(
     memories: Memories,
     rejected: list[Rejection],
 ) -> Iterator[tuple[str, Rows | Total]]:
-    """Yield the updates of clients of which at least one raises, as if that one were absent."""
+    """Yield the updates of clients, at least one of which raises, without those that raise."""
     alone: list[Rows | Total] = []
     failed: set[int] = set()
     for group in groups:

@@ -1,4 +1,4 @@
-"""What a run is: settings by dotted key, checked before anything starts.
+"""The configuration of a run: settings by dotted key, checked before anything starts.
 
 Settings come from four places, later ones winning: the defaults of strategy and scenario, the
 scenario's recipe for the strategy, a TOML file, the command line. The keys are

@@ -1,4 +1,4 @@
-"""What must hold between settings, each of which is right by itself."""
+"""Checks of settings that are valid alone, but may not fit together."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _IDLE = {
     "aggregation.malicious": ("aggregation.rule", ("krum", "multi-krum", "bulyan")),
     "aggregation.selected": ("aggregation.rule", ("multi-krum",)),
 }  # fmt: skip
-"""Setting -> (another one, the values of that with which the first has an effect).
+"""Setting -> (another setting, its values with which the first has an effect).
 
 Those of a scenario are in its `only_with`.
 """
@@ -51,14 +51,14 @@ def _booleans(value: Any) -> bool:
 
 
 def check_idle(given: Flat, config: RunConfig) -> None:
-    """Refuse settings that have no effect, so that nobody believes they had one.
+    """Refuse settings that have no effect.
 
-    Where the other one is given, too, and the idle one is as by default, as in the configuration
-    that a run has written, nobody is deceived.
+    An idle setting is accepted if it has its default and the setting that makes it idle is given,
+    too, as in the configuration that a run writes.
 
     Args:
-        given: What somebody asked for.
-        config: What came of it.
+        given: The settings that the user gave.
+        config: The resolved configuration.
 
     Raises:
         ConfigurationError: Names the setting, and the one that makes it idle.
@@ -91,7 +91,7 @@ def without_idle_steps(merged: Flat, given: Flat) -> Flat:
     """Leave out numbers of gradient steps where epochs say how many there are.
 
     Raises:
-        ConfigurationError: If somebody asked for both.
+        ConfigurationError: If the user gave both.
     """
     left = dict(merged)
     for key in merged:

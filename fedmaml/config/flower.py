@@ -18,7 +18,7 @@ FLOWER_KEYS = (*_MAIN_KEYS, *_MAY_BE_EMPTY, "settings", "out")
 
 
 def to_run_config(config: RunConfig, out: Path) -> dict[str, str | int | float | bool]:
-    """Return a Flower run config that holds all of a configuration, and where to write."""
+    """Return a Flower run config that holds a configuration and its run directory."""
     table = config.to_table()
     main = {key: table.pop(key) for key in _MAIN_KEYS}
     return {**main, "settings": tomli_w.dumps(table), "out": str(out)}

@@ -1,4 +1,4 @@
-"""The keys that a run understands, and what is said of others."""
+"""The keys that a run understands, and the errors for others."""
 
 import dataclasses
 import difflib
@@ -10,9 +10,9 @@ from fedmaml.core.errors import ConfigurationError
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 
-_OF_OTHERS = ("task", "options")  # fields of `RunConfig` for those of scenario and strategy
-OF_THE_RUN = tuple(name for name in field_types(RunConfig) if name not in _OF_OTHERS)
-"""Keys and tables that are a run's own."""
+_TABLES = ("task", "options")  # fields of `RunConfig` with settings of scenario and strategy
+RUN_KEYS = tuple(name for name in field_types(RunConfig) if name not in _TABLES)
+"""Keys of `RunConfig`, without the tables of scenario and strategy."""
 GIVEN_TO_SCENARIO = ("seed", "data_dir")
 """Fields that a scenario gets from its run."""
 
@@ -20,7 +20,7 @@ GIVEN_TO_SCENARIO = ("seed", "data_dir")
 def known_keys(scenario: str, strategy: str) -> list[str]:
     """Return every key that a run of this scenario and strategy understands."""
     return [
-        *(key for key in _keys(RunConfig, "") if key not in _OF_OTHERS),
+        *(key for key in _keys(RunConfig, "") if key not in _TABLES),
         *(key for key in _keys(SCENARIOS[scenario], "task.") if not _of_the_run(key)),
         *_keys(STRATEGIES[strategy], ""),
     ]

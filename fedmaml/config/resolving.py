@@ -10,7 +10,7 @@ from fedmaml.config.checks import check_idle, check_numbers, check_together, wit
 from fedmaml.config.flat import Flat, flatten_table, nest
 from fedmaml.config.keys import (
     GIVEN_TO_SCENARIO,
-    OF_THE_RUN,
+    RUN_KEYS,
     known_keys,
     known_name,
     refuse_unknown,
@@ -45,7 +45,7 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     } | given
     merged = without_idle_steps(merged, given)
     table = nest(merged)
-    top = {key: table.pop(key) for key in OF_THE_RUN if key in table}
+    top = {key: table.pop(key) for key in RUN_KEYS if key in table}
     task = table.pop("task", {})
     run: RunConfig = _checked(RunConfig, top, "")
     task |= {
@@ -65,7 +65,7 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
 
 
 def _recipe(scenario: str, strategy: str) -> Mapping[str, Any]:
-    """Return the settings that suit a strategy: those for all, for its family, and its own."""
+    """Return the recipe of a strategy: for all strategies, for its family, and its own."""
     recipes = SCENARIOS[scenario].recipes
     family = f"family:{STRATEGIES[strategy].facts.family}"
     return {
@@ -76,7 +76,7 @@ def _recipe(scenario: str, strategy: str) -> Mapping[str, Any]:
 
 
 def _checked(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-    """Validate with pydantic and say what is wrong in our own words."""
+    """Validate with pydantic; raise our own error with key and value."""
     try:
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:

@@ -35,7 +35,7 @@ class Evaluation:
     """When and how adaptation is evaluated.
 
     Attributes:
-        every: Evaluate the validation clients every so many rounds; 0: never.
+        every: Evaluate the validation clients every ``every`` rounds; 0: never.
         select: Model selection: the meta-parameters evaluated at the end and kept are those of the
             "last" round, or of the round that was "best" on the validation clients by the headline
             metric after adaptation, the earliest of equals. "best" evaluates them after the last
@@ -43,9 +43,9 @@ class Evaluation:
         split: Which clients are evaluated at the end: "test", or "validation", which leaves the
             test clients unseen while settings are tuned.
         steps: Further numbers of adaptation steps at which the test clients are evaluated.
-        shots: Smaller supports on which the test clients are evaluated: so many examples of each
-            class, where the problem has classes; else so many in all.
-        largest: At most so many validation clients, the first ones.
+        shots: Sizes of smaller supports on which the test clients are evaluated: examples of each
+            class, where the problem has classes; else examples in all.
+        largest: Most validation clients to evaluate; the first ones are taken.
     """
 
     every: Annotated[int, Ge(0)] = 0
@@ -58,7 +58,7 @@ class Evaluation:
 
 @settings
 class Aggregation:
-    """How updates become one.
+    """How updates are aggregated.
 
     Attributes:
         rule: "mean" (weighted), or one of Flower's robust rules.
@@ -85,16 +85,16 @@ class RunConfig:
         backend: How messages travel.
         nodes: Flower nodes that share the clients.
         clients: Clients per round; 0: all.
-        engine: What computes the updates of many clients; "auto": what pays.
-        client_batch: Clients per computation; 0: what the engine does best; 1: one by one.
+        engine: Engine that computes updates; "auto": the first that supports the run and is fast.
+        client_batch: Clients per computation; 0: the engine chooses; 1: one by one.
         workers: Processes that share the clients of each node; the result does not depend on it.
         device: Where clients compute.
         dtype: Type of parameters and data.
         timeout: Seconds to wait for the replies of a round.
         data_dir: Folder that holds one folder per data set.
         evaluation: When adaptation is evaluated.
-        aggregation: How updates become one.
-        compression: How clients shorten what they send.
+        aggregation: How updates are aggregated.
+        compression: How clients compress their updates.
         task: Settings of the scenario.
         options: Settings of the strategy.
     """

@@ -80,13 +80,13 @@ def exact_sum(vectors: Tensor, weights: Tensor) -> ExactSum:
 
 
 def add_to_limbs(limbs: Tensor, vectors: Tensor, weights: Tensor, largest: float = LIMIT) -> None:
-    """Add what `exact_sum` would return to limbs, in place.
+    """Add the result of `exact_sum` to limbs, in place.
 
     Args:
         limbs: Shape ``(3, entries)``; may be some of a sum's columns.
         vectors: As in `exact_sum`.
         weights: As in `exact_sum`.
-        largest: What no product exceeds in magnitude: small ones are cut into fewer limbs.
+        largest: Upper bound of the magnitude of every product; small ones need fewer limbs.
     """
     if vectors.device.type != "cpu" or native.missing():
         _add_limbs(vectors, weights, limbs)
@@ -107,7 +107,7 @@ def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def _add_limbs(vectors: Tensor, weights: Tensor, limbs: Tensor) -> None:
-    """Do what fedmaml/native/exact_sum.cpp does, to the same bits."""
+    """Compute the same bits as fedmaml/native/exact_sum.cpp."""
     rows = max(1, _BLOCK_ENTRIES // max(vectors.shape[1], 1))
     for first in range(0, len(vectors), rows):
         block = slice(first, first + rows)
@@ -121,7 +121,7 @@ def _add_limbs(vectors: Tensor, weights: Tensor, limbs: Tensor) -> None:
 
 
 def in_range(vectors: Tensor, weights: Tensor) -> Tensor:
-    """Tell for each client whether `exact_sum` can take it: finite and below `LIMIT`."""
+    """Return for each client whether `exact_sum` accepts its update: finite and below `LIMIT`."""
     extremes = torch.maximum(vectors.amax(-1), -vectors.amin(-1))  # five times as fast as abs, amax
     largest = extremes.to(torch.float64) * weights
     return largest < LIMIT  # False for NaN

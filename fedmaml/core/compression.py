@@ -1,4 +1,4 @@
-"""Compression of updates: which compressor, and what becomes of what it leaves out.
+"""Compression of updates: the setting, and error feedback.
 
     client    p = update + residual;    sends  code = encode(p);    residual <- p - decode(code)
     server    aggregates decode(code) as it would have aggregated update
@@ -35,13 +35,13 @@ Method = Literal["none", "float16", "qsgd-8", "qsgd-4", "top-k"]
 
 @settings
 class Compression:
-    """How clients shorten what they send.
+    """How clients compress their updates.
 
     Attributes:
         method: "none", "float16", "qsgd-8", "qsgd-4" or "top-k".
         fraction: Of the entries that "top-k" sends; an entry takes 8 bytes, so 0.5 saves nothing.
-        error_feedback: Whether a client keeps what was left out and adds it the next time; "auto":
-            as the module docstring says for each method.
+        error_feedback: Whether a client keeps what the code left out and adds it to its next
+            update; "auto": the default of the method, see the module docstring.
     """
 
     method: Method = "none"
@@ -49,7 +49,7 @@ class Compression:
     error_feedback: Literal["auto", True, False] = "auto"
 
     def compressor(self) -> Compressor | None:
-        """Return the pair of functions; None if nothing is compressed."""
+        """Return the compressor; None if nothing is compressed."""
         match self.method:
             case "none":
                 return None
@@ -63,7 +63,7 @@ class Compression:
                 return TopK(self.fraction)
 
     def first_residual(self, meta: MetaParams) -> Params:
-        """Return what a client keeps before its first round: zeros, flat, by group.
+        """Return the residual before a client's first round: zeros, flat, by group.
 
         Empty without error feedback.
         """

@@ -45,7 +45,7 @@ class Compressor(ABC):
 
     @abstractmethod
     def layout(self, entries: int, dtype: torch.dtype) -> CodeLayout:
-        """Return what one client's code consists of; its size depends on nothing else."""
+        """Return the parts of one client's code: types and counts, whatever its values."""
 
     @abstractmethod
     def encode(self, vectors: Tensor, draw: Callable[[], Tensor]) -> Code:
@@ -54,7 +54,7 @@ class Compressor(ABC):
         Args:
             vectors: Finite, shape ``(clients, entries)``.
             draw: Returns numbers from the open interval (0, 1), float64, of the same shape; called
-                only if rounding is random.
+                only by random rounding.
         """
 
     @abstractmethod
@@ -63,9 +63,9 @@ class Compressor(ABC):
 
     @abstractmethod
     def flaw(self, code: Code, entries: int) -> str:
-        """Say why a code of the right layout can come from no `encode`; "" if it can.
+        """Return why no `encode` can have made this code, whose layout is right; "" if one can.
 
-        Values that are not finite are found once they are decoded.
+        Values that are not finite are found after decoding.
         """
 
 
@@ -85,7 +85,7 @@ class TopK(Compressor):
     feedback: ClassVar[bool] = True
 
     def count(self, entries: int) -> int:
-        """Return k; rounding of the product is not taken for another entry."""
+        """Return k; a rounding error of the product adds no entry."""
         return max(1, math.ceil(self.fraction * entries - 1e-9))
 
     def layout(self, entries: int, dtype: torch.dtype) -> CodeLayout:
@@ -109,7 +109,7 @@ class TopK(Compressor):
         return {"positions": positions.to(kind), "values": vectors.gather(1, positions)}
 
     def decode(self, code: Code, entries: int, dtype: torch.dtype) -> Tensor:
-        """Return zeros but for the entries that were sent."""
+        """Return the entries that were sent, and zeros elsewhere."""
         values = code["values"]
         return torch.zeros(len(values), entries, dtype=dtype).scatter(
             1, code["positions"].to(torch.int64), values
@@ -127,7 +127,7 @@ class TopK(Compressor):
 
 @dataclass(frozen=True)
 class QSGD(Compressor):
-    """Random rounding to s levels of either sign, each bucket of entries by its largest.
+    """Random rounding to s levels of either sign; a bucket is scaled by its largest entry.
 
         Q(x_i) = M sign(x_i) xi_i / s,   xi_i in {floor, ceil} of s |x_i| / M,   E Q(x) = x
         E |Q(x) - x|^2 <= min(d / s^2, sqrt(d) / s) |x|^2, d the entries of a bucket    Lemma 3.1
@@ -146,7 +146,7 @@ class QSGD(Compressor):
 
     @property
     def levels(self) -> int:
-        """Return s: what is left of the bits beside the sign."""
+        """Return s, the largest level that fits into the bits beside the sign."""
         return int(2 ** (self.bits - 1) - 1)
 
     def layout(self, entries: int, dtype: torch.dtype) -> CodeLayout:
@@ -207,7 +207,7 @@ class Float16(Compressor):
         return code["values"].to(dtype)
 
     def flaw(self, code: Code, entries: int) -> str:
-        """Every code is one."""
+        """Return "": every code is valid."""
         return ""
 
 
@@ -225,7 +225,7 @@ def pack_nibbles(levels: Tensor) -> Tensor:
 
 
 def unpack_nibbles(packed: Tensor) -> Tensor:
-    """Undo `pack_nibbles`, int8; of an odd count one 0 too many is returned."""
+    """Undo `pack_nibbles`, int8; an odd count gets one 0 more at the end."""
     halves = torch.stack([packed & 15, packed >> 4], -1)
     return halves.reshape(len(packed), 2 * packed.shape[1]).to(torch.int8) - 8
 

@@ -1,6 +1,6 @@
 """What federated learning costs: bytes, floating-point operations, memory and time.
 
-A `Computation` is what one client's update takes; a `Cost` is what a round, or a run, took in all.
+A `Computation` is the cost of one client's update; a `Cost` is that of a whole round or run.
 docs/costs.md says how each number is measured, and derives the operations by hand.
 """
 
@@ -22,7 +22,7 @@ from fedmaml.core.counters import Units, add_counted, counted_from_json, counted
 
 @dataclass(frozen=True)
 class Computation:
-    """What one client's computation takes.
+    """The cost of one client's computation.
 
     Attributes:
         flops: Floating-point operations of matrix products and convolutions; a multiplication and
@@ -35,7 +35,7 @@ class Computation:
     peak_bytes: int
 
     def __add__(self, then: "Computation") -> "Computation":
-        """Return what one computation after the other takes."""
+        """Return the cost of one computation followed by the other."""
         return Computation(self.flops + then.flops, max(self.peak_bytes, then.peak_bytes))
 
 
@@ -44,26 +44,26 @@ NO_COMPUTATION = Computation(0, 0)
 
 @dataclass(frozen=True)
 class Cost:
-    """What a round took; costs of rounds add up.
+    """The cost of a round; costs of rounds add up.
 
     Attributes:
-        clients: Clients asked, each counted in every round that asked it.
+        clients: Clients selected, each counted in every round that selects it.
         updates: Clients whose updates were used, counted likewise.
-        payload_bytes_down: Bytes of the tensors that the clients asked receive, as sites of one
-            client each.
+        payload_bytes_down: Bytes of the tensors that the selected clients receive, as sites of
+            one client each.
         payload_bytes_up: Bytes of the updates of the clients used, after compression if there is
             any, as sites of one client each.
         messages_down: Messages to nodes.
         messages_up: Replies that arrived.
         message_bytes_down: Bytes of the messages as Flower serialises them.
         message_bytes_up: Bytes of the replies as Flower serialises them.
-        updates_measured: Clients used that said what they computed.
+        updates_measured: Clients used that reported what they computed.
         flops: Operations of those clients.
         peak_bytes: Largest peak of any of those clients; None if there is none.
         seconds_clients: Wall time spent waiting for replies, transport included.
         seconds_server: The rest of the wall time.
-        counters: What the examples of the clients used cost, by name of the counter; {} where the
-            scenario declares none.
+        counters: Units that the examples of the clients used cost, by name of the counter; {}
+            where the scenario declares none.
     """
 
     clients: int = 0
@@ -82,7 +82,7 @@ class Cost:
     counters: dict[str, Units] = field(default_factory=dict)
 
     def __add__(self, other: "Cost") -> "Cost":
-        """Add everything but the peak, of which the larger stays."""
+        """Add everything, but take the larger peak."""
         peaks = [cost.peak_bytes for cost in (self, other) if cost.peak_bytes is not None]
         sums = {
             each.name: getattr(self, each.name) + getattr(other, each.name)
@@ -128,10 +128,10 @@ class Cost:
 
 
 def measure(function: Callable[..., Any], *args: Any) -> Computation:
-    """Run a function on trees of tensors and count what it takes.
+    """Run a function on trees of tensors and measure its cost.
 
-    Python's cyclic garbage collector rests meanwhile, so that the peak does not depend on when it
-    happens to run.
+    Python's cyclic garbage collector is switched off meanwhile, so that the peak does not depend on
+    when it happens to run.
     """
     meter = _Meter(args)
     collecting = gc.isenabled()
@@ -151,7 +151,7 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
 
 
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operation: adds up its flops and follows the storages it makes until they go.
+    """Sees every operation: adds up flops, and follows new storages until they are freed.
 
     Operations are counted by the formulas of ``torch.utils.flop_counter``. Its own mode would do
     the counting, but holds on to parameters and so distorts the memory.

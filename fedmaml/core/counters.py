@@ -17,15 +17,15 @@ from fedmaml.core.tasks import Batch, Task
 from fedmaml.core.trees import Tree
 
 MAX_UNITS = 2**62
-"""What the examples of a client may cost at most."""
+"""Most units that the examples of one client may cost."""
 
 RESERVED = ("recipes", "rounds", "bytes", "flops")
-"""Names that no counter may have: `fedmaml compare --equal` takes these words, too."""
+"""Names that no counter may have: `fedmaml compare --equal` uses these words already."""
 
 
 @dataclass(frozen=True)
 class Counter:
-    """Something that a client spends on its examples.
+    """A unit that examples cost, and how a client counts it.
 
     Attributes:
         name: As it appears in files and tables, and as ``--equal`` takes it: lower-case letters,
@@ -40,7 +40,7 @@ class Counter:
     function: Callable[[Tree, Tree], Tensor | int]
 
     def __post_init__(self) -> None:
-        """Refuse a name that could not be asked for."""
+        """Refuse a name that the command line could not use."""
         if not re.fullmatch("[a-z][a-z0-9_]*", self.name) or self.name in RESERVED:
             raise ConfigurationError(
                 f"counter name {self.name!r}: allowed are lower-case letters, digits and "
@@ -50,7 +50,7 @@ class Counter:
 
 @dataclass(frozen=True)
 class Units:
-    """Units of one counter; whole numbers, but for means.
+    """Units of one counter: whole numbers, or their mean.
 
     Attributes:
         support: Of support examples.
@@ -66,11 +66,11 @@ class Units:
         return self.support + self.query
 
     def __add__(self, other: "Units") -> "Units":
-        """Add either."""
+        """Add both parts."""
         return Units(self.support + other.support, self.query + other.query)
 
     def __truediv__(self, count: float) -> "Units":
-        """Divide either."""
+        """Divide both parts."""
         return Units(self.support / count, self.query / count)
 
 

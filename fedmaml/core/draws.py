@@ -1,4 +1,4 @@
-"""Noise that a problem or a strategy declares, drawn per client and handed over with its task.
+"""Noise that a problem or a strategy declares, drawn per client and passed with its task.
 
     problem   one draw for each example; the network finds it beside its input, as a further entry
               of the tree: ``{"x": ..., "mask": ...}`` (masks of dropout, latent noise, actions)
@@ -54,7 +54,7 @@ def with_draws(
         problem: Name -> noise of each example.
         strategy: Name -> noise of each client.
         seed: Of the run.
-        split: What the clients are asked for.
+        split: Of the clients.
         round: Number of the round; ignored unless the split is "train".
 
     Raises:

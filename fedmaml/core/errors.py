@@ -9,10 +9,10 @@ FedmamlError
 |  `- DivergedError        a run in which no client's update was ever small enough to be used
 |- RunDirectoryError       a run directory that is missing, incomplete or already in use
 |  `- OtherFormatError     one that another version of fedmaml wrote
-`- NotComparableError      runs that say nothing about each other
+`- NotComparableError      runs that cannot be compared with each other
 
-`described` and `place_of` say of any other error, such as one in somebody else's scenario, where it
-was raised.
+`described` and `place_of` name the place of any other error, e.g. one in a scenario of another
+package.
 """
 
 import sysconfig
@@ -20,7 +20,7 @@ from pathlib import Path
 from traceback import walk_tb
 
 TRACEBACK = "fedmaml --debug shows the traceback"
-"""Ends a message about an error in somebody else's code."""
+"""Ends a message about an error in code outside fedmaml."""
 
 _PACKAGE = Path(__file__).parents[1]
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -72,13 +72,13 @@ class OtherFormatError(RunDirectoryError):
 
 
 class NotComparableError(FedmamlError):
-    """Runs that cannot be held against each other: other tasks, other seeds, no reference."""
+    """Runs that cannot be compared: other tasks, other seeds, no reference."""
 
 
 def described(error: BaseException) -> str:
     """Return e.g. "IndexError: list index out of range (wards.py, line 41, in tasks)".
 
-    The error's own text may quote data, so this is for whoever has them: nothing that travels.
+    The error's own text may quote data, so the result must not leave the machine.
     """
     text = f"{type(error).__name__}: {error}".removesuffix(": ")
     place = place_of(error)
@@ -86,10 +86,10 @@ def described(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return file, line and function where an error was raised; "" if it never was.
+    """Return file, line and function where an error was raised; "" if it was not raised.
 
-    That is the innermost place in somebody's own code, whatever library it called; if there is
-    none, the innermost in fedmaml.
+    This is the innermost place in code that is not installed; if there is none, the innermost
+    place in fedmaml.
     """
     frames = [
         (Path(frame.f_code.co_filename), line, frame.f_code.co_name)
@@ -103,7 +103,7 @@ def place_of(error: BaseException) -> str:
 
 
 def _is_installed(path: Path) -> bool:
-    """Tell whether a file is of fedmaml, of Python or of an installed package."""
+    """Return whether a file is of fedmaml, of Python or of an installed package."""
     return (
         path.is_relative_to(_PACKAGE)
         or path.is_relative_to(_STANDARD_LIBRARY)

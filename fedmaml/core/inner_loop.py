@@ -42,11 +42,11 @@ class GradientSteps:
     epochs: Annotated[int, Ge(0), Le(1_000_000)] = 0
 
     def taking(self, steps: int) -> "GradientSteps":
-        """Return the same steps, ``steps`` of them."""
+        """Return the same rule with another number of steps."""
         return replace(self, steps=steps, epochs=0)
 
     def moves(self) -> bool:
-        """Tell whether there are any steps."""
+        """Return whether there are any steps."""
         return bool(self.steps or self.epochs)
 
     def parts(self, batch: Batch) -> Iterator[Batch]:

@@ -1,7 +1,7 @@
-"""What a strategy tells the hand-written engines: which known computation its client's update is.
+"""How a strategy declares, for the hand-written engines, which known computation its update is.
 
-A strategy names it, and every setting that it depends on, in `Kernel`; `kernel_spec` reads the
-values. An engine refuses a setting whose meaning it does not know, so none is ever ignored.
+A strategy names the computation and every setting it depends on in `Kernel`; `kernel_spec` reads
+the values. An engine refuses a setting that it does not know, so it never ignores one.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Kernel:
 
     @property
     def settings(self) -> set[str]:
-        """Names of the settings that the update depends on."""
+        """Return the names of the settings that the update depends on."""
         return {self.steps, self.proximal} - {""}
 
 

@@ -18,7 +18,7 @@ from fedmaml.core.tasks import Batch, mask_of, rows_of
 from fedmaml.core.trees import Tree
 
 Predictor = Callable[[Tree], Tree]
-"""What adaptation yields: inputs -> predictions, trees whose first axis are the examples."""
+"""The result of adaptation: inputs -> predictions, trees whose first axis is the examples."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Problem:
     Attributes:
         network: Makes the network, e.g. the class of an ``nn.Module``; called under a seeded
             generator, so its own initialisation is used and is reproducible.
-        loss: (predictions, targets) -> loss of each example, shape ``(examples,)``; both are what
-            the network and the scenario make of them, tensors or flat mappings of tensors.
-        metrics: Figures of merit, the headline one first.
+        loss: (predictions, targets) -> loss of each example, shape ``(examples,)``. Predictions
+            come from the network, targets from the scenario: tensors or flat mappings of tensors.
+        metrics: What is evaluated; the first is the headline metric.
         head: Name of the sub-module that is the last layer ("" if there is none): strategies that
             share a body or an embedding cut there.
         classes: Number of classes; None for regression and binary logits.
@@ -39,7 +39,7 @@ class Problem:
         draws: Noise of each example, which the network finds beside its input; see `core.draws`.
         ordered: Whether support examples stand in the order of time; smaller supports are then the
             first examples of all, not of each class.
-        counters: What examples cost beyond bytes and operations; names differ.
+        counters: What examples cost beyond bytes and operations; each has its own name.
     """
 
     network: Callable[[], nn.Module]
@@ -68,7 +68,7 @@ class Learner:
 
     Attributes:
         network: Skeleton that supplies the computation; its own parameter values are never used.
-        problem: Where it comes from.
+        problem: The problem it was built for.
     """
 
     network: nn.Module
@@ -101,7 +101,7 @@ class Learner:
 
 
 def make_learner(problem: Problem, rng: torch.Generator) -> tuple[Learner, Params]:
-    """Build the network and take its freshly drawn parameters.
+    """Build the network and return its initial parameters.
 
     Raises:
         UnsupportedProblemError: If a module keeps running statistics or drops out, or if there are
@@ -155,5 +155,5 @@ def without_head(learner: Learner) -> Learner:
 
 
 def in_head(problem: Problem, name: str) -> bool:
-    """Tell whether a parameter belongs to the head."""
+    """Return whether a parameter belongs to the head."""
     return bool(problem.head) and name.startswith(problem.head + ".")

@@ -1,7 +1,7 @@
 """Losses by name: (predictions, targets) -> one loss per example.
 
 A `Problem` may use any function of this form. These are the ones that the hand-written engines
-(``fedmaml.computing.engines``) know by sight.
+(``fedmaml.computing.engines``) recognise.
 """
 
 from collections.abc import Callable

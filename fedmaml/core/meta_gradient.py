@@ -20,7 +20,7 @@ def meta_gradient(
         g = grad_meta L_query(adapt(meta, support))
 
     The gradient is exact: whatever ``adapt`` computes is differentiated, inner gradient steps
-    included (which gives second derivatives). A strategy that wants less holds things constant in
+    included (which gives second derivatives). A strategy without them holds gradients constant in
     its own ``adapt`` (`GradientSteps.run(first_order=True)`).
 
     Args:
@@ -28,7 +28,7 @@ def meta_gradient(
         learner: Network and loss.
         meta: Point of differentiation; not changed.
         memory: What the client keeps; held constant.
-        task: Support to adapt on, query to be evaluated on.
+        task: Support to adapt on, query to evaluate on.
 
     Returns:
         The gradient, shaped like ``meta``, and the query loss after adaptation.

@@ -19,7 +19,7 @@ OptimizerState = dict[str, torch.Tensor]
 
 @settings
 class OuterOptimizer:
-    """Steps against a pseudo-gradient; every strategy's updates are pseudo-gradients.
+    """Steps against a pseudo-gradient; the updates of every strategy are pseudo-gradients.
 
     Attributes:
         optimizer: "sgd", "adam" or "yogi".
@@ -37,7 +37,7 @@ class OuterOptimizer:
     horizon: Annotated[int, Ge(0)] = 0
 
     def __post_init__(self) -> None:
-        """Refuse what would be ignored in silence."""
+        """Refuse settings that would be ignored."""
         if self.momentum and self.optimizer != "sgd":
             raise ConfigurationError(
                 f"outer.momentum = {self.momentum}: only optimizer 'sgd' takes a momentum, not "
@@ -64,7 +64,7 @@ class OuterOptimizer:
         """Take one step.
 
         Args:
-            meta: Where to step from; not changed.
+            meta: The point to step from; not changed.
             gradient: Shaped like ``meta``.
             state: From the step before; empty at first; not changed.
             finished_rounds: Rounds before this one; for the schedule.

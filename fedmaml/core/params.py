@@ -34,7 +34,7 @@ def squared_norm(params: Params) -> Tensor:
 
 
 def _zero(params: Params) -> Tensor:
-    """Return 0 where the tree is: on the CPU if it is empty."""
+    """Return 0 on the device of the tree; on the CPU if the tree is empty."""
     first = next(iter(params.values()), torch.empty(0))
     return first.new_zeros(())
 
@@ -57,7 +57,7 @@ def to_device(meta: MetaParams, device: torch.device) -> MetaParams:
 
 
 def device_of(meta: MetaParams) -> torch.device:
-    """Return where the tree is."""
+    """Return the device of the tree."""
     return next(value.device for params in meta.values() for value in params.values())
 
 

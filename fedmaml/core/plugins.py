@@ -1,4 +1,4 @@
-"""What installed packages add to a catalogue, by entry point.
+"""Catalogues that installed packages extend by entry points.
 
 [project.entry-points."fedmaml.scenarios"]      in the pyproject.toml of the other package
 wards = "my_package.wards:Wards"
@@ -11,14 +11,14 @@ from fedmaml.core.errors import ConfigurationError
 
 
 def installed(group: str, known: dict[str, Any]) -> dict[str, Any]:
-    """Return a catalogue and what installed packages add to it.
+    """Return a catalogue together with the entry points of installed packages.
 
     Args:
         group: Of entry points, e.g. "fedmaml.scenarios".
         known: The catalogue, name -> class.
 
     Raises:
-        ConfigurationError: If an entry point cannot be loaded, or takes the name of another.
+        ConfigurationError: If an entry point cannot be loaded, or if its name is taken.
     """
     catalogue = dict(known)
     for entry in entry_points(group=group):

@@ -1,4 +1,4 @@
-"""What happens in a round, as data: what was used, what was left out and why."""
+"""What happened in a round, as data: what was used, and what was left out with its reason."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -43,7 +43,7 @@ class Rejection:
     clients: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a reason that nobody could look up."""
+        """Refuse a reason that `REASONS` does not list."""
         if self.reason not in REASONS:
             raise ValueError(f"unknown reason {self.reason!r}; known: {', '.join(REASONS)}")
 
@@ -54,14 +54,14 @@ class RoundRecord:
 
     Attributes:
         round: From 1.
-        cohort: Number of clients asked.
+        cohort: Number of clients selected.
         clients: Number of clients whose updates were used.
         weight: Sum of their num-examples.
         metrics: Weighted means over the clients used, e.g. loss_before, loss_after.
-        rejected: What was left out, and why.
+        rejected: Updates that were left out, with the reason.
         seconds: Wall time of the round; ``seconds_clients`` of it was spent waiting for replies.
         evaluation: Mean metrics on validation clients, in rounds that evaluate.
-        cost: What the round's training took.
+        cost: Cost of the round's training.
     """
 
     round: int

@@ -1,4 +1,4 @@
-"""What a node is asked, and what it answers, as plain values; `fedmaml.messages` carries them."""
+"""Requests to a node and its replies, as plain values; `fedmaml.messages` carries them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ Update = dict[str, Tensor] | dict[str, ExactSum]
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What a node is asked for in one round.
+    """What the server requests from a node in one round.
 
     Attributes:
         round: From 1.
@@ -45,25 +45,25 @@ class TrainRequest:
 
     @property
     def computed_form(self) -> Form:
-        """What an engine must hand over: only single updates can be compressed."""
+        """The form that an engine must return: only single updates can be compressed."""
         return "stack" if self.compression.compressor() else self.form
 
 
 @dataclass(frozen=True)
 class TrainReply:
-    """What a node answers.
+    """A node's reply to a `TrainRequest`.
 
     Attributes:
-        clients: Clients whose updates are in, in the order of all lists below.
+        clients: Clients whose updates are included, in the order of all lists below.
         weights: Their num-examples.
         metrics: name -> one value per client.
         update: group -> stacked updates ``(clients, entries)``, or their weighted `ExactSum`; on
             its way to the server also compressed updates, uint8 ``(clients, bytes)``.
-        rejected: Clients that are not in, and why.
+        rejected: Clients that are left out, with the reason.
         round: Of the request.
         base: Of the request.
-        computations: What each client's update took; empty if it is not told.
-        engines: Engine -> how many of the updates it computed; empty if it is not said.
+        computations: Cost of each client's update; empty if not reported.
+        engines: Engine -> how many of the updates it computed; empty if not reported.
         counted: What each client's examples cost; empty if the problem has no counters.
     """
 
@@ -81,7 +81,7 @@ class TrainReply:
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """What a node is asked for in an evaluation; attributes as in `TrainRequest`.
+    """What the server requests in an evaluation; attributes as in `TrainRequest`.
 
     Attributes:
         steps: Numbers of gradient steps at which adaptation is evaluated, besides 0 and the
@@ -104,8 +104,7 @@ class EvaluateReply:
     """Per client, ``values["<metric>:<stage>"]``; stages: before, after, after@N, shots@N.
 
     Attributes:
-        computations: What evaluation each client took, all stages together; empty if it is not
-            told.
+        computations: Cost of evaluating each client, all stages together; empty if not reported.
         counted: What each client's examples cost; empty if the problem has no counters.
     """
 

@@ -1,9 +1,9 @@
-"""Randomness as a function: every draw is determined by (seed, purpose, round, client).
+"""Randomness as a function: (seed, purpose, round, client) determine every draw.
 
 No generator is ever stored or shared, so the number of workers, the order of clients and a restart
-change nothing. `generator` serves rare draws (initial parameters); `uniform`, `normal` and
-`permutation` draw for many clients in one pass, each client's numbers being the same whether it is
-drawn alone or among thousands.
+change nothing. `generator` serves rare draws (initial parameters). `uniform`, `normal` and
+`permutation` draw for many clients in one pass; a client's numbers are the same whether it is drawn
+alone or among thousands.
 
 The vectorised draws use SplitMix64 (Steele, Lea, Flood. Fast splittable pseudorandom number
 generators. OOPSLA 2014) as a counter-based generator, keyed with SHA-256.
@@ -36,7 +36,7 @@ def generator(seed: int, *path: str | int) -> torch.Generator:
 def isolated(rng: torch.Generator) -> Iterator[None]:
     """Let code that draws from torch's global generator (module constructors) draw from ``rng``.
 
-    The global generator is put back afterwards.
+    The state of the global generator is restored afterwards.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=rng)))

@@ -1,4 +1,4 @@
-"""How everything that a user may set is declared: frozen, typed, checked, no unknown names."""
+"""How settings are declared: frozen, typed, validated, no unknown names."""
 
 from typing import TypeVar, dataclass_transform
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def settings(cls: type[T]) -> type[T]:
-    """Make a frozen dataclass whose fields are validated and may not be misspelled."""
+    """Make a frozen dataclass that validates its fields and refuses unknown ones."""
     config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=False)
     made: type = dataclass(frozen=True, config=config)(cls)
     return made

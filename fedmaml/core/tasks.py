@@ -28,9 +28,9 @@ class Batch(NamedTuple):
 
 
 class DrawnBatch(NamedTuple):
-    """A `Batch` with the noise that a strategy declares, for the client and not for each example.
+    """A `Batch` with the noise that a strategy declares, one draw for the client.
 
-    It is no field of `Batch`, so that a batch is a pair for everybody else; `draws_of` tells.
+    `Batch` itself has no field for it, so that a batch stays a pair elsewhere; `draws_of` reads it.
 
     Attributes:
         x: Inputs.
@@ -44,12 +44,12 @@ class DrawnBatch(NamedTuple):
 
 
 class PaddedBatch(NamedTuple):
-    """A `Batch` with further rows that are not examples; only engines make them, for themselves.
+    """A `Batch` with padding rows that are not examples; only engines make and see it.
 
     Attributes:
         x: Inputs; the padding holds copies of an example.
         y: Targets, likewise.
-        mask: Which rows are examples; bool, ``(rows,)``; `mask_of` tells.
+        mask: Which rows are examples; bool, ``(rows,)``; `mask_of` reads it.
     """
 
     x: Tree
@@ -58,7 +58,7 @@ class PaddedBatch(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One client's learning problem: support to adapt on, query to be evaluated on."""
+    """One client's learning problem: support to adapt on, query to evaluate on."""
 
     support: Batch
     query: Batch
@@ -89,7 +89,7 @@ def draws_of(batch: Batch) -> dict[str, Tensor]:
 def map_batch(function: Callable[..., Tensor], *batches: Batch) -> Batch:
     """Apply a function to the inputs and targets of the same name in each batch.
 
-    Whatever else the first batch has stays as it is.
+    Other fields of the first batch stay as they are.
     """
     xs, ys = [batch.x for batch in batches], [batch.y for batch in batches]
     return batches[0]._replace(x=map_tree(function, *xs), y=map_tree(function, *ys))
@@ -138,13 +138,13 @@ def example_count(batch: Batch) -> Tensor:
 
 
 def padded(groups: Sequence[TaskGroup], support: int, query: int) -> TaskGroup:
-    """Make one group of several: every task gets ``support`` and ``query`` rows, at least its own.
+    """Make one group of several: pad every task to ``support`` and ``query`` rows.
 
-    What is missing are copies of the client's first example.
+    The padding holds copies of the client's first example.
 
     Returns:
-        Tasks of `PaddedBatch`, though the type says `Batch`, in whose place they may stand where
-        rows are not counted: `mask_of` and `example_count` tell.
+        Tasks of `PaddedBatch`. The declared type is `Batch`, which they may replace wherever rows
+        are not counted; `mask_of` and `example_count` know the difference.
     """
     supports, queries = zip(*(group.tasks for group in groups), strict=True)
     clients = tuple(client for group in groups for client in group.clients)
@@ -199,8 +199,8 @@ def first_shots(support: Batch, count: int, classes: int | None) -> Batch | None
     """Return the first examples of a support set: ``count`` of each class, or in all.
 
     Args:
-        support: Examples whose order is that of chance, within a class where there are classes.
-        count: How many, > 0.
+        support: Examples in random order (within a class where there are classes).
+        count: Number of examples, > 0.
         classes: Number of classes, if the targets are class indices; else None, as for a support
             in the order of time.
 
@@ -231,7 +231,7 @@ def _stack_batches(batches: Iterable[Batch]) -> Batch:
 
 
 def cast(task: Task, dtype: torch.dtype, device: torch.device | None = None) -> Task:
-    """Give all floating-point tensors of a task one dtype, integers keep theirs; move them.
+    """Give all floating-point tensors of a task one dtype and move all; integers keep theirs.
 
     Args:
         task: One task, or stacked ones.

@@ -1,14 +1,15 @@
-"""What a run will cost, before it runs.
+"""Estimates the cost of a run before it runs.
 
     bytes          the run's own requests and replies, made and serialised      counting.py
     operations     one client's computation for each shape, under the counters
     memory         of the same; and of this process, if it is timed
     counters       of the examples of the same clients
-    seconds        only if asked for: a few real rounds and an evaluation       timing.py
+    seconds        only on request: a few real rounds and an evaluation       timing.py
 
-Bytes of tensors are exact. So are operations, if the clients looked at are those that take part, or
-have the shapes of all: looked at are the cohorts of the first `counting.MAX_ROUNDS` rounds, of
-large ones `counting.MAX_CLIENTS`, evenly spaced. docs/costs.md holds estimates against runs.
+Bytes of tensors are exact. Operations are exact, too, if the examined clients are all that take
+part, or have the shapes of all. Examined are the cohorts of the first `counting.MAX_ROUNDS` rounds;
+of large cohorts `counting.MAX_CLIENTS` clients, evenly spaced. docs/costs.md compares estimates
+with runs.
 """
 
 from collections.abc import Sequence
@@ -27,10 +28,10 @@ from fedmaml.simulations.backends import BACKENDS
 
 @dataclass(frozen=True)
 class Amount:
-    """What some rounds take; the names mean what they mean in `fedmaml.core.costs.Cost`.
+    """The cost of some rounds; names as in `fedmaml.core.costs.Cost`.
 
     Attributes:
-        clients: Clients asked.
+        clients: Clients selected.
         payload_bytes_down: Tensors that they receive, as sites of one client each.
         payload_bytes_up: Tensors that they send.
         message_bytes_down: Messages to nodes, as Flower serialises them.
@@ -74,21 +75,21 @@ _NUMBERS = [each.name for each in fields(Amount) if each.name != "counters"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will cost.
+    """The estimated cost of a run.
 
     Attributes:
         scenario: Name in the catalogue.
         strategy: Name in the catalogue.
         backend: How messages travel.
         rounds: Rounds of training.
-        engine: What will compute, and why.
+        engine: The engine, and why.
         per_round: One round of training.
         training: All of them.
         evaluation: All evaluations, of validation clients during training and of test clients.
         per_client: One client in one round of training; a mean where clients differ.
         peak_bytes: Most memory of any client's update, beside its inputs; None if not measurable.
-        clients_measured: Clients whose shapes were looked at.
-        shapes: How many different costs they have.
+        clients_measured: Clients whose shapes were examined.
+        shapes: Number of different costs among them.
         seconds: None if nothing was timed.
     """
 
@@ -112,12 +113,12 @@ class Estimate:
 
 
 def estimate(config: RunConfig, *, timed: bool = False) -> Estimate:
-    """Return what a run will cost; computes a few updates and evaluations.
+    """Return the estimated cost of a run; computes a few updates and evaluations.
 
     Args:
         config: What is to run.
-        timed: Carry out a few rounds and an evaluation, too, to tell the seconds; some seconds, or
-            three rounds and an evaluation with one chunk of clients if those take longer.
+        timed: Carry out a few rounds and an evaluation to estimate seconds. This takes some
+            seconds, or three rounds and an evaluation with one chunk of clients if that is longer.
 
     Raises:
         FedmamlError: If strategy, scenario or data do not work; as `running.execute`.
@@ -153,7 +154,7 @@ def estimate(config: RunConfig, *, timed: bool = False) -> Estimate:
 def _training(
     ready: Rehearsal, rounds: int, cohort: int, looked: Looked, messages: MessageBytes
 ) -> Amount:
-    """Put together rounds of training: clients that train send an update, too."""
+    """Return the cost of rounds of training, in which clients also send an update."""
     sent = ready.config.compression.payload_bytes(ready.server.state.meta)
     amount = _amount(ready, rounds, cohort, looked, messages)
     return replace(amount, payload_bytes_up=rounds * cohort * sent)
@@ -162,7 +163,7 @@ def _training(
 def _amount(
     ready: Rehearsal, times: int, clients: int, looked: Looked, messages: MessageBytes
 ) -> Amount:
-    """Put together rounds, or evaluations, of equal cost; clients looked at stand for all."""
+    """Return the cost of rounds, or evaluations; the examined clients stand for all."""
     meta, shared_statistics = ready.server.state.meta, ready.roll_call.shared_statistics
     asked = times * clients
 

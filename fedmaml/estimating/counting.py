@@ -31,23 +31,23 @@ from fedmaml.messages.evaluate import read_evaluate_request, write_evaluate_repl
 from fedmaml.messages.train import read_train_request, write_train_reply
 
 MAX_CLIENTS = 256
-"""So many clients of a cohort, or of those to be evaluated, are looked at, at most."""
+"""Most clients of a cohort, or of an evaluation, that are examined."""
 MAX_ROUNDS = 50
-"""In so many rounds, at most: cohorts and shapes may differ from round to round."""
+"""Most rounds that are examined: cohorts and shapes may differ from round to round."""
 ENOUGH_CLIENTS = 1000
-"""No further round is looked at after so many clients."""
+"""After this number of clients no further round is examined."""
 
 
 Filler = Callable[[int, int, int], Tensor]
-"""Rows, columns, position of the group -> what an update is filled with."""
+"""Rows, columns, position of the group -> values that fill an update."""
 
 
 class Looked(NamedTuple):
-    """What clients that were looked at take.
+    """Costs of the examined clients.
 
     Attributes:
-        computations: What each computes, of those at which it can be measured.
-        counted: What the examples of each cost; empty if the problem has no counters.
+        computations: Cost of each client at which it can be measured.
+        counted: Units of the examples of each; empty if the problem has no counters.
     """
 
     computations: list[Computation]
@@ -67,7 +67,7 @@ def evenly(clients: Sequence[int]) -> Sequence[int]:
 
 
 def cost_of_updates(ready: Rehearsal) -> Looked:
-    """Return what updates take, of clients of the first rounds."""
+    """Return the cost of updates of clients in the first rounds."""
     costs: Costs = {}
     looked_at = 0
     found: list[Computation | None] = []
@@ -98,7 +98,7 @@ def cost_of_updates(ready: Rehearsal) -> Looked:
 
 
 def cost_of_evaluations(ready: Rehearsal, split: str, clients: Sequence[int]) -> Looked:
-    """Return what evaluation clients takes; evaluates one of each shape, the others are counted."""
+    """Return the cost of evaluating clients; one client of each shape is measured."""
     found: list[Computation] = []
     counted: list[Counted] = []
     for message in _evaluation(ready, split, evenly(clients)):
@@ -125,13 +125,13 @@ def training_messages(ready: Rehearsal) -> MessageBytes:
 
 
 def made_up_replies(ready: Rehearsal, messages: list[Message]) -> list[Message]:
-    """Return replies to the messages of a round that the server will believe, updates being 0."""
+    """Return replies to the messages of a round that pass the server's checks; updates are 0."""
     reply = _replies_of_one(ready, _zeros)
     return [Message(reply(message), reply_to=message) for message in _named(messages)]
 
 
 def _replies_of_one(ready: Rehearsal, filler: Filler) -> Callable[[Message], RecordDict]:
-    """Return what answers for all clients of a message with what one of them computes."""
+    """Return a function that replies for all clients of a message with the numbers of one."""
     singles: list[TrainReply] = []
 
     def reply(message: Message) -> RecordDict:
@@ -243,7 +243,7 @@ def _widened(reply: TrainReply, request: TrainRequest, filler: Filler) -> TrainR
 
 
 def _repeated(reply: TrainReply, count: int) -> dict[str, Tensor]:
-    """Return one client's compressed update for many: any other bytes might be no code."""
+    """Repeat one client's compressed update: arbitrary bytes might be no valid code."""
     rows = {group: value for group, value in reply.update.items() if isinstance(value, Tensor)}
     return {group: value.repeat(count, 1) for group, value in rows.items()}
 

@@ -16,7 +16,7 @@ from fedmaml.server.app import flower_strategy
 from fedmaml.server.cohort import RollCall, call_roll, choose
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
-from fedmaml.server.rounds import asked_at_the_end, times_due, validation_clients
+from fedmaml.server.rounds import clients_of_final_evaluation, times_due, validation_clients
 from fedmaml.simulations.backends.in_process import InProcessGrid
 
 
@@ -26,9 +26,9 @@ class Rehearsal:
 
     Attributes:
         config: What is to run.
-        node: What a node works with.
+        node: What a node needs to answer requests.
         grid: The way to the nodes.
-        roll_call: Which node hosts whom.
+        roll_call: Which node hosts which clients.
         server: The server's side.
         seconds: What it took to get ready, as far as a run counts it.
     """
@@ -41,7 +41,7 @@ class Rehearsal:
     seconds: float
 
     def cohort(self, round: int) -> Sequence[int]:
-        """Return whom the run will ask in a round."""
+        """Return the cohort of a round."""
         population = self.roll_call.population("train")
         return choose(self.config.seed, round, population, self.config.clients)
 
@@ -52,7 +52,7 @@ class Rehearsal:
             "validation": (validation, times_due(self.config))
         }
         split = self.config.evaluation.split
-        at_the_end = asked_at_the_end(self.roll_call, self.config)
+        at_the_end = clients_of_final_evaluation(self.roll_call, self.config)
         found[split] = (at_the_end, found.get(split, ((), 0))[1] + 1)
         return {split: how for split, how in found.items() if how[0] and how[1]}
 
@@ -60,7 +60,7 @@ class Rehearsal:
         """Return how many clients share a computation in training.
 
         Args:
-            clients: How many a node is asked for; None: as many as one process would take at most.
+            clients: Clients of a node in a request; None: the most that one process would take.
         """
         config, prepared = self.config, self.node.prepared
         meta = to_device(self.server.state.meta, prepared.device)
@@ -76,7 +76,7 @@ class Rehearsal:
 
 
 def rehearse(config: RunConfig) -> Rehearsal:
-    """Do what a run does before its first round.
+    """Do everything that a run does before its first round.
 
     Raises:
         FedmamlError: If strategy, scenario or data do not work; as `running.execute`.

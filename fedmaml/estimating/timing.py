@@ -3,7 +3,7 @@
     start         roll call, first meta-parameters
     first round   with all that is done once: measuring costs, warming up, compiling
     round         mean over the rounds after it
-    evaluation    of validation clients, as often as the run asks for it, and of the test clients
+    evaluation    of validation clients, as often as in the run, and of the test clients
 
 Cohorts of more than one chunk are cut to one chunk for each node, and the clients' time is scaled
 by chunks; the server's is that of the whole cohort, with replies that are made up.
@@ -26,7 +26,7 @@ from fedmaml.server.summary import peak_process_bytes
 MAX_ROUNDS = 50
 LEAST_ROUNDS = 3
 BUDGET_SECONDS = 2.0
-"""Further rounds are run until so much time is spent on them."""
+"""Seconds to spend on the rounds after the first."""
 
 _SECOND = 2  # a round that is not the first
 _SERVED = 4  # times that the server's part of it is done
@@ -69,7 +69,7 @@ def time_run(ready: Rehearsal) -> Seconds:
         for split, (numbers, count) in ready.evaluated().items()
     )
     total = ready.seconds + first + max(config.rounds - 1, 0) * (clients + server) + evaluations
-    bootstrap_interval([0.0, 1.0])  # what a summary loads, too, counts as memory of the process
+    bootstrap_interval([0.0, 1.0])  # as a summary does: it counts as memory of the process
     peak = peak_process_bytes()
     return Seconds(ready.seconds, first, clients, server, evaluations, total, peak)
 
@@ -145,14 +145,14 @@ def scale(
     probe: int,
     chunk_size: Callable[[int], int],
 ) -> float:
-    """Return by how much a request to all clients takes longer than one to the probe's.
+    """Return how many times as long a request to all clients takes as one to the probe.
 
     Args:
         ready: The run.
         split: Of the clients.
         clients: All of them.
-        probe: How many were asked in their place.
-        chunk_size: How many share a computation, of so many at a node.
+        probe: Number of clients in the probe.
+        chunk_size: Number of clients at a node -> how many of them share a computation.
     """
     if probe == len(clients):
         return 1.0

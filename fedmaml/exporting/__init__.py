@@ -1,7 +1,7 @@
-"""Runs for the viewers that people have already: TensorBoard and MLflow.
+"""Export of runs to TensorBoard and MLflow.
 
-Both are fed with what a run directory holds, so it works for every back end, during a run and years
-after it, and no run ever depends on it. Each is an extra: ``fedmaml[tensorboard]``,
+Both exports read a run directory only. So they work for every back end, during a run and years
+after it, and no run depends on them. Each is an extra: ``fedmaml[tensorboard]``,
 ``fedmaml[mlflow]``.
 """
 

@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a viewer is told of a run.
+    """The part of a run that viewers show.
 
     Attributes:
         path: The run directory.
@@ -55,7 +55,7 @@ class Recorded:
 
 
 def recorded(path: Path) -> Recorded:
-    """Read what a run directory holds by now.
+    """Read the current contents of a run directory.
 
     Raises:
         RunDirectoryError: If it holds no run or nothing to show, or if it is damaged.
@@ -156,7 +156,7 @@ def _points(
 
 
 def _values(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return what a round's record says, by names that viewers group by their first part."""
+    """Return the numbers of a round's record; viewers group names by their first part."""
     values = {f"train/{name}": value for name, value in record["metrics"].items()}
     for name, value in record.get("evaluation", {}).items():
         values[f"validation/{name.replace(':', '/')}"] = value

@@ -1,4 +1,4 @@
-"""Compression in messages: what the server asks for, and compressed updates as bytes.
+"""Compression in messages: the setting in a request, and compressed updates as bytes.
 
 A compressed update is one array for each group, a row of bytes for each client. One array, like an
 update that is not compressed, as every array of a message is a request of its own. Numbers are
@@ -17,7 +17,7 @@ from fedmaml.core.errors import MessageError
 
 
 def compression_text(compression: Compression) -> str:
-    """Return as one string how to compress; "" if nothing is compressed."""
+    """Return the setting as one string; "" if nothing is compressed."""
     return "" if compression.compressor() is None else json.dumps(asdict(compression))
 
 
@@ -29,7 +29,7 @@ def read_compression(text: str) -> Compression:
 def decoded(
     group: str, rows: Tensor, compressor: Compressor, entries: int, dtype: torch.dtype
 ) -> Tensor:
-    """Return the updates that rows of bytes stand for, ``(clients, entries)``.
+    """Decode rows of bytes to updates, ``(clients, entries)``.
 
     They may still not be finite.
 

@@ -1,4 +1,4 @@
-"""An evaluation as messages: how well clients do before and after they adapt."""
+"""Messages of an evaluation: metrics of clients before and after adaptation."""
 
 from collections.abc import Collection, Sequence
 
@@ -87,12 +87,12 @@ def read_evaluate_reply(
 
     Args:
         content: As it came.
-        asked: The clients that it must speak for.
-        names: The values that it must have, ``"<metric>:<stage>"``.
+        asked: The clients of the request.
+        names: Names of the values that it must have, ``"<metric>:<stage>"``.
         counters: Names of the problem's counters.
 
     Raises:
-        MessageError: With the reason, if it does not fit the clients that were asked.
+        MessageError: With the reason, if it does not fit the request.
     """
     reply = required(content.config_records, "reply", ("clients", "rejected"))
     clients = tuple(int(client) for client in reply["clients"])

@@ -14,7 +14,7 @@ from fedmaml.core.records import Rejection
 from fedmaml.messages.arrays import unpack
 
 MAX_COST = 2**62
-"""A client that claims more operations, bytes or units than this is not believed."""
+"""Claims of more operations, bytes or units than this are refused."""
 
 MAX_DETAIL = 500
 """Characters of a node's own words that are kept; they go to logs and pages."""
@@ -57,7 +57,7 @@ def per_client(name: str, values: Any, clients: Sequence[int]) -> list[float]:
 
 
 def computation_lists(computations: Sequence[Computation]) -> dict[str, list[int]]:
-    """Return what clients computed as metrics; {} if it is not told."""
+    """Return the costs of clients as metrics; {} if they are not reported."""
     if not computations:
         return {}
     return {
@@ -67,7 +67,7 @@ def computation_lists(computations: Sequence[Computation]) -> dict[str, list[int
 
 
 def take_computations(metrics: dict[str, Any], count: int) -> tuple[Computation, ...]:
-    """Take what clients say that they computed out of their metrics; they need not say it."""
+    """Remove the reported costs from the metrics and return them; a reply may lack them."""
     flops, peak_bytes = metrics.pop("flops", None), metrics.pop("peak-bytes", None)
     if flops is None and peak_bytes is None:
         return ()
@@ -77,7 +77,7 @@ def take_computations(metrics: dict[str, Any], count: int) -> tuple[Computation,
 
 
 def counter_lists(counted: Sequence[Counted]) -> dict[str, list[int]]:
-    """Return what clients' examples cost as metrics; {} if the problem has no counters."""
+    """Return the units of clients' examples as metrics; {} if the problem has no counters."""
     lists: dict[str, list[int]] = {}
     for each in counted:
         for name, units in each.items():
@@ -87,12 +87,12 @@ def counter_lists(counted: Sequence[Counted]) -> dict[str, list[int]]:
 
 
 def take_counters(metrics: dict[str, Any], names: Sequence[str], count: int) -> tuple[Counted, ...]:
-    """Take what clients say that their examples cost out of their metrics; they must say it.
+    """Remove the reported units from the metrics and return them; a reply must have them.
 
     Args:
         metrics: Of a reply.
         names: The problem's counters.
-        count: Clients that are in the reply.
+        count: Number of clients in the reply.
     """
     if not names or not count:
         return ()
@@ -111,7 +111,7 @@ def _counter_keys(name: str) -> tuple[str, str]:
 
 
 def _check_claims(name: str, values: Any, count: int) -> None:
-    """Refuse what are not whole numbers, one for each of the clients."""
+    """Refuse values that are not whole numbers, one for each client."""
     if not isinstance(values, list) or len(values) != count:
         raise MessageError("COST", f"{name} has not one value for each of the clients")
     for value in values:

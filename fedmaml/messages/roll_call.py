@@ -1,4 +1,4 @@
-"""The roll call as messages: which node hosts whom."""
+"""Messages of the roll call: which node hosts which clients."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +11,17 @@ from fedmaml.messages.arrays import pack, unpack
 from fedmaml.messages.records import required
 
 MAX_TEXT = 1000
-"""What a node says of its engine is cut there."""
+"""Longest text about its engine that is kept from a node."""
 
 
 @dataclass(frozen=True)
 class RollCallReply:
-    """What a node hosts.
+    """The clients of a node.
 
     Attributes:
         hosted: split -> (start, stop, step) of the client numbers.
         statistics: Training client -> its sums.
-        engine: Which engine computes updates, and why; empty if it is not told.
+        engine: Which engine computes updates, and why; empty if not reported.
     """
 
     hosted: dict[str, tuple[int, int, int]]
@@ -56,5 +56,5 @@ def read_roll_call_reply(content: RecordDict) -> RollCallReply:
     if "statistics" in content.array_records:
         named = unpack(content.array_records["statistics"], content.config_records["layout"])
         statistics = {int(client): params for client, params in named.items()}
-    told = content.config_records.get("node", ConfigRecord())
-    return RollCallReply(hosted, statistics, str(told.get("engine", ""))[:MAX_TEXT])
+    node = content.config_records.get("node", ConfigRecord())
+    return RollCallReply(hosted, statistics, str(node.get("engine", ""))[:MAX_TEXT])

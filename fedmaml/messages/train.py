@@ -1,4 +1,4 @@
-"""One round of training as messages: what a node is asked, and what it answers."""
+"""Messages of one round of training: requests to nodes and their replies."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,20 +26,20 @@ from fedmaml.messages.records import (
 from fedmaml.messages.updates import read_update, write_update
 
 MAX_EXAMPLES = 1e9
-"""A client that claims more examples than this is not believed."""
+"""Claims of more examples than this are refused."""
 
 MAX_ENGINE_TEXT = 40
-"""The name of a node's engine is cut there."""
+"""Longest name of an engine that is kept from a reply."""
 
 MAX_ENGINES_TEXT = 1000
-"""Longer texts about several engines are not read."""
+"""Longest text about several engines that is read."""
 
 
 class TrainRequestWriter:
     """Writes the requests of one round; the meta-parameters are packed once for all nodes.
 
     Args:
-        request: What every node is asked, whatever its clients.
+        request: The part of the request that is the same for all nodes.
     """
 
     def __init__(self, request: TrainRequest) -> None:
@@ -73,7 +73,7 @@ class TrainRequestWriter:
 
 
 def fingerprint(meta: MetaParams) -> str:
-    """Return what tells meta-parameters from those of another round."""
+    """Return a fingerprint that differs for the meta-parameters of another round."""
     return sha256(meta)[:16]
 
 
@@ -119,11 +119,11 @@ def write_train_reply(reply: TrainReply) -> RecordDict:
 def read_train_reply(
     content: RecordDict, request: TrainRequest, counters: Sequence[str] = ()
 ) -> TrainReply:
-    """Read and check a node's answer.
+    """Read and check a node's reply.
 
     Args:
         content: As it came.
-        request: What the node was asked; the answer must fit it.
+        request: The request to the node; the reply must fit it.
         counters: Names of the problem's counters.
 
     Raises:

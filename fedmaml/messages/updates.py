@@ -1,9 +1,9 @@
-"""Updates in messages: the arrays of one round, and what is refused of those that arrive.
+"""Updates in messages: the arrays of one round, and the checks of those that arrive.
 
 stack        group -> every client's update, ``(clients, entries)``
 sum          group -> the limbs of their weighted `ExactSum`, ``(limbs, entries)``, float64
-compressed   group -> every client's code, uint8 ``(clients, bytes)``; it is read as a stack, or
-as a sum where no more is wanted
+compressed   group -> every client's code, uint8 ``(clients, bytes)``; read as a stack, or as a sum
+             if the sum is enough
 """
 
 import math
@@ -51,11 +51,11 @@ def read_update(
     """Read and check an update.
 
     Args:
-        arrays: As they came; those of all groups are there.
-        form: Which of the forms they are said to have.
+        arrays: As received; those of all groups are there.
+        form: The form that the reply declares.
         weights: The clients' num-examples.
-        meta: Meta-parameters that the update is of.
-        summed: Whether no more than the sum is wanted.
+        meta: Meta-parameters of the request.
+        summed: Whether the sum is enough.
         compression: How each client was to compress its update.
 
     Raises:
@@ -142,7 +142,7 @@ def _added(parts: Iterator[tuple[Tensor, Tensor]], entries: int) -> ExactSum:
 
 
 def _sound_sum(value: ExactSum) -> bool:
-    """Tell whether limbs are whole multiples of their grids, and not larger than possible."""
+    """Return whether limbs are whole multiples of their grids, and not larger than possible."""
     multiples = value.limbs / _GRID
     sound = (multiples == multiples.round()) & (multiples.abs() <= value.terms * 2.0**31)
     return bool(sound.all())

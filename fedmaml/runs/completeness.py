@@ -1,4 +1,4 @@
-"""How far the run in a directory got: whether it is complete, and what it lacks if not."""
+"""Whether the run in a directory is complete, and what it lacks if not."""
 
 from typing import Any, Literal
 

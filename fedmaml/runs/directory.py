@@ -358,7 +358,7 @@ class RunDirectory:
 
 
 def new_directory(config: RunConfig) -> Path:
-    """Make the first that is not there of runs/<scenario>-<strategy>-seed<seed>, ...-2, ...-3.
+    """Make the first new folder of runs/<scenario>-<strategy>-seed<seed>, ...-2, ...-3.
 
     Raises:
         RunDirectoryError: If it cannot be made.

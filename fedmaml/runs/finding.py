@@ -1,4 +1,4 @@
-"""Where runs are, and what a folder is that holds none."""
+"""Finds runs below a folder, and explains why a folder is no run."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def runs_below(folder: Path) -> list[Path]:
 
 
 def why_no_run(folder: Path) -> str:
-    """Say what a folder is that holds no run, and what to do with it."""
+    """Return what a folder without a run is, and what to do with it."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         return f"{folder} holds no run: it {what}; give a run directory"

@@ -1,8 +1,8 @@
-"""Who may write to a folder: one command at a time, and the server that it has started.
+"""Locks on run folders: one command at a time may write, and the server that it started.
 
     held(folder, "command")   by a command, from before it writes anything until its run has ended
     held(folder, "server")    by the ServerApp, which on Flower is another process and may outlive a
-                              command that was killed
+                              killed command
 
 The operating system frees a lock when its holder ends, however it ends, so none is ever stale. The
 lock files are empty and stay; beside them, while a lock is held, stands who holds it.
@@ -61,7 +61,7 @@ def refuse_if_held(folder: Path, role: Role) -> None:
 
 
 def is_held_by(folder: Path, role: Role, token: str) -> bool:
-    """Tell whether the holder of this token holds the folder, or was the last one to do so."""
+    """Return whether the holder of this token holds the folder, or was the last to hold it."""
     return _holder(folder, role).get("token") == token
 
 
@@ -70,12 +70,12 @@ def _note(folder: Path, role: Role) -> Path:
 
 
 def _holder(folder: Path, role: Role) -> dict[str, object]:
-    """Return what the holder said of itself; nothing in the moment before it has done so."""
+    """Return the note of the holder; {} in the moment before it is written."""
     try:
-        told = json.loads(_note(folder, role).read_text())
+        note = json.loads(_note(folder, role).read_text())
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return note if isinstance(note, dict) else {}
 
 
 def _who_holds(folder: Path, role: Role) -> str:

@@ -1,4 +1,4 @@
-"""Whether a run that came to its end came to something, and what to change if it did not."""
+"""Whether a finished run learned anything, and what to change if it did not."""
 
 from collections.abc import Mapping
 from itertools import takewhile
@@ -12,7 +12,7 @@ _CONSEQUENCES = {"RULE"}  # where nothing is left, no rule can be applied
 
 
 def what_went_wrong(summary: Mapping[str, Any]) -> str:
-    """Say why a run that came to its end learned or evaluated nothing; "" if it did."""
+    """Return why a finished run learned or evaluated nothing; "" if it did both."""
     if summary["rounds"] and not summary["updates_used"]:
         return f"in {summary['rounds']} rounds not one client's update could be used"
     if summary["clients_asked"] and not summary["clients_evaluated"]:
@@ -24,9 +24,9 @@ def what_went_wrong(summary: Mapping[str, Any]) -> str:
 def diverged_from(directory: RunDirectory) -> int:
     """Return the round from which on training had diverged in a finished run; 0 if it had not.
 
-    That is, from there to the end no update could be used, whatever was left out was infinite or
-    too large, and the model that was evaluated is the one that these updates were asked of. Nothing
-    may be concluded from how it was evaluated. A last round alone, after good ones, proves nothing.
+    That is, from there to the end no update could be used, every update that was left out was
+    infinite or too large, and the evaluated model is the one from which these updates were
+    computed. Its evaluation proves nothing. One bad last round after good ones does not count.
     """
     summary = directory.summary()
     if summary is None or not summary["rounds"]:
@@ -41,15 +41,15 @@ def diverged_from(directory: RunDirectory) -> int:
 
 
 def has_diverged(directory: RunDirectory) -> bool:
-    """Tell whether training diverged in a finished run, see `diverged_from`."""
+    """Return whether training diverged in a finished run, see `diverged_from`."""
     return bool(diverged_from(directory))
 
 
 def rates_of_training(table: Mapping[str, Any], diverged_from: int = 1) -> dict[str, float]:
-    """Return what makes the updates of clients too large, by dotted key, of a run's configuration.
+    """Return the settings of a run that can make updates too large, by dotted key.
 
-    That is their step sizes and the weight of a proximal term, and, after the first round, in which
-    it has no say, the outer rate.
+    These are the step sizes of clients and the weight of a proximal term; after the first round,
+    which does not depend on it, also the outer rate.
     """
     others = ("adaptation",) if diverged_from > 1 else ("adaptation", "outer")
     return {

@@ -1,6 +1,6 @@
 """The progress bar: reads the run directory, so it is the same on every back end.
 
-What this process logs meanwhile, such as that it compiles something, is shown above the bar.
+Log records of this process appear above the bar meanwhile.
 """
 
 import json
@@ -39,8 +39,8 @@ class RunProgress:
     """Shows round, query loss before and after adaptation, and time left, while a run goes on.
 
     Args:
-        directory: Where the run writes its rounds.
-        config: How many rounds there are, and what runs.
+        directory: The run directory.
+        config: The run.
         enabled: Whether to show anything.
     """
 

@@ -1,4 +1,4 @@
-"""What the coordinator does: choose a cohort, ask, check, aggregate, step, write down."""
+"""The Flower side of the server: cohort, requests, checks, aggregation, outer step, records."""
 
 from fedmaml.server.flower_strategy import FlowerStrategy
 

@@ -26,7 +26,7 @@ from fedmaml.server.cohort import RollCall, call_roll
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.server.model_selection import Chosen, better, candidate
-from fedmaml.server.rounds import asked_at_the_end, evaluate, run_rounds
+from fedmaml.server.rounds import clients_of_final_evaluation, evaluate, run_rounds
 from fedmaml.server.summary import client_rows, cost_summary, summarise
 
 _SAVE_SECONDS = 1.0
@@ -36,7 +36,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run what the configuration says, and write it to the run directory ``out``; "": a new one."""
+    """Run a configuration and write the results to the run directory ``out``; "": a new one."""
     config = from_run_config(context.run_config)
     out, token = str(context.run_config["out"]), str(context.run_config.get(TOKEN, ""))
     directory = RunDirectory(Path(out) if out else new_directory(config))
@@ -76,9 +76,9 @@ def _run_metered(
     directory.save_state(partial(run_state, config.rounds, strategy, roll_call, chosen, grid))
     directory.save_meta(chosen.meta)
     strategy.state = replace(strategy.state, meta=chosen.meta)
-    asked = asked_at_the_end(roll_call, config)
+    clients = clients_of_final_evaluation(roll_call, config)
     split = config.evaluation.split
-    evaluated = evaluate(strategy, metered, roll_call, config, chosen.round, split, asked)
+    evaluated = evaluate(strategy, metered, roll_call, config, chosen.round, split, clients)
     rows = client_rows(evaluated)
     directory.save_clients(rows)
     directory.finish(
@@ -90,7 +90,7 @@ def _run_metered(
             clients_train=len(roll_call.population("train")),
             updates_used=used,
             rejected_replies=left_out,
-            clients_asked=len(asked),
+            clients_asked=len(clients),
             planned=roll_call.engines,
             engines=strategy.engines,
             cost=cost_summary(

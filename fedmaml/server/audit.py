@@ -1,7 +1,7 @@
-"""What a server can say of leakage: who was asked, who is evaluated, who sent statistics.
+"""What a server can check of leakage: who trained, who is evaluated, who sent statistics.
 
-It has no data. What can be found in data and code is found before the run where the data are
-(`fedmaml.auditing`), and waits in the run directory.
+A server has no data. Checks of data and code run before round 1, where the data are
+(`fedmaml.auditing`); their findings are in the run directory.
 """
 
 from fedmaml.auditing import KINDS, Audit, Finding, NotChecked, clients_seen_in_training
@@ -16,16 +16,16 @@ _ELSEWHERE = (
 
 
 def audited(config: RunConfig, roll_call: RollCall, directory: RunDirectory) -> Audit:
-    """Return what was found before the run, and what the server knows by itself."""
+    """Return the findings from before the run together with the server's own."""
     before = directory.audit()
     if before is None:
         kinds = [kind for kind in KINDS if kind != "test-clients-in-training"]
         before = Audit((), (), tuple(NotChecked(kind, _ELSEWHERE) for kind in kinds))
-    found = _who_was_asked(config, roll_call) + before + _who_sent_statistics(roll_call)
+    found = _who_trained(config, roll_call) + before + _who_sent_statistics(roll_call)
     return found.expecting(config.make_scenario().expected)
 
 
-def _who_was_asked(config: RunConfig, roll_call: RollCall) -> Audit:
+def _who_trained(config: RunConfig, roll_call: RollCall) -> Audit:
     evaluated = {config.evaluation.split} | ({"validation"} if config.evaluation.every else set())
     populations = {split: roll_call.population(split) for split in sorted(evaluated)}
     training = roll_call.population("train")
@@ -50,7 +50,7 @@ def _who_sent_statistics(roll_call: RollCall) -> Audit:
         "statistics-from-test-data",
         "leak",
         f"{len(others)} of {len(roll_call.statistics_from)} clients that sent statistics do not "
-        "train, so what inputs are normalised with has seen them",
+        "train, so inputs are normalised with statistics of their data",
         "let nodes answer the roll call with statistics of training clients only",
         others[:20],
     )

@@ -1,4 +1,4 @@
-"""Who takes part: the roll call of which node hosts whom, and the seeded choice of a cohort."""
+"""Who takes part: the roll call (which node hosts which clients) and the seeded cohort."""
 
 import random
 import time
@@ -21,13 +21,13 @@ ROLL_CALL = "query.roll_call"
 
 @dataclass(frozen=True)
 class RollCall:
-    """Which node hosts whom.
+    """Which node hosts which clients.
 
     Attributes:
         hosts: Node id -> split -> client numbers.
         shared_statistics: Totals of the training clients' statistics, summed in client order in
             float64.
-        engines: Which engine computes and why, as the nodes say -> how many nodes say so.
+        engines: Engine and reason, as nodes report them -> number of nodes.
         statistics_from: Clients whose statistics are in ``shared_statistics``, ascending.
     """
 
@@ -70,7 +70,7 @@ class RollCall:
 
 
 def _are_residues(parts: Sequence[range]) -> bool:
-    """Tell whether ranges share one step and differ in their remainder, so cannot overlap."""
+    """Return whether ranges share one step and differ in their remainder, so cannot overlap."""
     steps = {part.step for part in parts}
     return len(steps) == 1 and len({part.start % part.step for part in parts}) == len(parts)
 
@@ -86,15 +86,15 @@ def one_client_per_node(numbers: Mapping[int, int]) -> RollCall:
 
 
 def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
-    """Wait for the nodes, and ask each whom it hosts.
+    """Wait for the nodes, and ask each which clients it hosts.
 
     Args:
         grid: The way to the nodes.
-        nodes: How many to wait for; more if the nodes say that their clients are spread over more.
+        nodes: How many to wait for; more if nodes report that clients are spread over more nodes.
         timeout: Seconds to wait for them to connect, and again for their answers.
 
     Raises:
-        BackendError: If nodes are missing, do not answer, or answer nonsense.
+        BackendError: If nodes are missing, do not answer, or send something unreadable.
     """
     ids = wait_for_nodes(grid, nodes, timeout)
     messages = [Message(RecordDict(), node, ROLL_CALL) for node in ids]
@@ -109,12 +109,12 @@ def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
             answer = read_roll_call_reply(reply.content)
         except (MessageError, ValueError, TypeError, KeyError) as error:
             raise BackendError(
-                f"node {node} answered the roll call with something else ({error}); it probably "
-                "runs another app or another version of fedmaml"
+                f"node {node} sent something else than a reply to the roll call ({error}); it "
+                "probably runs another app or another version of fedmaml"
             ) from error
         hosts[node] = {split: range(*numbers) for split, numbers in answer.hosted.items()}
         statistics |= answer.statistics
-        engines[answer.engine or "not told"] += 1
+        engines[answer.engine or "not reported"] += 1
     if missing := sorted(set(ids) - set(hosts)):
         raise BackendError(f"nodes {missing} did not answer the roll call within {timeout:g} s")
     parts = max(
@@ -122,13 +122,13 @@ def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
     )
     if len(hosts) < parts:  # the nodes know of more nodes than had connected
         return call_roll(grid, parts, timeout)
-    told = tuple(sorted(statistics))
-    shared_statistics = _totals([statistics[client] for client in told])
-    return RollCall(hosts, shared_statistics, dict(engines), told)
+    senders = tuple(sorted(statistics))
+    shared_statistics = _totals([statistics[client] for client in senders])
+    return RollCall(hosts, shared_statistics, dict(engines), senders)
 
 
 def wait_for_nodes(grid: Grid, nodes: int, timeout: float) -> list[int]:
-    """Wait until at least so many nodes are connected; return their ids, ascending.
+    """Wait until at least ``nodes`` nodes are connected; return their ids, ascending.
 
     Raises:
         BackendError: If they do not come in time.

@@ -25,7 +25,7 @@ from fedmaml.messages.train import TrainRequestWriter, fingerprint, read_train_r
 from fedmaml.server.aggregate import apply_rule, weighted_mean
 from fedmaml.server.cohort import RollCall, choose, one_client_per_node, wait_for_nodes
 from fedmaml.server.replies import log_left_out, read_all
-from fedmaml.server.round_result import Outcome, cost_of_evaluation, outcome_of
+from fedmaml.server.round_result import RoundResult, cost_of_evaluation, result_of_round
 from fedmaml.strategies.base import MetaStrategy, ServerState, evaluation_stages
 
 logger = logging.getLogger("fedmaml")
@@ -38,20 +38,20 @@ class FlowerStrategy(Strategy):
         result = strategy.start(grid, strategy.initial_arrays, num_rounds=100)
 
     Clients answer with `fedmaml.client.train_reply`. A reply that does not fit is left out of its
-    round, with a reason in `outcome` and in the log, and never ends the run.
+    round; the reason is in `last_round` and in the log. It never ends the run.
 
     Args:
         strategy: The algorithm.
         problem: Network, loss and metrics.
         seed: Determines initial parameters and cohorts.
         clients: Clients per round; 0: all.
-        roll_call: Which node hosts whom; None: every connected node is one client.
+        roll_call: Which node hosts which clients; None: every connected node is one client.
         aggregator: A Flower strategy (FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan) whose
             ``aggregate_train`` replaces the weighted mean of the updates.
-        evaluation_steps: Further numbers of adaptation steps to evaluate in evaluations.
+        evaluation_steps: Further numbers of adaptation steps to evaluate.
         evaluation_shots: Smaller supports to evaluate the test clients on.
         min_nodes: Without a roll call: how many nodes to wait for.
-        patience: Seconds to wait for them.
+        patience: Seconds to wait for the nodes.
         compression: How clients compress their updates.
     """
 
@@ -72,7 +72,7 @@ class FlowerStrategy(Strategy):
     ) -> None:
         self.strategy = strategy
         self.state: ServerState = strategy.build(problem, seeding.generator(seed, "init")).state
-        self.outcome = Outcome(0, (), 0.0, {}, (), Cost())
+        self.last_round = RoundResult(0, (), 0.0, {}, (), Cost())
         self.evaluated = EvaluateReply((), {}, ())
         self.evaluation_cost = Cost()
         self.engines: dict[str, int] = {}
@@ -98,7 +98,7 @@ class FlowerStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Choose the cohort; one message per node that hosts some of it."""
+        """Choose the cohort; return one message per node that hosts some of it."""
         self._take_arrays(arrays)
         roll_call = self._hosts(grid)
         cohort = choose(self._seed, server_round, roll_call.population("train"), self._clients)
@@ -128,14 +128,14 @@ class FlowerStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Check the replies, aggregate the sound ones and step."""
+        """Check the replies, aggregate the sound ones and take the outer step."""
         self.step(server_round, replies)
-        if not self.outcome.clients:
+        if not self.last_round.clients:
             return None, None
-        metrics = MetricRecord({"num-examples": self.outcome.weight, **self.outcome.metrics})
+        metrics = MetricRecord({"num-examples": self.last_round.weight, **self.last_round.metrics})
         return self.initial_arrays, metrics
 
-    def step(self, server_round: int, replies: Iterable[Message]) -> Outcome:
+    def step(self, server_round: int, replies: Iterable[Message]) -> RoundResult:
         """Do what `aggregate_train` does, without turning the result into arrays."""
         read = partial(read_train_reply, counters=self._counters)
         sound, rejected = read_all(read, self._train_sent, replies, attrgetter("clients"))
@@ -150,16 +150,16 @@ class FlowerStrategy(Strategy):
                 sound = []
         log_left_out(f"round {server_round}", rejected)
         for reply in sound:
-            for engine, count in (reply.engines or {"not told": len(reply.clients)}).items():
+            for engine, count in (reply.engines or {"not reported": len(reply.clients)}).items():
                 self.engines[engine] = self.engines.get(engine, 0) + count
         requests = [request for _, request in self._train_sent]
-        self.outcome = outcome_of(requests, sound, rejected)
-        return self.outcome
+        self.last_round = result_of_round(requests, sound, rejected)
+        return self.last_round
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask all clients of the split ``config["split"]`` ("test" by default)."""
+        """Request an evaluation of all clients of ``config["split"]`` ("test" by default)."""
         self._take_arrays(arrays)
         split = str(config.get("split", "test"))
         roll_call = self._hosts(grid)
@@ -218,7 +218,7 @@ class FlowerStrategy(Strategy):
         return self.evaluated
 
     def summary(self) -> None:
-        """Log what runs."""
+        """Log the strategy and its settings."""
         logger.info("FlowerStrategy: %s", self.strategy)
 
     def _hosts(self, grid: Grid) -> RollCall:
@@ -230,7 +230,7 @@ class FlowerStrategy(Strategy):
         return one_client_per_node({node: self._numbers[node] for node in present})
 
     def _take_arrays(self, arrays: ArrayRecord) -> None:
-        """Believe the arrays that the caller hands in: it may have changed or replaced them."""
+        """Take over the arrays of the caller, who may have changed or replaced them."""
         self.state = replace(self.state, meta=meta_from_arrays(arrays, self.state.meta))
 
     def _aggregate(self, sound: Sequence[TrainReply], server_round: int) -> MetaParams:

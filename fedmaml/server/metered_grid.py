@@ -1,8 +1,8 @@
 """A Grid around a Grid that counts messages, their bytes and the seconds spent waiting.
 
-Serialising a message to learn its size costs about as much as sending it, so it is done once for
-each shape of message: the same records, keys, array sizes and list lengths. A number is written
-with as many bytes as it needs, so messages of one shape may differ by a few bytes.
+Serialising a message to learn its size costs about as much as sending it. So it is done once for
+each shape of message: the same records, keys, array sizes and list lengths. Small numbers take
+fewer bytes than large ones, so messages of one shape may differ by a few bytes.
 """
 
 import time
@@ -31,7 +31,7 @@ class Traffic:
     seconds: float = 0.0
 
     def __sub__(self, earlier: "Traffic") -> "Traffic":
-        """Return what came after an earlier reading."""
+        """Return the traffic since an earlier reading."""
         return Traffic(
             self.messages_down - earlier.messages_down,
             self.messages_up - earlier.messages_up,
@@ -52,7 +52,7 @@ class MeteredGrid(Grid):
         self._seconds: dict[str, float] = defaultdict(float)
 
     def traffic(self, message_type: str) -> Traffic:
-        """Return what messages of a type have taken so far."""
+        """Return the traffic of messages of a type so far."""
         down, up = (message_type, "down"), (message_type, "up")
         return Traffic(
             self._messages[down],
@@ -87,7 +87,7 @@ class MeteredGrid(Grid):
 
     @property
     def run(self) -> Run:
-        """Of the Grid inside."""
+        """The run of the inner Grid."""
         return self._grid.run
 
     def create_message(
@@ -122,7 +122,7 @@ class MeteredGrid(Grid):
 
 
 def _shape(message: Message) -> Hashable:
-    """Return what a message's size depends on, up to a few bytes."""
+    """Return what determines a message's size, up to a few bytes."""
     if message.has_error():
         return len(message.error.reason or "")
     return tuple(
@@ -132,7 +132,7 @@ def _shape(message: Message) -> Hashable:
 
 
 def _length(value: object) -> Hashable:
-    """Return what the size of a record's entry depends on."""
+    """Return what determines the size of a record's entry."""
     if isinstance(value, Array):
         return len(value.data)
     if isinstance(value, list) and value and isinstance(value[0], str | bytes):

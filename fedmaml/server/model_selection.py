@@ -1,9 +1,9 @@
-"""Which round's meta-parameters a run is evaluated by: the last one's, or the best on validation.
+"""Model selection: a run evaluates the meta-parameters of its last round, or of its best one.
 
-Test clients have no say in it: the best round on test clients is a maximum over noise, and flatters
-whoever is evaluated most often. Clients that keep a memory keep that of the last round; a
-configuration in which that could be evaluated beside an earlier round's meta-parameters is refused
-(`fedmaml.config`).
+Validation clients decide which round is best, never test clients: the best round on test clients is
+a maximum over noise, and favours the strategy that is evaluated most often. Clients with a memory
+keep that of the last round; `fedmaml.config` refuses configurations that would evaluate such a
+memory with the meta-parameters of an earlier round.
 """
 
 import math
@@ -16,7 +16,7 @@ from fedmaml.core.records import RoundRecord
 
 @dataclass(frozen=True)
 class Chosen:
-    """A round and what it left.
+    """A round and its meta-parameters.
 
     Attributes:
         round: Its number; 0: before training.
@@ -37,9 +37,9 @@ def candidate(record: RoundRecord, meta: MetaParams, metric: Metric) -> Chosen:
 
 
 def better(one: Chosen, other: Chosen, metric: Metric) -> Chosen:
-    """Return the better of two rounds on the validation clients; the earlier of equals.
+    """Return the better of two rounds on the validation clients; of equals, the earlier one.
 
-    A round that has a value is better than one that has none; of two without, it is the later one.
+    A round with a value is better than one without; of two without, the later one is better.
     """
     earlier, later = sorted((one, other), key=lambda chosen: chosen.round)
     if earlier.validation is None or later.validation is None:

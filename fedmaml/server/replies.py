@@ -1,4 +1,4 @@
-"""Replies as they came -> answers to go on with, and who is left out and why."""
+"""Check the replies of a round: which are sound, and which clients are left out and why."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +24,7 @@ def read_all(
     replies: Iterable[Message],
     clients_of: Callable[[Request], tuple[int, ...]],
 ) -> tuple[list[Answer], list[Rejection]]:
-    """Read the replies to all requests; return the sound ones, and who is left out and why."""
+    """Read the replies to all requests; return the sound ones and the rejections."""
     sound: list[Answer] = []
     rejected: list[Rejection] = []
     for message, request, reply in _matched(sent, replies):
@@ -45,7 +45,7 @@ def _matched(
 ) -> list[tuple[Message, Request, Message | None]]:
     """Pair each request with its reply, or None; a second reply to the same request is ignored.
 
-    Paired by the id of the request: error replies do not carry the id of the node they speak of.
+    The id of the request pairs them: error replies do not carry the id of their node.
     """
     answers: dict[str, Message] = {}
     for reply in replies:
@@ -59,7 +59,7 @@ def _matched(
 def _readable(
     read: Callable[[RecordDict, Request], Answer], reply: Message | None, request: Request
 ) -> Answer:
-    """Read a reply; whatever is wrong with it becomes a `MessageError`."""
+    """Read a reply; any fault in it becomes a `MessageError`."""
     try:
         return read(_content(reply), request)
     except MessageError:
@@ -70,7 +70,7 @@ def _readable(
 
 
 def _content(reply: Message | None) -> RecordDict:
-    """Return a reply's records, or raise what there is instead."""
+    """Return a reply's records; raise `MessageError` if there are none."""
     if reply is None:
         raise MessageError("NO_REPLY", "no answer before the deadline")
     if reply.has_error():
@@ -80,7 +80,7 @@ def _content(reply: Message | None) -> RecordDict:
 
 
 def _one_line(reason: str | None) -> str:
-    """Return the last line of what may be a whole traceback, at most 300 characters of it."""
+    """Return the last line of a text, e.g. of a traceback; at most 300 characters."""
     lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
     return lines[-1][:300] if lines else "no reason given"
 

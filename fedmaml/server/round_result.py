@@ -1,4 +1,4 @@
-"""What came of a round or an evaluation: who counts, means, and what clients received and did."""
+"""Results of a round or an evaluation: clients used, means, and costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,16 +12,16 @@ from fedmaml.core.requests import EvaluateReply, TrainReply, TrainRequest
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of the last round of training.
+class RoundResult:
+    """The result of a round of training.
 
     Attributes:
-        cohort: Clients asked.
+        cohort: Number of clients selected.
         clients: Clients whose updates were used, ascending.
         weight: Sum of their num-examples.
         metrics: Weighted means.
-        rejected: What was left out, and why.
-        cost: Tensors sent and operations done; messages and seconds are the Grid's to count.
+        rejected: Updates that were left out, with the reason.
+        cost: Tensors and operations; the Grid counts messages and seconds.
     """
 
     cohort: int
@@ -32,10 +32,10 @@ class Outcome:
     cost: Cost
 
 
-def outcome_of(
+def result_of_round(
     requests: Sequence[TrainRequest], sound: Sequence[TrainReply], rejected: Sequence[Rejection]
-) -> Outcome:
-    """Put together what came of a round; clients in ascending order, whoever answered first."""
+) -> RoundResult:
+    """Return the result of a round; clients in ascending order, whoever answered first."""
     rows = sorted(
         (
             (client, reply.weights[i], {name: column[i] for name, column in reply.metrics.items()})
@@ -47,7 +47,7 @@ def outcome_of(
     names = dict.fromkeys(name for _, _, row in rows for name in row)
     columns = {name: [row.get(name, float("nan")) for _, _, row in rows] for name in names}
     weights = [weight for _, weight, _ in rows]
-    return Outcome(
+    return RoundResult(
         cohort=sum(len(request.clients) for request in requests),
         clients=tuple(client for client, _, _ in rows),
         weight=sum(weights),
@@ -61,7 +61,7 @@ def _cost_of_training(requests: Sequence[TrainRequest], sound: Sequence[TrainRep
     """Count what the clients of a round receive, compute and send, each a site of its own."""
     if not requests:
         return Cost()
-    one = requests[0]  # but for their clients all are the same
+    one = requests[0]  # all are the same except for their clients
     clients = sum(len(request.clients) for request in requests)
     updates = sum(len(reply.clients) for reply in sound)
     return replace(
@@ -74,9 +74,9 @@ def _cost_of_training(requests: Sequence[TrainRequest], sound: Sequence[TrainRep
     )
 
 
-def cost_of_evaluation(asked: int, answers: Sequence[EvaluateReply]) -> Cost:
-    """Count what the clients of an evaluation compute, of so many asked; they send no updates."""
-    return replace(_computed(answers), clients=asked)
+def cost_of_evaluation(clients: int, replies: Sequence[EvaluateReply]) -> Cost:
+    """Return the cost of evaluating ``clients`` clients; they send no updates."""
+    return replace(_computed(replies), clients=clients)
 
 
 def _computed(replies: Sequence[TrainReply | EvaluateReply]) -> Cost:

@@ -1,4 +1,4 @@
-"""The round loop: the only one."""
+"""The only round loop."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -22,14 +22,14 @@ def run_rounds(
     config: RunConfig,
     after: int = 0,
 ) -> Iterator[RoundRecord]:
-    """Train; yields a record after each round, when the strategy's state includes it.
+    """Train; yield a record after each round, once the strategy's state includes it.
 
     Args:
-        strategy: Holds the state; it is that of round ``after``.
+        strategy: Holds the state of round ``after``.
         grid: The way to the nodes.
-        roll_call: Which node hosts whom.
+        roll_call: Which node hosts which clients.
         config: Of the run.
-        after: The last round that is finished already.
+        after: The last finished round.
     """
     population = roll_call.population("train")
     validation = validation_clients(roll_call, config)
@@ -37,19 +37,19 @@ def run_rounds(
         started, before = time.perf_counter(), grid.traffic("train")
         cohort = choose(config.seed, number, population, config.clients)
         messages = strategy.train_messages(number, roll_call, cohort)
-        outcome = strategy.step(number, grid.send_and_receive(messages, timeout=config.timeout))
+        result = strategy.step(number, grid.send_and_receive(messages, timeout=config.timeout))
         seconds, traffic = time.perf_counter() - started, grid.traffic("train") - before
         record = RoundRecord(
             round=number,
-            cohort=outcome.cohort,
-            clients=len(outcome.clients),
-            weight=outcome.weight,
-            metrics=outcome.metrics,
-            rejected=outcome.rejected,
+            cohort=result.cohort,
+            clients=len(result.clients),
+            weight=result.weight,
+            metrics=result.metrics,
+            rejected=result.rejected,
             seconds=seconds,
             seconds_clients=traffic.seconds,
             cost=replace(
-                outcome.cost,
+                result.cost,
                 messages_down=traffic.messages_down,
                 messages_up=traffic.messages_up,
                 message_bytes_down=traffic.message_bytes_down,
@@ -67,20 +67,20 @@ def run_rounds(
         yield record
 
 
-def asked_at_the_end(roll_call: RollCall, config: RunConfig) -> Sequence[int]:
-    """Return the clients by which a run is evaluated."""
+def clients_of_final_evaluation(roll_call: RollCall, config: RunConfig) -> Sequence[int]:
+    """Return the clients on which a run is evaluated at its end."""
     if config.evaluation.split == "validation":
         return validation_clients(roll_call, config)
     return roll_call.population("test")
 
 
 def validation_clients(roll_call: RollCall, config: RunConfig) -> Sequence[int]:
-    """Return the clients that are evaluated while a run goes on."""
+    """Return the clients on which a run is evaluated during training."""
     return roll_call.population("validation")[: config.evaluation.largest]
 
 
 def times_due(config: RunConfig) -> int:
-    """Return after how many rounds of a run the validation clients are evaluated."""
+    """Return how often a run evaluates the validation clients."""
     every, rounds = config.evaluation.every, config.rounds
     regularly = rounds // every if every else 0
     extra = rounds > 0 and is_due(rounds, config) and (not every or rounds % every > 0)
@@ -88,7 +88,7 @@ def times_due(config: RunConfig) -> int:
 
 
 def is_due(number: int, config: RunConfig) -> bool:
-    """Tell whether the validation clients are evaluated after this round."""
+    """Return whether the validation clients are evaluated after this round."""
     every = config.evaluation.every
     last = config.evaluation.select == "best" and number == config.rounds
     return last or bool(every and number % every == 0)

@@ -1,8 +1,8 @@
-"""What a scenario is: a family of tasks, the clients that hold them, a network and a metric.
+"""The interface of scenarios: a family of tasks, their clients, a network and metrics.
 
-A scenario is a frozen value of settings; all data follow from them and the seed. Clients have
+A scenario is a frozen value of settings; settings and seed determine all data. Clients have
 numbers; one client is one task. In training a client draws a fresh split of its data into support
-and query every round (it matters more than the choice of algorithm: see docs/results.md); for
+and query every round (this matters more than the choice of algorithm: see docs/results.md); for
 evaluation its split is fixed.
 """
 
@@ -34,11 +34,11 @@ class Scenario(ABC):
     Attributes:
         seed: Determines all data; a field of every scenario.
         about: One line for ``fedmaml list``.
-        recipes: Settings that were tuned for the scenario; a user's own settings go before them.
-        expected: What a leakage audit finds because the scenario is made so: kind of the finding
-            (see `fedmaml.auditing.KINDS`) -> why it is meant. What is not named here speaks up.
-        only_with: Field that has an effect with some values of another one only -> that one, and
-            those values. Who sets the first without the second is refused.
+        recipes: Settings that were tuned for the scenario; the user's own settings override them.
+        expected: Findings of the leakage audit that the scenario makes on purpose: kind (see
+            `fedmaml.auditing.KINDS`) -> reason. All other findings are reported as alarming.
+        only_with: Field that has an effect only with some values of another field -> that field
+            and those values. Setting the first without the second is refused.
     """
 
     seed: int
@@ -70,9 +70,9 @@ class Scenario(ABC):
         """Return the clients' tasks, stacked in groups of equal shape.
 
         Args:
-            split: What the clients are asked for; "train" draws a split of its own for each round.
-                Otherwise the order of the support is that of chance (in classification, that
-                within each class), so that its first examples are a fair sample.
+            split: Of the clients; "train" draws a new split of the data in each round. In the other
+                splits the support is in random order (in classification, within each class), so
+                that its first examples are a fair sample.
             clients: Client numbers from `clients`.
             round: From 1; ignored unless the split is "train".
             shared_statistics: Totals of `statistics`.
@@ -85,7 +85,7 @@ class Scenario(ABC):
 
 @runtime_checkable
 class HasClosedForm(Protocol):
-    """A scenario that knows where a strategy must converge to."""
+    """A scenario that knows the point to which a strategy must converge."""
 
     def closed_form(self, spec: KernelSpec) -> Tensor | None:
-        """Return where a strategy converges to, ``(entries,)``; None if there is no formula."""
+        """Return the limit point of a strategy, ``(entries,)``; None without a formula."""

@@ -31,7 +31,7 @@ CATALOGUE: dict[str, type[MetaStrategy]] = installed(
         "fedrep": FedRep,
     },
 )
-"""Those of this package, and those of installed packages with an entry point."""
+"""Strategies of this package, and of installed packages (entry points "fedmaml.strategies")."""
 
 __all__ = [
     "CATALOGUE",

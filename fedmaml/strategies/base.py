@@ -1,14 +1,14 @@
-"""What a strategy is: four verbs, in the order in which they happen, and facts about itself.
+"""The interface of strategies: four verbs, in the order in which they run, and facts.
 
     build          problem -> learner, the server's first state, a new client's memory
     adapt          meta-parameters and support examples -> predictor
     client_update  meta-parameters and one task -> update (a pseudo-gradient), new memory
     server_update  state and the weighted mean of the updates -> next state
 
-A strategy is a frozen value: settings only. State is passed in and handed back. `adapt` and
+A strategy is a frozen value: settings only. State is passed in and returned. `adapt` and
 `client_update` see one client and run under ``torch.func.vmap`` for many, so they must be pure:
-no ``.item()``, no branch on tensor values, no in-place change. What else clients have to send
-(SCAFFOLD's control variates, the h of q-FedAvg) is a further group of ``meta``.
+no ``.item()``, no branch on tensor values, no in-place change. Further values that clients send
+(SCAFFOLD's control variates, the h of q-FedAvg) are further groups of ``meta``.
 
 `fedmaml.strategies.parts` holds verbs that many strategies share.
 """
@@ -30,12 +30,12 @@ from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.tasks import Batch, Task
 
 Family = Literal["baseline", "initialisation", "metric", "representation", "other"]
-"""What is learned: nothing that adapts; where adaptation begins; an embedding; a shared body."""
+"""What is learned: a model that does not adapt, an initialisation, an embedding, a shared body."""
 
 
 @dataclass(frozen=True)
 class ServerState:
-    """What the server carries from round to round.
+    """The state of the server between rounds.
 
     Attributes:
         meta: Meta-parameters; all of them are broadcast.
@@ -54,7 +54,7 @@ class Initialised(NamedTuple):
     Attributes:
         learner: Network and loss.
         state: The server's state before round 1.
-        memory: What a client keeps before it first takes part; never travels. Empty for most.
+        memory: A client's memory before its first round; never sent. Empty for most strategies.
     """
 
     learner: Learner
@@ -68,10 +68,10 @@ class ClientUpdate(NamedTuple):
     Attributes:
         update: Pseudo-gradient, the tree and shapes of ``meta``; the server steps against it, so a
             strategy that trains locally sends theta - phi.
-        weight: Number of examples behind it, float64 scalar; updates are averaged by it.
+        weight: Number of examples, float64 scalar: the weight of the update in the mean.
         metrics: Scalars for the log: ``loss_after`` adaptation and, where there is a predictor
             without adaptation, ``loss_before``.
-        memory: What the client keeps for the next time; stays where the client is.
+        memory: The client's next memory; it stays at the client.
     """
 
     update: MetaParams
@@ -82,19 +82,19 @@ class ClientUpdate(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a strategy says of itself, so that nobody else need know it by name.
+    """What a strategy declares about itself, so that no other code depends on its name.
 
     Attributes:
         label: Name in tables and figures, as in papers.
         family: What is learned; scenarios may have settings for a whole family.
-        baseline: Whether it is something that meta-learning must beat, and not meta-learning.
-        has_rounds: Whether anything is trained together.
+        baseline: Whether it is a baseline that meta-learning must beat.
+        has_rounds: Whether it trains in rounds at all.
         second_derivatives: Whether an update differentiates through gradient steps.
         adapts_by: Name of the setting that holds the steps of ``adapt`` (`Steps`); "" if it adapts
             without steps.
-        takes_masks: Whether means and counts are left to `Learner` and `example_count`, so that
-            tasks may be padded.
-        kernel: Which known computation the update is; None: none.
+        takes_masks: Whether it computes means and counts with `Learner` and `example_count` only,
+            so that tasks may be padded.
+        kernel: The known computation that its update is; None: another one.
         draws: Noise of each client, see `core.draws`.
     """
 
@@ -113,13 +113,13 @@ class MetaStrategy(ABC):
     """A federated (meta-)learning algorithm.
 
     Attributes:
-        facts: What the strategy says of itself.
+        facts: What the strategy declares about itself.
     """
 
     facts: ClassVar[Facts]
 
     def __init_subclass__(cls) -> None:
-        """Refuse a strategy that does not say what it is."""
+        """Refuse a strategy that does not declare its facts."""
         facts = getattr(cls, "facts", None)
         if not isinstance(facts, Facts):
             raise TypeError(
@@ -145,17 +145,17 @@ class MetaStrategy(ABC):
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
     ) -> Predictor:
-        """Make the meta-parameters into one client's predictor."""
+        """Adapt the meta-parameters to one client; return its predictor."""
 
     @abstractmethod
     def client_update(
         self, learner: Learner, meta: MetaParams, memory: Params, task: Task
     ) -> ClientUpdate:
-        """Compute what one client sends."""
+        """Compute the update that one client sends."""
 
     @abstractmethod
     def server_update(self, state: ServerState, update: MetaParams) -> ServerState:
-        """Step with the (weighted mean or robust) aggregate of the updates."""
+        """Take the outer step with the aggregated update (weighted mean or robust)."""
 
 
 class Steps(Protocol):
@@ -163,13 +163,13 @@ class Steps(Protocol):
 
     @property
     def steps(self) -> int:
-        """How many."""
+        """Number of steps."""
 
     def taking(self, steps: int) -> "Steps":
-        """Return the same steps, ``steps`` of them."""
+        """Return the same rule with another number of steps."""
 
     def moves(self) -> bool:
-        """Tell whether there are any."""
+        """Return whether there are any steps."""
 
 
 S = TypeVar("S", bound=MetaStrategy)
@@ -185,8 +185,8 @@ def adaptation_of(strategy: MetaStrategy) -> Steps | None:
 def with_adaptation_steps(strategy: S, steps: int) -> S:
     """Return the same strategy whose ``adapt`` takes another number of steps.
 
-    With 0 steps ``adapt`` yields the predictor before adaptation. One that adapts without steps
-    stays as it is.
+    With 0 steps ``adapt`` returns the predictor before adaptation. A strategy that adapts without
+    steps is returned unchanged.
     """
     own = adaptation_of(strategy)
     if own is None:
@@ -221,8 +221,8 @@ def steps_of(strategy: MetaStrategy) -> list[GradientSteps]:
 def kernel_spec(strategy: MetaStrategy) -> KernelSpec | str:
     """Return what a hand-written engine must compute, or why none can.
 
-    A setting that neither the strategy's `Kernel` names nor the server or adaptation alone use
-    makes every such engine refuse.
+    Every setting must be named by the strategy's `Kernel`, or affect the server or adaptation
+    only; any other setting makes these engines refuse.
     """
     kernel = strategy.facts.kernel
     if kernel is None:

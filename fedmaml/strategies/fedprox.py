@@ -1,4 +1,4 @@
-"""FedProx: federated averaging whose local training is held near the global parameters.
+"""FedProx: federated averaging with a proximal term that keeps local training near theta.
 
     client         phi_0 = theta
                    phi_{t+1} = phi_t - inner.lr * grad h(phi_t),

@@ -1,8 +1,8 @@
-"""Local training: no federation at all; what a client can do by itself.
+"""Local training: no federation; each client learns from its own support only.
 
     adapt          phi_0 = theta_0 (the common random start),
                    phi_{t+1} = phi_t - inner.lr * grad L_support(phi_t)
-    client sends   nothing (an update of zero); a run has no rounds unless they are asked for
+    client sends   nothing (an update of zero); a run has no rounds unless they are set
     server         theta stays theta_0
 
 The reference point of every comparison: federation that does not beat it is not worth its cost.

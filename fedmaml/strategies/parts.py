@@ -2,7 +2,7 @@
 
     build = whole_network, client_update = meta_update, server_update = outer_step
 
-in a strategy's class say in one line each what it has in common with others.
+in a strategy's class: one line for each verb that it shares with others.
 """
 
 from typing import Protocol

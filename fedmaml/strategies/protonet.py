@@ -1,4 +1,4 @@
-"""Prototypical networks: learn an embedding in which classes are told apart by their means.
+"""Prototypical networks: learn an embedding in which the mean of each class identifies it.
 
     adapt          c_m = mean of f(x) over the support examples of class m       (no inner loop)
                    predictor: logits_m(x) = - ||f(x) - c_m||^2

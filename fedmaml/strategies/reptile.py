@@ -1,4 +1,4 @@
-"""Reptile: move the initialisation towards what local training makes of it.
+"""Reptile: move the initialisation towards the result of local training.
 
     client         phi_0 = theta,  phi_{t+1} = phi_t - inner.lr * grad L_local(phi_t)
     client sends   theta - phi_k                       L_local: support and query together

@@ -1,13 +1,13 @@
-"""Is what clients send right? Held against finite differences, defining formulas, closed forms.
+"""Checks the updates that clients send: finite differences, defining formulas, closed forms.
 
-For each strategy, in float64, through the very code that a node runs (`computing.updates.train`),
+For each strategy, in float64, with the same code that a node runs (`computing.updates.train`),
 on a network with dropout whose noise is declared, with full-batch steps and with mini-batches:
 
-- a strategy that sends the gradient of its own objective (query loss after adaptation) is held
-  against central finite differences of that objective over every meta-parameter;
+- a strategy that sends the gradient of its own objective (query loss after adaptation) is
+  compared with central finite differences of that objective over every meta-parameter;
 - a first-order or local-training strategy, whose update is not the gradient of its objective, is
-  held against its defining formula, written a second time in plain loops (`formulas`);
-- every strategy whose update on a quadratic is known is held against it (`closed_forms`).
+  compared with its defining formula, written a second time in plain loops (`formulas`);
+- every strategy with a closed form on a quadratic is compared with it (`closed_forms`).
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -44,7 +44,7 @@ class CheckResult:
 
     Attributes:
         strategy: Name in the catalogue.
-        reference: What it was held against.
+        reference: What the update was compared with.
         relative_error: ||sent - reference|| / ||reference||, float64.
     """
 
@@ -80,7 +80,7 @@ def check_all(only: str | None = None) -> list[CheckResult]:
 def sent_update(
     strategy: MetaStrategy, start: Initialised, meta: MetaParams, task: Task
 ) -> MetaParams:
-    """Return what one client sends, from the code that a node runs."""
+    """Return the update that one client sends, from the code that a node runs."""
     request = TrainRequest(round=1, clients=(0,), meta=meta, form="stack", seed=_SEED)
     reply, _, _ = updates.train(
         strategy,

@@ -137,10 +137,10 @@ def test_a_sound_scenario_has_no_finding_and_everything_was_looked_at() -> None:
 
 
 @pytest.mark.parametrize("defect", ["off by one", "query is support"])
-def test_examples_dealt_to_support_and_query_are_a_leak(defect: str) -> None:
+def test_examples_put_into_support_and_query_are_a_leak(defect: str) -> None:
     finding = found(Leaky(defect=defect))["support-query-overlap"]
     assert finding.severity == "leak"
-    assert "the same examples are dealt to both" in finding.detail
+    assert "the same examples are put on both" in finding.detail
     assert finding.clients == tuple(range(12, 24))
 
 
@@ -159,7 +159,7 @@ def test_overlap_in_evaluation_alone_is_found() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_twins_in_the_data_are_told_from_the_same_example_twice(seed: int) -> None:
+def test_twins_in_the_data_are_distinguished_from_the_same_example_twice(seed: int) -> None:
     finding = found(Leaky(defect="twins", seed=seed))["support-query-overlap"]
     assert finding.severity == "warning"
     assert "lie on one side, as in a random split of data that hold equal examples" in (

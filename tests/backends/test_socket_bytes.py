@@ -53,7 +53,7 @@ def main(grid, context):
     wait_for_nodes(grid, 2, 120.0)
     mine = FlowerStrategy(strategy, problem(context.run_config["network"]), min_nodes=2)
     mine.start(grid, mine.initial_arrays, num_rounds=1)
-    assert len(mine.outcome.clients) == 2, mine.outcome
+    assert len(mine.last_round.clients) == 2, mine.last_round
     traffic = {name: asdict(grid.traffic(name)) for name in ("train", "evaluate")}
     with open(context.run_config["out"], "w") as file:
         json.dump(traffic, file)

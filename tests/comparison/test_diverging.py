@@ -286,7 +286,7 @@ def test_the_command_ends_with_3_and_says_who_diverged(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "compared with fine-tuned FedAvg. Diverged: fedprox." in " ".join(done.stdout.split())
     assert done.stderr.splitlines()[-1] == (
-        "fedmaml: fedprox diverged; what to lower is in the sentences above"
+        "fedmaml: fedprox diverged; the sentences above name what to lower"
     )
     written = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert written["rows"][3]["verdict"] == "diverged"

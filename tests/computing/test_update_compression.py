@@ -271,9 +271,9 @@ def test_an_app_of_ones_own_is_told_how_to_compress_by_the_server(
     strategy = FlowerStrategy(FOMAML(), problem, compression=compression)
     grid = InProcessGrid(app, 5, {})
     result = strategy.start(grid, strategy.initial_arrays, num_rounds=3)
-    outcome = strategy.outcome
-    assert (outcome.clients, outcome.rejected) == ((0, 1, 2, 3, 4), ())
-    assert outcome.cost.payload_bytes_up == 5 * compression.payload_bytes(strategy.state.meta)
+    last = strategy.last_round
+    assert (last.clients, last.rejected) == ((0, 1, 2, 3, 4), ())
+    assert last.cost.payload_bytes_up == 5 * compression.payload_bytes(strategy.state.meta)
     losses = [float(result.train_metrics_clientapp[n]["loss_after"]) for n in (1, 2, 3)]
     assert losses[-1] < losses[0]
     for client, context in contexts.items():

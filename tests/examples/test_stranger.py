@@ -83,8 +83,8 @@ def test_meta_version_runs_and_its_loss_falls(monkeypatch, tmp_path):
     losses = column(result.train_metrics_clientapp, "loss_after")
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]
-    assert strategy.outcome.clients == tuple(range(NODES))
-    assert strategy.outcome.rejected == ()
+    assert strategy.last_round.clients == tuple(range(NODES))
+    assert strategy.last_round.rejected == ()
     assert 0 <= column(result.evaluate_metrics_clientapp, "accuracy:after")[-1] <= 1
 
     net = importlib.import_module("stranger.task").Net()

@@ -24,7 +24,7 @@ class Profile:
         gflop_s: Median speed of the client's device, in 10^9 operations/s, as reached in training.
         link_spread: Standard deviation of the logarithm of a client's bandwidth; 0: all are equal.
         device_spread: The same of its speed.
-        round_trips: Waited for in a round: TCP, TLS 1.3, and request with answer make three.
+        round_trips: Round trips in a round: TCP, TLS 1.3, and request with reply make three.
         about: One line for ``fedmaml list``.
         name: As it is shown; "" becomes that of its file.
     """

@@ -1,6 +1,6 @@
-"""The engines by name, and the plan: which of them computes a job, and why.
+"""The engines by name, and the plan: which engine computes a job, and why.
 
-A new engine is a file here and a line in `ENGINES`; the contract tests then hold it against `loop`.
+A new engine is a file here and a line in `ENGINES`; the contract tests then compare it with `loop`.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Plan:
 
     Attributes:
         engine: The engine.
-        why: Why it, and why not those before it.
+        why: Why this engine, and why none before it.
     """
 
     engine: Engine
@@ -46,8 +46,8 @@ def plan(wanted: str, job: Job) -> Plan:
     """Choose an engine, as a function of job and machine, the same on every back end.
 
     Args:
-        wanted: Name of an engine, which is used if it can; "auto" takes the first of `ENGINES` that
-            can and that pays.
+        wanted: Name of an engine, which is used if it supports the job; "auto" takes the first of
+            `ENGINES` that supports the job and is not slow for it.
         job: What is to be computed.
     """
     passed: dict[str, list[str]] = {}  # reason -> engines
@@ -57,7 +57,7 @@ def plan(wanted: str, job: Job) -> Plan:
         reason = engine.why_unsupported(job) or (name != wanted and engine.why_slow(job)) or ""
         if not reason:
             why = engine.about if wanted == "auto" else "as asked" if wanted == name else "instead"
-            others = [f"not {' or '.join(names)}: {told}" for told, names in passed.items()]
+            others = [f"not {' or '.join(names)}: {reason}" for reason, names in passed.items()]
             return Plan(engine, "; ".join([why, *others]))
         passed.setdefault(reason, []).append(name)
     raise AssertionError("the loop takes everything")

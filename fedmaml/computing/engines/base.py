@@ -1,7 +1,8 @@
-"""What an engine is: a way to compute the updates of many clients.
+"""The interface of engines: ways to compute the updates of many clients.
 
-Every engine computes what `client_update` of the strategy defines, each client's update by itself;
-they differ in how many clients share a kernel, and so only in rounding. `loop` is the reference.
+Every engine computes what the strategy's `client_update` defines, each client's update by itself.
+Engines differ in how many clients share a kernel, and therefore in rounding only. `loop` is the
+reference.
 """
 
 import math
@@ -23,7 +24,7 @@ from fedmaml.core.trees import leaves
 from fedmaml.strategies.base import ClientUpdate, MetaStrategy
 
 Memories = Mapping[int, Params]
-"""Client -> what it keeps."""
+"""Client -> its memory."""
 
 _BATCH_BYTES = 256 * 2**20
 _MAX_CLIENTS = 512  # more are hardly faster, and leave less for workers to share
@@ -31,7 +32,7 @@ _MAX_CLIENTS = 512  # more are hardly faster, and leave less for workers to shar
 
 @dataclass(frozen=True)
 class Job:
-    """What all clients of a request have in common.
+    """The computation that all clients of a request share.
 
     Attributes:
         strategy: The algorithm.
@@ -46,7 +47,7 @@ class Job:
     form: Form = "sum"
 
     def update(self, task: Task, memory: Params) -> ClientUpdate:
-        """Compute one client's update: what every engine must agree with."""
+        """Compute one client's update; every engine must agree with it."""
         return self.strategy.client_update(self.learner, self.meta, memory, task)
 
 
@@ -65,14 +66,14 @@ class Rows(NamedTuple):
 
 
 class Total(NamedTuple):
-    """The weighted sum of updates, for strategies whose clients keep nothing.
+    """The weighted sum of updates, for strategies without memory.
 
     Attributes:
         clients: Clients whose updates are in the sum.
         weight: float64, ``(clients,)``.
         metrics: name -> ``(clients,)``.
         sums: group -> sum.
-        unsound: Clients whose updates are not finite, or too large; they are in none of the above.
+        unsound: Clients whose updates are not finite, or too large; not included above.
     """
 
     clients: tuple[int, ...]
@@ -88,8 +89,8 @@ class Engine(ABC):
     Attributes:
         name: In the catalogue.
         about: One line for ``fedmaml list``.
-        least_share: Fewest clients that are worth another process, if a client's update has the
-            same bits whoever shares its computation; 0 if it has not.
+        least_share: Fewest clients for which another process pays, if a client's update has the
+            same bits in any chunk; 0 if it has not.
     """
 
     name: ClassVar[str]
@@ -98,24 +99,24 @@ class Engine(ABC):
 
     @abstractmethod
     def why_unsupported(self, job: Job) -> str:
-        """Say why it cannot compute a job; "" if it can."""
+        """Return why it cannot compute a job; "" if it can."""
 
     @abstractmethod
     def why_slow(self, job: Job) -> str:
-        """Say why "auto" should pass it over, though it can; "". A function of the job alone."""
+        """Return why "auto" skips it as slow; "" if it is not slow. Depends on the job only."""
 
     @abstractmethod
     def client_batch(self, job: Job) -> int:
-        """Return how many clients it computes best at a time."""
+        """Return the number of clients per computation at which it is fastest."""
 
     def chunk_size(self, job: Job, clients: int, workers: int = 1, asked: int = 0) -> int:
         """Return how many of a request's clients are computed together.
 
         Args:
-            job: What they have in common.
-            clients: How many the request names.
+            job: The computation.
+            clients: Number of clients in the request.
             workers: Processes that share them.
-            asked: ``client_batch`` of the run; 0 or 1: what the engine does best.
+            asked: ``client_batch`` of the run; 0 or 1: the engine chooses.
         """
         size = asked if asked > 1 else self.client_batch(job)
         if not self.least_share:
@@ -130,7 +131,7 @@ class Engine(ABC):
         """Yield the results of all clients, in parts of any size.
 
         Raises:
-            Exception: Whatever a network may raise. The caller finds out whose fault it is.
+            Exception: Any error of the network. The caller finds out which client caused it.
         """
 
 

@@ -61,7 +61,7 @@ def with_clients_last(
         function: (shared, own) -> results; trees of tensors, and no branch on their values.
         shared: What all clients share.
         own: What one client has; only shapes and types matter.
-        clients: How many there will be.
+        clients: Number of clients.
 
     Returns:
         A graph that takes the leaves of shared, then those of own with a client axis last, and
@@ -92,13 +92,13 @@ def with_clients_last(
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """Return what makes few operations of many: to core ATen, and normalisations to arithmetic."""
+    """Return the decompositions: to core ATen, and normalisations to arithmetic."""
     norms = (aten.native_layer_norm, aten.native_group_norm, aten.native_batch_norm)
     return dict(torch.export.default_decompositions()) | get_decompositions(norms)
 
 
 def _run(graph: GraphModule, inputs: Sequence[Value]) -> list[Value]:
-    """Go through a graph of one client with many."""
+    """Run a graph of one client for many clients."""
     remaining = iter(inputs)
     found: dict[torch.fx.Node, Any] = {}
     for node in graph.graph.nodes:

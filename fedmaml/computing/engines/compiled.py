@@ -1,8 +1,8 @@
 """`compiled`: small networks, the clients innermost, in kernels that Inductor writes.
 
 The strategy's own `client_update` is rewritten for 64 clients at a time (`clients_last`) and
-compiled by Inductor, once for each shape of task. A client's update does not depend on who shares
-its 64, so its bits are the same in any cohort. Compiled code is kept in the user's cache folder;
+compiled by Inductor, once for each shape of task. A client's update does not depend on the others
+of its 64, so its bits are the same in any cohort. Compiled code is kept in the user's cache folder;
 later processes only trace.
 
 Whatever cannot be compiled is computed under ``torch.func.vmap`` instead, and the log says why.
@@ -111,7 +111,7 @@ class Compiled(Engine):
     about: ClassVar[str] = "small networks, clients innermost, compiled by torch's Inductor"
 
     def why_unsupported(self, job: Job) -> str:
-        """Say why it cannot compute a job, as far as that is known before the first task."""
+        """Return why it cannot compute a job, as far as that is known before the first task."""
         if importlib.util.find_spec("torch._inductor.standalone_compile") is None:
             return f"torch {torch.__version__} cannot compile a graph by itself; a newer one can"
         device = device_of(job.meta)
@@ -127,24 +127,24 @@ class Compiled(Engine):
         return reason
 
     def why_slow(self, job: Job) -> str:
-        """Say that it wants to be asked for.
+        """Return that "auto" never takes it.
 
-        Compiling takes seconds in every process. A long run in one process earns them, its
-        deployment, where a process answers one message, never does; and both must compute with the
-        same engine, for the same bits.
+        Compiling takes seconds in every process. That pays in a long run in one process, but never
+        in a deployment, where a process answers one message; and both must use the same engine, for
+        the same bits.
         """
         return "every process would compile first, so it is taken only by name"
 
     def seconds_saved(self, job: Job, requests: int, updates: int) -> float:
-        """Return about how much less a run in one process takes than under vmap, in CPU-seconds.
+        """Return how many CPU-seconds a run in one process saves against vmap, about.
 
         Args:
-            job: What it computes.
-            requests: How often.
-            updates: How many clients in all.
+            job: The computation.
+            requests: Number of requests.
+            updates: Number of updates in all requests.
 
         Returns:
-            What is left after compiling; 0 or less if it does not pay, or cannot be.
+            The saving less the time of compiling; 0 or less if it does not pay, or is impossible.
         """
         entries = sum(value.numel() for value in job.learner.network.parameters())
         inner = [value for value in vars(job.strategy).values() if isinstance(value, GradientSteps)]
@@ -186,7 +186,7 @@ def _clients_last(value: Tensor) -> Tensor:
 
 
 _programs: dict[tuple[MetaStrategy, Learner], dict[Shapes, _Program | None]] = {}
-"""What was compiled, for each job; None stands for what could not be."""
+"""Compiled programs of each job; None where compiling failed."""
 
 
 def _program(job: Job, memory: Params, tasks: Task) -> _Program | None:

@@ -53,14 +53,14 @@ class Loop(Engine):
 class Vmap(Engine):
     """All clients of equal shape in one ``torch.func.vmap``, of many shapes padded to few.
 
-    Where there is padding, a client's rounding depends on who shares its computation.
+    With padding, a client's rounding depends on the other clients of its computation.
     """
 
     name: ClassVar[str] = "vmap"
     about: ClassVar[str] = "many clients in one torch.func.vmap"
 
     def why_unsupported(self, job: Job) -> str:
-        return ""  # only trying tells; what cannot be vmapped is then computed one by one
+        return ""  # only a trial shows it; if it fails, clients are computed one by one
 
     def why_slow(self, job: Job) -> str:
         return ""

@@ -1,7 +1,7 @@
 """A network as a chain of layers, for engines that compute layers themselves.
 
 The forward pass is traced by ``torch.fx``, so that any module qualifies whose layers follow one
-another, however it is written; what does not is refused with the reason.
+another, however it is written; any other network is refused with the reason.
 """
 
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ _ACTIVATIONS: dict[Any, Activation] = {
 
 @lru_cache(maxsize=32)
 def layers_of(network: nn.Module) -> tuple[Layer, ...] | str:
-    """Return the chain of a network's layers, or why it is none."""
+    """Return a network's chain of layers, or why it has none."""
     try:
         graph = symbolic_trace(network).graph
     except Exception as error:  # torch.fx raises what the forward pass raises

@@ -1,4 +1,4 @@
-"""Which updates the hand-written engines know, setting by setting of a strategy's `Kernel`."""
+"""Which updates the hand-written engines support, setting by setting of a strategy's `Kernel`."""
 
 from dataclasses import fields
 
@@ -13,9 +13,9 @@ UNKNOWN_LOSS = "the loss is none of those in fedmaml.core.losses"
 
 
 def known_spec(strategy: MetaStrategy) -> KernelSpec | str:
-    """Return what is to be computed for a strategy, or why it cannot be by hand-written code.
+    """Return the specification of a strategy's update, or why these engines cannot compute it.
 
-    Whatever setting is not known here is refused, never ignored.
+    A setting that is not known here is refused, never ignored.
     """
     spec = kernel_spec(strategy)
     if isinstance(spec, str):

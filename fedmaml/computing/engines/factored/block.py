@@ -42,7 +42,7 @@ class Block:
 
 @dataclass(frozen=True)
 class KeptOfBlock:
-    """What `forward` leaves for `backward`.
+    """What `forward` keeps for `backward`.
 
     Attributes:
         x: Inputs.
@@ -62,7 +62,7 @@ class KeptOfBlock:
 
 
 def takes(block: Block, params: Params) -> bool:
-    """Tell whether the largest may be found before normalisation: no scale is zero."""
+    """Return whether pooling may come before normalisation: no scale is zero."""
     return bool(params[block.norm.weight].all())
 
 
@@ -118,7 +118,7 @@ def backward(
 
 
 def check_spread(x: Tensor) -> None:
-    """Raise what PyTorch's own module raises.
+    """Raise the error that PyTorch's own module raises.
 
     Raises:
         ValueError: If there is one number in each channel, which has no variance.

@@ -1,4 +1,4 @@
-"""`factored`: first-order training of large networks, with as little per client as will do.
+"""`factored`: first-order training of large networks, with little memory per client.
 
 Linear layers are computed for all clients together (`factored.linear`), convolutions client by
 client in the layout that suits the machine (`factored.images`). An update is formed a few rows of
@@ -50,7 +50,7 @@ class Factored(Engine):
         return "" if device.type == "cpu" else f"the parameters are on {device}, not on the CPU"
 
     def why_slow(self, job: Job) -> str:
-        """Say that small convolutions are faster for many clients at once.
+        """Return that small convolutions are faster for many clients at once, under vmap.
 
         Two convolutions and a linear layer on images of 8 x 8, 2,000 parameters: 2.1 ms a client,
         vmap 1.0; 28 x 28, 9,000 parameters: 3.3 and 3.9; 16 x 16, 10,000: 6.0 and 7.4. Linear
@@ -95,7 +95,7 @@ class Factored(Engine):
 
 @torch.no_grad()
 def _send(job: Job, spec: KernelSpec, chain: Chain, tasks: Task) -> Sent:
-    """Do what the strategy's `client_update` does, for clients of equal shape."""
+    """Compute the strategy's `client_update` for clients of equal shape."""
     theta, l2 = job.meta["theta"], job.learner.problem.l2
     rule = StepRule.of(spec, l2)
     if spec.sends == "difference":
@@ -137,7 +137,7 @@ def _prepared(chain: Chain, batch: Batch) -> Batch:
 
 
 def _clients_at_a_time(job: Job, spec: KernelSpec, chain: Chain, tasks: Task) -> int:
-    """Return how many clients stay in cache, or else keep shared products busy within memory."""
+    """Return how many clients fit into the cache, or else keep shared products efficient."""
     theta, rows = job.meta["theta"], [batch.y.shape[1] for batch in tasks]
     if spec.sends == "difference":
         rows = [sum(rows)] * 2

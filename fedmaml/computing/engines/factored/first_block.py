@@ -54,7 +54,7 @@ class Patches:
 
 @dataclass(frozen=True)
 class KeptOfFirst:
-    """What `forward` leaves for `backward`.
+    """What `forward` keeps for `backward`.
 
     Attributes:
         patches: The images.

@@ -30,7 +30,7 @@ from fedmaml.computing.engines.layers import (
 from fedmaml.core.params import Params
 
 Kept = list[Any]
-"""What a forward pass leaves for the backward pass, layer by layer."""
+"""What a forward pass keeps for the backward pass, layer by layer."""
 
 
 def pooled_first(layers: Sequence[Layer]) -> tuple[Layer, ...]:

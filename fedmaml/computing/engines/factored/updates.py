@@ -1,4 +1,4 @@
-"""What clients send, formed a few rows of a weight at a time, and its sum."""
+"""Updates of clients, formed a few rows of a weight at a time, and their sum."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Chosen:
     Attributes:
         among: Which ones, ``(clients,)`` of bool.
         weight: Theirs, float64.
-        largest: What no number of their weighted updates exceeds in magnitude.
+        largest: Upper bound of the magnitudes in their weighted updates.
     """
 
     among: Tensor
@@ -37,7 +37,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Formed:
-    """A parameter's updates as they are.
+    """A parameter's updates as full tensors.
 
     Attributes:
         name: Of the parameter.
@@ -143,7 +143,7 @@ def squared_norm_of_rest(piece: Piece, theta: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Sent:
-    """What some clients send.
+    """The updates of some clients.
 
     Attributes:
         pieces: Updates, not all of them formed, in the order of theta.
@@ -159,8 +159,8 @@ class Sent:
 class Sum:
     """The weighted sum of updates, to which they are added a few rows of a weight at a time.
 
-    A client whose update may have a number out of range is left out before any is added. It is
-    evaluated by a bound: the caller computes such clients once more, in another way, and finds out.
+    A client whose update may hold a number out of range is left out before anything is added. The
+    test is an upper bound: the caller computes such clients once more, in another way, to be sure.
     """
 
     def __init__(self, theta: Params) -> None:
@@ -173,7 +173,7 @@ class Sum:
         self._unsound: list[int] = []
 
     def add(self, clients: Sequence[int], sent: Sent) -> None:
-        """Take in some clients."""
+        """Add the updates of some clients."""
         bounds = torch.stack([piece.bound() for piece in sent.pieces]).amax(0)
         bounds = 2 * bounds.to(torch.float64) * sent.weight  # twice, for what rounding adds
         sound = bounds < LIMIT  # False for NaN
@@ -188,7 +188,7 @@ class Sum:
             (self._clients if usable else self._unsound).append(client)
 
     def result(self) -> Total:
-        """Return the sum of all that were taken in."""
+        """Return the sum of all added updates."""
         weight = torch.cat([part.weight for part in self._parts])
         metrics = {
             name: torch.cat([part.metrics[name] for part in self._parts])

@@ -126,7 +126,7 @@ class Call:
 def _laid_out(
     groups: Sequence[TaskGroup], chain: Chain, dtype: torch.dtype
 ) -> tuple[np.ndarray, list[Tensor]]:
-    """Say of each client how many examples it has and where they begin.
+    """Return for each client how many examples it has and where they begin.
 
     Returns:
         A column for each client, of which the first number is left open; and the tensors that the
@@ -160,7 +160,7 @@ def _laid_out(
 
 
 def _refuse_other_classes(groups: Sequence[TaskGroup], classes: int) -> None:
-    """Name what else than divergence makes an update NaN, where nobody computes it again."""
+    """Refuse targets out of range: they would make an update NaN, as if it had diverged."""
     for y in (batch.y for group in groups for batch in group.tasks):
         if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < classes:
             raise IndexError(f"a target is none of the {classes} classes, which count from 0")

@@ -1,6 +1,6 @@
 """`fused`: small fully connected networks in one C++ kernel, whose vector lanes are clients.
 
-fedmaml/native/fused.cpp has the mathematics. A client's update does not depend on who shares its
+fedmaml/native/fused.cpp has the mathematics. A client's update does not depend on the others in its
 vector, so its bits are the same in any cohort; clients of unequal size need no groups.
 """
 
@@ -27,7 +27,7 @@ class Fused(Engine):
     least_share: ClassVar[int] = 256
 
     def why_unsupported(self, job: Job) -> str:
-        """Say why it cannot compute a job; builds the kernel if nothing else is in the way."""
+        """Return why it cannot compute a job; builds the kernel if nothing else prevents it."""
         spec = known_spec(job.strategy)
         if isinstance(spec, str):
             return spec
@@ -44,7 +44,7 @@ class Fused(Engine):
         return native.missing()
 
     def why_slow(self, job: Job) -> str:
-        """Say that a larger network is faster elsewhere."""
+        """Return that other engines are faster for larger networks."""
         if count_entries(job.meta) > _WORTHWHILE_ENTRIES:
             return f"it does not pay above {_WORTHWHILE_ENTRIES:,} parameters"
         return ""
