@@ -88,7 +88,7 @@ def read_evaluate_reply(
     Args:
         content: As it came.
         asked: The clients that it must speak for.
-        names: The values that it must have, ``"<metric>:<stage>"``.
+        names: The values that it must have, ``"<column>:<stage>"``.
         counters: Names of the problem's counters.
 
     Raises:
