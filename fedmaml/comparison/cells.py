@@ -10,11 +10,14 @@ from fedmaml.core.counters import Units
 from fedmaml.quantities import number, p_text, quantity, signed, support_and_query
 
 SIGNS: dict[Verdict, str] = {
-    "better": "+", "worse": "-", "not distinguishable": "~", "diverged": "?",
-    "not comparable": "?",
+    "better": "+", "worse": "-", "not distinguishable": "~", "one seed": "·",
+    "diverged": "?", "not comparable": "?",
 }  # fmt: skip
 """A verdict in one character; `LEGEND` explains them."""
-LEGEND = "row against column: + better, - worse, ~ not distinguishable, ? one diverged"
+LEGEND = (
+    "row against column: + better, - worse, ~ not distinguishable, · one seed, which cannot tell, "
+    "? one diverged"
+)
 
 _OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
 

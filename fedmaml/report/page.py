@@ -100,7 +100,7 @@ def _negative(material: Material) -> bool:
         return False
     evaluated = [
         row for row in material.comparison.rows
-        if row.verdict not in ("diverged", "not comparable")
+        if row.verdict not in ("one seed", "diverged", "not comparable")
     ]  # fmt: skip
     verdicts = [row.verdict for row in evaluated if not is_baseline(row.strategy)]
     return bool(verdicts) and "better" not in verdicts

@@ -19,6 +19,7 @@ _SIGNS = {
     "better": "▲",
     "worse": "▼",
     "not distinguishable": "≈",
+    "one seed": "·",
     "diverged": "✕",
     "not comparable": "✕",
     "reference": "●",

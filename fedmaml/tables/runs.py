@@ -7,6 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from fedmaml.core.statistics import MIN_UNITS
 from fedmaml.quantities import quantity, signed, support_and_query
 from fedmaml.runs.references import label
 from fedmaml.tables.console import console
@@ -25,7 +26,7 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
     console.print(
         "before/after: mean over the evaluated clients, before and after adapting on their support "
-        "examples; interval: of the mean after adaptation, bootstrap over clients.",
+        "examples; interval: of the mean after adaptation over such clients, of this one training.",
         style="dim",
     )
     _reference_table(names, summaries)
@@ -87,6 +88,8 @@ def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
     if "distance_to_closed_form" in summary:
         distance = summary["distance_to_closed_form"]
         console.print(f"{name}: relative distance to closed form {distance:.1e}")
+    if 0 < summary["clients_evaluated"] < MIN_UNITS:
+        console.print(f"{name}: no intervals: {MIN_UNITS} clients are needed", style="yellow")
     for metric in (summary["metric"], *summary["metrics"]):
         for stage, count in metric.get("diverged", {}).items():
             console.print(
