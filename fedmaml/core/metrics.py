@@ -9,7 +9,7 @@ do not define (AUC of one class) is NaN.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.params import Params
-from fedmaml.core.trees import leaves
+from fedmaml.core.trees import Tree, leaves, length
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -45,7 +45,7 @@ class Metric:
     unit: str
     better: Better
     worst: float
-    function: Callable[[Any, Any], Tensor | Mapping[str, Tensor]]
+    function: Callable[[Tree, Tree], Tensor | Mapping[str, Tensor]]
     cells: tuple[str, ...] = ()
     scale: float | Callable[[Params], float] = 1.0
 
@@ -54,7 +54,7 @@ class Metric:
         """Names of the values: the metric's own, or ``"<metric>/<cell>"`` for each cell."""
         return tuple(f"{self.name}/{cell}" for cell in self.cells) or (self.name,)
 
-    def values(self, prediction: Any, y: Any, shared_statistics: Params) -> dict[str, Tensor]:
+    def values(self, prediction: Tree, y: Tree, shared_statistics: Params) -> dict[str, Tensor]:
         """Return one client's values by column; ``worst`` if its predictions are not finite.
 
         Args:
@@ -243,9 +243,9 @@ def r2(prediction: Tensor, y: Tensor) -> Tensor:
     return torch.where(total > 0, explained, math.nan).mean()
 
 
-def examples(_prediction: Tensor, y: Tensor) -> Tensor:
+def examples(_prediction: Tree, y: Tree) -> Tensor:
     """Return how many examples there are, so that figures can weigh clients."""
-    return torch.full((), len(y), dtype=torch.float64, device=y.device)
+    return torch.full((), length(y), dtype=torch.float64, device=leaves(y)[0].device)
 
 
 def _columns(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

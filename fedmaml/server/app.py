@@ -79,7 +79,7 @@ def _run_metered(
     asked = asked_at_the_end(roll_call, config)
     split = config.evaluation.split
     evaluated = evaluate(strategy, metered, roll_call, config, chosen.round, split, asked)
-    rows = client_rows(evaluated)
+    rows = client_rows(config.make_scenario(), evaluated)
     directory.save_clients(rows)
     directory.finish(
         summarise(
