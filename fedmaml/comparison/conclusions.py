@@ -15,6 +15,7 @@ from typing import Any
 from fedmaml.comparison import diverging
 from fedmaml.comparison.contrasts import Values
 from fedmaml.comparison.diverging import Runs
+from fedmaml.comparison.figures import FigureRow, conclude_figures
 from fedmaml.comparison.findings import TrainingCost, Tuned, training_cost_of
 from fedmaml.comparison.references import ReferenceRow, reference_rows, with_rivals
 from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row
@@ -60,6 +61,7 @@ class Comparison:
         tuning: Strategy -> what tuning found; empty if nothing was tuned.
         command: What makes all of it again; "" if that is not known.
         references: Predictors that no gradient trains, and every strategy held against them.
+        figures: Further metrics and figures of every strategy, figure by figure.
     """
 
     scenario: str
@@ -76,6 +78,7 @@ class Comparison:
     tuning: dict[str, Tuned] = field(default_factory=dict)
     command: str = ""
     references: tuple[ReferenceRow, ...] = ()
+    figures: tuple[FigureRow, ...] = ()
 
 
 # --- read -------------------------------------------------------------------------------------
@@ -169,6 +172,7 @@ def conclude(runs: Runs) -> Comparison:
         name: training_cost_of([summaries[path] for path in seeds.values()])
         for name, seeds in runs.items()
     }
+    figures = conclude_figures(runs, tables[REFERENCE][0], lost)
     return Comparison(
         scenario=first["scenario"],
         metric=metric,
@@ -180,11 +184,13 @@ def conclude(runs: Runs) -> Comparison:
             _evaluation_note(tables),
             *_notes(len(runs[REFERENCE]), _ask_again(first["scenario"], runs)),
             *_missing(after),
+            *_figure_notes(figures),
         ),
         settings={name: _settings(seeds[0]) for name, seeds in tables.items()},
         took=took,
         pairs=pairs,
         references=references,
+        figures=figures,
     )
 
 
@@ -308,6 +314,18 @@ def _notes(seeds: int, ask_again: str) -> tuple[str, ...]:
             "distinguishable here may be with more seeds."
         )
     return tuple(notes)
+
+
+def _figure_notes(figures: Sequence[FigureRow]) -> list[str]:
+    if not figures:
+        return []
+    labels = dict.fromkeys(row.resampled for row in figures if row.resampled != "client")
+    what = "clients" + "".join(f", or {label!r} as a whole," for label in labels)
+    return [
+        "Further metrics and figures are computed for each run and averaged over seeds; intervals "
+        f"and tests resample {what} within seeds. Each figure is a question of its own: its p is "
+        "corrected for the number of strategies, not for the number of figures."
+    ]
 
 
 def _ask_again(scenario: str, strategies: Iterable[str]) -> str:

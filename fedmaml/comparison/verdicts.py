@@ -16,6 +16,7 @@ import numpy as np
 
 from fedmaml.comparison.contrasts import NOTHING, Contrast, Values, contrast, holm_within
 from fedmaml.core import statistics
+from fedmaml.core.metrics import Better
 from fedmaml.core.statistics import MIN_UNITS
 from fedmaml.quantities import p_text, signed
 
@@ -36,7 +37,7 @@ class Metric:
 
     name: str
     unit: str
-    better: Literal["higher", "lower"]
+    better: Better
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def evaluate(
     for name in rounds:
         found = contrasts.get(name, NOTHING)
         p_holm = corrected.get(name)
-        verdict = _standing(name, lost) or _verdict(metric, found, p_holm)
+        verdict = _standing(name, lost) or verdict_of(metric, found, p_holm)
         rows.append(
             Row(
                 strategy=name,
@@ -143,7 +144,7 @@ def evaluate(
                 p_seeds=found.p_seeds,
                 p_holm=p_holm,
                 verdict=verdict,
-                sentence=_sentence(name, verdict, metric, found, p_holm),
+                sentence=sentence_of(name, verdict, metric, found, p_holm),
             )
         )
     return tuple(rows)
@@ -194,7 +195,7 @@ def _pairs(metric: Metric, contrasts: Mapping[tuple[str, str], Contrast]) -> tup
     pairs = []
     for (first, second), found in contrasts.items():
         p_holm = corrected.get((first, second))
-        verdict = _verdict(metric, found, p_holm)
+        verdict = verdict_of(metric, found, p_holm)
         pairs.append(
             Pair(
                 first=first,
@@ -205,7 +206,7 @@ def _pairs(metric: Metric, contrasts: Mapping[tuple[str, str], Contrast]) -> tup
                 p_seeds=found.p_seeds,
                 p_holm=p_holm,
                 verdict=verdict,
-                sentence=_sentence(first, verdict, metric, found, p_holm, second),
+                sentence=sentence_of(first, verdict, metric, found, p_holm, second),
             )
         )
     return tuple(pairs)
@@ -229,7 +230,8 @@ def _standing(name: str, lost: Collection[str]) -> Verdict | None:
     return "not comparable" if REFERENCE in lost else None
 
 
-def _verdict(metric: Metric, found: Contrast, p_holm: float | None) -> Verdict:
+def verdict_of(metric: Metric, found: Contrast, p_holm: float | None) -> Verdict:
+    """Return what may be concluded of a strategy from its difference to another one."""
     mean, interval = found.mean, found.interval
     if mean is not None and not np.isfinite(mean):
         return "diverged"
@@ -243,7 +245,7 @@ def _verdict(metric: Metric, found: Contrast, p_holm: float | None) -> Verdict:
     return "better" if (mean > 0) == (metric.better == "higher") else "worse"
 
 
-def _sentence(
+def sentence_of(
     name: str,
     verdict: Verdict,
     metric: Metric,
@@ -251,6 +253,7 @@ def _sentence(
     p_holm: float | None,
     other: str = "fine-tuned FedAvg",
 ) -> str:
+    """Return the verdict in words."""
     mean, interval = found.mean, found.interval
     if verdict == "reference":
         return f"{name}, fine-tuned at every test client, is what the others are held against."

@@ -37,6 +37,9 @@ RESAMPLES = 999
 """Of every seed; each calls the figure's function."""
 
 
+_NOTICED = 0.06  # two standard errors of the mean of 999 draws, in standard errors of the figure
+
+
 @dataclass(frozen=True)
 class Clients:
     """The evaluated clients of one run.
@@ -169,6 +172,7 @@ class Figure:
         block: How many neighbouring cells are drawn together; as long as what they share lasts.
         share: Fraction of the units that the value rests on, e.g. .1 for the worst tenth; an
             interval needs three of them.
+        least: Smallest value that there can be, e.g. 0 for a gap; no interval reaches below.
     """
 
     name: str
@@ -179,6 +183,7 @@ class Figure:
     within: str = ""
     block: int = 1
     share: float = 1.0
+    least: float = -math.inf
 
     def __call__(self, clients: Clients) -> float:
         """Return the value; NaN if there are no clients."""
@@ -239,17 +244,21 @@ def resample(
     return Resampled(value, draws, int(figure.share * units + 1e-9))
 
 
-def figure_interval(found: Sequence[Resampled], seed: int = 0) -> Interval | None:
+def figure_interval(
+    found: Sequence[Resampled], seed: int = 0, least: float = -math.inf
+) -> Interval | None:
     """Return a 95 % interval of the mean over seeds of a figure.
 
-    The width is `statistics.calibrated`. Resamples of a figure that is no mean may be biased: the
-    gap of resamples is larger than the gap, the worst tenth of resamples is worse. So the interval
-    holds both what percentiles give, which is right where chance is skewed, and what the value less
-    the bias gives, which is right where a maximum is taken over groups that hardly differ.
+    The width is `statistics.calibrated`. A figure that is no mean is biased: where groups do not
+    differ at all, their gap is noise. Noise is added once in the data and once more in resamples,
+    so that of the bias sqrt(2) - 1 is seen there. So the interval holds both what percentiles give,
+    which is right where chance is skewed or groups are far apart, and what the value less its bias
+    gives, which is right where they are equal; a bias below `_NOTICED` errors is none.
 
     Args:
         found: One for each seed.
         seed: Of the draws of seeds.
+        least: Smallest value that there can be.
 
     Returns:
         The interval; None if a value is undefined or infinite, or rests on too few units.
@@ -266,8 +275,10 @@ def figure_interval(found: Sequence[Resampled], seed: int = 0) -> Interval | Non
         return None
     centre = float(estimates.values.mean())
     low, high = stretched(centre, half_width, _hierarchical_draws(found, seed))
-    bias = float(np.mean([np.mean(one.known) - one.value for one in found]))
-    return min(low, centre - bias - half_width), max(high, centre - bias + half_width)
+    seen = float(np.mean([np.mean(one.known) - one.value for one in found]))
+    noticed = abs(seen) > _NOTICED * float(np.mean([np.std(one.known) for one in found]))
+    unbiased = centre - (seen / (math.sqrt(2) - 1) if noticed else 0)
+    return max(least, min(low, unbiased - half_width)), max(high, unbiased + half_width)
 
 
 def within_p_value(found: Sequence[Resampled]) -> float | None:
@@ -345,7 +356,7 @@ def of_family(
 
     The scenario's own clients, family "", have their means elsewhere.
     """
-    means = [mean(metric) for metric in metrics if not metric.cells]
+    means = [mean(metric) for metric in metrics if not metric.cells and metric.better != "neither"]
     return (*(means if family else ()), *declared)
 
 
@@ -387,7 +398,8 @@ def gap(metric: Metric, label: str) -> Figure:
     def function(clients: Clients) -> float:
         return float(np.ptp(clients.means(metric.name, label)))
 
-    return Figure(f"gap of {metric.name} by {label}", metric.unit, "lower", function, within=label)
+    return Figure(f"gap of {metric.name} by {label}", metric.unit, "lower", function, within=label,
+                  least=0.0)  # fmt: skip
 
 
 def equalised_odds_gap(label: str, confusion: str = "confusion") -> Figure:
@@ -410,7 +422,7 @@ def equalised_odds_gap(label: str, confusion: str = "confusion") -> Figure:
             rates = np.stack([tp / (tp + fn), fp / (fp + tn)], 1)[present]
         return float(np.ptp(rates, axis=0).max()) if len(rates) else math.nan
 
-    return Figure(f"equalised odds gap by {label}", "1", "lower", function, within=label)
+    return Figure(f"equalised odds gap by {label}", "1", "lower", function, within=label, least=0.0)
 
 
 def pooled_rmse(rmse: Metric, weight: str = "examples") -> Figure:
@@ -426,7 +438,7 @@ def pooled_rmse(rmse: Metric, weight: str = "examples") -> Figure:
         known = ~np.isnan(errors)
         return math.sqrt(_ratio((count * errors**2)[known].sum(), count[known].sum()))
 
-    return Figure(f"pooled {rmse.name}", rmse.unit, "lower", function)
+    return Figure(f"pooled {rmse.name}", rmse.unit, "lower", function, least=0.0)
 
 
 def sharpe_ratio(returns: Metric, periods: int = 252, block: int = 5) -> Figure:

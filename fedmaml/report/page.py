@@ -47,7 +47,7 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
         about_references=_about_references(material),
         tuning=tables.tuning(material.comparison) if material.comparison else None,
         outcomes=tables.outcomes(material),
-        further=tables.further_metrics(material),
+        further=tables.further(material),
         distribution=tables.distribution(material),
         cost=tables.cost(material),
         counters=tables.counters(material),

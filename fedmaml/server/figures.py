@@ -66,7 +66,7 @@ def _summary(
         **_about(figure),
         "before": finite(before),
         "after": finite(after.value),
-        "ci95": figure_interval([after]),
+        "ci95": figure_interval([after], least=figure.least),
         "units": after.units,
         "why": figures.why_no_interval(figure, after.units),
     }

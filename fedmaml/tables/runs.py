@@ -19,9 +19,10 @@ MAX_CELLS = 6
 def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
     """Print one row per run: the metric on unseen clients before and after adaptation."""
     table = Table(title=_title(summaries), title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("run", "metric", "before", "after", "95 % interval"):
+    for column in ("run", "metric or figure", "before", "after", "95 % interval"):
         right = column in ("before", "after")
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+        folds = {"overflow": "fold"} if column.startswith("metric") else {"no_wrap": True}
+        table.add_column(column, justify="right" if right else "left", **folds)
     names = _names(summaries)
     for name, summary in zip(names, summaries, strict=True):
         shown, hidden = without_most_cells(summary["metrics"])
@@ -89,13 +90,16 @@ def _chosen(reference: Mapping[str, Any]) -> str:
 def without_most_cells(
     metrics: Sequence[Mapping[str, Any]],
 ) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
-    """Return the metrics that a table shows, and of whom it leaves out how many cells."""
+    """Return the metrics that a table shows, and of whom it leaves out how many cells.
+
+    Numbers that are neither good nor bad, and no cells, are there for figures alone.
+    """
     shown: list[Mapping[str, Any]] = []
     cells: dict[str, int] = {}
     for metric in metrics:
         name, _, cell = metric["name"].partition("/")
         cells[name] = cells.get(name, 0) + bool(cell)
-        if cells[name] <= MAX_CELLS:
+        if cells[name] <= MAX_CELLS and (cell or metric["better"] != "neither"):
             shown.append(metric)
     return shown, {name: n - MAX_CELLS for name, n in cells.items() if n > MAX_CELLS}
 
