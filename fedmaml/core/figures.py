@@ -37,9 +37,6 @@ RESAMPLES = 999
 """Of every seed; each calls the figure's function."""
 
 
-_NOTICED = 0.06  # two standard errors of the mean of 999 draws, in standard errors of the figure
-
-
 @dataclass(frozen=True)
 class Clients:
     """The evaluated clients of one run.
@@ -249,11 +246,11 @@ def figure_interval(
 ) -> Interval | None:
     """Return a 95 % interval of the mean over seeds of a figure.
 
-    The width is `statistics.calibrated`. A figure that is no mean is biased: where groups do not
-    differ at all, their gap is noise. Noise is added once in the data and once more in resamples,
-    so that of the bias sqrt(2) - 1 is seen there. So the interval holds both what percentiles give,
-    which is right where chance is skewed or groups are far apart, and what the value less its bias
-    gives, which is right where they are equal; a bias below `_NOTICED` errors is none.
+    Half the width is `statistics.calibrated`, to either side. But a figure that is no mean may be
+    biased: where groups do not differ at all, their gap is noise. Noise is added once in the data
+    and once more in resamples, so that of the bias sqrt(2) - 1 is seen there. If it is more than
+    the draws' own chance explains, the interval holds both what percentiles give, which is right
+    where groups differ, and what the value less its bias gives, which is right where they do not.
 
     Args:
         found: One for each seed.
@@ -274,10 +271,14 @@ def figure_interval(
     if half_width is None:
         return None
     centre = float(estimates.values.mean())
-    low, high = stretched(centre, half_width, _hierarchical_draws(found, seed))
     seen = float(np.mean([np.mean(one.known) - one.value for one in found]))
-    noticed = abs(seen) > _NOTICED * float(np.mean([np.std(one.known) for one in found]))
-    unbiased = centre - (seen / (math.sqrt(2) - 1) if noticed else 0)
+    chance = np.mean([np.std(one.known) for one in found]) / math.sqrt(
+        sum(len(one.known) for one in found)
+    )
+    if abs(seen) <= 2 * chance:
+        return max(least, centre - half_width), centre + half_width
+    low, high = stretched(centre, half_width, _hierarchical_draws(found, seed))
+    unbiased = centre - seen / (math.sqrt(2) - 1)
     return max(least, min(low, unbiased - half_width)), max(high, unbiased + half_width)
 
 
