@@ -166,7 +166,7 @@ def test_one_run_has_a_report_with_its_figures(run, tmp_path: Path) -> None:
 def test_a_figure_of_what_is_not_there_is_refused_before_the_run(
     figure: Figure, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Surveys, "figures", lambda self: (figure,))
+    monkeypatch.setattr(Surveys, "figures", lambda _: (figure,))
     with pytest.raises(ConfigurationError, match=f"figure 'f' of scenario 'surveys'.*{message}"):
         preflight(resolve({"scenario": "surveys", "strategy": "fomaml"}))
 
@@ -180,7 +180,7 @@ def test_a_figure_that_raises_at_the_end_leaves_the_run_complete(
         return 0.0
 
     broken = Figure("broken", "1", "higher", raising)
-    monkeypatch.setattr(Surveys, "figures", lambda self: (broken,))
+    monkeypatch.setattr(Surveys, "figures", lambda _: (broken,))
     text = command("run", "surveys", "--strategy", "fomaml", "--rounds", 1, "--out", tmp_path)
     (found, *_) = RunDirectory(tmp_path).summary()["figures"]
     assert (found["name"], found["after"]) == ("broken", None)
