@@ -19,7 +19,7 @@ from fedmaml.comparison.comparing import run_all
 from fedmaml.comparison.planning import plan
 from fedmaml.config import load_toml, parse_assignment, resolve
 from fedmaml.core.errors import ConfigurationError, NotComparableError, RunDirectoryError
-from fedmaml.report import Written, figures, soundness, tables, write_report
+from fedmaml.report import Written, figures, integrity, tables, write_report
 from fedmaml.report.page import render
 from fedmaml.report.reading import find_runs, read
 from fedmaml.report.reproduce import compare_command
@@ -231,7 +231,7 @@ def test_rejected_replies_and_audit_findings_are_told(compared: Path, tmp_path: 
     }
     (run / "summary.json").write_text(json.dumps(summary | {"audit": audit, "rejected_replies": 2}))
     material = read([run])
-    assert soundness.rejected(material).rows == (
+    assert integrity.rejected(material).rows == (
         ("fomaml", "NONFINITE", "the update holds NaN or infinity", "<b>nan</b>", "2", "1"),
     )
     page = render(material, [])
@@ -240,7 +240,7 @@ def test_rejected_replies_and_audit_findings_are_told(compared: Path, tmp_path: 
     assert "2 updates were left out of training" in words
     assert "The audit found something" in words
     row = ("fomaml", "leak", "overlap", "2 examples", "split again", "1")
-    assert soundness.audit(material).findings.rows == (row,)
+    assert integrity.audit(material).findings.rows == (row,)
     assert "Checked: overlap, duplicates. Not checked: statistics (there are none)." in words
 
 
@@ -255,7 +255,7 @@ def test_expected_findings_are_shown_with_their_reason_and_are_no_alarm(
     (run / "summary.json").write_text(json.dumps(summary))
     material = read([run])
     row = ("fomaml", "expected", "overlap", "2 examples", "nothing: by design", "1")
-    assert soundness.audit(material).findings.rows == (row,)
+    assert integrity.audit(material).findings.rows == (row,)
     assert "The audit found something" not in render(material, [])
 
 
