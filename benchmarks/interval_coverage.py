@@ -14,7 +14,10 @@ import numpy as np
 from benchmarks.tables import Table, add_json_option, print_tables, write
 from fedmaml.core.statistics import hierarchical_interval
 
-WORLDS = ((1, 0.0), (2, 0.2), (3, 0.0), (5, 0.0), (5, 0.2), (5, 1.0), (10, 0.2))
+WORLDS = (
+    (1, 0.0), (2, 0.0), (2, 0.2), (3, 0.0), (3, 0.2), (3, 1.0), (5, 0.0), (5, 0.2), (5, 1.0),
+    (10, 0.2),
+)  # fmt: skip
 """Seeds, and what a seed's clients share."""
 CLIENTS = 40
 COLUMNS = {

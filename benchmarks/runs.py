@@ -31,7 +31,7 @@ def column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 
 def mean_and_interval(values: np.ndarray) -> dict[str, float]:
-    """Return the mean and, where there is one, its 95 % bootstrap interval over the values."""
+    """Return the mean and, where there is one, its 95 % interval over the values."""
     interval = bootstrap_interval(list(values))
     mean = {"mean": float(np.nanmean(values))}
     return mean | dict(zip(("low", "high"), interval, strict=True)) if interval else mean

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from fedmaml import native
@@ -31,6 +32,7 @@ from fedmaml.core.errors import (
     UnsupportedProblemError,
     described,
 )
+from fedmaml.core.figures import clients_table, resample
 from fedmaml.core.learner import Learner, on_device
 from fedmaml.core.params import Params, to_device
 from fedmaml.core.requests import Form
@@ -90,6 +92,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
             f"strategy {config.strategy!r} cannot compute on a task of scenario "
             f"{config.scenario!r} with these settings: {described(error)}; {TRACEBACK}"
         ) from error
+    check_figures(config)
     native.missing()  # builds them now, with a message, and not below a progress bar
     singles = config.aggregation.rule != "mean" or config.compression.compressor() is not None
     form: Form = "stack" if singles else "sum"
@@ -103,6 +106,31 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
         _check_workers(config, chosen.engine, job, training_clients)
     if "train" in tasks:
         check_network(job, memory, tasks["train"], chosen)
+
+
+def check_figures(config: RunConfig) -> None:
+    """Compute the scenario's figures of made-up values, so that no run ends on a wrong name.
+
+    Raises:
+        ConfigurationError: If one cannot be computed.
+    """
+    scenario, metrics = config.make_scenario(), config.make_problem().metrics
+    clients = list(scenario.clients()[config.evaluation.split][:100])
+    rng = np.random.default_rng(0)
+    columns = {
+        f"{column}:after": rng.random(len(clients)).tolist()
+        for metric in metrics for column in metric.columns
+    }  # fmt: skip
+    groups = [scenario.groups(client) for client in clients]
+    made_up = clients_table(clients, columns, metrics, groups)
+    for figure in scenario.figures() if clients else ():
+        try:
+            resample(figure, made_up, resamples=1)
+        except Exception as error:  # whatever a figure may raise
+            raise ConfigurationError(
+                f"figure {figure.name!r} of scenario {config.scenario!r} cannot be computed "
+                f"({type(error).__name__}: {error})"
+            ) from error
 
 
 def choose_engine(config: RunConfig, job: Job) -> Plan:

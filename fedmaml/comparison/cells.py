@@ -4,27 +4,32 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from fedmaml.comparison.conclusions import Comparison
+from fedmaml.comparison.figures import FigureRow
 from fedmaml.comparison.findings import TrainingCost, Tuned
 from fedmaml.comparison.verdicts import REFERENCE, Pair, Row, Verdict
 from fedmaml.core.counters import Units
 from fedmaml.quantities import number, p_text, quantity, signed, support_and_query
 
 SIGNS: dict[Verdict, str] = {
-    "better": "+", "worse": "-", "not distinguishable": "~", "diverged": "?",
-    "not comparable": "?",
+    "better": "+", "worse": "-", "not distinguishable": "~", "one seed": "·",
+    "diverged": "?", "not comparable": "?",
 }  # fmt: skip
 """A verdict in one character; `LEGEND` explains them."""
-LEGEND = "row against column: + better, - worse, ~ not distinguishable, ? one diverged"
+LEGEND = (
+    "row against column: + better, - worse, ~ not distinguishable, · one seed, which cannot tell, "
+    "? one diverged"
+)
 
 _OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: the first column holds names, the others numbers."""
+    """A table: the first columns hold names, the others numbers."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    names: int = 1
 
     def beside(self, other: "Grid") -> "Grid":
         """Return both with the other's first column, the same names, left out."""
@@ -119,6 +124,25 @@ def references(comparison: Comparison) -> Grid:
 
 def _against(pair: Pair) -> str:
     return f"{signed(pair.difference)} {SIGNS[pair.verdict]}"
+
+
+def figures(comparison: Comparison) -> Grid:
+    """Return every figure of every strategy, and how it stands to the reference."""
+    header = ("figure", "strategy", "after", f"vs {REFERENCE}", "95 % interval", "p")
+    rows = []
+    for position, row in enumerate(comparison.figures):
+        first = not position or row.label != comparison.figures[position - 1].label
+        unit = "" if row.unit == "1" else f" [{row.unit}]"
+        rows.append((row.label + unit if first else "", *_figure_cells(row)))
+    return Grid(header, tuple(rows), names=2)
+
+
+def _figure_cells(row: FigureRow) -> tuple[str, ...]:
+    if row.strategy == REFERENCE:
+        return (row.strategy, number(row.after), "", "", "")
+    bounds = row.difference_ci95
+    interval = "–" if bounds is None else f"{signed(bounds[0])} to {signed(bounds[1])}"
+    return (row.strategy, number(row.after), signed(row.difference), interval, p_text(row.p_holm))
 
 
 def tuning(comparison: Comparison) -> Grid:

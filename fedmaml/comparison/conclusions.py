@@ -15,12 +15,14 @@ from typing import Any
 from fedmaml.comparison import diverging
 from fedmaml.comparison.contrasts import Values
 from fedmaml.comparison.diverging import Runs
+from fedmaml.comparison.figures import FigureRow, conclude_figures
 from fedmaml.comparison.findings import TrainingCost, Tuned, training_cost_of
 from fedmaml.comparison.references import ReferenceRow, reference_rows, with_rivals
 from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row
 from fedmaml.config import Flat, flatten_table, known_keys
 from fedmaml.core import statistics
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
+from fedmaml.quantities import signed
 from fedmaml.runs.completeness import complete_summary
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.runs.references import values_of
@@ -59,6 +61,7 @@ class Comparison:
         tuning: Strategy -> what tuning found; empty if nothing was tuned.
         command: What makes all of it again; "" if that is not known.
         references: Predictors that no gradient trains, and every strategy held against them.
+        figures: Further metrics and figures of every strategy, figure by figure.
     """
 
     scenario: str
@@ -75,6 +78,7 @@ class Comparison:
     tuning: dict[str, Tuned] = field(default_factory=dict)
     command: str = ""
     references: tuple[ReferenceRow, ...] = ()
+    figures: tuple[FigureRow, ...] = ()
 
 
 # --- read -------------------------------------------------------------------------------------
@@ -168,22 +172,25 @@ def conclude(runs: Runs) -> Comparison:
         name: training_cost_of([summaries[path] for path in seeds.values()])
         for name, seeds in runs.items()
     }
+    figures = conclude_figures(runs, tables[REFERENCE][0], lost)
     return Comparison(
         scenario=first["scenario"],
         metric=metric,
         seeds=len(runs[REFERENCE]),
         clients=int(first["clients_test"]),
-        headline=with_rivals(_headline(rows), metric, rows, pairs, references, baselines),
+        headline=with_rivals(_headline(rows, metric), metric, rows, pairs, references, baselines),
         rows=rows,
         notes=(
             _evaluation_note(tables),
-            *_notes(len(runs[REFERENCE])),
+            *_notes(len(runs[REFERENCE]), _ask_again(first["scenario"], runs)),
             *_missing(after),
+            *_figure_notes(figures),
         ),
         settings={name: _settings(seeds[0]) for name, seeds in tables.items()},
         took=took,
         pairs=pairs,
         references=references,
+        figures=figures,
     )
 
 
@@ -250,11 +257,12 @@ def _settings(table: Mapping[str, Any]) -> Flat:
     return {key: flat[key] for key in flat if key not in ("strategy", "seed", "data_dir")}
 
 
-def _headline(rows: Sequence[Row]) -> str:
+def _headline(rows: Sequence[Row], metric: Metric) -> str:
     lost = [row.strategy for row in rows if row.verdict == "diverged" and row.after is None]
     told = f" Diverged: {', '.join(lost)}." if lost else ""
     meta = [row for row in rows if not is_baseline(row.strategy)]
     better = [row.strategy for row in meta if row.verdict == "better"]
+    higher = metric.better == "higher"
     if REFERENCE in lost:
         return f"Nothing can be held against fine-tuned FedAvg, which diverged.{told}"
     if not meta:
@@ -264,32 +272,66 @@ def _headline(rows: Sequence[Row]) -> str:
         too = f" So did {', '.join(others)}." if others else ""
         named = ", ".join(row.strategy for row in meta)
         return f"Every meta-learning strategy diverged: {named}.{too}"
+    if any(row.verdict == "one seed" for row in meta):
+        return _headline_of_one_seed(meta, higher) + told
     if not better:
         return f"No meta-learning strategy is significantly better than fine-tuned FedAvg.{told}"
     return f"Significantly better than fine-tuned FedAvg: {', '.join(better)}.{told}"
 
 
-def _notes(seeds: int) -> tuple[str, ...]:
+def _headline_of_one_seed(meta: Sequence[Row], higher: bool) -> str:
+    """Describe the one training run; nothing is concluded from it."""
+    ahead = [
+        f"{row.strategy} ({signed(row.difference)})"
+        for row in meta
+        if row.difference is not None and (row.difference > 0) == higher and row.difference
+    ]
+    found = f"ahead of fine-tuned FedAvg: {', '.join(ahead)}" if ahead else (
+        "no meta-learning strategy is ahead of fine-tuned FedAvg"
+    )  # fmt: skip
+    return f"In this one training run {found}; one seed is no evidence that another would agree."
+
+
+def _notes(seeds: int, ask_again: str) -> tuple[str, ...]:
     notes = [
         "Differences are paired by seed and test client; intervals: hierarchical bootstrap over "
-        "seeds and clients, calibrated by Student's t over seeds; p: the larger of a t-test over "
-        "seeds and Wilcoxon's signed-rank test over clients, Holm-corrected for the number of "
+        "seeds and clients, calibrated by Student's t over seeds, and never narrower than the "
+        "clients within seeds imply; p: the larger of a t-test over seeds and Wilcoxon's "
+        "signed-rank test over clients, Holm-corrected for the number of "
         f"strategies held against {REFERENCE} and, apart from that, for the number of pairs of the "
         "others, as the sentences are; intervals are not.",
     ]
     if seeds == 1:
         notes.append(
-            "One seed: intervals and tests are about this one training and these clients; they do "
-            "not say what another seed would give. Use 5."
+            "One seed: intervals are about this one training run and its test clients; they do not "
+            f"say what another seed would give, and no test can. To ask with five: {ask_again}"
         )
     elif seeds < _MANY_SEEDS:
         factor = statistics.student_factor(seeds)
         notes.append(
-            f"{seeds} seeds are few: intervals reach {factor:.1f} standard errors, with "
+            f"{seeds} seeds are few: intervals reach up to {factor:.1f} standard errors, with "
             f"{_MANY_SEEDS} seeds {statistics.student_factor(_MANY_SEEDS):.1f}. What is not "
             "distinguishable here may be with more seeds."
         )
     return tuple(notes)
+
+
+def _figure_notes(figures: Sequence[FigureRow]) -> list[str]:
+    if not figures:
+        return []
+    labels = dict.fromkeys(row.resampled for row in figures if row.resampled != "client")
+    what = "clients" + "".join(f", or {label!r} as a whole," for label in labels)
+    return [
+        "Further metrics and figures are computed for each run and averaged over seeds; intervals "
+        f"and tests resample {what} within seeds. Each figure is a question of its own: its p is "
+        "corrected for the number of strategies, not for the number of figures."
+    ]
+
+
+def _ask_again(scenario: str, strategies: Iterable[str]) -> str:
+    """Return the command that compares the same strategies over five seeds."""
+    names = [name for name in strategies if name not in ALWAYS] or list(ALWAYS)
+    return f"fedmaml compare {scenario} --strategies {','.join(names)} --seeds {_MANY_SEEDS}"
 
 
 def _evaluation_note(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -23,6 +23,8 @@ class Contrast:
         interval: Its 95 % interval.
         p_clients: Wilcoxon's signed-rank test over (seed, client) pairs; None if there are none.
         p_seeds: Student's t-test on the seeds' means; None for one seed.
+        seeds: How many were compared.
+        clients: Most pairs that a seed has.
     """
 
     mean: float | None
@@ -30,17 +32,18 @@ class Contrast:
     p_clients: float | None
     p_seeds: float | None
     seeds: int = 1
+    clients: int = 0
 
     @property
     def p(self) -> float | None:
-        """The larger of the two: both must be convinced. One seed has no say.
+        """The larger of the two: both must be convinced. None for one seed, which proves nothing.
 
         1 where several seeds were compared and cannot be asked, e.g. because one diverged.
         """
-        if self.p_clients is None:
+        if self.p_clients is None or self.seeds == 1:
             return None
         if self.p_seeds is None:
-            return self.p_clients if self.seeds == 1 else 1.0
+            return 1.0
         return max(self.p_clients, self.p_seeds)
 
 
@@ -56,6 +59,7 @@ def contrast(values: Values, others: Values) -> Contrast:
         statistics.wilcoxon_p_value(groups),
         statistics.seeds_p_value(groups),
         len(groups),
+        max((sum(not math.isnan(value) for value in group) for group in groups), default=0),
     )
 
 

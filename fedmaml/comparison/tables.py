@@ -9,10 +9,11 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fedmaml.comparison import cells
@@ -54,6 +55,9 @@ def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:
         _print_grid(console, matrix, "Every two strategies")
         console.print(f"{cells.LEGEND}; in words in comparison.md", style="dim", markup=False)
         console.print()
+    if comparison.figures:
+        title = "Further metrics and figures; intervals of the differences"
+        _print_grid(console, cells.figures(comparison), title)
     _print_grid(console, cells.took(comparison), "What training took, mean over seeds")
     if cells.counter_names(comparison):
         _print_grid(console, cells.spent(comparison), _SPENT)
@@ -74,20 +78,21 @@ def _print_grid(
     folded: bool = False,
 ) -> None:
     """Print a table; ``folded``: long heads, not cells, take several lines."""
-    table = Table(title=title, title_justify="left", title_style="dim", box=box.SIMPLE_HEAD)
+    table = Table(title=escape(title), title_justify="left", title_style="dim", box=box.SIMPLE_HEAD)
     for position, column in enumerate(grid.header):
         if position == 0:
             table.add_column(column, overflow="fold")  # gives way if the terminal is narrow
         else:
             width = max(len(row[position]) for row in grid.rows) if folded else None
-            table.add_column(column, justify="right", no_wrap=not folded, min_width=width)
+            side: Literal["left", "right"] = "left" if position < grid.names else "right"
+            table.add_column(column, justify=side, no_wrap=not folded, min_width=width)
     for row, colour in zip(grid.rows, colours or [None] * len(grid.rows), strict=True):
-        table.add_row(*row, style=colour)
+        table.add_row(*map(escape, row), style=colour)
     console.print(table)
 
 
 def write_files(comparison: Comparison, out: Path) -> list[Path]:
-    """Write ``comparison.md``, ``.csv``, ``.tex``, ``.json``, ``pairs.csv``, ``references.csv``.
+    """Write ``comparison.md``, ``.csv``, ``.tex``, ``.json``, and a ``.csv`` of each other table.
 
     Returns:
         Their paths.
@@ -103,6 +108,8 @@ def write_files(comparison: Comparison, out: Path) -> list[Path]:
         "pairs.csv": pairs_as_csv,
         "references.csv": references_as_csv,
     }
+    if comparison.figures:
+        forms["figures.csv"] = figures_as_csv
     files = {out / name: form(comparison).encode() for name, form in forms.items()}
     write_all(files)
     return list(files)
@@ -124,6 +131,12 @@ def as_markdown(comparison: Comparison) -> str:
     lines += ["", *(f"- {row.sentence}" for row in comparison.rows), ""]
     for note in comparison.notes:
         lines += [note, ""]
+    if comparison.figures:
+        lines += ["## Further metrics and figures", "", "Means over seeds; intervals: of the "
+                  "differences, 95 %.", ""]  # fmt: skip
+        lines += _markdown_grid(cells.figures(comparison))
+        lines += ["", *(f"- {row.label}: {row.sentence}" for row in comparison.figures
+                        if row.strategy != REFERENCE), ""]  # fmt: skip
     lines += ["## What training took", "", "Mean over seeds, all rounds.", ""]
     lines += _markdown_grid(cells.took(comparison))
     if cells.counter_names(comparison):
@@ -146,7 +159,8 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def _markdown_grid(grid: Grid) -> list[str]:
-    lines = ["| " + " | ".join(grid.header) + " |", "|---" + "|---:" * (len(grid.header) - 1) + "|"]
+    numbers = len(grid.header) - grid.names
+    lines = ["| " + " | ".join(grid.header) + " |", "|---" * grid.names + "|---:" * numbers + "|"]
     return lines + ["| " + " | ".join(row) + " |" for row in grid.rows]
 
 
@@ -208,6 +222,25 @@ def references_as_csv(comparison: Comparison) -> str:
              row.after, pair.first, pair.difference, *(pair.difference_ci95 or (None, None)),
              pair.p_clients, pair.p_seeds, pair.p_holm, pair.verdict]
             for row in comparison.references for pair in row.against
+        ],
+    )  # fmt: skip
+
+
+def figures_as_csv(comparison: Comparison) -> str:
+    """Return one line for every figure of every strategy."""
+    header = [
+        "scenario", "figure", "family", "unit", "better", "resampled", "strategy", "before",
+        "after", "after_low", "after_high", "difference", "difference_low", "difference_high",
+        "p_units", "p_seeds", "p_holm", "verdict",
+    ]  # fmt: skip
+    none = (None, None)
+    return _csv(
+        header,
+        [
+            [comparison.scenario, row.figure, row.family, row.unit, row.better, row.resampled,
+             row.strategy, row.before, row.after, *(row.after_ci95 or none), row.difference,
+             *(row.difference_ci95 or none), row.p_units, row.p_seeds, row.p_holm, row.verdict]
+            for row in comparison.figures
         ],
     )  # fmt: skip
 

@@ -2,7 +2,9 @@
 
 A strategy's p-value is the larger of two: the seeds' (would training again give the same answer?)
 and the clients' (is it more than a few of them?). Both must be convinced, at 5 % after Holm's
-correction, and the interval must leave out 0; else it is "not distinguishable".
+correction, and the interval must leave out 0; else it is "not distinguishable". One seed cannot
+answer the first question, so nothing is concluded from it: the verdict is "one seed", and the
+sentence describes this one training run.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,6 +16,8 @@ import numpy as np
 
 from fedmaml.comparison.contrasts import NOTHING, Contrast, Values, contrast, holm_within
 from fedmaml.core import statistics
+from fedmaml.core.metrics import Better
+from fedmaml.core.statistics import MIN_UNITS
 from fedmaml.quantities import p_text, signed
 
 REFERENCE = "fedavg"
@@ -22,7 +26,7 @@ REFERENCE = "fedavg"
 _SIGNIFICANT = 0.05
 
 Verdict = Literal[
-    "reference", "better", "worse", "not distinguishable", "diverged", "not comparable"
+    "reference", "better", "worse", "not distinguishable", "one seed", "diverged", "not comparable"
 ]
 """diverged: this strategy did, or one of the two; not comparable: only the reference did."""
 
@@ -33,7 +37,7 @@ class Metric:
 
     name: str
     unit: str
-    better: Literal["higher", "lower"]
+    better: Better
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Row:
         difference_ci95: Interval of ``difference``.
         p_clients: Wilcoxon's signed-rank test over all (seed, client) pairs.
         p_seeds: Student's t-test on the seeds' means; None for one seed.
-        p_holm: The larger of the two, corrected for the number of strategies.
+        p_holm: The larger of the two, corrected for the number of strategies; None for one seed.
         verdict: What may be concluded.
         sentence: The same in words.
     """
@@ -127,7 +131,7 @@ def evaluate(
     for name in rounds:
         found = contrasts.get(name, NOTHING)
         p_holm = corrected.get(name)
-        verdict = _standing(name, lost) or _verdict(metric, found, p_holm)
+        verdict = _standing(name, lost) or verdict_of(metric, found, p_holm)
         rows.append(
             Row(
                 strategy=name,
@@ -140,7 +144,7 @@ def evaluate(
                 p_seeds=found.p_seeds,
                 p_holm=p_holm,
                 verdict=verdict,
-                sentence=_sentence(name, verdict, metric, found, p_holm),
+                sentence=sentence_of(name, verdict, metric, found, p_holm),
             )
         )
     return tuple(rows)
@@ -191,7 +195,7 @@ def _pairs(metric: Metric, contrasts: Mapping[tuple[str, str], Contrast]) -> tup
     pairs = []
     for (first, second), found in contrasts.items():
         p_holm = corrected.get((first, second))
-        verdict = _verdict(metric, found, p_holm)
+        verdict = verdict_of(metric, found, p_holm)
         pairs.append(
             Pair(
                 first=first,
@@ -202,10 +206,15 @@ def _pairs(metric: Metric, contrasts: Mapping[tuple[str, str], Contrast]) -> tup
                 p_seeds=found.p_seeds,
                 p_holm=p_holm,
                 verdict=verdict,
-                sentence=_sentence(first, verdict, metric, found, p_holm, second),
+                sentence=sentence_of(first, verdict, metric, found, p_holm, second),
             )
         )
     return tuple(pairs)
+
+
+def too_few(clients: int) -> str:
+    """Say why there is no interval."""
+    return f"no interval: {clients} test client{'s' * (clients != 1)}, {MIN_UNITS} are needed"
 
 
 def _lists(values: Values) -> list[list[float]]:
@@ -221,10 +230,13 @@ def _standing(name: str, lost: Collection[str]) -> Verdict | None:
     return "not comparable" if REFERENCE in lost else None
 
 
-def _verdict(metric: Metric, found: Contrast, p_holm: float | None) -> Verdict:
+def verdict_of(metric: Metric, found: Contrast, p_holm: float | None) -> Verdict:
+    """Return what may be concluded of a strategy from its difference to another one."""
     mean, interval = found.mean, found.interval
     if mean is not None and not np.isfinite(mean):
         return "diverged"
+    if found.seeds == 1 and mean is not None:
+        return "one seed"
     if mean is None or interval is None or p_holm is None or p_holm >= _SIGNIFICANT:
         return "not distinguishable"
     low, high = interval
@@ -233,7 +245,7 @@ def _verdict(metric: Metric, found: Contrast, p_holm: float | None) -> Verdict:
     return "better" if (mean > 0) == (metric.better == "higher") else "worse"
 
 
-def _sentence(
+def sentence_of(
     name: str,
     verdict: Verdict,
     metric: Metric,
@@ -241,6 +253,7 @@ def _sentence(
     p_holm: float | None,
     other: str = "fine-tuned FedAvg",
 ) -> str:
+    """Return the verdict in words."""
     mean, interval = found.mean, found.interval
     if verdict == "reference":
         return f"{name}, fine-tuned at every test client, is what the others are held against."
@@ -261,11 +274,19 @@ def _sentence(
             f"{name} cannot be compared with {other}: {metric.name} is undefined at every test "
             "client."
         )
-    relation = verdict + (" from" if verdict == "not distinguishable" else " than")
     unit = "" if metric.unit == "1" else f" {metric.unit}"
     figures = [f"{metric.name} {signed(mean)}{unit}"]
     if interval is not None:
-        figures.append(f"95 % interval {signed(interval[0])} to {signed(interval[1])}")
+        whose = " over test clients" if verdict == "one seed" else ""
+        figures.append(f"95 % interval{whose} {signed(interval[0])} to {signed(interval[1])}")
+    elif found.clients < MIN_UNITS:
+        figures.append(too_few(found.clients))
+    if verdict == "one seed":
+        return (
+            f"In this one training run {name} differs from {other}: {', '.join(figures)}. "
+            "Whether another run would agree is not known; ask with --seeds 5."
+        )
+    relation = verdict + (" from" if verdict == "not distinguishable" else " than")
     if p_holm is not None:
         figures.append(f"Holm p {p_text(p_holm)}")
     return f"{name} is {relation} {other}: {', '.join(figures)}."

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from fedmaml.computing.chunks import Executor, Tasks, cut, reject_raised, task_groups
@@ -21,7 +20,6 @@ from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest
 from fedmaml.core.tasks import Task, TaskGroup, first_shots, group_by_shape, unstack
-from fedmaml.core.trees import Tree, leaves
 from fedmaml.strategies.base import MetaStrategy, evaluation_stages
 
 R = TypeVar("R")
@@ -59,6 +57,15 @@ def evaluate(
     return _evaluation(rows, rejected, costs, counted)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is computed for each client: its metrics at stages of adaptation."""
+
+    job: Job
+    stages: Mapping[str, MetaStrategy]
+    shared_statistics: Params
+
+
 def evaluate_chunk(
     strategy: MetaStrategy,
     learner: Learner,
@@ -67,7 +74,8 @@ def evaluate_chunk(
     memories: Memories,
 ) -> EvaluateReply:
     """Compute the metrics of clients that share a computation."""
-    stages, job = evaluation_stages(strategy, request.steps), Job(strategy, learner, request.meta)
+    job = Job(strategy, learner, request.meta)
+    asked = _Asked(job, evaluation_stages(strategy, request.steps), request.shared_statistics)
     rejected: list[Rejection] = []
     rows: dict[int, dict[str, float]] = {}
     costs: dict[int, Computation] = {}
@@ -76,10 +84,10 @@ def evaluate_chunk(
         groups, of_these = count_examples(learner.problem.counters, read, rejected)
         counted |= of_these
         for group in groups:
-            found = _rows(job, stages, group, memories, rejected, costs)
+            found = _rows(asked, group, memories, rejected, costs)
             for count in request.shots:
                 left = select(group, [group.clients.index(client) for client in found])
-                more = _rows_at(count, job, left, memories, rejected, costs)
+                more = _rows_at(count, asked, left, memories, rejected, costs)
                 # A client whose computation raises is not evaluated at all.
                 found = {client: found[client] | more[client] for client in found if client in more}
             rows |= found
@@ -88,62 +96,63 @@ def evaluate_chunk(
 
 def _rows_at(
     count: int,
-    job: Job,
+    asked: _Asked,
     group: TaskGroup,
     memories: Memories,
     rejected: list[Rejection],
     costs: dict[int, Computation],
 ) -> dict[int, dict[str, float]]:
     """Compute the metrics after adaptation on smaller supports; NaN at clients that have fewer."""
-    stage, problem = f"shots@{count}", job.learner.problem
+    stage, problem = f"shots@{count}", asked.job.learner.problem
+    asked = replace(asked, stages={stage: asked.job.strategy})
     smaller, rows = {}, {}
     for client, task in unstack(group).items():
         classes = None if problem.ordered else problem.classes
         support = first_shots(task.support, count, classes)
         if support is None:
-            rows[client] = {f"{metric.name}:{stage}": math.nan for metric in problem.metrics}
+            rows[client] = {
+                f"{column}:{stage}": math.nan
+                for metric in problem.metrics for column in metric.columns
+            }  # fmt: skip
         else:
             smaller[client] = Task(support, task.query)
     for part in group_by_shape(smaller):
-        rows |= _rows(job, {stage: job.strategy}, part, memories, rejected, costs)
+        rows |= _rows(asked, part, memories, rejected, costs)
     return rows
 
 
-def finite(prediction: Tree) -> Tensor:
-    """Return whether all numbers of a prediction are finite, a scalar."""
-    return torch.stack([value.isfinite().all() for value in leaves(prediction)]).all()
-
-
 def metrics_of(
-    learner: Learner, meta: MetaParams, stages: Mapping[str, MetaStrategy]
+    learner: Learner,
+    meta: MetaParams,
+    stages: Mapping[str, MetaStrategy],
+    shared_statistics: Params,
 ) -> Callable[[Task, Params], dict[str, Tensor]]:
-    """Return the function (task, memory) -> ``"<metric>:<stage>"`` -> value."""
+    """Return the function (task, memory) -> ``"<column>:<stage>"`` -> value."""
 
     def metrics(task: Task, memory: Params) -> dict[str, Tensor]:
-        values = {}
+        values: dict[str, Tensor] = {}
         for stage, adapting in stages.items():
             predictor = adapting.adapt(learner, meta, memory, task.support)
             prediction = predictor(task.query.x)
-            sound = finite(prediction)
             for metric in learner.problem.metrics:
-                value = metric.function(prediction, task.query.y)
-                values[f"{metric.name}:{stage}"] = torch.where(sound, value, metric.worst)
+                found = metric.values(prediction, task.query.y, shared_statistics)
+                values |= {f"{column}:{stage}": value for column, value in found.items()}
         return values
 
     return metrics
 
 
 def _rows(
-    job: Job,
-    stages: Mapping[str, MetaStrategy],
+    asked: _Asked,
     group: TaskGroup,
     memories: Memories,
     rejected: list[Rejection],
     costs: dict[int, Computation],
 ) -> dict[int, dict[str, float]]:
     """Return client -> values, without the clients whose computation raises; add up its cost."""
-    metrics = metrics_of(job.learner, job.meta, stages)
-    cost = cost_of_evaluation(job, stages, metrics, memories[group.clients[0]], group)
+    job = asked.job
+    metrics = metrics_of(job.learner, job.meta, asked.stages, asked.shared_statistics)
+    cost = cost_of_evaluation(job, asked.stages, metrics, memories[group.clients[0]], group)
     if cost is not None:
         costs |= {client: cost + costs.get(client, NO_COMPUTATION) for client in group.clients}
     rows: dict[int, dict[str, float]] = {}

@@ -108,7 +108,11 @@ def _evaluated(scenario: Scenario, dtype: torch.dtype) -> tuple[EvaluatedReferen
             settings=dict(chosen.settings),
             tuned_on=chosen.tuned_on,
             clients=tuple(
-                {"client": client, **{name: _plain(value) for name, value in row.items()}}
+                {
+                    "client": client,
+                    **({"family": family} if (family := scenario.family(client)) else {}),
+                    **{name: _plain(value) for name, value in row.items()},
+                }
                 for client, row in _values(chosen, data, data.test).items()
             ),
         )
@@ -234,16 +238,12 @@ def _values(fitted: _Fitted, data: _Data, tasks: Mapping[int, Task]) -> dict[int
             shape = tuple(prediction.shape)
             where = f"reference {name!r} predicts shape {shape} at client {client}"
             data.check_output(prediction, task.query.x, where)
-        rows[client] = _values_of(data.problem.metrics, prediction, task)
+        rows[client] = {
+            column: float(value)
+            for metric in data.problem.metrics
+            for column, value in metric.values(prediction, task.query.y, data.statistics).items()
+        }
     return rows
-
-
-def _values_of(metrics: Sequence[Metric], prediction: Tensor, task: Task) -> dict[str, float]:
-    sound = prediction.isfinite().all()
-    found: dict[str, Tensor] = {
-        metric.name: metric.function(prediction, task.query.y) for metric in metrics
-    }
-    return {metric.name: float(found[metric.name]) if sound else metric.worst for metric in metrics}
 
 
 def _guarded(reference: Reference, where: str, function: Callable[[], T]) -> T:

@@ -1,7 +1,9 @@
-"""What a client's predictions are worth: one number per client, computed where the data is.
+"""What a client's predictions are worth: a number or a few named ones, computed where the data is.
 
-Every function takes predictions and targets of one client and returns a scalar tensor; all are safe
-under ``torch.func.vmap``. A figure that the examples do not define (AUC of one class) is NaN.
+Predictions and targets of the functions below are those of one client. One output column may come
+as ``(examples,)`` or ``(examples, 1)``, whatever the targets' shape; further axes before the
+classes (nodes, pixels) count as examples. All are safe under ``torch.func.vmap``. What the examples
+do not define (AUC of one class) is NaN.
 """
 
 import math
@@ -11,62 +13,267 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from fedmaml.core.errors import UnsupportedProblemError
+from fedmaml.core.params import Params
+from fedmaml.core.trees import Tree, leaves, length
+
+Better = Literal["higher", "lower", "neither"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of merit.
+    """A number, or a vector of named cells, by which one client's predictions are evaluated.
+
+        RMSE                                             in the unit of the standardised targets
+        replace(RMSE, unit="days", scale=4.2)            in days; one standard deviation is 4.2
+        replace(RMSE, unit="days", scale=deviation)      deviation(shared_statistics) -> 4.2
 
     Attributes:
         name: As it appears in tables and files.
         unit: Unit of the value; "1" for a fraction.
-        better: Whether larger or smaller values are better.
-        worst: What a client gets whose predictions are not finite.
-        function: (predictions, targets) of one client -> scalar.
+        better: Whether larger or smaller values are better; "neither" for what only figures read.
+        worst: What a client gets whose predictions are not finite, in ``unit``.
+        function: (predictions, targets) of one client -> scalar, or cell -> scalar.
+        cells: Names of the cells that ``function`` returns; empty for a scalar.
+        scale: What values are multiplied by, so that they are in ``unit``; a number, or a function
+            of the scenario's shared statistics.
     """
 
     name: str
     unit: str
-    better: Literal["higher", "lower"]
+    better: Better
     worst: float
-    function: Callable[[Tensor, Tensor], Tensor]
+    function: Callable[[Tree, Tree], Tensor | Mapping[str, Tensor]]
+    cells: tuple[str, ...] = ()
+    scale: float | Callable[[Params], float] = 1.0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the values: the metric's own, or ``"<metric>/<cell>"`` for each cell."""
+        return tuple(f"{self.name}/{cell}" for cell in self.cells) or (self.name,)
+
+    def values(self, prediction: Tree, y: Tree, shared_statistics: Params) -> dict[str, Tensor]:
+        """Return one client's values by column; ``worst`` if its predictions are not finite.
+
+        Args:
+            prediction: A tensor, or a mapping of tensors.
+            y: Likewise.
+            shared_statistics: Totals of the scenario's statistics.
+
+        Raises:
+            UnsupportedProblemError: If the function returns anything but what the metric declares.
+        """
+        found = self.function(prediction, y)
+        cells = found if isinstance(found, Mapping) else {"": found}
+        if tuple(cells) != (self.cells or ("",)) or any(value.ndim for value in cells.values()):
+            shapes = {cell: tuple(value.shape) for cell, value in cells.items()}
+            raise UnsupportedProblemError(
+                f"metric {self.name!r} returned {shapes}; it declares cells {self.cells}: its "
+                "function must return a scalar tensor for each cell, in this order, or, without "
+                "cells, one scalar tensor"
+            )
+        sound = torch.stack([leaf.isfinite().all() for leaf in leaves(prediction)]).all()
+        scale = self.scale(shared_statistics) if callable(self.scale) else self.scale
+        return {
+            column: torch.where(sound, value * scale, self.worst)
+            for column, value in zip(self.columns, cells.values(), strict=True)
+        }
+
+
+# --- classes ----------------------------------------------------------------------------------
 
 
 def accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    """Fraction of examples whose largest logit is the target; logits ``(examples, classes)``."""
-    return (logits.argmax(-1) == y).to(logits.dtype).mean()
+    """Return the fraction of examples whose class is predicted: largest logit, or logit > 0."""
+    predicted, target, _ = _predicted(logits, y)
+    return (predicted == target).to(logits.dtype).mean()
 
 
-def binary_accuracy(logit: Tensor, y: Tensor) -> Tensor:
-    """Fraction of examples on the right side of logit 0; shapes ``(examples,)``."""
-    return ((logit > 0) == (y > 0.5)).to(logit.dtype).mean()
+def balanced_accuracy(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the mean of the classes' recalls, of those among the targets; NaN if it is one."""
+    predicted, target, classes = _predicted(logits, y)
+    of_class = F.one_hot(target, classes).to(logits.dtype)
+    count = of_class.sum(0)
+    recall = (of_class * (predicted == target)[:, None]).sum(0) / count
+    return torch.where((count > 0).sum() > 1, recall.nanmean(), math.nan)
 
 
-def balanced_accuracy(logit: Tensor, y: Tensor) -> Tensor:
-    """Mean of sensitivity and specificity at logit 0; NaN if one class is absent."""
-    right = ((logit > 0) == (y > 0.5)).to(logit.dtype)
-    positive = (y > 0.5).to(logit.dtype)
-    negative = 1 - positive
-    return (
-        (right * positive).sum() / positive.sum() + (right * negative).sum() / negative.sum()
-    ) / 2
+def f1(logits: Tensor, y: Tensor) -> Tensor:
+    """Return 2 TP / (2 TP + FP + FN).
+
+    One column: of class 1. Many: the mean over the classes among targets and predictions.
+    """
+    predicted, target, classes = _predicted(logits, y)
+    guessed, true = (F.one_hot(labels, classes).to(logits.dtype) for labels in (predicted, target))
+    of_class = 2 * (guessed * true).sum(0) / (guessed.sum(0) + true.sum(0))
+    return of_class[1] if _one_column(logits) else of_class.nanmean()
 
 
-def roc_auc(logit: Tensor, y: Tensor) -> Tensor:
-    """Probability that a positive is ranked above a negative, ties counted half (Mann-Whitney)."""
-    difference = logit[:, None] - logit[None, :]
-    pair = (y[:, None] > 0.5) & (y[None, :] < 0.5)
-    won = (difference > 0).to(logit.dtype) + 0.5 * (difference == 0).to(logit.dtype)
-    return (won * pair).sum() / pair.sum()
+def log_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the mean of -log p(target)."""
+    if _one_column(logits):
+        return F.binary_cross_entropy_with_logits(logits.reshape(-1), y.reshape(-1).to(logits))
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), y.reshape(-1))
+
+
+def expected_calibration_error(logits: Tensor, y: Tensor, bins: int = 10) -> Tensor:
+    """Return the mean of |accuracy - confidence| over bins of equal width, weighted by examples.
+
+    Confidence is the probability of the predicted class. Guo et al. On Calibration of Modern Neural
+    Networks. ICML 2017, equation 3.
+    """
+    predicted, target, _ = _predicted(logits, y)
+    confidence = _probabilities(logits).max(-1).values
+    inner = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype, device=confidence.device)[1:-1]
+    of_bin = F.one_hot(torch.bucketize(confidence, inner), bins).to(confidence.dtype)
+    right = (predicted == target).to(confidence.dtype)
+    return ((right - confidence)[:, None] * of_bin).sum(0).abs().sum() / len(confidence)
+
+
+def roc_auc(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the probability that a positive is ranked above a negative, ties counted half.
+
+    Many classes: the mean over the classes against the rest, ranked by their probabilities.
+    """
+
+    def of_class(score: Tensor, positive: Tensor) -> Tensor:
+        difference = score[:, None] - score[None, :]
+        pair = positive[:, None] & ~positive[None, :]
+        won = (difference > 0).to(score.dtype) + 0.5 * (difference == 0).to(score.dtype)
+        return (won * pair).sum() / pair.sum()
+
+    return _against_the_rest(of_class, logits, y)
+
+
+def average_precision(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the mean over positives of the precision at their score; classes as in `roc_auc`."""
+
+    def of_class(score: Tensor, positive: Tensor) -> Tensor:
+        chosen = (score[None, :] >= score[:, None]).to(score.dtype)  # row: threshold
+        precision = (chosen * positive).sum(1) / chosen.sum(1)
+        return (precision * positive).sum() / positive.sum()
+
+    return _against_the_rest(of_class, logits, y)
+
+
+def precision_at(k: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the metric: fraction of positives among the k examples with the largest scores.
+
+    One output column; of equal scores the earlier example counts. NaN with fewer than k examples.
+    """
+
+    def precision(score: Tensor, y: Tensor) -> Tensor:
+        score, positive = score.reshape(-1), y.reshape(-1) > 0.5
+        if len(score) < k:
+            return score.new_full((), math.nan)
+        first = torch.argsort(score, descending=True, stable=True)[:k]
+        return positive[first].to(score.dtype).mean()
+
+    return precision
+
+
+def confusion(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Return how many examples are true and false positives and negatives, at logit 0."""
+    predicted, target, _ = _predicted(logits, y)
+    right, positive = predicted == target, predicted == 1
+    return {
+        "tp": (right & positive).sum().to(logits.dtype),
+        "fp": (~right & positive).sum().to(logits.dtype),
+        "fn": (~right & ~positive).sum().to(logits.dtype),
+        "tn": (right & ~positive).sum().to(logits.dtype),
+    }
+
+
+def _one_column(logits: Tensor) -> bool:
+    return logits.ndim == 1 or logits.shape[-1] == 1
+
+
+def _predicted(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Return predicted and target classes, int64 ``(examples,)``, and the number of classes."""
+    if _one_column(logits):
+        return (logits.reshape(-1) > 0).long(), (y.reshape(-1) > 0.5).long(), 2
+    return logits.argmax(-1).reshape(-1), y.reshape(-1).long(), logits.shape[-1]
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """Return the classes' probabilities, ``(examples, classes)``."""
+    if _one_column(logits):
+        logit = logits.reshape(-1)
+        return torch.stack([-logit, logit], -1).sigmoid()
+    return logits.reshape(-1, logits.shape[-1]).softmax(-1)
+
+
+def _against_the_rest(
+    of_class: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor
+) -> Tensor:
+    """Return (scores, positive) -> value of the one column, or its mean over defined classes."""
+    if _one_column(logits):
+        return of_class(logits.reshape(-1), y.reshape(-1) > 0.5)
+    scores, target = _probabilities(logits), y.reshape(-1)
+    values = [of_class(scores[:, label], target == label) for label in range(scores.shape[-1])]
+    return torch.stack(values).nanmean()
+
+
+# --- numbers ----------------------------------------------------------------------------------
 
 
 def mean_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
-    """Mean of squared errors over all entries."""
-    return torch.nn.functional.mse_loss(prediction, y)
+    """Return the mean of squared errors over all entries."""
+    return F.mse_loss(*_columns(prediction, y))
+
+
+def root_mean_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
+    """Return the root of the mean squared error; of many columns, the mean of their roots."""
+    prediction, y = _columns(prediction, y)
+    return (prediction - y).square().mean(0).sqrt().mean()
+
+
+def mean_absolute_error(prediction: Tensor, y: Tensor) -> Tensor:
+    """Return the mean of absolute errors over all entries."""
+    return F.l1_loss(*_columns(prediction, y))
+
+
+def r2(prediction: Tensor, y: Tensor) -> Tensor:
+    """Return 1 - residual / total sum of squares, mean over columns; NaN if one is constant."""
+    prediction, y = _columns(prediction, y)
+    total = (y - y.mean(0)).square().sum(0)
+    explained = 1 - (prediction - y).square().sum(0) / total
+    return torch.where(total > 0, explained, math.nan).mean()
+
+
+def examples(_prediction: Tree, y: Tree) -> Tensor:
+    """Return how many examples there are, so that figures can weigh clients."""
+    return torch.full((), length(y), dtype=torch.float64, device=leaves(y)[0].device)
+
+
+def _columns(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both as ``(examples, columns)``."""
+    prediction, y = prediction.reshape(len(prediction), -1), y.reshape(len(y), -1)
+    if prediction.shape != y.shape:
+        raise UnsupportedProblemError(
+            f"predictions have {prediction.shape[1]} columns for {prediction.shape[0]} examples, "
+            f"targets {y.shape[1]} for {y.shape[0]}: give the network as many outputs as targets"
+        )
+    return prediction, y
 
 
 ACCURACY = Metric("accuracy", "1", "higher", 0.0, accuracy)
+BALANCED_ACCURACY = Metric("balanced_accuracy", "1", "higher", 0.0, balanced_accuracy)
+F1 = Metric("f1", "1", "higher", 0.0, f1)
+LOG_LOSS = Metric("log_loss", "nat", "lower", math.inf, log_loss)
+CALIBRATION_ERROR = Metric("calibration_error", "1", "lower", 1.0, expected_calibration_error)
+ROC_AUC = Metric("auc", "1", "higher", 0.0, roc_auc)
+AVERAGE_PRECISION = Metric("average_precision", "1", "higher", 0.0, average_precision)
+CONFUSION = Metric(
+    "confusion", "examples", "neither", math.nan, confusion, ("tp", "fp", "fn", "tn")
+)
 MEAN_SQUARED_ERROR = Metric("mse", "1", "lower", math.inf, mean_squared_error)
+RMSE = Metric("rmse", "1", "lower", math.inf, root_mean_squared_error)
+MAE = Metric("mae", "1", "lower", math.inf, mean_absolute_error)
+R2 = Metric("r2", "1", "higher", -math.inf, r2)
+EXAMPLES = Metric("examples", "1", "neither", math.nan, examples)
 
 
 def mean_metrics(

@@ -101,7 +101,9 @@ class EvaluateRequest:
 
 @dataclass(frozen=True)
 class EvaluateReply:
-    """Per client, ``values["<metric>:<stage>"]``; stages: before, after, after@N, shots@N.
+    """Per client, ``values["<column>:<stage>"]``; stages: before, after, after@N, shots@N.
+
+    Columns are metrics, or their cells: "accuracy", "confusion/tp".
 
     Attributes:
         computations: Cost of evaluating each client, all stages together; empty if not reported.

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -175,7 +176,7 @@ def _values(record: Mapping[str, Any]) -> dict[str, float]:
 def _evaluation(summary: Mapping[str, Any]) -> dict[str, float]:
     """Return the test clients' means before and after adaptation, and the interval."""
     values = {}
-    for metric in (summary["metric"], *summary["metrics"]):
+    for metric in (summary["metric"], *summary["metrics"], *map(_named, summary["figures"])):
         stages = {"before": metric["before"], "after": metric["after"]}
         stages |= {
             f"after_{steps}_steps": at["mean"] for steps, at in metric.get("at_steps", {}).items()
@@ -189,6 +190,12 @@ def _evaluation(summary: Mapping[str, Any]) -> dict[str, float]:
             if value is not None:
                 values[f"test/{metric['name']}/{stage}"] = _number(value)
     return values
+
+
+def _named(figure: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a figure under a name that every viewer takes."""
+    name = f"{figure['name']} {figure['family']}".strip()
+    return {**figure, "name": "figures/" + re.sub(r"[^A-Za-z0-9_\-. /]", "_", name)}
 
 
 def _number(value: float | None) -> float:

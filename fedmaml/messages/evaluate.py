@@ -88,7 +88,7 @@ def read_evaluate_reply(
     Args:
         content: As it came.
         asked: The clients of the request.
-        names: Names of the values that it must have, ``"<metric>:<stage>"``.
+        names: Names of the values that it must have, ``"<column>:<stage>"``.
         counters: Names of the problem's counters.
 
     Raises:

@@ -47,7 +47,7 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
         about_references=_about_references(material),
         tuning=tables.tuning(material.comparison) if material.comparison else None,
         outcomes=tables.outcomes(material),
-        further=tables.further_metrics(material),
+        further=tables.further(material),
         distribution=tables.distribution(material),
         cost=tables.cost(material),
         counters=tables.counters(material),
@@ -100,7 +100,7 @@ def _negative(material: Material) -> bool:
         return False
     evaluated = [
         row for row in material.comparison.rows
-        if row.verdict not in ("diverged", "not comparable")
+        if row.verdict not in ("one seed", "diverged", "not comparable")
     ]  # fmt: skip
     verdicts = [row.verdict for row in evaluated if not is_baseline(row.strategy)]
     return bool(verdicts) and "better" not in verdicts

@@ -158,11 +158,12 @@ def _without_values(summary: Mapping[str, Any]) -> dict[str, Any]:
         {key: metric[key] for key in kept} | lost
         for metric in (summary["metric"], *summary["metrics"])
     )
-    return {**summary, "metric": headline, "metrics": others}
+    figures = [{**figure, **lost} for figure in summary["figures"]]
+    return {**summary, "metric": headline, "metrics": others, "figures": figures}
 
 
 def _diverged(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value if key == "client" else "diverged" for key, value in row.items()}
+    return {key: "diverged" if ":" in key else value for key, value in row.items()}
 
 
 def _comparison(paths: Sequence[Path]) -> tuple[Comparison | None, str]:

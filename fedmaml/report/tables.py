@@ -1,6 +1,6 @@
 """The tables of a report, as text in cells."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,17 +8,20 @@ import numpy as np
 
 from fedmaml.comparison import cells
 from fedmaml.comparison.conclusions import Comparison
+from fedmaml.comparison.figures import FigureRow
 from fedmaml.comparison.verdicts import REFERENCE, Pair
 from fedmaml.quantities import number, p_text, quantity, signed, units_text
 from fedmaml.report import series, words
 from fedmaml.report.reading import Material, Run
 from fedmaml.runs.references import label
+from fedmaml.tables.runs import without_most_cells
 
 _REFERENCES = "Predictors that no gradient trains"
 _SIGNS = {
     "better": "▲",
     "worse": "▼",
     "not distinguishable": "≈",
+    "one seed": "·",
     "diverged": "✕",
     "not comparable": "✕",
     "reference": "●",
@@ -163,22 +166,77 @@ def outcomes(material: Material) -> Table:
     )
 
 
-def further_metrics(material: Material) -> Table | None:
-    """Return the metrics beside the headline one, means over seeds; None if there are none."""
-    names = {
-        metric["name"]: metric
-        for runs in material.runs.values() for run in runs for metric in run.summary["metrics"]
-    }  # fmt: skip
-    if not names:
+def further(material: Material) -> Table | None:
+    """Return further metrics and figures, with intervals; None if there are none."""
+    if material.comparison is not None:
+        return _figures_compared(material.comparison)
+    return _figures_of_runs(material)
+
+
+def _figures_compared(made: Comparison) -> Table | None:
+    if not made.figures:
         return None
-    columns = [(metric, stage) for metric in names for stage in ("before", "after")]
     rows = tuple(
-        (name, *(number(_mean([_metric(run, *column) for run in runs])) for column in columns))
-        for name, runs in material.runs.items()
+        (
+            _with_unit(row.label, row.unit),
+            row.strategy,
+            number(row.before),
+            number(row.after),
+            _bounds(row.after_ci95, number),
+            *_difference_cells(row),
+        )
+        for row in made.figures
     )
-    header = [f"{words.metric_name(name)}, {stage}" for name, stage in columns]
-    caption = f"Further metrics, means over {material.evaluated} clients and seeds"
-    return Table(caption, ("strategy", *header), rows)
+    return Table(
+        "Further metrics and figures, means over seeds",
+        ("figure", "strategy", "before adapting", "after", "95 % interval", "minus FedAvg",
+         "95 % interval of the difference", "p", "verdict"),
+        rows,
+        (0, 1, 8),
+    )  # fmt: skip
+
+
+def _difference_cells(row: FigureRow) -> tuple[str, ...]:
+    if row.strategy == REFERENCE:
+        return ("", "", "", "")
+    verdict = "" if row.verdict is None else f"{_SIGNS[row.verdict]} {row.verdict}"
+    interval = _bounds(row.difference_ci95, signed)
+    return (signed(row.difference), interval, p_text(row.p_holm), verdict)
+
+
+def _bounds(bounds: Sequence[float] | None, text: Callable[[float], str]) -> str:
+    return "–" if bounds is None else " to ".join(map(text, bounds))
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return words.metric_name(name) + (f" [{unit}]" if unit != "1" else "")
+
+
+def _figures_of_runs(material: Material) -> Table | None:
+    rows = []
+    for name, runs in material.runs.items():
+        for run in runs:
+            metrics, _ = without_most_cells(run.summary["metrics"])
+            for figure in (*metrics, *run.summary["figures"]):
+                family = f" · {figure['family']}" if figure.get("family") else ""
+                rows.append(
+                    (
+                        _with_unit(figure["name"] + family, figure["unit"]),
+                        name,
+                        str(run.table["seed"]),
+                        number(figure["before"]),
+                        number(figure["after"]),
+                        _bounds(figure["ci95"], number),
+                    )
+                )
+    if not rows:
+        return None
+    return Table(
+        f"Further metrics and figures over {material.evaluated} clients",
+        ("figure", "run", "seed", "before adapting", "after", "95 % interval"),
+        tuple(rows),
+        (0, 1),
+    )
 
 
 def distribution(material: Material) -> Table:
@@ -300,10 +358,6 @@ def _mean(values: Sequence[Any]) -> float | None:
     if any(not isinstance(one, int | float) for one in values):
         return None
     return float(np.mean(values))
-
-
-def _metric(run: Run, name: str, stage: str) -> Any:
-    return next((one[stage] for one in run.summary["metrics"] if one["name"] == name), None)
 
 
 def _quantity(value: float | None, unit: str) -> str:

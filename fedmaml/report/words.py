@@ -1,6 +1,7 @@
 """Words: names as one reads them, and what a figure shows, for those who do not see it."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from fedmaml.comparison.verdicts import Metric, Row
@@ -8,12 +9,12 @@ from fedmaml.core.statistics import finite
 from fedmaml.quantities import number, quantity, signed
 from fedmaml.report.series import Curve, Spread
 
-_ACRONYMS = ("auc", "mae", "mse", "rmse")
+_ACRONYMS = re.compile(r"\b(auc|f1|mae|mse|r2|rmse)\b")
 
 
 def metric_name(name: str) -> str:
     """Return the name of a metric as one reads it."""
-    return " ".join(word.upper() if word in _ACRONYMS else word for word in name.split("_"))
+    return _ACRONYMS.sub(lambda found: found[0].upper(), name.replace("_", " "))
 
 
 def metric_label(metric: Metric) -> str:

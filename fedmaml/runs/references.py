@@ -28,9 +28,14 @@ def against_references(
 
 
 def values_of(rows: Rows, column: str) -> dict[int, float]:
-    """Return client -> value; NaN where undefined, infinite where diverged."""
+    """Return client -> value; NaN where undefined, infinite where diverged.
+
+    Clients of a further family are left out: they are reported apart.
+    """
     values: dict[int, float] = {}
     for row in rows:
+        if row.get("family"):
+            continue
         value = row.get(column)
         lost = math.nan if value is None else math.inf  # "diverged"
         values[int(row["client"])] = float(value) if isinstance(value, int | float) else lost
@@ -50,17 +55,21 @@ def _against(
     kept = ("name", "about", "federated", "oracle", "settings", "tuned_on")
     return {key: reference[key] for key in kept} | {
         "clients": len(reference["clients"]),
-        "metrics": [_metric(metric, reference["clients"], clients) for metric in metrics],
+        "metrics": [
+            _metric(metric.name, reference["clients"], clients)
+            for metric in metrics
+            if not metric.cells and metric.better != "neither"
+        ],
     }
 
 
-def _metric(metric: Metric, reference: Rows, clients: Rows) -> dict[str, Any]:
-    theirs = values_of(reference, metric.name)
-    ours = values_of(clients, f"{metric.name}:after")
+def _metric(name: str, reference: Rows, clients: Rows) -> dict[str, Any]:
+    theirs = values_of(reference, name)
+    ours = values_of(clients, f"{name}:after")
     differences = [ours[client] - theirs[client] for client in sorted(ours.keys() & theirs.keys())]
     values = list(theirs.values())
     return {
-        "name": metric.name,
+        "name": name,
         "mean": finite(mean_over_clients(values)),
         "ci95": bootstrap_interval(values),
         "difference": finite(mean_over_clients(differences)),

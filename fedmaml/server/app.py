@@ -79,7 +79,7 @@ def _run_metered(
     clients = clients_of_final_evaluation(roll_call, config)
     split = config.evaluation.split
     evaluated = evaluate(strategy, metered, roll_call, config, chosen.round, split, clients)
-    rows = client_rows(evaluated)
+    rows = client_rows(config.make_scenario(), evaluated)
     directory.save_clients(rows)
     directory.finish(
         summarise(

@@ -182,8 +182,9 @@ class FlowerStrategy(Strategy):
         stages = [*evaluation_stages(self.strategy, request.steps)]
         stages += [f"shots@{count}" for count in request.shots]
         self._evaluated_names = tuple(
-            f"{metric.name}:{stage}" for stage in stages for metric in self._metrics
-        )
+            f"{column}:{stage}"
+            for stage in stages for metric in self._metrics for column in metric.columns
+        )  # fmt: skip
         self._evaluate_sent = []
         for node, placed in roll_call.place(split, clients).items():
             content = write_evaluate_request(replace(request, clients=tuple(placed)))

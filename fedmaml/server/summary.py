@@ -19,9 +19,10 @@ from fedmaml.core.params import MetaParams, flatten, sha256
 from fedmaml.core.requests import EvaluateReply
 from fedmaml.core.statistics import bootstrap_interval, diverged, finite, mean_over_clients
 from fedmaml.energy import Energy
+from fedmaml.server.figures import clients_by_family, figure_summaries
 from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.server.model_selection import Chosen
-from fedmaml.simulations.scenario import HasClosedForm
+from fedmaml.simulations.scenario import HasClosedForm, Scenario
 from fedmaml.strategies.base import kernel_spec
 
 _MEASURED = {
@@ -57,7 +58,9 @@ def summarise(
 ) -> dict[str, Any]:
     """Put together what ``summary.json`` holds."""
     headline, *others = problem.metrics
-    split = config.evaluation.split
+    split, scenario = config.evaluation.split, config.make_scenario()
+    families = clients_by_family(scenario, evaluated)
+    own = families[""].values
     return {
         "scenario": config.scenario,
         "strategy": config.strategy,
@@ -74,10 +77,14 @@ def summarise(
         "evaluated_split": split,
         "clients_evaluated": len(evaluated.clients),
         "clients_asked": clients_asked,
-        "clients_test": len(evaluated.clients) if split == "test" else 0,
+        "clients_test": len(families[""].clients) if split == "test" else 0,
         "clients_test_asked": clients_asked if split == "test" else 0,
-        "metric": _metric_summary(headline, evaluated.values),
-        "metrics": [_metric_summary(metric, evaluated.values) for metric in others],
+        "metric": _metric_summary(headline, headline.name, own),
+        "metrics": [
+            _metric_summary(metric, column, own) for metric in others for column in metric.columns
+        ],
+        "figures": figure_summaries(scenario, problem, families),
+        "families": {name: len(members.clients) for name, members in families.items()},
         "theta_sha256": sha256(chosen.meta),
         **_distance_to_closed_form(config, chosen.meta),
         "updates_used": updates_used,
@@ -142,32 +149,43 @@ def peak_process_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def client_rows(evaluated: EvaluateReply) -> list[dict[str, Any]]:
-    """Return one row per test client."""
+def client_rows(scenario: Scenario, evaluated: EvaluateReply) -> list[dict[str, Any]]:
+    """Return one row per evaluated client: its groups and family, where it has some, and values."""
     return [
-        {"client": client, **{name: _plain(column[i]) for name, column in evaluated.values.items()}}
+        {
+            "client": client,
+            **_labels(scenario, client),
+            **{name: _plain(column[i]) for name, column in evaluated.values.items()},
+        }
         for i, client in enumerate(evaluated.clients)
     ]
 
 
-def _metric_summary(metric: Metric, values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def _labels(scenario: Scenario, client: int) -> dict[str, Any]:
+    groups, family = dict(scenario.groups(client)), scenario.family(client)
+    return ({"groups": groups} if groups else {}) | ({"family": family} if family else {})
+
+
+def _metric_summary(
+    metric: Metric, column: str, found: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
     stages = {
-        name.partition(":")[2]: column
-        for name, column in values.items()
-        if name.partition(":")[0] == metric.name
+        name.partition(":")[2]: values
+        for name, values in found.items()
+        if name.partition(":")[0] == column
     }
     after, before = stages.get("after", []), stages.get("before", [])
     at_steps, at_shots = (
         {
-            stage.removeprefix(prefix): {"mean": _mean(column), "ci95": bootstrap_interval(column)}
-            for stage, column in stages.items()
+            stage.removeprefix(prefix): {"mean": _mean(values), "ci95": bootstrap_interval(values)}
+            for stage, values in stages.items()
             if stage.startswith(prefix)
         }
         for prefix in ("after@", "shots@")
     )
-    lost = {stage: diverged(column) for stage, column in stages.items() if diverged(column)}
+    lost = {stage: diverged(values) for stage, values in stages.items() if diverged(values)}
     return {
-        "name": metric.name,
+        "name": column,
         "unit": metric.unit,
         "better": metric.better,
         "before": _mean(before),

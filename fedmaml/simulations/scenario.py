@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from fedmaml.core.figures import Figure
 from fedmaml.core.kernels import KernelSpec
 from fedmaml.core.learner import Problem
 from fedmaml.core.params import Params
@@ -81,6 +82,28 @@ class Scenario(ABC):
     def references(self) -> tuple[Reference, ...]:
         """Return the predictors that no gradient trains and that strategies are held against."""
         return ()
+
+    def figures(self) -> tuple[Figure, ...]:
+        """Return what a run is evaluated by beside the means of its metrics; see `core.figures`."""
+        return ()
+
+    def groups(self, client: int) -> Mapping[str, str]:
+        """Return the groups of a test client, by label, for figures and tables.
+
+        E.g. ``{"sex": "f", "region": "north"}``; also what clients share that makes them depend on
+        each other (a family, a week). Evaluation knows them, training does not.
+        """
+        del client
+        return {}
+
+    def family(self, client: int) -> str:
+        """Return the name of the further family that a test client belongs to; "" for none.
+
+        Clients of another survey, say: they are evaluated like all test clients and reported
+        apart, so that no mean is over both.
+        """
+        del client
+        return ""
 
 
 @runtime_checkable

@@ -7,25 +7,34 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from fedmaml.core.statistics import MIN_UNITS
 from fedmaml.quantities import quantity, signed, support_and_query
 from fedmaml.runs.references import label
 from fedmaml.tables.console import console
+
+MAX_CELLS = 6
+"""Cells of a metric that tables show."""
 
 
 def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
     """Print one row per run: the metric on unseen clients before and after adaptation."""
     table = Table(title=_title(summaries), title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("run", "metric", "before", "after", "95 % interval"):
+    for column in ("run", "metric or figure", "before", "after", "95 % interval"):
         right = column in ("before", "after")
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+        folds = {"overflow": "fold"} if column.startswith("metric") else {"no_wrap": True}
+        table.add_column(column, justify="right" if right else "left", **folds)
     names = _names(summaries)
     for name, summary in zip(names, summaries, strict=True):
-        for position, metric in enumerate([summary["metric"], *summary["metrics"]]):
+        shown, hidden = without_most_cells(summary["metrics"])
+        for position, metric in enumerate([summary["metric"], *shown, *summary["figures"]]):
             _add_metric(table, "" if position else name, metric)
+        for metric, count in hidden.items():
+            table.add_row("", f"{metric}: {count} more cells, in summary.json", "", "", "")
     console.print(table)
     console.print(
         "before/after: mean over the evaluated clients, before and after adapting on their support "
-        "examples; interval: of the mean after adaptation, bootstrap over clients.",
+        "examples, or a figure over them; interval: 95 %, of the value after adaptation, over such "
+        "clients; it says nothing of another training.",
         style="dim",
     )
     _reference_table(names, summaries)
@@ -78,6 +87,23 @@ def _chosen(reference: Mapping[str, Any]) -> str:
     return f" ({settings}, chosen on {reference['tuned_on']} validation clients)"
 
 
+def without_most_cells(
+    metrics: Sequence[Mapping[str, Any]],
+) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
+    """Return the metrics that a table shows, and of whom it leaves out how many cells.
+
+    Numbers that are neither good nor bad, and no cells, are there for figures alone.
+    """
+    shown: list[Mapping[str, Any]] = []
+    cells: dict[str, int] = {}
+    for metric in metrics:
+        name, _, cell = metric["name"].partition("/")
+        cells[name] = cells.get(name, 0) + bool(cell)
+        if cells[name] <= MAX_CELLS and (cell or metric["better"] != "neither"):
+            shown.append(metric)
+    return shown, {name: n - MAX_CELLS for name, n in cells.items() if n > MAX_CELLS}
+
+
 def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
     """Print who was evaluated, what computed, what it took, and what went wrong."""
     console.print(f"{name}: {_evaluated(summary)}; {summary['seconds']:.1f} s")
@@ -87,6 +113,14 @@ def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
     if "distance_to_closed_form" in summary:
         distance = summary["distance_to_closed_form"]
         console.print(f"{name}: relative distance to closed form {distance:.1e}")
+    if 0 < summary["families"][""] < MIN_UNITS:
+        console.print(f"{name}: no intervals: {MIN_UNITS} clients are needed", style="yellow")
+    for figure in summary["figures"]:
+        if figure["why"]:
+            label = escape(_labelled(figure))
+            console.print(
+                f"{name}: no interval of {label}: {escape(figure['why'])}", style="yellow"
+            )
     for metric in (summary["metric"], *summary["metrics"]):
         for stage, count in metric.get("diverged", {}).items():
             console.print(
@@ -111,6 +145,8 @@ def _evaluated(summary: Mapping[str, Any]) -> str:
     """Say who was evaluated, and after which round if it was chosen."""
     clients, asked = summary["clients_evaluated"], summary["clients_asked"]
     text = f"{clients} of {asked} {summary['evaluated_split']} clients evaluated"
+    for family, count in summary["families"].items():
+        text += f", {count} of them {escape(family)}, apart from the others" if family else ""
     if summary["selected_by"] == "last":
         return text
     return (
@@ -198,15 +234,20 @@ def _energy(energy: Mapping[str, Any]) -> str:
 
 
 def _add_metric(table: Table, run: str, metric: Mapping[str, Any]) -> None:
-    name = metric["name"] + (f" [{metric['unit']}]" if metric["unit"] != "1" else "")
+    name = _labelled(metric) + (f" [{metric['unit']}]" if metric["unit"] != "1" else "")
     before, after = _number(metric["before"]), _number(metric["after"])
-    table.add_row(run, name, before, after, _interval(metric["ci95"]))
+    table.add_row(run, escape(name), before, after, _interval(metric["ci95"]))
     for steps, values in metric.get("at_steps", {}).items():
         label = f"  after {steps} step{'s' if steps != '1' else ''}"
         table.add_row("", label, "", _number(values["mean"]), _interval(values["ci95"]))
     for shots, values in metric.get("at_shots", {}).items():
         label = f"  after {shots} shot{'s' if shots != '1' else ''}"
         table.add_row("", label, "", _number(values["mean"]), _interval(values["ci95"]))
+
+
+def _labelled(metric: Mapping[str, Any]) -> str:
+    """Return the name of a metric or figure, and of whom it is if of other clients."""
+    return f"{metric['name']} · {metric['family']}" if metric.get("family") else str(metric["name"])
 
 
 def _title(summaries: Sequence[Mapping[str, Any]]) -> str:

@@ -16,17 +16,17 @@ gain here: docs/results.md has the figures. Accuracy says little for Switzerland
 patients are ill: see balanced accuracy and AUC.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from fedmaml.core import metrics, seeding
+from fedmaml.core import seeding
 from fedmaml.core.learner import Problem
 from fedmaml.core.losses import binary_cross_entropy
-from fedmaml.core.metrics import Metric
+from fedmaml.core.metrics import ACCURACY, BALANCED_ACCURACY, ROC_AUC
 from fedmaml.core.networks import MLP, LinearModel
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
@@ -91,17 +91,7 @@ class Hospitals(Scenario):
         return Problem(
             network,
             binary_cross_entropy,
-            (
-                Metric("accuracy", "1", "higher", 0.0, _first_column(metrics.binary_accuracy)),
-                Metric(
-                    "balanced_accuracy",
-                    "1",
-                    "higher",
-                    0.0,
-                    _first_column(metrics.balanced_accuracy),
-                ),
-                Metric("auc", "1", "higher", 0.0, _first_column(metrics.roc_auc)),
-            ),
+            (ACCURACY, BALANCED_ACCURACY, ROC_AUC),
             l2=1e-3,
         )
 
@@ -185,9 +175,3 @@ def _standardise(x: Tensor, shared_statistics: Params) -> Tensor:
     scale = (shared_statistics["squares"] / count - mean**2).clamp(min=0).sqrt()
     scale = torch.where(scale > 1e-8, scale, torch.ones_like(scale))
     return ((x - mean) / scale).nan_to_num(0.0)
-
-
-def _first_column(
-    function: Callable[[Tensor, Tensor], Tensor],
-) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda logits, y: function(logits[:, 0], y)
