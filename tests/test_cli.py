@@ -54,8 +54,8 @@ def test_run_leaves_a_complete_directory_that_show_reads(tmp_path: Path) -> None
     assert "accuracy" in done.stdout
     files = {path.name for path in (tmp_path / "one").iterdir()}
     assert files - {".command.lock", ".server.lock"} == {
-        "config.toml", "audit.json", "rounds.jsonl", "theta.safetensors", "state.safetensors",
-        "clients.jsonl", "summary.json",
+        "config.toml", "audit.json", "references.json", "rounds.jsonl", "theta.safetensors",
+        "state.safetensors", "clients.jsonl", "summary.json",
     }  # fmt: skip
     assert len((tmp_path / "one" / "rounds.jsonl").read_text().splitlines()) == 3
     shown = json.loads(fedmaml("show", "one", "--json", cwd=tmp_path).stdout)

@@ -4,9 +4,10 @@ Whoever reads a run directory need not look again whether something is there and
 """
 
 from dataclasses import fields
+from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from fedmaml.auditing.findings import Audit
@@ -145,6 +146,33 @@ class _Engines(_Part):
     updates: dict[str, int]
 
 
+class _About(_Part):
+    name: str
+    about: str
+    federated: bool
+    oracle: bool
+    settings: dict[str, Any]
+    tuned_on: int
+
+
+class Reference(_About):
+    """An entry of ``references.json``, see `computing.references`."""
+
+    clients: tuple[Client, ...]
+
+
+class _Against(_Part):
+    name: str
+    mean: Number
+    ci95: Interval
+    difference: Number
+    difference_ci95: Interval
+
+
+class _Beside(_About):
+    metrics: tuple[_Against, ...]
+
+
 class Summary(_Part):
     """``summary.json``, see `server.summary.summarise`."""
 
@@ -168,25 +196,31 @@ class Summary(_Part):
     engines: _Engines
     peak_process_bytes: int | None
     cost: _Costs
+    references: tuple[_Beside, ...]
     audit: Audit
 
 
-def wrong_in_text(kind: type[BaseModel], text: str | bytes) -> str:
-    """Say what is wrong in JSON; "" if nothing is."""
+def wrong_in_text(kind: Any, text: str | bytes) -> str:
+    """Say what is wrong in JSON that should be of a type; "" if nothing is."""
     try:
-        kind.model_validate_json(text)
+        _adapter(kind).validate_json(text)
     except ValidationError as error:
         return _first(error)
     return ""
 
 
-def wrong_in(kind: type[BaseModel], table: Any) -> str:
-    """Say what is wrong in plain values; "" if nothing is."""
+def wrong_in(kind: Any, table: Any) -> str:
+    """Say what is wrong in plain values that should be of a type; "" if nothing is."""
     try:
-        kind.model_validate(table)
+        _adapter(kind).validate_python(table)
     except ValidationError as error:
         return _first(error)
     return ""
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _first(error: ValidationError) -> str:

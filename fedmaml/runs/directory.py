@@ -40,7 +40,7 @@ from fedmaml.config import RunConfig
 from fedmaml.core.errors import FedmamlError, OtherFormatError, RunDirectoryError, described
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
-from fedmaml.runs.contents import Client, Configuration, Round, Summary, wrong_in, wrong_in_text
+from fedmaml.runs.contents import Client, Configuration, Reference, Round, Summary, wrong_in, wrong_in_text
 from fedmaml.runs.finding import why_no_run
 from fedmaml.runs.holding import held, is_held_by, refuse_if_held
 from fedmaml.runs.state import RunState, read_state, to_bytes
@@ -225,7 +225,7 @@ class RunDirectory:
         try:
             return audit_from_json(json.loads(path.read_text()))
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise RunDirectoryError(f"{path} is damaged ({error}); run it again") from error
+            raise self._damaged(path.name, str(error)) from error
 
     def save_references(self, references: Sequence[Mapping[str, Any]]) -> None:
         """Write what references achieve; nothing if the scenario names none."""
@@ -241,12 +241,10 @@ class RunDirectory:
         path = self.path / "references.json"
         if not path.exists():
             return []
-        try:
-            references = json.loads(path.read_text())
-        except (ValueError, OSError) as error:
-            raise RunDirectoryError(f"{path} is damaged ({error}); run it again") from error
-        if not isinstance(references, list):
-            raise RunDirectoryError(f"{path} is damaged (not a list); run it again")
+        text = path.read_text(errors="replace")
+        if wrong := wrong_in_text(tuple[Reference, ...], text):
+            raise self._damaged(path.name, wrong)
+        references: list[dict[str, Any]] = json.loads(text)
         return references
 
     def finish(self, summary: Mapping[str, Any]) -> None:

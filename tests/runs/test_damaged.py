@@ -40,10 +40,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def summary_without(*path: str) -> Callable[[Path], None]:
+def summary_without(*path: str | int) -> Callable[[Path], None]:
     def damage(run: Path) -> None:
         summary = json.loads((run / "summary.json").read_text())
-        part: dict[str, Any] = summary
+        part: Any = summary
         for key in path[:-1]:
             part = part[key]
         del part[path[-1]]
@@ -121,6 +121,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         replaced("rounds.jsonl", r".{20}\n$", ""),
         r"is not complete: rounds.jsonl has 2 of 3 lines",
     ),
+    "a reference without a mean": (
+        summary_without("references", 0, "metrics", 0, "mean"),
+        r"summary.json in .* \(references.0.metrics.0.mean is missing\)",
+    ),
     "text for the seed": (
         replaced("config.toml", "seed = 0", 'seed = "x"'),
         r"config.toml is not the configuration of a run \(seed: input should be a valid integer, "
@@ -183,3 +187,23 @@ def test_a_run_that_goes_on_is_read_up_to_the_line_that_is_being_written(
     (run / "rounds.jsonl").write_text(text[:-10] + "\n")
     with pytest.raises(RunDirectoryError, match=r"line 3 of rounds.jsonl .* is damaged"):
         RunDirectory(run).rounds()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (replaced("references.json", r"(?s).*", "{}"), r"\(input should be a valid"),
+        (replaced("references.json", r"(?s).{20}$", ""), r"\(invalid JSON"),
+        (replaced("references.json", r'"oracle"', '"oracles"'), r"\(0.oracle is missing\)"),
+        (replaced("references.json", r'"accuracy": [\d.]+', '"accuracy": "good"'), "not 'good'"),
+    ],
+)
+def test_damaged_values_of_references_are_named(
+    damage: Callable[[Path], None], message: str, finished: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    (first, *_) = RunDirectory(run).references()
+    assert first["name"] == "1-nearest neighbour"
+    damage(run)
+    with pytest.raises(RunDirectoryError, match=rf"references.json in .* {message}.*run it again"):
+        RunDirectory(run).references()

@@ -56,9 +56,10 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path: Path) -> None:
     assert directory.references() == []
     directory.save_references([])
     assert not (tmp_path / "references.json").exists()
-    directory.save_references([ROW])
-    assert directory.references() == [ROW]
+    whole = ROW | {"clients": [{"client": 4, "accuracy": 0.5}]}
+    directory.save_references([whole])
+    assert directory.references() == [whole]
     for text in ("[{", json.dumps({"a": 1})):
         (tmp_path / "references.json").write_text(text)
-        with pytest.raises(RunDirectoryError, match=r"references.json is damaged .*run it again"):
+        with pytest.raises(RunDirectoryError, match=r"references.json in .* is damaged .*run it again"):
             directory.references()
