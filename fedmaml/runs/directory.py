@@ -40,7 +40,15 @@ from fedmaml.config import RunConfig
 from fedmaml.core.errors import FedmamlError, OtherFormatError, RunDirectoryError, described
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
-from fedmaml.runs.contents import Client, Configuration, Reference, Round, Summary, wrong_in, wrong_in_text
+from fedmaml.runs.contents import (
+    Client,
+    Configuration,
+    Reference,
+    Round,
+    Summary,
+    wrong_in,
+    wrong_in_text,
+)
 from fedmaml.runs.finding import why_no_run
 from fedmaml.runs.holding import held, is_held_by, refuse_if_held
 from fedmaml.runs.state import RunState, read_state, to_bytes

@@ -61,5 +61,7 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path: Path) -> None:
     assert directory.references() == [whole]
     for text in ("[{", json.dumps({"a": 1})):
         (tmp_path / "references.json").write_text(text)
-        with pytest.raises(RunDirectoryError, match=r"references.json in .* is damaged .*run it again"):
+        with pytest.raises(
+            RunDirectoryError, match=r"references.json in .* is damaged .*run it again"
+        ):
             directory.references()
