@@ -146,9 +146,11 @@ def what_prevents_vmap(subject: Subject) -> str:
         own = _params_of(seen, subject.params)
         if not seen.floats():
             continue
-        twice = tree_map(lambda value: torch.stack([value, value]), (own, seen.floats()))
+        params, floats = _twice(own), _twice(seen.floats())
+        gradient = partial(_gradient, seen)
         try:
-            vmap(lambda p, floats, seen=seen: _gradient(seen, p, floats))(*twice)
+            vmap(gradient)(params, floats)  # fast weights of each client
+            vmap(gradient, in_dims=(None, 0))(own, floats)  # the first step, from shared ones
         except Exception as error:
             return f"{seen}: {_reason(error)}"
     return ""
@@ -287,6 +289,10 @@ def _moved(point: Any, ways: list[Tensor], step: float) -> Any:
 
 def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _twice(tree: Any) -> Any:
+    return tree_map(lambda value: torch.stack([value, value]), tree)
 
 
 def _detached(value: Any) -> Any:

@@ -136,6 +136,8 @@ def _rows_are_equal(values: Tensor) -> bool:
 
 
 def _moved(value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        return value
     offsets = torch.arange(value.numel(), dtype=value.dtype, device=value.device)
     return value + 0.1 * offsets.cos().view_as(value)
 
