@@ -27,7 +27,7 @@ from fedmaml.runs.writing import write_all
 REFERENCES = "Strategy minus reference"
 LEGEND = (
     "No gradient trains a reference; same clients and seeds. Strategy against reference: + better, "
-    "- worse, ~ not distinguishable, ? diverged"
+    "- worse, ~ not distinguishable, · one seed, ? diverged"
 )
 
 _COLOURS = {"better": "green", "worse": "red", "diverged": "yellow", "not comparable": "yellow"}

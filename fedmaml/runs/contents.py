@@ -5,7 +5,7 @@ Readers of a run directory need not check again that an entry exists and has its
 
 from dataclasses import fields
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from fedmaml.auditing.findings import Audit
 from fedmaml.core.costs import Cost
 from fedmaml.core.counters import Units
+from fedmaml.core.metrics import Better
 from fedmaml.core.records import Rejection
 
 Number = float | None
@@ -66,12 +67,14 @@ class Round(_Part):
 
 
 class Client(_Part):
-    """A line of ``clients.jsonl``: a client's values under ``"<metric>:<stage>"``."""
+    """A line of ``clients.jsonl``: a client's values under ``"<column>:<stage>"``."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Value]
 
     client: int
+    groups: dict[str, str] = {}
+    family: str = ""
 
 
 class _Evaluated(_Part):
@@ -82,7 +85,7 @@ class _Evaluated(_Part):
 class _Metric(_Part):
     name: str
     unit: str
-    better: Literal["higher", "lower"]
+    better: Better
     before: Number
     after: Number
     ci95: Interval
@@ -90,6 +93,19 @@ class _Metric(_Part):
     at_steps: dict[str, _Evaluated] = {}
     at_shots: dict[str, _Evaluated] = {}
     diverged: dict[str, int] = {}
+
+
+class _Figure(_Part):
+    name: str
+    unit: str
+    better: Better
+    family: str
+    resampled: str
+    before: Number
+    after: Number
+    ci95: Interval
+    units: int
+    why: str
 
 
 class _Each(_Part):
@@ -189,6 +205,8 @@ class Summary(_Part):
     clients_asked: int
     metric: _Metric
     metrics: tuple[_Metric, ...]
+    figures: tuple[_Figure, ...]
+    families: dict[str, int]
     distance_to_closed_form: float = 0.0
     updates_used: int
     rejected_replies: int
