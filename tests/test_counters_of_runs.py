@@ -153,7 +153,7 @@ def test_the_tables_of_estimate_and_run_have_a_row_or_line_for_each(tmp_path: Pa
 def test_a_counter_is_a_budget() -> None:
     """FedAvg: 3 rounds x 4 clients x 6 episodes x 20 steps; FOMAML asks two clients a round."""
     planned = plan("episodes", ["fomaml", "maml"], 1, [{"task.more": 0}], None, "environment_steps")
-    assert planned.terms.budget == 3 * 4 * (2 + 4) * 20
+    assert planned.budget.amount == 3 * 4 * (2 + 4) * 20
     assert {name: configs[0].rounds for name, configs in planned.runs.items()} == {
         "local": 0, "fedavg": 3, "fomaml": 6, "maml": 3,
     }  # fmt: skip

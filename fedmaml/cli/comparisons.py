@@ -84,7 +84,7 @@ def compare(
         found = None
         if tune is not None:
             progress = not as_json
-            found = tuning.tune(first, planned.terms, tune, folder, force=force, progress=progress)
+            found = tuning.tune(first, planned.budget, tune, folder, force=force, progress=progress)
             planned = planning.tuned(planned, found)
         comparing.run_all(planned, folder, force=force, progress=not as_json)
         comparison = comparing.compare(planned, folder, found)

@@ -1,8 +1,8 @@
-"""What a client keeps between rounds, in the Flower context of the node that hosts it.
+"""A client's memory between rounds, in the Flower context of the node that hosts it.
 
-That is the strategy's memory and, if updates are compressed with error feedback, beside it what was
-left out of them so far, flat, under `RESIDUAL` and the group. Both are saved together, and stay
-while the client is not asked. A strategy never sees the residual.
+It is the strategy's memory and, if updates are compressed with error feedback, beside it the
+residual, flat, under `RESIDUAL` and the group. Both are saved together, and do not change in rounds
+without the client. A strategy never sees the residual.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,20 +31,20 @@ def load_memories(
 
 
 def save_memories(context: Context, memories: Mapping[int, Params]) -> None:
-    """Keep what clients want to keep."""
+    """Store the new memories of clients."""
     for client, memory in memories.items():
         if memory:
             write_memory(context.state, client, memory)
 
 
 def load_costs(context: Context) -> Costs:
-    """Return what the node has measured before."""
+    """Return the costs that the node has measured."""
     record = context.state.get(_COSTS, ConfigRecord())
     return {key: Computation(*values) for key, values in record.items()}  # type: ignore[misc]
 
 
 def save_costs(context: Context, costs: Costs) -> None:
-    """Keep what the node has measured."""
+    """Store the costs that the node has measured."""
     if costs and (_COSTS not in context.state or len(context.state[_COSTS]) != len(costs)):
         stored = {key: [cost.flops, cost.peak_bytes] for key, cost in costs.items()}
         context.state[_COSTS] = ConfigRecord(stored)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The terms of a comparison: how long everybody trains, and by which round everybody is evaluated.
+"""The budget of a comparison: how long each strategy trains, and which round is evaluated.
 
     recipes   every strategy trains as many rounds as its recipe says
     rounds    every strategy trains the same number of rounds
@@ -6,13 +6,13 @@
     flops     every strategy trains as many rounds as the budget of clients' operations allows
     NAME      every strategy trains as many rounds as the budget of the counter NAME allows
 
-The budget is what fine-tuned FedAvg takes by its recipe, or in the rounds that were asked for. A
-round of another strategy is estimated (`fedmaml.estimating`), which for bytes, operations and
-counters is a count, not a guess. Counters are the scenario's (`fedmaml.core.counters`); a budget of
-one is of support and query together. "local" has no rounds and is on no terms.
+The budget is what fine-tuned FedAvg spends with its recipe, or in the given number of rounds. The
+cost of a round of another strategy comes from `fedmaml.estimating`, which counts bytes, operations
+and counters. Counters are the scenario's (`fedmaml.core.counters`); support and query are added up.
+"local" has no rounds, so no budget applies to it.
 
-Where a scenario has validation clients, they choose the round that is evaluated, from about
-`EVALUATIONS` of them; otherwise it is the last one.
+Where a scenario has validation clients, they select the round that is evaluated, among about
+`EVALUATIONS` rounds; otherwise it is the last round.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,55 +28,54 @@ from fedmaml.estimating import estimate
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 EQUAL = ("recipes", "rounds", "bytes", "flops")
-"""What may be the same for all, beside the scenario's counters."""
+"""What can be equal for all strategies, beside the scenario's counters."""
 
 EVALUATIONS = 20
-"""So many times, about, the validation clients are evaluated in a run."""
+"""About how many times a run evaluates the validation clients."""
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What holds for every strategy.
+class Budget:
+    """What every strategy may spend.
 
     Attributes:
         equal: What is the same for all: a word of `EQUAL`, or the name of a counter.
-        budget: How much of it: rounds, bytes, operations or units of a counter of a whole run;
-            None with "recipes".
-        reference_rounds: In how many rounds FedAvg, by its recipe, takes the budget.
-        given: Settings that the user has made, see `comparison.given`; neither tuned nor replaced.
+        amount: Rounds, bytes, operations or units of a counter of a run; None with "recipes".
+        reference_rounds: Rounds in which FedAvg, with its recipe, spends the amount.
+        given: Settings of the user, see `comparison.given`; neither tuned nor replaced.
     """
 
     equal: str
-    budget: int | None
+    amount: int | None
     reference_rounds: int | None
     given: Mapping[str, Any]
 
 
-def agree(scenario: str, given: Flat, rounds: int | None, equal: str | None) -> Terms:
-    """Return the terms.
+def make_budget(scenario: str, given: Flat, rounds: int | None, equal: str | None) -> Budget:
+    """Return the budget of a comparison.
 
     Args:
         scenario: Name in the catalogue.
         given: Settings for all, and for one strategy alone.
         rounds: Rounds of training, FedAvg's where a budget is shared; None: as in the recipes.
-        equal: A word of `EQUAL`, or the name of a counter; None: "rounds" if they are given, else
-            "recipes".
+        equal: A word of `EQUAL`, or the name of a counter; None: "rounds" if rounds are given,
+            else "recipes".
 
     Raises:
         ConfigurationError: If there is no such word.
     """
-    asked = rounds if rounds is not None else given.get("rounds")
-    if asked is None and equal in (None, "recipes"):
-        return Terms("recipes", None, None, given)
-    if asked is not None and equal == "recipes":
+    wanted = rounds if rounds is not None else given.get("rounds")
+    if wanted is None and equal in (None, "recipes"):
+        return Budget("recipes", None, None, given)
+    if wanted is not None and equal == "recipes":
         raise ConfigurationError(
-            f"equal = 'recipes' takes each recipe's rounds, and rounds = {asked} are asked for; "
+            f"equal = 'recipes' takes each recipe's rounds, and rounds = {wanted} is given, too; "
             "leave one of them out"
         )
     own = given_to(given, scenario, REFERENCE)
-    own.pop("evaluation.select", None)  # it says nothing about cost, and needs `settle`
+    own.pop("evaluation.select", None)  # it does not change the cost, and needs `within_budget`
     main: Flat = {"scenario": scenario, "strategy": REFERENCE}
-    reference = resolve(own, main, {} if asked is None else {"rounds": asked})
+    reference = resolve(own, main, {} if wanted is None else {"rounds": wanted})
     known = (*EQUAL, *(counter.name for counter in reference.make_problem().counters))
     if equal is not None and equal not in known:
         raise ConfigurationError(
@@ -84,41 +83,41 @@ def agree(scenario: str, given: Flat, rounds: int | None, equal: str | None) -> 
         )
     word = equal or "rounds"
     each = 1 if word == "rounds" else _per_round(reference, word)
-    return Terms(word, reference.rounds * each, reference.rounds, given)
+    return Budget(word, reference.rounds * each, reference.rounds, given)
 
 
-def settle(configs: Sequence[RunConfig], terms: Terms) -> list[RunConfig]:
-    """Return one strategy's configurations, which differ in the seed alone, on the terms.
+def within_budget(configs: Sequence[RunConfig], budget: Budget) -> list[RunConfig]:
+    """Return one strategy's configurations, which differ in the seed only, with its rounds.
 
     Raises:
-        ConfigurationError: If not one round fits into the budget, or cannot be evaluated as asked.
+        ConfigurationError: If not one round fits into the budget, or the evaluation is impossible.
     """
-    rounds = affordable_rounds(configs[0], terms)
+    rounds = affordable_rounds(configs[0], budget)
     if rounds is None:
-        spent = _per_round(configs[0], terms.equal)
+        spent = _per_round(configs[0], budget.equal)
         raise ConfigurationError(
-            f"equal = {terms.equal!r}: one round of {configs[0].strategy!r} takes {spent:,} "
-            f"{_unit(terms.equal)}, and the budget, which is what {REFERENCE!r} takes in all its "
-            f"rounds, is {terms.budget:,}; raise --rounds"
+            f"equal = {budget.equal!r}: one round of {configs[0].strategy!r} takes {spent:,} "
+            f"{_unit(budget.equal)}, and the budget, which is what {REFERENCE!r} takes in all its "
+            f"rounds, is {budget.amount:,}; raise --rounds"
         )
     changes: Flat = {"rounds": rounds, "evaluation.select": "last"}
     validation = configs[0].make_scenario().clients()["validation"]
-    every = terms.given.get("evaluation.every", max(1, rounds // EVALUATIONS))
-    wanted = terms.given.get("evaluation.select", "best" if validation and every else "last")
+    every = budget.given.get("evaluation.every", max(1, rounds // EVALUATIONS))
+    wanted = budget.given.get("evaluation.select", "best" if validation and every else "last")
     if rounds and wanted != "last":
         changes |= {"evaluation.select": wanted, "evaluation.every": every}
     return [resolve(config.to_table(), changes) for config in configs]
 
 
-def affordable_rounds(config: RunConfig, terms: Terms) -> int | None:
+def affordable_rounds(config: RunConfig, budget: Budget) -> int | None:
     """Return how many rounds a strategy trains; None if the budget does not allow one."""
     if not STRATEGIES[config.strategy].facts.has_rounds:
         return 0
-    if terms.budget is None:
+    if budget.amount is None:
         return config.rounds
-    if terms.equal == "rounds":
-        return terms.budget
-    return terms.budget // _per_round(config, terms.equal) or (None if terms.budget else 0)
+    if budget.equal == "rounds":
+        return budget.amount
+    return budget.amount // _per_round(config, budget.equal) or (None if budget.amount else 0)
 
 
 def _per_round(config: RunConfig, equal: str) -> int:

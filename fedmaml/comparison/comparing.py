@@ -1,9 +1,9 @@
-"""Strategies next to each other: the same clients, the same seeds, the same terms.
+"""Strategies side by side: the same clients, the same seeds, the same budget.
 
 plan       settings -> one configuration per strategy and seed       (`planning`)
 tuned      a plan, with the settings that `tuning` found on validation clients
 run_all    configurations -> run directories DIR/<strategy>/seed<k>  complete ones are reused
-compare    run directories -> what may be concluded from them, see `conclusions`
+compare    run directories -> conclusions, see `conclusions`
 """
 
 import json
@@ -26,19 +26,19 @@ from fedmaml.runs.outcome import has_diverged, what_went_wrong
 
 
 def run_all(planned: Plan, out: Path, *, force: bool = False, progress: bool = False) -> None:
-    """Run what is not complete yet.
+    """Make all runs that are not complete yet.
 
     Args:
-        planned: What to run.
-        out: Holds one run directory per strategy and seed.
-        force: Run again what is there with other settings, instead of refusing.
+        planned: The runs.
+        out: Folder of one run directory per strategy and seed.
+        force: Replace runs with other settings, instead of refusing.
         progress: Show a progress bar on standard error.
 
     Raises:
         RunDirectoryError: If ``out`` holds other runs (and not ``force``); nothing was changed.
-        FedmamlError: If a run cannot be done; one that diverges says something of its strategy, and
-            the others go on.
-        KeyboardInterrupt: After Ctrl-C; the same command goes on where it was interrupted.
+        FedmamlError: If a run fails; divergence is a result of its strategy, and the other runs
+            continue.
+        KeyboardInterrupt: After Ctrl-C; the same command continues where it was interrupted.
     """
     refuse_single_run(out)
     everything = [config for configs in planned.runs.values() for config in configs]
@@ -53,10 +53,10 @@ def run_all(planned: Plan, out: Path, *, force: bool = False, progress: bool = F
             label = f"{config.strategy}, seed {config.seed}"
             bar.update(task, description=label)
             try:
-                if not _is_done(config, out, force):  # somebody may have been here meanwhile
+                if not _is_done(config, out, force):  # another command may have made it meanwhile
                     execute(config, run_path(config, out), force=True)
             except DivergedError:
-                pass  # what the run left says so, and `conclude` says it of the strategy
+                pass  # the run directory records it, and `conclude` reports it
             except FedmamlError as error:
                 raise BackendError(f"{label}: {error}") from error
             bar.advance(task)
@@ -64,7 +64,7 @@ def run_all(planned: Plan, out: Path, *, force: bool = False, progress: bool = F
 
 
 def _is_done(config: RunConfig, out: Path, force: bool) -> bool:
-    """Return whether a run is there and came to something, be it that it diverged."""
+    """Return whether a run is complete and has a result; divergence is a result, too."""
     path = run_path(config, out)
     if not is_complete(config, path, force):
         return False
@@ -86,11 +86,11 @@ def refuse_single_run(out: Path) -> None:
 
 
 def refuse_other_contents(out: Path, *, tuned: bool) -> None:
-    """Refuse a folder in which a comparison would overwrite what it has not written itself.
+    """Refuse a folder whose other contents a comparison would overwrite.
 
     Raises:
         RunDirectoryError: If it is a run, holds a report of something else, or a comparison that
-            was tuned where this one is not, or the reverse; told before any trial is run.
+            was tuned where this one is not, or the reverse; raised before any trial runs.
     """
     refuse_single_run(out)
     cure = "choose another folder with --out, or overwrite it with --force"
@@ -122,9 +122,9 @@ def compare(planned: Plan, out: Path, found: Mapping[str, Tuned] | None = None) 
     """Read the complete runs of a comparison and evaluate them.
 
     Args:
-        planned: What was run.
-        out: Where.
-        found: What tuning found, if the settings were tuned.
+        planned: The runs.
+        out: Their folder.
+        found: Results of tuning, if the settings were tuned.
     """
     runs = {
         name: {config.seed: run_path(config, out) for config in configs}
@@ -132,4 +132,4 @@ def compare(planned: Plan, out: Path, found: Mapping[str, Tuned] | None = None) 
     }
     made = conclude(runs)
     notes = (*notes_on(planned, runs, found), *made.notes)
-    return replace(made, notes=notes, equal=planned.terms.equal, tuning=dict(found or {}))
+    return replace(made, notes=notes, equal=planned.budget.equal, tuning=dict(found or {}))

@@ -1,8 +1,8 @@
-"""Strategies that diverged: they have no value, and nobody is better, worse or as good.
+"""Strategies that diverged: they have no value and no verdict but "diverged".
 
-`verdicts` evaluates the others. A strategy counts as diverged if training did with at least one
-seed, in every round or to its end, since then no mean over seeds is one of this strategy, or if it
-did at every client that was evaluated.
+`verdicts` compares the others. A strategy has diverged if its training diverged with at least one
+seed, in every round or from some round to the end, since then it has no mean over all seeds; or if
+its adaptation diverged at every evaluated client.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,9 +91,9 @@ def rows(
     after: Mapping[str, Values],
     lost: Lost,
 ) -> tuple[Row, ...]:
-    """Return `verdicts.evaluate` of strategies that did not diverge; a row for each that did."""
+    """Return the rows of `verdicts.evaluate`, and a row for each strategy that diverged."""
     sound = {name: number for name, number in rounds.items() if name not in lost}
-    if REFERENCE in lost:  # nobody has a verdict then, but everybody what it achieved
+    if REFERENCE in lost:  # no strategy has a verdict then, but each has its own mean
         alone = {name: _by_itself(metric, name, rounds, before, after) for name in sound}
     else:
         alone = {row.strategy: row for row in evaluate(metric, sound, before, after)}
@@ -110,7 +110,7 @@ def _by_itself(
     before: Mapping[str, Values],
     after: Mapping[str, Values],
 ) -> Row:
-    """Return the row of a strategy whose reference diverged altogether."""
+    """Return the row of a strategy if the reference diverged at every client."""
     (as_reference,) = evaluate(
         metric, {REFERENCE: rounds[name]}, {REFERENCE: before[name]}, {REFERENCE: after[name]}
     )
@@ -127,7 +127,7 @@ def _by_itself(
 
 
 def pairs(metric: Metric, after: Mapping[str, Values], lost: Lost) -> tuple[Pair, ...]:
-    """Return `verdicts.compare_pairs` of those that did not diverge, and what else is said."""
+    """Return the pairs of `verdicts.compare_pairs`, and void pairs of strategies that diverged."""
     sound = {name: values for name, values in after.items() if name not in lost}
     evaluated = {(pair.first, pair.second): pair for pair in compare_pairs(metric, sound)}
     names = [name for name in after if name != REFERENCE]

@@ -1,4 +1,4 @@
-"""What a comparison finds beside its verdicts, as data: what training took, what tuning found."""
+"""Results of a comparison beside its verdicts, as data: cost of training, results of tuning."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from fedmaml.core.counters import Units, add_counted, counted_from_json
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What a strategy's training took, as its runs measured it; means over seeds.
+    """Cost of a strategy's training, as its runs measured it; means over seeds.
 
     Attributes:
         rounds: Rounds of training.
         evaluated_rounds: For each seed, the round after which it was evaluated.
         payload_bytes: Tensors that all clients received and sent, each as a site of its own.
-        flops: Operations of all clients' updates; None if not every client told.
-        counters: What the examples of all clients cost, by name of the counter.
+        flops: Operations of all clients' updates; None if not every client reported them.
+        counters: Units of the examples of all clients, by name of the counter.
     """
 
     rounds: int
@@ -39,12 +39,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of one trial.
+    """The result of one trial.
 
     Attributes:
-        settings: What was tuned, by dotted key.
-        value: Headline metric on the validation clients; None if there is none.
-        wrong: Why there is none.
+        settings: The tuned settings, by dotted key.
+        value: Headline metric on the validation clients; None if it has none.
+        wrong: The reason, if it has none.
     """
 
     settings: Flat
@@ -54,14 +54,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning found for one strategy.
+    """The result of tuning one strategy.
 
     Attributes:
-        trials: How many there were.
-        failed: How many of them have no value, because they diverged.
+        trials: Number of trials.
+        failed: Number of trials without a value, because they diverged.
         recipe: Headline metric of the recipe on the validation clients.
         best: The same of the settings that were chosen.
-        settings: What was tuned.
+        settings: The tuned settings.
         history: Every trial.
     """
 
@@ -74,15 +74,15 @@ class Tuned:
 
 
 def training_cost_of(summaries: Sequence[Mapping[str, Any]]) -> TrainingCost:
-    """Return what a strategy's runs took; one summary per seed."""
+    """Return the cost of a strategy's runs; one summary per seed."""
     totals = [summary["cost"]["totals"] for summary in summaries]
-    told = all(total["updates_measured"] == total["updates"] for total in totals)
+    known = all(total["updates_measured"] == total["updates"] for total in totals)
     moved = [total["payload_bytes_down"] + total["payload_bytes_up"] for total in totals]
     counted = add_counted(counted_from_json(total.get("counters", {})) for total in totals)
     return TrainingCost(
         rounds=int(summaries[0]["rounds"]),
         evaluated_rounds=tuple(int(summary["evaluated_round"]) for summary in summaries),
         payload_bytes=float(np.mean(moved)),
-        flops=float(np.mean([total["flops"] for total in totals])) if told else None,
+        flops=float(np.mean([total["flops"] for total in totals])) if known else None,
         counters={name: units / len(totals) for name, units in counted.items()},
     )

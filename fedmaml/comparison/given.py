@@ -15,27 +15,27 @@ _SAME_FOR_ALL = ("scenario", "strategy", "seed", "data_dir", "dtype", "task", "e
 """Keys, or their first words, in which compared runs must not differ."""
 
 
-def common(given: Mapping[str, Any]) -> Flat:
-    """Return what is set for all strategies that know the key."""
+def shared(given: Mapping[str, Any]) -> Flat:
+    """Return the settings for all strategies that know the key."""
     return {key: value for key, value in given.items() if ":" not in key}
 
 
 def own(given: Mapping[str, Any], strategy: str) -> Flat:
-    """Return what is set for one strategy alone, by key without its name."""
+    """Return the settings for one strategy only, by key without its name."""
     parts = ((key.partition(":"), value) for key, value in given.items())
     return {key: value for (name, colon, key), value in parts if colon and name == strategy}
 
 
 def given_to(given: Mapping[str, Any], scenario: str, strategy: str) -> Flat:
-    """Return what a strategy is given of its keys: for all, then for itself, which wins."""
+    """Return the given settings of a strategy: those for all, overridden by its own."""
     known = known_keys(scenario, strategy)
-    return {key: value for key, value in common(given).items() if key in known} | own(
+    return {key: value for key, value in shared(given).items() if key in known} | own(
         given, strategy
     )
 
 
 def refuse_rounds(given: Mapping[str, Any], equal: str) -> None:
-    """Refuse rounds of one strategy where the budget determines everybody's, or nobody trains.
+    """Refuse rounds of one strategy where the budget determines them, or where it has none.
 
     Raises:
         ConfigurationError: Names the setting and what to do instead.
@@ -65,20 +65,20 @@ def refuse_wrong(given: Mapping[str, Any], scenario: str, strategies: Sequence[s
         name, colon, key = setting.partition(":")
         if not colon:
             continue
-        asked = f"{setting} = {value!r}"
+        shown = f"{setting} = {value!r}"
         if name not in strategies:
             if name in STRATEGIES:
                 raise ConfigurationError(
-                    f"{asked}: {name} is not compared; add it with --strategies, or remove the "
+                    f"{shown}: {name} is not compared; add it with --strategies, or remove the "
                     "setting"
                 )
             raise ConfigurationError(
-                f"{asked}: there is no strategy {name!r}{nearest(name, strategies)}; compared: "
+                f"{shown}: there is no strategy {name!r}{nearest(name, strategies)}; compared: "
                 f"{', '.join(strategies)}"
             )
         if key.partition(".")[0] in _SAME_FOR_ALL:
             raise ConfigurationError(
-                f"{asked}: {key} must be the same for all strategies, or they cannot be compared; "
+                f"{shown}: {key} must be the same for all strategies, or they cannot be compared; "
                 f"set it for all, {key}={value}, or leave it out"
             )
         allowed = [
@@ -87,6 +87,6 @@ def refuse_wrong(given: Mapping[str, Any], scenario: str, strategies: Sequence[s
         ]  # fmt: skip
         if key not in allowed:
             raise ConfigurationError(
-                f"{asked}: {name} has no setting {key!r}{nearest(key, allowed)}; it has "
+                f"{shown}: {name} has no setting {key!r}{nearest(key, allowed)}; it has "
                 f"{', '.join(allowed)}"
             )

@@ -5,10 +5,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedmaml.comparison.budget import Terms, agree, settle
+from fedmaml.comparison.budget import Budget, make_budget, within_budget
 from fedmaml.comparison.conclusions import ALWAYS
 from fedmaml.comparison.findings import Tuned
-from fedmaml.comparison.given import common, given_to, refuse_rounds, refuse_wrong
+from fedmaml.comparison.given import given_to, refuse_rounds, refuse_wrong, shared
 from fedmaml.comparison.tuning import SEED
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.config import Flat, RunConfig, known_keys, nearest, resolve
@@ -29,11 +29,11 @@ class Plan:
 
     Attributes:
         runs: Strategy -> its configuration for every seed.
-        terms: What holds for all of them.
+        budget: What every strategy may spend.
     """
 
     runs: Mapping[str, Sequence[RunConfig]]
-    terms: Terms
+    budget: Budget
 
 
 def plan(
@@ -44,15 +44,15 @@ def plan(
     rounds: int | None = None,
     equal: str | None = None,
 ) -> Plan:
-    """Return what to run: every strategy with its recipe and the common settings that it knows.
+    """Return what to run: every strategy with its recipe and the shared settings that it knows.
 
     Args:
         scenario: Name in the catalogue.
         strategies: Names in the catalogue; `ALWAYS` are added.
-        seeds: How many; they are 0, 1, ...
-        layers: Settings, later ones winning, for all who know the key or for one, see `given`.
+        seeds: Number of seeds; they are 0, 1, ...
+        layers: Settings, later ones winning, for all strategies or for one, see `given`.
         rounds: Rounds of training for all but "local", which has none; None: as in the recipes.
-        equal: What all strategies get the same amount of, see `terms`.
+        equal: What all strategies get alike, see `budget`.
 
     Raises:
         ConfigurationError: Names what is wrong, what is allowed and the nearest right word.
@@ -65,23 +65,23 @@ def plan(
     names = list(dict.fromkeys([*ALWAYS, *strategies]))
     given: Flat = {key: value for layer in layers for key, value in layer.items()}
     _check_keys(scenario, names, given)
-    terms = agree(scenario, given, rounds, equal)
-    refuse_rounds(given, terms.equal)
-    unsettled = ("evaluation.select", *(("rounds",) if terms.budget is not None else ()))
+    budget = make_budget(scenario, given, rounds, equal)
+    refuse_rounds(given, budget.equal)
+    decided = ("evaluation.select", *(("rounds",) if budget.amount is not None else ()))
     planned: dict[str, list[RunConfig]] = {}
     for name in names:
         own = given_to(given, scenario, name)
-        own = {key: value for key, value in own.items() if key not in unsettled}
+        own = {key: value for key, value in own.items() if key not in decided}
         main = {"scenario": scenario, "strategy": name}
         every_seed = [resolve(own, main, {"seed": seed}) for seed in range(seeds)]
-        planned[name] = settle(every_seed, terms)
+        planned[name] = within_budget(every_seed, budget)
     for name in names:
         if planned[name][0].task != planned[REFERENCE][0].task:
             raise ConfigurationError(
                 f"the recipes of {name!r} and {REFERENCE!r} on {scenario!r} set different tasks, "
                 "so that they cannot be compared; set the task.* keys that differ with --set"
             )
-    return Plan(planned, terms)
+    return Plan(planned, budget)
 
 
 def _check_keys(scenario: str, names: Sequence[str], given: Flat) -> None:
@@ -92,10 +92,10 @@ def _check_keys(scenario: str, names: Sequence[str], given: Flat) -> None:
                 f"{key} = {given[key]!r}: a comparison takes the {key} {how}; remove the setting"
             )
     for name in names:
-        resolve({"scenario": scenario, "strategy": name})  # a wrong name is told as such
+        resolve({"scenario": scenario, "strategy": name})  # a wrong name has its own error
     refuse_wrong(given, scenario, names)
     everything = list(dict.fromkeys(key for name in names for key in known_keys(scenario, name)))
-    for key in common(given):
+    for key in shared(given):
         if key not in everything:
             raise ConfigurationError(
                 f"unknown key {key!r}: neither scenario {scenario!r} nor any of "
@@ -105,13 +105,13 @@ def _check_keys(scenario: str, names: Sequence[str], given: Flat) -> None:
 
 
 def tuned(planned: Plan, found: Mapping[str, Tuned]) -> Plan:
-    """Return the plan with the settings that were found, on the same terms."""
+    """Return the plan with the settings that tuning found, and the same budget."""
     runs = {}
     for name, configs in planned.runs.items():
         chosen = {key: setting.chosen for key, setting in found[name].settings.items()}
         changed = [resolve(config.to_table(), chosen) for config in configs]
-        runs[name] = settle(changed, planned.terms)
-    return Plan(runs, planned.terms)
+        runs[name] = within_budget(changed, planned.budget)
+    return Plan(runs, planned.budget)
 
 
 def command(
@@ -123,7 +123,7 @@ def command(
     equal: str | None,
     trials: int | None,
 ) -> str:
-    """Return the command that makes a comparison, without where it is written to."""
+    """Return the command that makes a comparison, without its output folder."""
     given = {key: value for layer in layers for key, value in layer.items() if key != "data_dir"}
     options = {
         "strategies": ",".join(strategies), "seeds": seeds, "rounds": rounds, "equal": equal,

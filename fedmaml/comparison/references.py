@@ -1,7 +1,7 @@
 """References in a comparison: predictors that no gradient trains, at the same clients and seeds.
 
-Every strategy is held against every reference, in a family of p-values of its own. An oracle is
-shown, and has no part in the first line: it knows what no client can know.
+Every strategy is compared with every reference, in a family of p-values of its own. An oracle is
+shown, but does not count in the first line: it knows what no client can know.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,14 +22,14 @@ class ReferenceRow:
 
     Attributes:
         name: As the scenario names it.
-        label: The name, and what one must know of it: "not federated", "knows the answer".
+        label: The name with a remark: "not federated", "knows the answer".
         about: What it predicts.
-        federated: Whether a federation could have it.
+        federated: Whether a federation could compute it.
         oracle: Whether it knows what no client can know.
-        settings: Those that were taken with each seed.
-        tuned_on: Validation clients that chose them; 0: nothing was chosen.
+        settings: The chosen settings of each seed.
+        tuned_on: Number of validation clients for the choice; 0: there was no choice.
         after: Mean metric over test clients and seeds; there is nothing before or after it.
-        against: Every strategy that did not diverge, held against it.
+        against: Comparison of every strategy that did not diverge with it.
     """
 
     name: str
@@ -49,7 +49,7 @@ def reference_rows(
     """Return the references that all seeds have, in the scenario's order.
 
     Args:
-        metric: What is compared.
+        metric: The compared metric.
         runs: Complete ones; those of one seed share their references.
         after: Strategy -> values after adaptation.
         lost: Strategies that diverged.
@@ -90,7 +90,7 @@ def _row(
 
 
 def about(row: ReferenceRow) -> str:
-    """Say what a reference predicts, with which settings."""
+    """Return what a reference predicts, with its settings."""
     text = f"{row.label}: {row.about}"
     keys = dict.fromkeys(key for settings in row.settings for key in settings)
     taken = {key: dict.fromkeys(str(settings[key]) for settings in row.settings) for key in keys}
@@ -112,23 +112,23 @@ def with_rivals(
     references: Sequence[ReferenceRow],
     baselines: Collection[str],
 ) -> str:
-    """Return the first line with what baselines and references do to it.
+    """Return the first line, extended by baselines and references that rival the winners.
 
     A rival is a baseline, or a reference that is no oracle. Nothing is added where no meta-learning
     strategy was evaluated, or where fine-tuned FedAvg diverged.
 
-    - Who is significantly better than every meta-learning strategy comes first.
-    - Whose mean is better than that of every one of them, but not significantly, is named.
-    - Where some are significantly better than fine-tuned FedAvg, the rivals are named than which
-      none of them is significantly better.
+    - Rivals that are significantly better than every meta-learning strategy come first.
+    - Rivals whose mean is better than each of theirs, but not significantly, are named.
+    - Where some strategies are significantly better than fine-tuned FedAvg, the rivals are named
+      that none of them beats significantly.
 
     Args:
-        headline: What is said of fine-tuned FedAvg.
-        metric: What is compared.
+        headline: The sentence about fine-tuned FedAvg.
+        metric: The compared metric.
         rows: Strategies.
         pairs: Every two of them other than `REFERENCE`.
-        references: With every strategy held against them.
-        baselines: Strategies that are no meta-learning.
+        references: Rows of references.
+        baselines: Strategies without meta-learning.
     """
     meta = {row.strategy: row.after for row in rows if row.strategy not in baselines}
     meta = {name: mean for name, mean in meta.items() if mean is not None}

@@ -1,4 +1,4 @@
-"""Many runs in one folder: what is complete is not run again, and nothing is overwritten."""
+"""Many runs in one folder: complete runs are reused, and none is overwritten."""
 
 import tomllib
 from pathlib import Path
@@ -14,7 +14,7 @@ from fedmaml.runs.directory import RunDirectory
 
 
 def is_complete(config: RunConfig, path: Path, force: bool) -> bool:
-    """Return whether this very run is there already, complete.
+    """Return whether this run is there already, complete and with the same settings.
 
     Args:
         config: The run.
@@ -47,7 +47,7 @@ def is_complete(config: RunConfig, path: Path, force: bool) -> bool:
 
 
 def _finished(directory: RunDirectory, force: bool) -> bool:
-    """Return whether nothing of a run's outcome is missing; what is cut short is run again."""
+    """Return whether a run is complete; one that was cut short is run again."""
     try:
         return not what_is_missing(directory)
     except OtherFormatError:  # complete for those who can read it
@@ -59,7 +59,7 @@ def _finished(directory: RunDirectory, force: bool) -> bool:
 
 
 def progress_bar(unit: str, enabled: bool) -> Progress:
-    """Return a bar on standard error that counts runs, or whatever they are."""
+    """Return a progress bar on standard error that counts in a unit, e.g. runs."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),

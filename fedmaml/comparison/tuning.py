@@ -1,10 +1,10 @@
 """The same tuning budget for every strategy, spent on validation clients alone.
 
 A trial is a run with other settings: its run directory is DIR/tuning/<strategy>/trial<k>, and its
-configuration says that it was evaluated on validation clients (``evaluation.split``), so that the
-test clients were never asked. Trial 0 is the recipe; optuna's TPE proposes the others from those
-before. Proposals follow from the values alone, so a search that was interrupted, or is to go on for
-longer, takes the trials that are there and runs the rest.
+configuration records that it was evaluated on validation clients (``evaluation.split``), so no test
+client was evaluated. Trial 0 is the recipe; optuna's TPE proposes each further trial from those
+before it. Proposals depend on the values only, so a search that was interrupted, or is extended,
+reuses the complete trials and runs the others.
 
 Bergstra, Bardenet, Bengio, Kegl. Algorithms for Hyper-Parameter Optimization. NIPS 2011 (TPE).
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fedmaml.comparison.budget import Terms, affordable_rounds, settle
+from fedmaml.comparison.budget import Budget, affordable_rounds, within_budget
 from fedmaml.comparison.findings import Setting, Trial, Tuned
 from fedmaml.comparison.given import given_to
 from fedmaml.comparison.reuse import is_complete, progress_bar
@@ -30,7 +30,7 @@ from fedmaml.runs.directory import RunDirectory
 from fedmaml.runs.outcome import diverged_from, what_went_wrong
 
 SEED = 1_000_000
-"""Of all trials: none that is compared, so that no test client of the comparison has a say."""
+"""Seed of all trials. It is never compared, so no test client influences the tuning."""
 
 _FIRST_AT_RANDOM = 5  # trials before TPE models anything; optuna's own 10 would be all of them
 _DIGITS = 3  # of a proposed number: what a reader can type
@@ -41,7 +41,7 @@ class Around:
     """A search from recipe / factor to recipe * factor, uniform in the logarithm.
 
     Attributes:
-        factor: How far it goes.
+        factor: Width of the search.
         whole: Whether the setting is a whole number, >= 1.
     """
 
@@ -61,10 +61,10 @@ NOT_TUNED = ("optimizer", "momentum", "schedule", "horizon", "batch", "epochs")
 """Settings of strategies that belong to the recipe."""
 
 
-def search_space(config: RunConfig, terms: Terms) -> dict[str, Around]:
-    """Return what is tuned of a strategy, by dotted key: all of `SPACE` that it has and is free."""
+def search_space(config: RunConfig, budget: Budget) -> dict[str, Around]:
+    """Return the settings that tuning searches, by dotted key; given ones are fixed."""
     options = flatten_table(config.options)
-    fixed = given_to(terms.given, config.scenario, config.strategy)
+    fixed = given_to(budget.given, config.scenario, config.strategy)
     return {
         key: SPACE[_word(key)]
         for key, value in options.items()
@@ -73,7 +73,7 @@ def search_space(config: RunConfig, terms: Terms) -> dict[str, Around]:
 
 
 def is_tunable(key: str) -> bool:
-    """Tell whether a dotted key is a strategy's setting that tuning searches."""
+    """Return whether tuning searches a setting."""
     return _word(key) in SPACE and not key.startswith("task.")
 
 
@@ -83,26 +83,26 @@ def _word(key: str) -> str:
 
 def tune(
     configs: Mapping[str, RunConfig],
-    terms: Terms,
+    budget: Budget,
     trials: int,
     out: Path,
     *,
     force: bool = False,
     progress: bool = False,
 ) -> dict[str, Tuned]:
-    """Search good settings for every strategy, with the same number of trials.
+    """Search for good settings of every strategy, with the same number of trials.
 
     Args:
         configs: Strategy -> its configuration in the comparison, any seed.
-        terms: What holds in the comparison holds in every trial.
-        trials: How many for each strategy, the recipe included.
+        budget: Holds in every trial, too.
+        trials: Trials for each strategy, the recipe included.
         out: Folder of the comparison.
-        force: Run again what is there with other settings, instead of refusing.
+        force: Replace runs with other settings, instead of refusing.
         progress: Show a progress bar on standard error.
 
     Raises:
         ConfigurationError: If there are no validation clients, no trials, or no optuna.
-        FedmamlError: If a trial cannot be done; one that diverges is a bad trial, not an error.
+        FedmamlError: If a trial fails; divergence is a bad result, not an error.
     """
     check(configs, trials)
     optuna = _optuna()
@@ -110,7 +110,7 @@ def tune(
     with progress_bar("trials", progress) as bar:
         task = bar.add_task("", total=trials * len(configs))
         for name, config in configs.items():
-            search = _Search(optuna, config, terms, out / "tuning" / name, force)
+            search = _Search(optuna, config, budget, out / "tuning" / name, force)
             found[name] = search.run(trials, bar, task)
         bar.update(task, description="all trials complete")
     return found
@@ -140,14 +140,14 @@ class _Search:
     """The trials of one strategy."""
 
     def __init__(
-        self, optuna: ModuleType, config: RunConfig, terms: Terms, folder: Path, force: bool
+        self, optuna: ModuleType, config: RunConfig, budget: Budget, folder: Path, force: bool
     ) -> None:
         metric = config.make_problem().metrics[0]
         changes = {"seed": SEED, "evaluation.split": "validation"}
         self.config = resolve(config.to_table(), changes)
         self.recipe = flatten_table(self.config.options)
-        self.space = search_space(self.config, terms)
-        self._optuna, self._terms, self._folder, self._force = optuna, terms, folder, force
+        self.space = search_space(self.config, budget)
+        self._optuna, self._budget, self._folder, self._force = optuna, budget, folder, force
         self._sign = 1.0 if metric.better == "higher" else -1.0
         self._study = optuna.create_study(
             direction="maximize",
@@ -190,16 +190,16 @@ class _Search:
 
     def _trial(self, number: int, settings: Flat) -> Trial:
         """Run one trial, unless it is there; return its value on the validation clients."""
-        unsettled = resolve(self.config.to_table(), settings)
-        if affordable_rounds(unsettled, self._terms) is None:
+        changed = resolve(self.config.to_table(), settings)
+        if affordable_rounds(changed, self._budget) is None:
             return Trial(settings, None, "not one round fits into the budget")
-        (config,) = settle([unsettled], self._terms)
+        (config,) = within_budget([changed], self._budget)
         path = self._folder / f"trial{number}"
         if not is_complete(config, path, self._force):
             try:
                 execute(config, path, force=True)
             except BackendError as error:
-                # A run that came to its end and learned nothing says something about its settings.
+                # A finished run that learned nothing is a result of its settings.
                 if what_is_missing(RunDirectory(path)):
                     raise BackendError(f"{self._label(number)}: {error}") from error
             except FedmamlError as error:
@@ -211,7 +211,7 @@ class _Search:
 
 
 def _outcome(directory: RunDirectory, settings: Flat) -> Trial:
-    """Return what a complete trial says."""
+    """Return the result of a complete trial."""
     summary = directory.summary()
     assert summary is not None, "it was found complete"
     value, wrong = summary["metric"]["after"], what_went_wrong(summary)

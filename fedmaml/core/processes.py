@@ -1,7 +1,7 @@
-"""Scripts that start runs with workers, and lack the line that all such scripts need.
+"""Refuses scripts that start runs with workers without ``if __name__ == "__main__":``.
 
-A worker process begins by importing the script that started it. If the script starts its run there
-and then, without ``if __name__ == "__main__":``, every worker would start the run again.
+A worker process first imports the script that started it. Without that line the import would start
+the run again in every worker.
 """
 
 import multiprocessing
@@ -19,11 +19,11 @@ def refuse_while_importing_script() -> None:
     """Refuse to begin a run in a process that only imports the script that started it.
 
     Raises:
-        SystemExit: In a worker of fedmaml, whose node says why.
+        SystemExit: In a worker of fedmaml; its node reports the reason.
         ConfigurationError: In any other process that a script has started.
     """
     process = multiprocessing.current_process()
-    if not getattr(process, "_inheriting", False):  # what multiprocessing itself looks at
+    if not getattr(process, "_inheriting", False):  # the flag that multiprocessing itself checks
         return
     if process.name == WORKER:
         sys.exit(STARTED_A_RUN)
@@ -31,7 +31,7 @@ def refuse_while_importing_script() -> None:
 
 
 def no_guard() -> str:
-    """Say what a script lacks, and where to put it."""
+    """Return the error: what the script lacks, and the cure."""
     script = getattr(sys.modules["__main__"], "__file__", None) or "the script"
     return (
         f"{script} starts a run while its own processes import it, which would start the run again "

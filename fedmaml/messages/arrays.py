@@ -64,7 +64,7 @@ def to_array(tensor: Tensor) -> Array:
 def arrays_from_meta(meta: MetaParams) -> ArrayRecord:
     """Return theta under its ``state_dict`` names, other groups as ``group/name``.
 
-    The form in which a `FlowerStrategy` hands the model to Flower's own round loop.
+    A `FlowerStrategy` passes the model to Flower's own round loop in this form.
     """
     named = dict(meta["theta"])
     for group, params in meta.items():

@@ -1,4 +1,4 @@
-"""What clients keep, as records in the Flower context of the node that hosts them."""
+"""Memories of clients, as records in the Flower context of the node that hosts them."""
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
@@ -9,7 +9,7 @@ _MEMORY, _LAYOUT = "memory-", "-layout"
 
 
 def write_memory(state: RecordDict, client: int, memory: Params) -> None:
-    """Keep a client's memory in a node's state, in place of the one before."""
+    """Store a client's memory in a node's state; it replaces the previous one."""
     arrays, layout = pack({"memory": memory})
     state[f"{_MEMORY}{client}"] = arrays
     state[f"{_MEMORY}{client}{_LAYOUT}"] = layout
@@ -17,7 +17,7 @@ def write_memory(state: RecordDict, client: int, memory: Params) -> None:
 
 def read_memory(state: RecordDict, client: int) -> Params:
     """Return a client's memory; {} if it keeps none."""
-    # The typed views of a state are made anew, of all clients, by every look at them.
+    # Each access to a typed view of a state builds it again, for all clients.
     arrays = state.get(f"{_MEMORY}{client}")
     layout = state.get(f"{_MEMORY}{client}{_LAYOUT}")
     if not isinstance(arrays, ArrayRecord) or not isinstance(layout, ConfigRecord):

@@ -1,10 +1,10 @@
 """Kernels in C++: built on first use, and kept for later runs.
 
-The sources lie beside this file and make one library. It is kept in the user's cache folder under a
-name that tells sources, flags, processor and compiler; ``FEDMAML_CACHE`` names another folder.
-`compilers` says who builds it. Where no compiler is found, a library that another one left in the
-cache is used; without any, everything works without it; ``FEDMAML_NATIVE=0`` does as if there were
-none. A library that lacks one of the `SYMBOLS` is built again, or refused where nobody builds it.
+The sources are beside this file and make one library. It is kept in the user's cache folder; its
+name identifies sources, flags, processor and compiler. ``FEDMAML_CACHE`` names another folder.
+`compilers` finds the compiler. Without a compiler, a library of another compiler in the cache is
+used; without any library, everything works, but more slowly; ``FEDMAML_NATIVE=0`` forbids the
+kernels. A library that lacks one of the `SYMBOLS` is built again, or refused without a compiler.
 """
 
 import ctypes
@@ -51,13 +51,13 @@ def library() -> ctypes.CDLL:
 
 
 def missing() -> str:
-    """Say why there are no kernels; "" if there are (they are then built)."""
+    """Return why there are no kernels; "" if there are (they are then built)."""
     found = _library()
     return found if isinstance(found, str) else ""
 
 
 def compiled_by() -> str:
-    """Name the compiler that the kernels were built with, as it named itself.
+    """Return the compiler that built the kernels, by its own name.
 
     Raises:
         NativeError: If there are no kernels.
@@ -97,7 +97,7 @@ def _loaded_or_built() -> ctypes.CDLL:
             return _loaded(
                 kept[0], "; it was built from other sources: delete it, and install a compiler"
             )
-        raise  # whoever names a compiler wants that one
+        raise  # a compiler that the user names is never replaced
     of_compiler = hashlib.sha256(compiler.version.encode()).hexdigest()[:8]
     path = folder / f"{name}-{of_compiler}.so"
     if path.exists():
@@ -147,7 +147,7 @@ def cache_folder() -> Path:
 
 
 def _fingerprint() -> str:
-    """Tell apart what may not be interchanged: sources, flags, and the processor they are for."""
+    """Return a hash of what a library depends on: sources, flags, and the processor."""
     digest = hashlib.sha256(repr(compilers.flags()).encode())
     for source in sorted((*_SOURCES.glob("*.h"), *_sources())):
         digest.update(source.read_bytes())
@@ -178,9 +178,9 @@ def _sources() -> list[Path]:
 
 
 def _build(path: Path, compiler: Compiler) -> ctypes.CDLL:
-    """Build in a folder of our own, load, then move: many processes may do so at once.
+    """Build in a temporary folder, load, then move: many processes may do so at once.
 
-    It is loaded before it is moved: by its final name the loader would return the one before it.
+    The library is loaded before it is moved: by its final name the loader would return the old one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.warning(

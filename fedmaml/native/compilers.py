@@ -1,8 +1,8 @@
-"""Which C++ compiler builds the kernels, and how it is called.
+"""Finds the C++ compiler that builds the kernels, and calls it.
 
-The one that ``CXX`` names, else ``c++`` on the PATH, else the clang inside the package ziglang,
-which the extra ``fedmaml[compiler]`` installs. The library has a plain C interface and links
-nothing of PyTorch, so that any of them makes it with one call.
+It is the one that ``CXX`` names, else ``c++`` on the PATH, else the clang inside the package
+ziglang, which the extra ``fedmaml[compiler]`` installs. The library has a plain C interface and
+links nothing of PyTorch, so any of them builds it with one call.
 """
 
 import importlib.util
@@ -28,17 +28,17 @@ _CURE = "install g++, or run: pip install 'fedmaml[compiler]'"
 
 
 class NativeError(Exception):
-    """The kernels cannot be had; the text says why."""
+    """The kernels are not available; the text says why."""
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """A C++ compiler that answers.
+    """A C++ compiler that was found to start.
 
     Attributes:
         command: Program and first arguments.
-        version: First line of what it says of itself.
-        seconds: About what building the kernels takes on one core.
+        version: First line of its ``--version``.
+        seconds: Approximate time to build the kernels on one core.
     """
 
     command: tuple[str, ...]
@@ -72,7 +72,7 @@ def find() -> Compiler:
 
 
 def flags() -> tuple[str, ...]:
-    """Return what every compiler is told."""
+    """Return the flags for every compiler."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     linux = sys.platform.startswith("linux")
     return _FLAGS + (_X86_FLAGS if x86 else ()) + (_LINUX_FLAGS if linux else ())
@@ -82,7 +82,7 @@ def build(compiler: Compiler, sources: Sequence[Path], library: Path) -> None:
     """Compile the sources into a shared library.
 
     Args:
-        compiler: Who does it.
+        compiler: The compiler.
         sources: Its files in C++.
         library: Its file, in a folder that will be deleted.
 

@@ -1,6 +1,6 @@
-"""What the files of a run must hold for those who read them; whatever else they hold is let pass.
+"""Schemas of a run's files: what they must hold; further entries are accepted.
 
-Whoever reads a run directory need not look again whether something is there and of its type.
+Readers of a run directory need not check again that an entry exists and has its type.
 """
 
 from dataclasses import fields
@@ -25,7 +25,7 @@ _LACKS = "lacks"
 
 
 def _whole(record: Any) -> Any:
-    """Refuse a cost that lacks an entry, as those of `Cost` have defaults; counters may lack."""
+    """Refuse a cost that lacks an entry (those of `Cost` have defaults); counters may lack."""
     if isinstance(record, dict):
         for entry in fields(Cost):
             if entry.name != "counters" and entry.name not in record:
@@ -41,7 +41,7 @@ class _Part(BaseModel):
 
 
 class Configuration(_Part):
-    """``config.toml``, as far as it is read without the scenario and the strategy it names."""
+    """``config.toml``, except the settings of scenario and strategy."""
 
     scenario: str
     strategy: str
@@ -201,7 +201,7 @@ class Summary(_Part):
 
 
 def wrong_in_text(kind: Any, text: str | bytes) -> str:
-    """Say what is wrong in JSON that should be of a type; "" if nothing is."""
+    """Return the first error in JSON of a type; "" if there is none."""
     try:
         _adapter(kind).validate_json(text)
     except ValidationError as error:
@@ -210,7 +210,7 @@ def wrong_in_text(kind: Any, text: str | bytes) -> str:
 
 
 def wrong_in(kind: Any, table: Any) -> str:
-    """Say what is wrong in plain values that should be of a type; "" if nothing is."""
+    """Return the first error in plain values of a type; "" if there is none."""
     try:
         _adapter(kind).validate_python(table)
     except ValidationError as error:

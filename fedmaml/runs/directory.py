@@ -1,16 +1,16 @@
-"""What a run leaves on disk. Files are replaced whole; rounds.jsonl grows line by line.
+"""A run on disk. Files are replaced whole; rounds.jsonl grows line by line.
 
 config.toml         everything needed to repeat the run
-audit.json          what was found in data and code before the run
-references.json     what the references of the scenario achieve at each test client
+audit.json          findings of the leakage audit before the run
+references.json     metrics of the scenario's references at each test client
 rounds.jsonl        one line per finished round, written as it finishes
 theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>"): while a run goes on those
-                    of the latest round, at its end those that were evaluated (`evaluated_round`)
-state.safetensors   what the run needs to go on after the round that it names; written at most once
-                    a second, and at the end of training; see `state` for what is in it
+                    of the latest round, at its end the evaluated ones (`evaluated_round`)
+state.safetensors   everything needed to continue after the round that it names; written at most
+                    once a second, and at the end of training; see `state` for what is in it
 clients.jsonl       one line per test client (validation client, with evaluation.split =
                     "validation"): its metrics before and after adaptation
-summary.json        written last, so its presence says that the run is complete; names the format
+summary.json        written last, so a run with one is complete; names the format
                     of all files and the version of fedmaml that wrote them
 error.txt           why a run failed, if it did
 .command.lock       empty, as .server.lock; who writes to the folder holds them, see `holding`
@@ -50,7 +50,7 @@ TOKEN = "holder"
 """Key of a run config: the token of the command that entered the run directory; none: none did."""
 
 FORMAT = 3
-"""What the files of a run look like; another number whenever a reader of this one would fail."""
+"""Format of a run's files; another number whenever a reader of this one would fail."""
 
 _FILES = (
     "config.toml",
@@ -80,22 +80,23 @@ class RunDirectory:
 
     @contextmanager
     def entered(self) -> Iterator[str]:
-        """Make the folder, and keep other commands and their servers out of it.
+        """Make the folder, and lock it against other commands and their servers.
 
-        Everything that a command does to the folder is done within: there is no moment between its
-        making and the end of the run at which another could begin.
+        The lock is held from the creation of the folder to the end of the run, so no other command
+        can begin in between.
 
         Yields:
-            A token by which the ServerApp that this command starts recognises it.
+            A token that identifies the command to its ServerApp.
 
         Raises:
-            RunDirectoryError: If another command or its server is writing there, or nobody can.
+            RunDirectoryError: If another command or its server is writing there, or it cannot be
+                written to.
         """
         with ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 token = stack.enter_context(held(self.path, "command"))
-                # In this order: a server that starts from now on sees whose the folder is.
+                # In this order: a server that starts from now on sees the holder of the folder.
                 refuse_if_held(self.path, "server")
             except OSError as error:
                 raise self._cannot_write(error) from error
@@ -156,11 +157,11 @@ class RunDirectory:
             file.write(json.dumps(record.to_json()) + "\n")
 
     def has_meta(self) -> bool:
-        """Tell whether there are meta-parameters."""
+        """Return whether there are meta-parameters."""
         return (self.path / "theta.safetensors").is_file()
 
     def save_meta(self, meta: MetaParams, at_most_every: float = 0.0) -> None:
-        """Write the meta-parameters, unless they were written less than so many seconds ago."""
+        """Write the meta-parameters, at most every ``at_most_every`` seconds."""
         if time.monotonic() - self._saved_at < at_most_every:
             return
         named = {
@@ -179,12 +180,12 @@ class RunDirectory:
         return meta
 
     def save_state(self, state: Callable[[], RunState], at_most_every: float = 0.0) -> None:
-        """Write what a run needs to go on, unless it was written not long ago.
+        """Write everything a run needs to continue, unless that was done recently.
 
         Args:
-            state: Called only if it is written: to collect memories may take long.
-            at_most_every: Seconds between two writings, if one is quick; else so many that they
-                take at most a fiftieth of the time. 0: write in any case.
+            state: Called only for a write: collecting memories may take long.
+            at_most_every: Least seconds between two writes; longer if a write is slow, so that
+                writing takes at most a fiftieth of the time. 0: always write.
         """
         started = time.monotonic()
         pause = max(at_most_every, 50 * self._state_took)
@@ -195,7 +196,7 @@ class RunDirectory:
         self._state_took = self._state_saved_at - started
 
     def load_state(self) -> RunState:
-        """Read what `save_state` wrote, every value as it was.
+        """Read what `save_state` wrote, to the bit.
 
         Raises:
             RunDirectoryError: If there is none, or it is damaged or another configuration's.
@@ -210,11 +211,11 @@ class RunDirectory:
         self._write("clients.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def save_audit(self, audit: Audit) -> None:
-        """Write what was found before the run."""
+        """Write the findings from before the run."""
         self._write("audit.json", (json.dumps(audit.to_json(), indent=2) + "\n").encode())
 
     def audit(self) -> Audit | None:
-        """Return what was found before the run; None if nobody looked.
+        """Return the findings from before the run; None without an audit.
 
         Raises:
             RunDirectoryError: If it is damaged.
@@ -228,12 +229,12 @@ class RunDirectory:
             raise self._damaged(path.name, str(error)) from error
 
     def save_references(self, references: Sequence[Mapping[str, Any]]) -> None:
-        """Write what references achieve; nothing if the scenario names none."""
+        """Write the results of references; nothing if the scenario names none."""
         if references:
             self._write("references.json", (json.dumps(list(references)) + "\n").encode())
 
     def references(self) -> list[dict[str, Any]]:
-        """Return what references achieve, see `computing.references`; empty if there are none.
+        """Return the results of references, see `computing.references`; empty if there are none.
 
         Raises:
             RunDirectoryError: If the file is damaged.
@@ -253,13 +254,13 @@ class RunDirectory:
         self._write("summary.json", (json.dumps(told, indent=2) + "\n").encode())
 
     def fail(self, error: Exception) -> None:
-        """Leave word why the run failed."""
+        """Write why the run failed."""
         with suppress(OSError):  # the folder may be what failed; the error itself goes on
             why = str(error) if isinstance(error, FedmamlError) else described(error)
             self._write("error.txt", f"{why}\n".encode())
 
     def failure(self) -> str:
-        """Return why the run failed; "" if nothing is known."""
+        """Return why the run failed; "" if unknown."""
         path = self.path / "error.txt"
         return path.read_text().strip() if path.exists() else ""
 
@@ -280,7 +281,7 @@ class RunDirectory:
             table = tomllib.loads(path.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise RunDirectoryError(
-                f"{path} is damaged ({error}), so that nobody knows what was run: {cure}"
+                f"{path} is damaged ({error}), so the settings of the run are lost: {cure}"
             ) from error
         if wrong := wrong_in(Configuration, table):
             raise RunDirectoryError(f"{path} is not the configuration of a run ({wrong}): {cure}")

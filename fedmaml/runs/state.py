@@ -1,4 +1,4 @@
-"""What a run needs to go on, as one file: ``state.safetensors``.
+"""Everything a run needs to continue, in one file: ``state.safetensors``.
 
     meta/<group>/<name>        meta-parameters after the round
     optimizer/<name>           state of the outer optimiser
@@ -40,7 +40,7 @@ class RunState:
         round: The last finished round; 0: none is.
         server: Meta-parameters and outer optimiser.
         shared_statistics: Totals of the roll call.
-        memories: Client -> what it keeps, error feedback included; None: the nodes hold it.
+        memories: Client -> its memory, error feedback included; None: the nodes hold it.
         best_round: The round that would be evaluated if training ended here.
         best_meta: Its meta-parameters.
         best_validation: Its value on the validation clients; None: undefined.

@@ -1,4 +1,4 @@
-"""The one way in which files are written whole: who reads finds the one before, or the new one."""
+"""Writes files whole: a reader finds the old file or the new one, never a part."""
 
 import os
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from fedmaml.core.errors import RunDirectoryError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place, to the disk, then move it there.
+    """Write a file under another name, flush it to the disk, then rename it.
 
     Raises:
-        OSError: If that fails; the file before is as it was.
+        OSError: If that fails; the old file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:

@@ -1,9 +1,9 @@
-"""What a reference is: a predictor that no gradient trains, evaluated on the clients of a strategy.
+"""The interface of references: predictors that no gradient trains, on a strategy's clients.
 
 A strategy that does not beat a constant, the nearest neighbour or a two-line rule is not worth its
 cost, and an oracle says how much there is to gain at all. A scenario names its references in
-`Scenario.references`; ready-made ones are in `fedmaml.simulations.references`. One of its own is a
-function of what may be known of the training clients, and of settings:
+`Scenario.references`; ready-made ones are in `fedmaml.simulations.references`. Your own
+is a function of the training clients, as far as they may be known, and of settings:
 
     def double(clients: TrainingClients) -> Adapt:
         return lambda support: lambda x: 2 * x
@@ -24,7 +24,7 @@ from fedmaml.core.params import Params
 from fedmaml.core.tasks import Batch
 
 Adapt = Callable[[Batch], Predictor]
-"""What a reference makes of a client's support: a predictor, whose output is like a network's."""
+"""Support -> predictor, whose output has the form of the network's."""
 
 MAX_TRAINING_CLIENTS = 1000
 """A reference sees at most this number of training clients, the first ones."""
@@ -32,13 +32,13 @@ MAX_TRAINING_CLIENTS = 1000
 
 @dataclass(frozen=True)
 class TrainingClients:
-    """What a reference may know of the training clients.
+    """The knowledge that a reference may have of the training clients.
 
     Attributes:
-        reference: Name of the reference that asks.
-        federated: Whether it says that it pools no examples; then `examples` refuses.
+        reference: Name of the reference.
+        federated: Whether it declares that it pools no examples; then `examples` refuses.
         statistics: Totals of `Scenario.statistics`, as every client receives them.
-        deal: Makes every training client's examples, of the first `MAX_TRAINING_CLIENTS`.
+        deal: Makes the examples of every training client, of the first `MAX_TRAINING_CLIENTS`.
     """
 
     reference: str
@@ -47,9 +47,9 @@ class TrainingClients:
     deal: Callable[[], Sequence[Batch]]
 
     def mean(self, summary: Callable[[Batch], Tensor]) -> Tensor:
-        """Return the mean over training clients of what each computes from its own examples.
+        """Return the mean over training clients of a summary that each computes from its examples.
 
-        A federation computes it likewise: every client sends its summary, and no example.
+        A federation can compute it, too: every client sends its summary, and no example.
         """
         return torch.stack([summary(examples) for examples in self.deal()]).mean(0)
 
@@ -57,7 +57,7 @@ class TrainingClients:
         """Return the examples of every training client, all in one place.
 
         Raises:
-            ConfigurationError: If the reference says that it is federated.
+            ConfigurationError: If the reference declares that it is federated.
         """
         if self.federated:
             raise ConfigurationError(
@@ -77,12 +77,12 @@ class Reference:
         about: One line: what it predicts.
         fit: (training clients, **settings) -> support -> predictor. Called once for every setting
             of the grid; what it returns is called once for every client.
-        federated: Whether a federation could have it; False: it pools examples of training clients,
-            and every table says so.
-        oracle: Whether it knows what no client can know, such as how the data were made. It is a
+        federated: Whether a federation could compute it; False: it pools examples of training
+            clients, and every table says so.
+        oracle: Whether it knows what no client can know, e.g. how the data were made. It is a
             bound, not a rival: a comparison's first line leaves it out.
-        grid: Settings for ``fit``. The first that does best on the validation clients is taken; the
-            first of all where there are no validation clients.
+        grid: Settings for ``fit``. The best on the validation clients is taken (of equals the
+            first); without validation clients, the first of the grid.
     """
 
     name: str

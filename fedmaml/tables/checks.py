@@ -1,4 +1,4 @@
-"""What was found wrong, with gradients and with data."""
+"""Results of gradient checks and audits."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from fedmaml.verification import CheckResult
 
 def check_table(results: Sequence[CheckResult], tolerance: float) -> None:
     """Print one row per check."""
-    title = "What clients send, against references"
+    title = "Updates of clients, compared with references"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("strategy", no_wrap=True)
     table.add_column("reference")
@@ -28,7 +28,7 @@ def check_table(results: Sequence[CheckResult], tolerance: float) -> None:
 
 
 def audit_table(audit: Audit) -> None:
-    """Print what was found, what was looked at, and what was not."""
+    """Print the findings, and the checks that were made and not made."""
     styles = {"leak": "bold red", "warning": "yellow", "note": ""}
     meant = [finding for finding in audit.findings if finding.expected]
     for kind, why in dict.fromkeys((finding.kind, finding.expected) for finding in meant):
@@ -41,7 +41,7 @@ def audit_table(audit: Audit) -> None:
             named = ", ".join(map(str, finding.clients))
             console.print(f"  clients: {named}", highlight=False)
         console.print(f"  what to do: {escape(finding.cure)}\n", highlight=False)
-    table = Table(title="Looked at", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title="Checked", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("for", "clients", "of", "how"):
         right = column in ("clients", "of")
         table.add_column(column, justify="right" if right else "left")

@@ -12,7 +12,7 @@ from fedmaml.tables.console import console
 
 
 def clock_table(rows: Sequence[ClockRow]) -> None:
-    """Print one table per profile: simulated times, and who is first to the target."""
+    """Print one table per profile: simulated times, and which run reaches the target first."""
     for profile in dict.fromkeys(row.profile for row in rows):
         _clock_of_profile(profile, [row for row in rows if row.profile == profile])
     console.print(
@@ -35,8 +35,8 @@ def _clock_of_profile(profile: str, rows: Sequence[ClockRow]) -> None:
     for row in rows:
         cells = [row.seconds_link, row.seconds_device, row.seconds_per_round, row.seconds_total]
         times = ["–" if value is None else quantity(value, "s") for value in cells]
-        told = [] if row.target is None else _reached(row)
-        table.add_row(escape(row.run), str(row.rounds), *times, *told)
+        reached = [] if row.target is None else _reached(row)
+        table.add_row(escape(row.run), str(row.rounds), *times, *reached)
     console.print(table)
     if rows[0].target is not None:
         console.print(f"{_first(rows)} (simulated, {profile})", highlight=False)
@@ -50,7 +50,7 @@ def _reached(row: ClockRow) -> list[str]:
 
 
 def _first(rows: Sequence[ClockRow]) -> str:
-    """Say in a sentence which run is first to the target."""
+    """Return a sentence: which run reaches the target first."""
     goal = f"{rows[0].metric} {rows[0].target:g}"
     times = {row.run: row.seconds_to_target for row in rows if row.seconds_to_target is not None}
     if not times:

@@ -1,4 +1,4 @@
-"""Where tables go."""
+"""The console for tables."""
 
 from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""What a run will cost."""
+"""The estimated cost of a run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from fedmaml.tables.runs import process_memory
 
 
 def estimate_table(estimate: Mapping[str, Any]) -> None:
-    """Print what a run will cost: in all, in a round, for a client."""
+    """Print the estimated cost of a run: in all, of a round, of a client."""
     columns = {
         f"{estimate['rounds']} rounds": estimate["training"],
         "a round": estimate["per_round"],
@@ -26,7 +26,7 @@ def estimate_table(estimate: Mapping[str, Any]) -> None:
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for label, key, unit in (
-        ("clients asked", "clients", ""),
+        ("clients selected", "clients", ""),
         ("tensors down", "payload_bytes_down", "B"),
         ("tensors up", "payload_bytes_up", "B"),
         ("messages down", "message_bytes_down", "B"),

@@ -1,4 +1,4 @@
-"""What there is to choose from."""
+"""Lists of the catalogues."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from fedmaml.tables.console import console
 
 
 def list_table(chosen: Mapping[str, Mapping[str, str]]) -> None:
-    """Print what there is to choose from."""
+    """Print the entries of catalogues."""
     for kind, entries in chosen.items():
         table = Table(title=kind, title_justify="left", show_header=False, box=None, padding=(0, 2))
         table.add_column(style="bold", no_wrap=True)

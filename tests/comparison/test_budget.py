@@ -20,7 +20,7 @@ def rounds_of(*strategies: str, **arguments: Any) -> dict[str, int]:
 
 def test_by_default_every_strategy_trains_as_its_recipe_says() -> None:
     planned = plan("sinusoid", ["maml"], 1, [])
-    assert planned.terms.equal == "recipes"
+    assert planned.budget.equal == "recipes"
     assert [seeds[0].rounds for seeds in planned.runs.values()] == [0, 2000, 2000, 2000]
 
 
@@ -30,19 +30,19 @@ def test_rounds_that_are_given_are_everybodys() -> None:
     assert {name: seeds[0].rounds for name, seeds in by_setting.runs.items()} == {
         "local": 0, "fedavg": 7, "fedadam": 7, "maml": 7,
     }  # fmt: skip
-    assert by_setting.terms.equal == "rounds"
+    assert by_setting.budget.equal == "rounds"
 
 
 def test_equal_rounds_are_those_of_fedavgs_recipe() -> None:
     planned = plan("digits", ["maml", "reptile"], 1, [SMALL], equal="rounds")
-    assert planned.terms.budget == 150
+    assert planned.budget.amount == 150
     assert [seeds[0].rounds for seeds in planned.runs.values()] == [0, 150, 150, 150, 150]
 
 
 @pytest.mark.parametrize(("equal", "amount"), [("bytes", "payload_bytes"), ("flops", "flops")])
 def test_a_budget_buys_as_many_rounds_as_fit_and_not_one_more(equal: str, amount: str) -> None:
     planned = plan("digits", ["fomaml", "protonet", "meta_sgd"], 2, [SMALL], 40, equal)
-    budget = planned.terms.budget
+    budget = planned.budget.amount
     assert budget == 40 * getattr(estimate(planned.runs["fedavg"][0]).per_round, amount)
     assert planned.runs["local"][0].rounds == 0
     for name in ("fedavg", "fomaml", "protonet", "meta_sgd"):

@@ -225,7 +225,7 @@ def test_one_diverged_seed_of_two_is_enough(one_lost, tmp_path: Path) -> None:
     planned, out = one_lost
     runs = {name: {0: out / name / "seed0"} for name in planned.runs}
     good = small("fedprox", seeds=2)
-    run_all(Plan({"fedprox": good.runs["fedprox"]}, good.terms), tmp_path)
+    run_all(Plan({"fedprox": good.runs["fedprox"]}, good.budget), tmp_path)
     assert not has_diverged(RunDirectory(tmp_path / "fedprox" / "seed1"))
     tables = {name: [RunDirectory(path).config_table() for path in seeds.values()]
               for name, seeds in runs.items()}  # fmt: skip

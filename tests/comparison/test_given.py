@@ -82,7 +82,7 @@ def test_mistakes_are_refused_before_anything_runs(setting, options, message) ->
 def test_it_is_not_tuned_and_others_are() -> None:
     made = planned("maml:inner.lr=.07")
     space = {
-        name: tuning.search_space(configs[0], made.terms) for name, configs in made.runs.items()
+        name: tuning.search_space(configs[0], made.budget) for name, configs in made.runs.items()
     }
     assert "inner.lr" not in space["maml"]
     assert "inner.steps" in space["maml"]

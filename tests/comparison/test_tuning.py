@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedmaml.comparison.budget import Terms
+from fedmaml.comparison.budget import Budget
 from fedmaml.comparison.comparing import compare, refuse_other_contents, run_all
 from fedmaml.comparison.planning import Plan, command, plan, tuned
 from fedmaml.comparison.tables import write_files
@@ -21,7 +21,7 @@ from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.scenarios import Digits
 from fedmaml.strategies import CATALOGUE
 
-FREE = Terms("recipes", None, None, {})
+FREE = Budget("recipes", None, None, {})
 SMALL = {"task.train_clients": 12, "task.validation_clients": 5, "task.test_clients": 4,
          "clients": 3}  # fmt: skip
 
@@ -61,7 +61,7 @@ def test_baselines_are_tuned_as_fully_as_others() -> None:
 
 def test_what_the_user_has_set_stays() -> None:
     planned = small("fomaml", **{"inner.lr": 0.3})
-    space = search_space(first(planned)["fomaml"], planned.terms)
+    space = search_space(first(planned)["fomaml"], planned.budget)
     assert list(space) == ["inner.steps", "outer.lr"]
 
 
@@ -92,7 +92,7 @@ def test_trials_ask_validation_clients_of_another_seed_and_their_best_is_taken(
     tmp_path: Path, asked: set[str]
 ) -> None:
     planned = small("fomaml")
-    found = tune(first(planned), planned.terms, 3, tmp_path)
+    found = tune(first(planned), planned.budget, 3, tmp_path)
     assert asked == {"train", "validation"}
     assert [result.trials for result in found.values()] == [3, 3, 3, 3]
     for name, result in found.items():
@@ -120,17 +120,17 @@ def test_trials_ask_validation_clients_of_another_seed_and_their_best_is_taken(
 def test_trials_are_resumed_and_a_longer_search_begins_with_the_shorter(tmp_path: Path) -> None:
     planned = small()
     configs = {"fedavg": first(planned)["fedavg"]}
-    (before,) = tune(configs, planned.terms, 2, tmp_path).values()
+    (before,) = tune(configs, planned.budget, 2, tmp_path).values()
     summaries = [tmp_path / f"tuning/fedavg/trial{number}/summary.json" for number in range(2)]
     stamp = summaries[1].stat().st_mtime_ns
     summaries[0].write_text(summaries[0].read_text()[:100])  # cut short
-    (after,) = tune(configs, planned.terms, 3, tmp_path).values()
+    (after,) = tune(configs, planned.budget, 3, tmp_path).values()
     assert after.history[:2] == before.history
     assert summaries[1].stat().st_mtime_ns == stamp
     assert json.loads(summaries[0].read_text())["evaluated_split"] == "validation"
     other = small(rounds=3)
     with pytest.raises(RunDirectoryError, match=r"tuning/fedavg/trial0 holds a run with other set"):
-        tune({"fedavg": first(other)["fedavg"]}, other.terms, 1, tmp_path)
+        tune({"fedavg": first(other)["fedavg"]}, other.budget, 1, tmp_path)
 
 
 def sinusoid(**settings: float) -> dict[str, RunConfig]:
@@ -157,7 +157,7 @@ def test_a_trial_that_diverges_is_a_bad_trial_and_no_error(
 
 
 def test_a_trial_for_which_no_round_fits_into_the_budget_is_a_bad_one(tmp_path: Path) -> None:
-    budget = Terms("flops", 1_000, 1, {})
+    budget = Budget("flops", 1_000, 1, {})
     (result,) = tune(sinusoid(), budget, 1, tmp_path).values()
     assert result.history[0].wrong == "not one round fits into the budget"
 
@@ -171,7 +171,7 @@ def test_no_trials_are_refused(trials: int, tmp_path: Path) -> None:
 def test_without_validation_clients_there_is_nothing_to_tune_on(tmp_path: Path) -> None:
     planned = plan("quadratic", [], 1, [])
     with pytest.raises(ConfigurationError, match=r"'quadratic' has none.*leave out --tune"):
-        tune(first(planned), planned.terms, 2, tmp_path)
+        tune(first(planned), planned.budget, 2, tmp_path)
 
 
 def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_equal_bytes_are_equal_as_measured(tmp_path: Path) -> None:
     made = compare(planned, tmp_path)
     assert made.took["fedavg"].rounds == 2 * made.took["meta_sgd"].rounds == 4
     assert made.took["fedavg"].payload_bytes == made.took["meta_sgd"].payload_bytes > 0
-    assert made.took["meta_sgd"].payload_bytes == planned.terms.budget
+    assert made.took["meta_sgd"].payload_bytes == planned.budget.amount
     assert made.took["local"].payload_bytes == 0
     assert all(0 < number <= 4 for number in made.took["fedavg"].evaluated_rounds)
     assert "as many rounds as" in made.notes[0]
@@ -197,7 +197,7 @@ def test_equal_bytes_are_equal_as_measured(tmp_path: Path) -> None:
 
 def test_the_same_command_says_the_same_twice_and_quietly(tmp_path: Path) -> None:
     planned, out = small("protonet", equal="flops"), tmp_path / "c"
-    found = tune(first(planned), planned.terms, 2, out)
+    found = tune(first(planned), planned.budget, 2, out)
     again = tuned(planned, found)
     run_all(again, out)
     words = command("digits", ["protonet"], 1, [SMALL], 2, "flops", 2)

@@ -1,4 +1,4 @@
-"""How messages travel; every back end runs the same two apps, which are handed to it by name.
+"""Back ends: how messages travel. Each runs the same two apps, which are given by name.
 
 A new back end is a file here, named as in `BACKENDS` with ``_`` for ``-``, that has a function
 ``run(apps, run_config, nodes)``, and a line in `BACKENDS`.
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 
 class Backend(NamedTuple):
-    """What is said of a back end.
+    """Description of a back end.
 
     Attributes:
-        about: One line.
-        not_estimated: What the seconds of an estimate leave out; "": nothing.
+        about: One line for ``fedmaml list``.
+        not_estimated: Time that an estimate does not include; "": none.
     """
 
     about: str

@@ -1,10 +1,10 @@
 """Back end: a real Flower deployment on this machine, a SuperLink and one SuperNode per node.
 
-For checking that what works in simulation works deployed: every message crosses a socket, and
-every one starts a new Python process, so that a round takes seconds. A SuperNode needs about
-0.3 GB of memory, hence a handful of nodes. Without TLS and node keys: it is loopback, not a model
-of how to deploy. Every SuperNode talks to the SuperLink through a proxy of its own, which counts
-the bytes that cross the socket.
+It checks that what works in simulation works deployed. Every message crosses a socket and starts a
+new Python process, so a round takes seconds. A SuperNode needs about 0.3 GB of memory, hence a
+handful of nodes. There are no TLS and no node keys: it is loopback, not a model of how to deploy.
+Every SuperNode talks to the SuperLink through a proxy of its own, which counts the bytes that cross
+the socket.
 """
 
 from contextlib import ExitStack
@@ -30,12 +30,12 @@ def run(apps: Apps, run_config: RunConfig, nodes: int) -> dict[str, Any]:
 
     Args:
         apps: The server app and the client app.
-        run_config: What both find as ``context.run_config``.
-        nodes: How many SuperNodes are started, numbered by ``partition-id`` in their
+        run_config: The run config of both, ``context.run_config``.
+        nodes: Number of SuperNodes, numbered by ``partition-id`` in their
             ``node_config``. All are registered before the run begins.
 
     Returns:
-        What crossed the sockets between SuperNodes and SuperLink, see `counting_proxy.crossed`.
+        The bytes between SuperNodes and SuperLink, see `counting_proxy.crossed`.
 
     Raises:
         BackendError: A process did not start, or the run failed.

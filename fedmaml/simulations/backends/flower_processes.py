@@ -3,7 +3,7 @@
     with workspace() as space
         start_superlink(space)      a SuperLink of our own
         write_app(...)              a thin Flower app: run configuration and two references, no code
-        run_app(space, ...)         ``flwr run``, then wait until ``flwr ls`` says how it ended
+        run_app(space, ...)         ``flwr run``, then wait until ``flwr ls`` reports its end
 
 Nothing needs a network beyond loopback. While a run lasts its SuperLink takes commands, without
 authentication, from every user of this machine: do not use these back ends where other users are
@@ -34,7 +34,7 @@ from fedmaml.simulations.backends.processes import (
 
 RunConfig = Mapping[str, str | int | float | bool]
 
-CONNECTION = "fedmaml"  # what the Flower configuration of a workspace calls its SuperLink
+CONNECTION = "fedmaml"  # name of the SuperLink in the Flower configuration of a workspace
 POLL_SECONDS = 0.5
 START_SECONDS = 60.0  # patience with one process; a loaded machine needs ten times the usual 2 s
 
@@ -88,7 +88,7 @@ def write_app(folder: Path, apps: Apps, run_config: RunConfig) -> None:
 
 
 def ask(space: Workspace, *arguments: str) -> dict[str, Any]:
-    """Return what ``flwr <arguments> --format json`` answers; costs about 0.7 s of CPU."""
+    """Return the output of ``flwr <arguments> --format json``; costs about 0.7 s of CPU."""
     environment = environment_of(space, "operator")
     with suppress(ValueError, subprocess.TimeoutExpired):
         done = subprocess.run(
@@ -137,7 +137,7 @@ def run_app(
     """Submit a Flower app and block until its run has finished.
 
     ``flwr run --stream`` follows the run's log and ends with the run; only then is the status
-    asked for, since each question costs 0.7 s of CPU that the run itself can use.
+    requested, since each request costs 0.7 s of CPU that the run itself can use.
 
     Args:
         space: Where it runs.

@@ -26,8 +26,8 @@ def run(apps: Apps, run_config: RunConfig, nodes: int) -> None:
 
     Args:
         apps: The server app and the client app.
-        run_config: What both find as ``context.run_config``.
-        nodes: How many nodes take part, numbered by ``partition-id`` in their ``node_config``.
+        run_config: The run config of both, ``context.run_config``.
+        nodes: Number of nodes, numbered by ``partition-id`` in their ``node_config``.
 
     Raises:
         BackendError: Ray is missing, a process did not start, or the run failed.

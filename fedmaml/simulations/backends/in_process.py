@@ -28,8 +28,8 @@ class InProcessGrid(Grid):
 
     Args:
         client_app: Answers the messages of all nodes.
-        nodes: How many there are; each is given ``partition-id`` and ``num-partitions``.
-        run_config: What the ClientApp finds in ``context.run_config``.
+        nodes: Number of nodes; each gets ``partition-id`` and ``num-partitions``.
+        run_config: The run config of the ClientApp, ``context.run_config``.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class InProcessGrid(Grid):
         return [NodeInfo(node_id=node) for node in self._contexts]
 
     def node_states(self) -> list[RecordDict]:
-        """Return what the nodes keep between messages, the memories of their clients included."""
+        """Return the states of the nodes between messages, with the memories of their clients."""
         return [context.state for context in self._contexts.values()]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Take messages in; return their ids."""
+        """Store messages; return their ids."""
         ids = []
         for message in messages:
             message_id = str(uuid.uuid4())

@@ -1,4 +1,4 @@
-"""Processes that we start, watch and end, so that none is ever left behind.
+"""Processes that we start, watch and end, so that none is left behind.
 
 with workspace() as space       a temporary folder; on leaving, every process of it is ended
 space.start(...)            a process with a session, an empty working directory and a log
@@ -54,9 +54,9 @@ class Child:
     """A process that we started.
 
     Attributes:
-        name: What messages and the log file call it.
+        name: Name in messages and of the log file.
         popen: The process; it leads a session of its own, out of reach of the terminal's Ctrl-C.
-        log: File of all that it and its descendants print.
+        log: File of the output of the process and its descendants.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Child:
         return self.popen.poll() is not None
 
     def failure(self, what: str, advice: str) -> BackendError:
-        """Return the error that tells ``what`` failed, with the end of this process's log."""
+        """Return an error that names ``what`` failed, with the end of this process's log."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         lines = [line for line in _COLOUR.sub("", text).splitlines() if not _NOISE.search(line)]
         quoted = "\n".join(f"    {line}" for line in lines[-QUOTED_LINES:] or ["(empty)"])
@@ -93,8 +93,8 @@ class Workspace:
     def start(self, name: str, command: Sequence[str], environment: dict[str, str]) -> Child:
         """Start a process in an empty working directory.
 
-        Empty, because Ray workers import from their SuperLink's directory before they look at
-        what is installed, and would run whatever checkout lies there.
+        It is empty because Ray workers import from their SuperLink's directory before installed
+        packages, and would run any checkout that lies there.
         """
         directory, log = self.folder / "empty" / name, self.folder / "logs" / f"{name}.log"
         directory.mkdir(parents=True)
@@ -114,10 +114,10 @@ class Workspace:
         return child
 
     def members(self) -> set[int]:
-        """Return the live processes of this workspace, however far from us they have moved.
+        """Return the live processes of this workspace, even if they have left our session.
 
         On Linux: all that carry our mark in their environment or descend from one that does.
-        Executor: those we started ourselves; their descendants watch their parents.
+        Elsewhere: those we started ourselves; their descendants watch their parents.
         """
         alive = {child.popen.pid for child in self.children if not child.ended()}
         mark = f"{_MARK}={self.folder}\0".encode()
@@ -136,13 +136,13 @@ class Workspace:
     def end(self) -> None:
         """End all processes: SIGTERM, then SIGKILL to those left after the grace time."""
         for signum in (signal.SIGTERM, signal.SIGKILL):
-            told: set[int] = set()
+            terminated: set[int] = set()
             deadline = time.monotonic() + GRACE_SECONDS
             while (alive := self.members()) and time.monotonic() < deadline:
-                for pid in alive - told:
+                for pid in alive - terminated:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signum)
-                told |= alive
+                terminated |= alive
                 time.sleep(0.05)
         for child in self.children:
             with suppress(ProcessLookupError, PermissionError):

@@ -3,9 +3,9 @@
 Janosi, Steinbrunn, Pfisterer, Detrano. Heart Disease. UCI, 1988. doi:10.24432/C52P4X. CC BY 4.0.
 Federated use: Ogier du Terrail et al. FLamby. NeurIPS 2022.
 
-Read from a local copy if there is one, else downloaded once and cached; both are held against the
-SHA-256 sums below. In the files ``?`` is missing; cholesterol 0 and blood pressure 0 mean missing,
-too (all patients of Switzerland, a quarter of Long Beach).
+Read from a local copy if there is one, else downloaded once and cached; both are checked against
+the SHA-256 sums below. In the files ``?`` is missing; cholesterol 0 and blood pressure 0 mean
+missing, too (all patients of Switzerland, a quarter of Long Beach).
 """
 
 import hashlib

@@ -3,7 +3,7 @@
 simple   a constant, the last value of a window, the nearest neighbours
 linear   least squares, ridge regression to the training clients' mean, logistic regression
 forest   a random forest
-targets  what averages of targets mean as predictions
+targets  averages of targets as predictions
 """
 
 from fedmaml.simulations.references.forest import random_forest

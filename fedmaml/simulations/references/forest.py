@@ -1,4 +1,4 @@
-"""Random forests, which need many examples: on the pool of the training clients', or a client's."""
+"""Random forests, on the pooled examples of the training clients or on a client's support."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +17,10 @@ def random_forest(targets: Targets, trees: int = 100, *, pooled: bool = True) ->
     """Return a random forest.
 
     Args:
-        targets: What is predicted; for classes and labels it predicts their shares.
-        trees: How many.
-        pooled: Fitted once on the examples of all training clients, which no federation can have;
-            else at every client on its support.
+        targets: Kind of the targets; of classes and labels it predicts their shares.
+        trees: Number of trees.
+        pooled: Fit once on the examples of all training clients, which no federation can do; else
+            at every client on its support.
     """
 
     def fit(clients: TrainingClients) -> Adapt:

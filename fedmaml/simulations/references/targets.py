@@ -1,4 +1,4 @@
-"""Targets as numbers that can be averaged, and averages as what a network would have put out."""
+"""Targets as numbers that can be averaged, and averages as outputs of a network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -16,6 +16,6 @@ CATALOGUE: dict[str, type[Scenario]] = installed(
         "hospitals": Hospitals,
     },
 )
-"""Those of this package, and those of installed packages with an entry point."""
+"""Scenarios of this package, and of installed packages (entry points "fedmaml.scenarios")."""
 
 __all__ = ["CATALOGUE", "Digits", "Hospitals", "Quadratic", "Scenario", "Sinusoid"]

@@ -1,16 +1,16 @@
 """Digits: many cheap keypads, each wired by hand. Real images, no download.
 
-The 1,797 handwritten digits (8x8) that scikit-learn ships are dealt to devices. Each device has a
-sensor of its own (gain, offset, noise) and, in each of the five wire pairs (0,1) (2,3) .. (8,9),
-the two wires are crossed with probability ``cross``: the label that counts is the wired one. No
-pooled model can know the wiring; five bits must be read from the support set. With ``cross = 0``
-labels mean the same everywhere, and adaptation has little to gain: the honest counter-example.
+The 1,797 handwritten digits (8x8) that scikit-learn ships are distributed to devices. Each device
+has a sensor of its own (gain, offset, noise) and, in each of the five wire pairs (0,1) (2,3) ..
+(8,9), the two wires are crossed with probability ``cross``: the wired label is the true one. No
+pooled model can know the wiring; five bits must be learned from the support set. With ``cross = 0``
+labels mean the same everywhere, and adaptation has little to gain: this is the counter-example.
 
 Images of train, validation and test devices come from disjoint pools (1/2, 1/6, 1/3 of all). For
 evaluation a device has ``shots`` support and ``queries`` query images of each class. In training
-all its images are split anew every round, at random, unless ``resplit`` is off. At random, not
-evenly by class: when every support set is even, adaptation undoes any common shift of the logits,
-nothing holds the unadapted model in place, and FOMAML loses .06 of accuracy (measured).
+all its images are split again every round, at random, unless ``resplit`` is off. The split is
+random, not even by class: if every support set is even, adaptation undoes any common shift of the
+logits, nothing holds the unadapted model in place, and FOMAML loses .06 of accuracy (measured).
 
 Data: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998 (test part).
 """
@@ -119,7 +119,7 @@ class Digits(Scenario):
 
 @lru_cache(maxsize=8)
 def _devices(scenario: Digits) -> tuple[Tensor, Tensor]:
-    """Deal the images: x float32 ``(devices, images, 64)``, y int64 ``(devices, images)``.
+    """Distribute the images: x float32 ``(devices, images, 64)``, y int64 ``(devices, images)``.
 
     A device's first ``10 * shots`` images are its support in evaluation.
     """
@@ -182,13 +182,13 @@ def _device(
 def _within(
     counts: np.ndarray, shares: np.ndarray, available: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Give images for which a class has no room to those that have, so that none is there twice.
+    """Move images from classes that are too small to others, so that no image occurs twice.
 
     Args:
         counts: Images of each class that a device is to hold.
-        shares: With which probability an image is of a class.
-        available: Images of each class that there are; in all at least as many as are wanted.
-        rng: Draws the classes of what is moved.
+        shares: Probability of each class.
+        available: Existing images of each class; in all at least as many as are wanted.
+        rng: Draws the classes of the moved images.
     """
     total, counts = counts.sum(), np.minimum(counts, available)
     while missing := total - counts.sum():

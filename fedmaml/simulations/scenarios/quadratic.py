@@ -67,7 +67,7 @@ class Quadratic(Scenario):
     }  # fmt: skip
     expected: ClassVar[Mapping[str, str]] = {
         "support-query-overlap": "a task is a function, whose loss is the same on support and "
-        "query; the scenario checks algorithms against formulas and says nothing of generalisation",
+        "query; the scenario checks algorithms against formulas and does not test generalisation",
     }
 
     seed: int = 0
