@@ -219,7 +219,7 @@ class Summary(_Part):
 
 
 def wrong_in_text(kind: Any, text: str | bytes) -> str:
-    """Return the first error in JSON; "" if there is none."""
+    """Return the first error in JSON of a type; "" if there is none."""
     try:
         _adapter(kind).validate_json(text)
     except ValidationError as error:
@@ -228,7 +228,7 @@ def wrong_in_text(kind: Any, text: str | bytes) -> str:
 
 
 def wrong_in(kind: Any, table: Any) -> str:
-    """Return the first error in plain values; "" if there is none."""
+    """Return the first error in plain values of a type; "" if there is none."""
     try:
         _adapter(kind).validate_python(table)
     except ValidationError as error:
