@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from fedmaml.computing import evaluation, updates
@@ -27,6 +26,7 @@ from fedmaml.core.records import Rejection
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from fedmaml.estimating.rehearsal import Rehearsal
 from fedmaml.flower_internals import message_bytes, set_message_id
+from fedmaml.messages.envelope import Message, RecordDict, reply_to
 from fedmaml.messages.evaluate import read_evaluate_request, write_evaluate_reply
 from fedmaml.messages.train import read_train_request, write_train_reply
 
@@ -127,7 +127,7 @@ def training_messages(ready: Rehearsal) -> MessageBytes:
 def made_up_replies(ready: Rehearsal, messages: list[Message]) -> list[Message]:
     """Return replies to the messages of a round that pass the server's checks; updates are 0."""
     reply = _replies_of_one(ready, _zeros)
-    return [Message(reply(message), reply_to=message) for message in _named(messages)]
+    return [reply_to(message, reply(message)) for message in _named(messages)]
 
 
 def _replies_of_one(ready: Rehearsal, filler: Filler) -> Callable[[Message], RecordDict]:
@@ -193,7 +193,7 @@ def _serialised(
         count = len(message.content.config_records["request"]["clients"])  # type: ignore[arg-type]
         counts.append(count)
         if count not in sizes:
-            answer = Message(reply(message), reply_to=message)
+            answer = reply_to(message, reply(message))
             sizes[count] = MessageBytes(message_bytes(message), message_bytes(answer))
     return MessageBytes(
         sum(sizes[count].down for count in counts), sum(sizes[count].up for count in counts)

@@ -103,7 +103,7 @@ def test_an_audit_that_raises_stops_no_run(tmp_path: Path, monkeypatch, caplog) 
 
 def test_a_damaged_audit_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "audit.json").write_text('{"findings": 3}')
-    with pytest.raises(RunDirectoryError, match=r"audit\.json is damaged"):
+    with pytest.raises(RunDirectoryError, match=r"audit\.json in .* is damaged"):
         RunDirectory(tmp_path).audit()
 
 
