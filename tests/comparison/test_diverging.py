@@ -187,7 +187,9 @@ def test_if_fedavg_diverges_at_one_client_the_command_names_fedavg_and_nobody_fi
     arguments += [f"mu={TOO_LARGE}", *(f"--set={key}={value}" for key, value in SIZE.items())]
     done = fedmaml(*arguments, "--strategies", "fomaml,fedprox", cwd=tmp_path)
     assert done.returncode == 3
-    assert done.stderr.splitlines()[-1].startswith("fedmaml: fedavg, fedprox diverged; what to ")
+    assert done.stderr.splitlines()[-1].startswith(
+        "fedmaml: fedavg, fedprox diverged; the sentences above name what to "
+    )
     written = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert written["headline"] == (
         "Nothing can be compared with fine-tuned FedAvg, which diverged. Diverged: fedavg, fedprox."
