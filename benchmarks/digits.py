@@ -1,4 +1,4 @@
-"""Digits over seeds: every method next to the baselines that must be beaten.
+"""Digits over seeds: every method beside the baselines.
 
 python -m benchmarks.digits [--seeds 5] [--json docs/data/digits.json]
 """

@@ -44,8 +44,8 @@ def fedmaml(program: str, *arguments: str) -> dict[str, Any]:
 
 def rounds_for(program: str, scenario: str, strategy: str) -> int:
     """Return the rounds of a run of about `SECONDS`; a power of two times 25."""
-    told = fedmaml(program, "estimate", scenario, "--strategy", strategy)["seconds"]
-    each = told["round_clients"] + told["round_server"]
+    reported = fedmaml(program, "estimate", scenario, "--strategy", strategy)["seconds"]
+    each = reported["round_clients"] + reported["round_server"]
     rounds = 25
     while 2 * rounds * each < SECONDS:
         rounds *= 2

@@ -39,11 +39,11 @@ def test_list_as_json_has_everything(tmp_path: Path) -> None:
 
 def test_estimate_takes_what_run_takes_and_writes_nothing(tmp_path: Path) -> None:
     arguments = ("digits", "--strategy", "fomaml", *FAST, "--nodes", "2")
-    told = json.loads(fedmaml("estimate", *arguments, "--json", cwd=tmp_path).stdout)
-    assert (told["scenario"], told["strategy"], told["rounds"]) == ("digits", "fomaml", 3)
-    assert told["training"]["flops"] == 3 * told["per_round"]["flops"] > 0
-    assert told["evaluation"]["clients"] == 8
-    assert told["seconds"]["total"] > 0
+    reported = json.loads(fedmaml("estimate", *arguments, "--json", cwd=tmp_path).stdout)
+    assert (reported["scenario"], reported["strategy"], reported["rounds"]) == ("digits", "fomaml", 3)
+    assert reported["training"]["flops"] == 3 * reported["per_round"]["flops"] > 0
+    assert reported["evaluation"]["clients"] == 8
+    assert reported["seconds"]["total"] > 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -169,8 +169,8 @@ def test_show_names_what_is_missing_of_a_run_cut_short(tmp_path: Path) -> None:
 
 def test_run_says_which_engine_computes_unless_it_must_be_quiet(tmp_path: Path) -> None:
     arguments = ["run", "digits", "--strategy", "fedrep", *FAST]
-    told = fedmaml(*arguments, "--out", "told", cwd=tmp_path)
-    assert "engine vmap: many clients in one torch.func.vmap; not fused or " in told.stderr
+    reported = fedmaml(*arguments, "--out", "reported", cwd=tmp_path)
+    assert "engine vmap: many clients in one torch.func.vmap; not fused or " in reported.stderr
     quiet = fedmaml(*arguments, "--out", "quiet", "--json", cwd=tmp_path)
     assert quiet.stderr == ""
 

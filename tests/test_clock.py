@@ -248,10 +248,10 @@ def test_the_table_says_who_is_first_on_a_link(
 def test_clock_is_a_command(folder: Path) -> None:
     command = [sys.executable, "-m", "fedmaml.cli", "clock", "fomaml", "fedavg"]
     options = ["--profile", "iot", "--target", "0.01", "--json"]
-    told = subprocess.run(
+    reported = subprocess.run(
         [*command, *options], cwd=folder, capture_output=True, text=True, check=True
     ).stdout
-    rows = json.loads(told)
+    rows = json.loads(reported)
     assert [(row["run"], row["simulated"]) for row in rows] == [("fomaml", True), ("fedavg", True)]
     assert all(row["seconds_to_target"] > 0 for row in rows)
 

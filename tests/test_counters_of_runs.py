@@ -117,12 +117,12 @@ def test_scenarios_without_counters_send_and_write_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("settings", [{}, {"nodes": 2}, {"clients": 3, "rounds": 7}])
 def test_an_estimate_equals_the_run(settings: dict[str, Any], tmp_path: Path) -> None:
     """Of all clients, and of cohorts that change and are all looked at."""
-    told = estimate(config(**settings))
+    reported = estimate(config(**settings))
     _, training, evaluation = outcome(tmp_path / "run", **settings)
-    assert counted_json(told.training.counters) == training
-    assert counted_json(told.evaluation.counters) == evaluation
+    assert counted_json(reported.training.counters) == training
+    assert counted_json(reported.evaluation.counters) == evaluation
     cost = execute(config(**settings), tmp_path / "again")["cost"]
-    assert told.training.message_bytes_up == pytest.approx(
+    assert reported.training.message_bytes_up == pytest.approx(
         cost["totals"]["message_bytes_up"], rel=0.01
     )
 
@@ -130,14 +130,14 @@ def test_an_estimate_equals_the_run(settings: dict[str, Any], tmp_path: Path) ->
 def test_the_tables_of_estimate_and_run_have_a_row_or_line_for_each(tmp_path: Path) -> None:
     options = ("episodes", "--strategy", "maml", "--set", "evaluation.every=2")
     done = fedmaml("estimate", *options, "--counted", cwd=tmp_path)
-    told = " ".join(done.stdout.split())
+    reported = " ".join(done.stdout.split())
     for line in (
         "environment_steps (support + query): 600 + 960 in 3 rounds, 200 + 320 a round, 50 + 80 a "
         "client's, 240 + 400 in evaluation",
         "measurements (support + query): 30 + 48 in 3 rounds, 10 + 16 a round, 2.5 + 4 a client's, "
         "12 + 20 in evaluation",
     ):
-        assert line in told
+        assert line in reported
     done = fedmaml("run", *options, "--out", "run", cwd=tmp_path)
     line = (
         "maml: measurements (support + query): 2.5 + 4 of a client in a round, 30 + 48 in training,"

@@ -184,9 +184,9 @@ def test_a_run_tells_its_joules_or_why_it_cannot(
         return EnergyMeter(gpu, powercap)
 
     monkeypatch.setattr(app, "EnergyMeter", metered)
-    told = execute(config, tmp_path / "one")["cost"]["energy"]
-    assert told["joules"] is None
-    assert told["note"].startswith("not measured: no readable RAPL/NVML sensor")
+    reported = execute(config, tmp_path / "one")["cost"]["energy"]
+    assert reported["joules"] is None
+    assert reported["note"].startswith("not measured: no readable RAPL/NVML sensor")
     zone(powercap, "0", "package-0", 5)
-    told = execute(config, tmp_path / "two")["cost"]["energy"]
-    assert (told["joules"], told["sensors"]) == (0.0, ["RAPL package-0"])
+    reported = execute(config, tmp_path / "two")["cost"]["energy"]
+    assert (reported["joules"], reported["sensors"]) == (0.0, ["RAPL package-0"])

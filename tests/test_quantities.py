@@ -46,5 +46,5 @@ def test_numbers_have_three_digits_or_more(value: float | None, text: str) -> No
 
 
 def test_p_values_are_short() -> None:
-    told = {None: "–", 0.0004: "<.001", 0.0421: ".042", 1.0: "1.000"}
-    assert {value: p_text(value) for value in told} == told
+    reported = {None: "–", 0.0004: "<.001", 0.0421: ".042", 1.0: "1.000"}
+    assert {value: p_text(value) for value in reported} == reported

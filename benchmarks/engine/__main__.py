@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _write(rows, chosen.json)
     print("\n## Targets\n")
     if chosen.quick:
-        print("With --quick these say nothing: too few clients, too little time.\n")
+        print("With --quick these are not meaningful: too few clients, too little time.\n")
     print(targets(rows).markdown())
     if chosen.plots:
         from benchmarks.engine import plots

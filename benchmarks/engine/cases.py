@@ -1,4 +1,4 @@
-"""What is measured: workload, algorithm, number of clients; and how many of them a loop gets."""
+"""The measured cases: workload, algorithm, number of clients, and how many of them a loop gets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,11 +28,11 @@ class Case:
     Attributes:
         name: As given to --cases.
         workload: One of `WORKLOADS`.
-        algorithm: What is computed.
-        clients: How many clients share a round.
-        few: How many of them those contenders get that take one after the other: their time per
+        algorithm: The algorithm.
+        clients: Number of clients in a round.
+        few: Number of clients for contenders that compute one after the other: their time per
             client does not depend on it.
-        together: How many those get that hold the weights of all at a time; 0: all of them.
+        together: Number of clients for contenders that hold all weights at a time; 0: all.
         steps: Of the inner loop.
         base: Contender whose time the others are compared to.
         flower: Clients of Flower's own simulation; 0 leaves it out.

@@ -48,13 +48,13 @@ CONTENDERS: dict[str, Entry] = {
 
 @dataclass(frozen=True)
 class Row:
-    """What is said of one contender in one case; None where it was not timed.
+    """The result of one contender in one case; None where it was not timed.
 
     Attributes:
         case: Name of the case.
         workload: Name of the workload.
-        algorithm: What was computed.
-        contender: Who computed it.
+        algorithm: The algorithm.
+        contender: Name of the contender.
         status: "timed", "wrong", "not installed" or "refused".
         clients: How many clients it was timed on.
         microseconds_per_client: Processor time.
@@ -65,7 +65,7 @@ class Row:
         flops_per_client: Operations of an update by the reference's way to compute it.
         examples_per_client: Mean number of examples, support and query.
         parameters: Entries of theta.
-        note: What else there is to say.
+        note: A remark.
     """
 
     case: str
@@ -91,7 +91,7 @@ def measure(case: Case, seconds: float, contenders: Mapping[str, Entry] = CONTEN
     Args:
         case: What to compute.
         seconds: Wall time to spend on timing, at least; seven turns are always taken.
-        contenders: Who takes part.
+        contenders: The contenders.
     """
     everyone = case.round()
     numbers = {"few": case.few, "together": case.together or case.clients, "all": case.clients}

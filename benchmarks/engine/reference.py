@@ -1,4 +1,4 @@
-"""The definition that all contenders are held against: one client as a pure function.
+"""The definition with which all contenders are compared: one client as a pure function.
 
 phi_0 = theta,  phi_{t+1} = phi_t - lr * grad L(phi_t)
 fomaml   grad L_query at phi_k        maml   the same, through the steps

@@ -1,4 +1,4 @@
-"""What fedmaml's best engine must reach, and whether it did in this run."""
+"""Targets of fedmaml's best engine, and whether this run reached them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Target:
 
     Attributes:
         case: Name of the case.
-        peers: Against whom; the first that was timed counts.
+        peers: Peers of the ratio; the first that was timed counts.
         ratio: The least.
     """
 

@@ -1,11 +1,10 @@
 """Time that can be compared: contenders take turns (A B C, C A B), and medians count.
 
-In every turn the order is drawn anew. What runs before leaves its mark on whoever follows: after a
-contender that waits for another process the processor has slept, and after one that fills gigabytes
-the caches are cold.
+Every turn has a new random order, because a contender affects the next one: after a contender that
+waits for another process the processor has slept, and after one that fills gigabytes the caches are
+cold.
 
-Processor time is what ratios are made of: on a machine that others use, too, wall time measures
-them as well. The speed of the processor itself drifts with the load, so its peak, a large matrix
+Ratios are of processor time: on a shared machine, wall time also measures other programs. The speed of the processor itself drifts with the load, so its peak, a large matrix
 product, takes its turn among the contenders.
 """
 

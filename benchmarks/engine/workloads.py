@@ -1,10 +1,10 @@
 """What is computed: four networks of the literature, and fully connected ones of any size.
 
-    W1  sinusoid regression, 1-40-40-1, 10 examples to adapt on and 10 to be evaluated on
+    W1  sinusoid regression, 1-40-40-1, 10 support and 10 query examples
     W2  a hospital's table, 13-32-2, 16 and 16; or 4..32 and as many, different at each client
     W3  Omniglot's network, four convolutions of 64 filters with batch norm, 5 and 75 images
     W4  FEMNIST's network, two convolutions and 6.6 million parameters, 20 and 20 images
-    MLP 64-h-h-10 with about as many parameters as asked for, 16 and 16
+    MLP 64-h-h-10 of about a given number of parameters, 16 and 16
 
 The data is drawn, not loaded: speed depends on its shape alone.
 """
@@ -71,7 +71,7 @@ def sinusoid() -> Workload:
 
 
 def hospital(smallest: int = 32, largest: int = 32) -> Workload:
-    """Return W2; a client holds so many examples, half of them to be evaluated on."""
+    """Return W2; a client holds ``smallest`` to ``largest`` examples, half of them query."""
 
     def draw(rng: torch.Generator) -> Task:
         half = int(torch.randint(smallest // 2, largest // 2 + 1, (), generator=rng))
@@ -92,7 +92,7 @@ def omniglot() -> Workload:
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64, 5))
 
     def draw(rng: torch.Generator) -> Task:
-        y = torch.arange(5).repeat(16)  # 1 shot to adapt on, 15 of each class to be evaluated on
+        y = torch.arange(5).repeat(16)  # 1 support and 15 query examples of each class
         characters = torch.rand(5, 1, 28, 28, generator=rng)
         return _split(characters[y] + 0.3 * torch.rand(80, 1, 28, 28, generator=rng), y, 5)
 
@@ -115,7 +115,7 @@ def femnist() -> Workload:
 
 
 def perceptron(parameters: float) -> Workload:
-    """Return the fully connected network 64-h-h-10 nearest to so many parameters."""
+    """Return the fully connected network 64-h-h-10 nearest to a number of parameters."""
     # h^2 + (64 + 10 + 2) h + 10 parameters, biases included
     width = max(1, round(-38 + math.sqrt(38**2 + parameters - 10)))
 

@@ -1,10 +1,10 @@
-"""What complete runs of one scenario say about its strategies, whoever made them.
+"""Conclusions from complete runs of one scenario, whichever command made them.
 
     group     run directories -> strategy -> seed -> directory
-    conclude  these -> differences to fine-tuned FedAvg, and what `verdicts` says of them
+    conclude  these -> differences to fine-tuned FedAvg, and their `verdicts`
 
-What is compared is the state after the last round or, where runs say so (``selected_by``), after
-the round that the validation clients chose; no round is chosen by its test result.
+Strategies are compared after the last round or, where runs record so (``selected_by``), after the
+round that the validation clients selected; no round is selected by its test result.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,36 +31,36 @@ from fedmaml.strategies import CATALOGUE as STRATEGIES
 ALWAYS = ("local", REFERENCE, "fedadam")
 """The baselines of every comparison."""
 
-_OF_THE_MACHINE = {"seed", "data_dir", "backend", "nodes", "engine", "client_batch", "workers",
-                   "device", "timeout"}  # fmt: skip
+_MAY_DIFFER = {"seed", "data_dir", "backend", "nodes", "engine", "client_batch", "workers",
+               "device", "timeout"}  # fmt: skip
 """Settings that may differ between the seeds of a strategy."""
 _MANY_SEEDS = 5  # from here on Student's factor is below 3
 
 
 def is_baseline(strategy: str) -> bool:
-    """Tell whether a strategy of the catalogue is something that meta-learning must beat."""
+    """Return whether a strategy of the catalogue is a baseline, which meta-learning must beat."""
     return STRATEGIES[strategy].facts.baseline
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All there is to say; `fedmaml.comparison.tables` and `fedmaml.report` show it.
+    """The result of a comparison; `fedmaml.comparison.tables` and `fedmaml.report` show it.
 
     Attributes:
         scenario: Name of the scenario.
-        metric: What was measured.
-        seeds: How many.
+        metric: The headline metric.
+        seeds: Number of seeds.
         clients: Test clients per seed.
         headline: The answer in one line.
         rows: One per strategy, the baselines first.
         notes: What limits the answer.
         settings: Strategy -> all its settings by dotted key, those of the scenario included.
-        took: Strategy -> what its training took.
+        took: Strategy -> cost of its training.
         pairs: Every two strategies other than the reference.
-        equal: What all strategies got the same amount of, see `terms`; "" if that is not known.
-        tuning: Strategy -> what tuning found; empty if nothing was tuned.
-        command: What makes all of it again; "" if that is not known.
-        references: Predictors that no gradient trains, and every strategy held against them.
+        equal: What all strategies got alike, see `budget`; "" if unknown.
+        tuning: Strategy -> result of tuning; empty if nothing was tuned.
+        command: The command that repeats it; "" if unknown.
+        references: Predictors that no gradient trains, and every strategy compared with them.
         figures: Further metrics and figures of every strategy, figure by figure.
     """
 
@@ -197,7 +197,7 @@ def conclude(runs: Runs) -> Comparison:
 def _check_comparable(runs: Runs, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     if REFERENCE not in runs:
         raise NotComparableError(
-            f"there is no run of {REFERENCE}, which every strategy is held against; there are "
+            f"there is no run of {REFERENCE}, with which every strategy is compared; there are "
             f"{', '.join(runs)}; the command fedmaml compare always runs it"
         )
     wanted = list(runs[REFERENCE])
@@ -218,9 +218,9 @@ def _check_comparable(runs: Runs, tables: Mapping[str, Sequence[Mapping[str, Any
             if table.get("evaluation", {}).get("split", "test") != "test":
                 raise NotComparableError(
                     f"{path} was evaluated on validation clients (evaluation.split), as trials of "
-                    "tuning are: what is compared are test clients; leave it out"
+                    "tuning are: comparisons are on test clients; leave it out"
                 )
-            reason = _difference(table, tables[name][0], table.keys() - _OF_THE_MACHINE)
+            reason = _difference(table, tables[name][0], table.keys() - _MAY_DIFFER)
             if reason:
                 raise NotComparableError(
                     f"{path} and {seeds[wanted[0]]} are runs of {name} with different settings "
@@ -259,24 +259,24 @@ def _settings(table: Mapping[str, Any]) -> Flat:
 
 def _headline(rows: Sequence[Row], metric: Metric) -> str:
     lost = [row.strategy for row in rows if row.verdict == "diverged" and row.after is None]
-    told = f" Diverged: {', '.join(lost)}." if lost else ""
+    rest = f" Diverged: {', '.join(lost)}." if lost else ""
     meta = [row for row in rows if not is_baseline(row.strategy)]
     better = [row.strategy for row in meta if row.verdict == "better"]
     higher = metric.better == "higher"
     if REFERENCE in lost:
-        return f"Nothing can be held against fine-tuned FedAvg, which diverged.{told}"
+        return f"Nothing can be compared with fine-tuned FedAvg, which diverged.{rest}"
     if not meta:
-        return f"No meta-learning strategy was compared with fine-tuned FedAvg.{told}"
+        return f"No meta-learning strategy was compared with fine-tuned FedAvg.{rest}"
     if all(row.strategy in lost for row in meta):
         others = [name for name in lost if is_baseline(name)]
         too = f" So did {', '.join(others)}." if others else ""
         named = ", ".join(row.strategy for row in meta)
         return f"Every meta-learning strategy diverged: {named}.{too}"
     if any(row.verdict == "one seed" for row in meta):
-        return _headline_of_one_seed(meta, higher) + told
+        return _headline_of_one_seed(meta, higher) + rest
     if not better:
-        return f"No meta-learning strategy is significantly better than fine-tuned FedAvg.{told}"
-    return f"Significantly better than fine-tuned FedAvg: {', '.join(better)}.{told}"
+        return f"No meta-learning strategy is significantly better than fine-tuned FedAvg.{rest}"
+    return f"Significantly better than fine-tuned FedAvg: {', '.join(better)}.{rest}"
 
 
 def _headline_of_one_seed(meta: Sequence[Row], higher: bool) -> str:
@@ -294,12 +294,11 @@ def _headline_of_one_seed(meta: Sequence[Row], higher: bool) -> str:
 
 def _notes(seeds: int, ask_again: str) -> tuple[str, ...]:
     notes = [
-        "Differences are paired by seed and test client; intervals: hierarchical bootstrap over "
+        "Differences are paired by seed and test client. Intervals: hierarchical bootstrap over "
         "seeds and clients, calibrated by Student's t over seeds, and never narrower than the "
-        "clients within seeds imply; p: the larger of a t-test over seeds and Wilcoxon's "
-        "signed-rank test over clients, Holm-corrected for the number of "
-        f"strategies held against {REFERENCE} and, apart from that, for the number of pairs of the "
-        "others, as the sentences are; intervals are not.",
+        "clients within seeds imply; they are not corrected. p: the larger of a t-test over seeds "
+        "and Wilcoxon's signed-rank test over clients, Holm-corrected in two families: "
+        f"strategies compared with {REFERENCE}, and pairs of the others. Verdicts use it.",
     ]
     if seeds == 1:
         notes.append(
@@ -323,7 +322,7 @@ def _figure_notes(figures: Sequence[FigureRow]) -> list[str]:
     what = "clients" + "".join(f", or {label!r} as a whole," for label in labels)
     return [
         "Further metrics and figures are computed for each run and averaged over seeds; intervals "
-        f"and tests resample {what} within seeds. Each figure is a question of its own: its p is "
+        f"and tests resample {what} within seeds. Each figure is tested alone: its p is "
         "corrected for the number of strategies, not for the number of figures."
     ]
 
@@ -335,7 +334,7 @@ def _ask_again(scenario: str, strategies: Iterable[str]) -> str:
 
 
 def _evaluation_note(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Say by which round strategies were evaluated, those without rounds aside."""
+    """Return after which round strategies were evaluated, except those without rounds."""
     chosen = {
         name: seeds[0].get("evaluation", {}).get("select", "last")
         for name, seeds in tables.items()
@@ -346,8 +345,8 @@ def _evaluation_note(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         return "Evaluated after the last round; no round was chosen."
     every = sorted({tables[name][0]["evaluation"]["every"] for name in best})
     text = (
-        "Evaluated after the round that was best on the validation clients, which were asked after "
-        f"{_every(every)} and after the last; the test clients chose nothing."
+        "Evaluated after the round that was best on the validation clients, which were evaluated "
+        f"after {_every(every)} and after the last; no test client influenced the choice."
     )
     if others := [name for name in chosen if name not in best]:
         text += f" But {', '.join(others)}: after the last round."
@@ -361,7 +360,7 @@ def _every(numbers: Sequence[int]) -> str:
 
 
 def _missing(after: Mapping[str, Values]) -> list[str]:
-    """Say whose pairs are incomplete, because a client could not be evaluated."""
+    """Name the strategies whose pairs are incomplete, because a client could not be evaluated."""
     notes = []
     for name, values in after.items():
         pairs = zip(values, after[REFERENCE], strict=True)

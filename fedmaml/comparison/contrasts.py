@@ -1,4 +1,4 @@
-"""What the data say of two strategies: paired differences, their interval and their p-values."""
+"""Statistics of two strategies: paired differences, their interval and p-values."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -15,7 +15,7 @@ Values = Sequence[Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Contrast:
-    """What the data say of two strategies, before any correction.
+    """The statistics of two strategies, before any correction.
 
     Attributes:
         mean: Mean of their paired differences; infinite if one of them diverged, None if there are
@@ -23,7 +23,7 @@ class Contrast:
         interval: Its 95 % interval.
         p_clients: Wilcoxon's signed-rank test over (seed, client) pairs; None if there are none.
         p_seeds: Student's t-test on the seeds' means; None for one seed.
-        seeds: How many were compared.
+        seeds: Number of compared seeds.
         clients: Most pairs that a seed has.
     """
 
@@ -36,9 +36,9 @@ class Contrast:
 
     @property
     def p(self) -> float | None:
-        """The larger of the two: both must be convinced. None for one seed, which proves nothing.
+        """The larger of the two: both tests must reject. None for one seed, which proves nothing.
 
-        1 where several seeds were compared and cannot be asked, e.g. because one diverged.
+        1 where several seeds were compared without a test, e.g. because one diverged.
         """
         if self.p_clients is None or self.seeds == 1:
             return None

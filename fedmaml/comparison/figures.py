@@ -1,7 +1,7 @@
 """Figures beside the headline metric: each strategy's, and its difference to the reference.
 
 They are what the scenario declares, the means of its further metrics and, for a further family of
-test clients, those of all metrics. Each figure is a question of its own: its p-values are corrected
+test clients, those of all metrics. Each figure is tested alone: its p-values are corrected
 for the number of strategies, not for the number of figures.
 """
 
@@ -38,7 +38,7 @@ MAX_CELLS = 6
 """Cells of a metric that are compared."""
 
 Rows = Sequence[Mapping[str, Any]]
-"""What ``clients.jsonl`` holds."""
+"""Content of ``clients.jsonl``."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class FigureRow:
         strategy: Name of the strategy.
         before: Mean over seeds before adaptation.
         after: The same after adaptation.
-        after_ci95: Interval of ``after``. Whether two of them overlap says nothing of a difference.
+        after_ci95: Interval of ``after``. An overlap of two proves nothing about a difference.
         difference: Mean over seeds of ``after`` minus the reference's.
         difference_ci95: Its interval, paired by seed and by what is resampled.
         p_units: Student's t on what varies within seeds.
         p_seeds: Student's t on the seeds' differences; None for one seed.
         p_holm: The larger of the two, corrected for the number of strategies; None for one seed.
-        verdict: What may be concluded; "" where neither direction is better.
+        verdict: The conclusion; "" where neither direction is better.
         sentence: The same in words, or why there is no value.
     """
 
@@ -83,7 +83,7 @@ class FigureRow:
 
     @property
     def label(self) -> str:
-        """The figure's name, and whose it is if not of the scenario's own clients."""
+        """The figure's name, with its family unless that is the scenario's own."""
         return f"{self.figure} · {self.family}" if self.family else self.figure
 
 
@@ -230,7 +230,7 @@ def _rows(
 
 
 def _contrast(differences: Sequence[Resampled]) -> Contrast:
-    """Return what the data say of a figure's paired differences, one for each seed."""
+    """Return the statistics of a figure's paired differences, one for each seed."""
     defined = [one for one in differences if not math.isnan(one.value)]
     return Contrast(
         mean=float(np.mean([one.value for one in defined])) if defined else None,

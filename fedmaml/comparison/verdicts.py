@@ -1,8 +1,8 @@
-"""What may be concluded about strategies from their values at seeds and clients.
+"""Verdicts on strategies from their values at seeds and clients.
 
-A strategy's p-value is the larger of two: the seeds' (would training again give the same answer?)
-and the clients' (is it more than a few of them?). Both must be convinced, at 5 % after Holm's
-correction, and the interval must leave out 0; else it is "not distinguishable". One seed cannot
+A strategy's p-value is the larger of two: that of the seeds (would training again give the same
+answer?) and that of the clients (is it more than a few of them?). The verdict needs p below 5 %
+after Holm's correction and an interval without 0; else it is "not distinguishable". One seed cannot
 answer the first question, so nothing is concluded from it: the verdict is "one seed", and the
 sentence describes this one training run.
 """
@@ -21,7 +21,7 @@ from fedmaml.core.statistics import MIN_UNITS
 from fedmaml.quantities import p_text, signed
 
 REFERENCE = "fedavg"
-"""What the others are held against."""
+"""The strategy with which the others are compared."""
 
 _SIGNIFICANT = 0.05
 
@@ -33,7 +33,7 @@ Verdict = Literal[
 
 @dataclass(frozen=True)
 class Metric:
-    """What the strategies are evaluated by: name, unit ("1": a fraction), the better direction."""
+    """The compared metric: name, unit ("1": a fraction), the better direction."""
 
     name: str
     unit: str
@@ -55,7 +55,7 @@ class Row:
         p_clients: Wilcoxon's signed-rank test over all (seed, client) pairs.
         p_seeds: Student's t-test on the seeds' means; None for one seed.
         p_holm: The larger of the two, corrected for the number of strategies; None for one seed.
-        verdict: What may be concluded.
+        verdict: The conclusion.
         sentence: The same in words.
     """
 
@@ -84,7 +84,7 @@ class Pair:
         p_clients: As in `Row`.
         p_seeds: As in `Row`.
         p_holm: The larger of the two, corrected for the number of pairs.
-        verdict: What may be concluded of the first.
+        verdict: The conclusion about the first.
         sentence: The same in words.
     """
 
@@ -105,10 +105,10 @@ def evaluate(
     before: Mapping[str, Values],
     after: Mapping[str, Values],
 ) -> tuple[Row, ...]:
-    """Hold every strategy against the reference.
+    """Compare every strategy with the reference.
 
-    One client that diverged takes a strategy its mean, and with it every difference. If that is the
-    reference, it alone has diverged; the others keep their means, and nobody is tested.
+    A strategy that diverged at one client has no mean, and so no difference. If this is the
+    reference, only the reference has diverged; the others keep their means, without tests.
 
     Args:
         metric: What the values are.
@@ -151,9 +151,9 @@ def evaluate(
 
 
 def compare_pairs(metric: Metric, after: Mapping[str, Values]) -> tuple[Pair, ...]:
-    """Hold every two strategies other than the reference against each other.
+    """Compare every two strategies other than the reference with each other.
 
-    Their p-values are a family of their own: what is said of the reference stands in `evaluate`.
+    Their p-values are a family of their own, separate from those of `evaluate`.
 
     Args:
         metric: What the values are.
@@ -171,7 +171,7 @@ def compare_pairs(metric: Metric, after: Mapping[str, Values]) -> tuple[Pair, ..
 def compare_with(
     metric: Metric, after: Mapping[str, Values], others: Mapping[str, Values]
 ) -> tuple[Pair, ...]:
-    """Hold every strategy against every one of others, which are no strategies.
+    """Compare every strategy with every one of others, which are no strategies.
 
     Their p-values are a family of their own.
 
@@ -190,7 +190,7 @@ def compare_with(
 
 
 def _pairs(metric: Metric, contrasts: Mapping[tuple[str, str], Contrast]) -> tuple[Pair, ...]:
-    """Return what may be concluded of a family of pairs."""
+    """Return the verdicts on a family of pairs."""
     corrected = holm_within(contrasts)
     pairs = []
     for (first, second), found in contrasts.items():
@@ -213,7 +213,7 @@ def _pairs(metric: Metric, contrasts: Mapping[tuple[str, str], Contrast]) -> tup
 
 
 def too_few(clients: int) -> str:
-    """Say why there is no interval."""
+    """Return why there is no interval."""
     return f"no interval: {clients} test client{'s' * (clients != 1)}, {MIN_UNITS} are needed"
 
 
@@ -231,7 +231,7 @@ def _standing(name: str, lost: Collection[str]) -> Verdict | None:
 
 
 def verdict_of(metric: Metric, found: Contrast, p_holm: float | None) -> Verdict:
-    """Return what may be concluded of a strategy from its difference to another one."""
+    """Return the verdict on a strategy from its difference to another one."""
     mean, interval = found.mean, found.interval
     if mean is not None and not np.isfinite(mean):
         return "diverged"
@@ -256,12 +256,12 @@ def sentence_of(
     """Return the verdict in words."""
     mean, interval = found.mean, found.interval
     if verdict == "reference":
-        return f"{name}, fine-tuned at every test client, is what the others are held against."
+        return f"All others are compared with {name}, fine-tuned at every test client."
     if verdict == "not comparable":
         return f"{name} cannot be compared with {other}, which diverged at a test client."
     if verdict == "diverged" and name == REFERENCE:
         return (
-            f"{name} diverged at a test client, so that nothing can be held against it; lower the "
+            f"{name} diverged at a test client, so nothing can be compared with it; lower the "
             "learning rate of its adaptation."
         )
     if verdict == "diverged":

@@ -10,9 +10,9 @@ declares figures and labels its clients in a few lines:
     def groups(self, client: int) -> dict[str, str]:
         return {"sex": "f" if client % 2 else "m"}
 
-What is resampled for an interval is what varies independently: clients; whole groups, where clients
-of a group have something in common (a region, a family, a week); blocks of a metric's cells, where
-these follow each other in time.
+Intervals resample the units that vary independently: clients; whole groups, where clients of a
+group share something (a region, a family, a week); blocks of a metric's cells, where cells follow
+each other in time.
 """
 
 import math
@@ -31,10 +31,10 @@ from fedmaml.core.statistics import (
 )
 
 CLIENT = "client"
-"""What is resampled unless a figure says otherwise."""
+"""The resampled unit unless a figure declares another."""
 
 RESAMPLES = 999
-"""Of every seed; each calls the figure's function."""
+"""Resamples of every seed; each calls the figure's function."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ def clients_table(
     Args:
         numbers: Client numbers.
         columns: Values of the clients by column.
-        metrics: What the columns are of.
+        metrics: The metrics of the columns.
         groups: Label -> group, of each client; a client without a label is in group "".
-        stage: Of adaptation.
+        stage: Stage of adaptation, e.g. "after".
     """
     arrays = {
         metric.name: np.array([columns[f"{column}:{stage}"] for column in metric.columns]).T
@@ -166,10 +166,10 @@ class Figure:
             or a metric whose cells follow each other in time.
         within: Label in whose groups clients are resampled apart, so that none is ever missing;
             "" for none.
-        block: How many neighbouring cells are drawn together; as long as what they share lasts.
+        block: Neighbouring cells that are drawn together; as many as depend on each other.
         share: Fraction of the units that the value rests on, e.g. .1 for the worst tenth; an
             interval needs three of them.
-        least: Smallest value that there can be, e.g. 0 for a gap; no interval reaches below.
+        least: Smallest possible value, e.g. 0 for a gap; no interval reaches below.
     """
 
     name: str
@@ -197,7 +197,7 @@ class Resampled:
     Attributes:
         value: The figure.
         draws: The figure of each resample, ``(resamples,)``; NaN where it is undefined.
-        units: How many independent units the value rests on.
+        units: Number of independent units behind the value.
     """
 
     value: float
@@ -205,7 +205,7 @@ class Resampled:
     units: int
 
     def minus(self, other: "Resampled") -> "Resampled":
-        """Return a paired difference: both must come of the same clients and the same draws."""
+        """Return a paired difference: both need the same clients and the same draws."""
         return Resampled(self.value - other.value, self.draws - other.draws, self.units)
 
     @property
@@ -227,11 +227,10 @@ def resample(
     """Return a figure and its resamples; the same clients and seed give the same draws.
 
     Args:
-        figure: What is computed.
-        clients: Of one run; a value that is infinite or undefined makes the figure so, as the
-            figure's function has it.
+        figure: The figure.
+        clients: Of one run; the figure's function decides what infinite or undefined values do.
         seed: Of the resampling.
-        resamples: How many.
+        resamples: Number of resamples.
     """
     value, units = figure(clients), _units(figure, clients)
     rng = np.random.default_rng(seed)
@@ -247,15 +246,15 @@ def figure_interval(
     """Return a 95 % interval of the mean over seeds of a figure.
 
     Half the width is `statistics.calibrated`, to either side. But a figure that is no mean may be
-    biased: where groups do not differ at all, their gap is noise. Noise is added once in the data
-    and once more in resamples, so that of the bias sqrt(2) - 1 is seen there. If it is more than
-    the draws' own chance explains, the interval holds both what percentiles give, which is right
-    where groups differ, and what the value less its bias gives, which is right where they do not.
+    biased: where groups do not differ at all, their gap is noise. The data hold this noise once and
+    resamples hold it twice, so resamples show sqrt(2) - 1 of the bias. If they show more than
+    chance explains, the interval covers both the percentiles, which are right where groups differ,
+    and the value less its bias, which is right where they do not.
 
     Args:
         found: One for each seed.
         seed: Of the draws of seeds.
-        least: Smallest value that there can be.
+        least: Smallest possible value.
 
     Returns:
         The interval; None if a value is undefined or infinite, or rests on too few units.
@@ -301,7 +300,7 @@ def within_p_value(found: Sequence[Resampled]) -> float | None:
 
 
 def why_no_interval(figure: Figure, units: int) -> str:
-    """Say why a figure has no interval; "" if the number of its units is not the reason."""
+    """Return why a figure has no interval; "" if the number of its units is not the reason."""
     if units >= MIN_UNITS:
         return ""
     what = "clients" if figure.resampled == CLIENT else f"units of {figure.resampled!r}"
@@ -309,7 +308,7 @@ def why_no_interval(figure: Figure, units: int) -> str:
 
 
 def _units(figure: Figure, clients: Clients) -> int:
-    """Return how many units there are to resample."""
+    """Return the number of units to resample."""
     if figure.resampled == CLIENT:
         return len(clients)
     if figure.resampled in clients.cells:
@@ -318,7 +317,7 @@ def _units(figure: Figure, clients: Clients) -> int:
 
 
 def _drawn(figure: Figure, clients: Clients, units: int, rng: np.random.Generator) -> Clients:
-    """Return as many units as there are, drawn with replacement."""
+    """Draw as many units as there are, with replacement."""
     if figure.resampled == CLIENT:
         if not figure.within:
             return clients.take(rng.integers(len(clients), size=len(clients)))
@@ -383,7 +382,7 @@ def worst_decile(metric: Metric) -> Figure:
 
 
 def worst_group(metric: Metric, label: str) -> Figure:
-    """Return the mean of the group that fares worst."""
+    """Return the mean of the worst group."""
     worst = min if metric.better == "higher" else max
 
     def function(clients: Clients) -> float:
@@ -410,7 +409,7 @@ def equalised_odds_gap(label: str, confusion: str = "confusion") -> Figure:
     Opportunity in Supervised Learning. NeurIPS 2016.
 
     Args:
-        label: Whose groups are compared.
+        label: The label whose groups are compared.
         confusion: Metric with the cells "tp", "fp", "fn" and "tn".
     """
 
@@ -459,7 +458,7 @@ def sharpe_ratio(returns: Metric, periods: int = 252, block: int = 5) -> Figure:
 
 
 def retained(now: str, then: str) -> Figure:
-    """Return how much of what was achieved is left: mean of one column over that of another.
+    """Return the retained part of a metric: mean of one column over that of another.
 
     Args:
         now: Column after further tasks, e.g. "accuracy_by_stage/now".

@@ -1,9 +1,9 @@
-"""What a client's predictions are worth: a number or a few named ones, computed where the data is.
+"""Metrics of a client's predictions: a number or a few named ones, computed where the data are.
 
 Predictions and targets of the functions below are those of one client. One output column may come
 as ``(examples,)`` or ``(examples, 1)``, whatever the targets' shape; further axes before the
-classes (nodes, pixels) count as examples. All are safe under ``torch.func.vmap``. What the examples
-do not define (AUC of one class) is NaN.
+classes (nodes, pixels) count as examples. All are safe under ``torch.func.vmap``. A value that
+the examples do not define (AUC of one class) is NaN.
 """
 
 import math
@@ -33,12 +33,12 @@ class Metric:
     Attributes:
         name: As it appears in tables and files.
         unit: Unit of the value; "1" for a fraction.
-        better: Whether larger or smaller values are better; "neither" for what only figures read.
-        worst: What a client gets whose predictions are not finite, in ``unit``.
+        better: Whether larger or smaller values are better; "neither" for input of figures only.
+        worst: Value of a client whose predictions are not finite, in ``unit``.
         function: (predictions, targets) of one client -> scalar, or cell -> scalar.
         cells: Names of the cells that ``function`` returns; empty for a scalar.
-        scale: What values are multiplied by, so that they are in ``unit``; a number, or a function
-            of the scenario's shared statistics.
+        scale: Factor that brings values to ``unit``: a number, or a function of the scenario's
+            shared statistics.
     """
 
     name: str

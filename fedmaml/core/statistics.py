@@ -1,11 +1,11 @@
-"""How sure a figure over clients is.
+"""Uncertainty of figures over clients: intervals and tests.
 
 A value may be NaN (undefined at that client, e.g. AUC of one class: left out) or infinite (the
 client's model diverged: then the mean is infinite, too, and has no interval).
 
-Three rules hold for every interval here. Two clients carry none: `MIN_UNITS` is the least. One seed
-speaks of its clients alone: nothing is known of another training. And no interval over seeds is
-narrower than the clients of each seed alone imply, see `calibrated`.
+Three rules hold for every interval here. It needs at least `MIN_UNITS` clients; two have none. With
+one seed it is about the clients of this training only, not about another training. No interval over
+seeds is narrower than the clients of each seed alone imply, see `calibrated`.
 """
 
 import math
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_UNITS = 3
-"""Clients (or groups, blocks) without which no interval is given: two could agree by chance."""
+"""Fewest clients (or groups, blocks) for an interval: two could agree by chance."""
 
 _RESAMPLES = 9999
 
@@ -42,7 +42,7 @@ def mean_over_clients(values: Sequence[float]) -> float | None:
 
 
 def finite(value: float | None) -> float | None:
-    """Return a number that one can show and store; None for one that is undefined or infinite."""
+    """Return a finite number; None for one that is undefined or infinite."""
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -60,7 +60,7 @@ def _defined(values: Sequence[float]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Estimates:
-    """A figure at every seed, and how sure each of them is.
+    """A figure at every seed, with standard errors.
 
     Attributes:
         values: The figure, shape ``(seeds,)``.
@@ -88,7 +88,7 @@ def hierarchical_interval(
     Args:
         groups: For each seed, one value per client; undefined values (NaN) are left out.
         seed: Of the resampling.
-        resamples: How many.
+        resamples: Number of resamples.
 
     Returns:
         The interval, or None if no seed has `MIN_UNITS` values, or one is infinite.
@@ -144,7 +144,7 @@ def calibrated(found: Estimates) -> float | None:
 
 
 def _agreement(seeds: int) -> float:
-    """Return how likely it is that seeds are taken to agree where they share nothing.
+    """Return the probability that seeds are taken to agree where they share nothing.
 
     The larger, the nearer to 95 % the coverage there (1 - .05 times this), and the lower where
     seeds differ about as much as clients' noise: with these values never below .93, calculated for
@@ -186,9 +186,9 @@ def seeds_p_value(groups: Sequence[Sequence[float]]) -> float | None:
 def wilcoxon_p_value(groups: Sequence[Sequence[float]]) -> float | None:
     """Return the two-sided p-value of Wilcoxon's signed-rank test over all (seed, client) pairs.
 
-    Not over per-client means: in most scenarios the seed deals the data, so client 3 of seed 0 and
-    client 3 of seed 1 have nothing in common but the number. What the pairs of one seed do share
-    is one training, which this test does not see; so it is never used without `seeds_p_value`.
+    Not over per-client means: in most scenarios the seed distributes the data, so client 3 of seed
+    0 and client 3 of seed 1 share nothing but the number. The pairs of one seed share one training,
+    which this test does not see; so it is never used without `seeds_p_value`.
 
     Args:
         groups: For each seed, one difference per client; infinite ones rank beyond all others.
@@ -211,7 +211,7 @@ def wilcoxon_p_value(groups: Sequence[Sequence[float]]) -> float | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for being several.
+    """Return p-values corrected for their number.
 
     The smallest of m is multiplied by m, the next by m - 1, ..., none smaller than the one before
     it. Holm. A Simple Sequentially Rejective Multiple Test Procedure. Scand. J. Statist. 6, 1979.
@@ -225,7 +225,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def student_factor(count: int) -> float:
-    """Return how many standard errors a 95 % interval reaches with so many values."""
+    """Return how many standard errors a 95 % interval of ``count`` values reaches."""
     from scipy.stats import t as student
 
     return float(student.ppf(0.975, count - 1))

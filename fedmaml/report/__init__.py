@@ -1,11 +1,11 @@
-"""One page that says what runs have shown, made from their directories alone.
+"""One HTML page of results, made from run directories alone.
 
-    reading       directories -> runs, and what may be concluded from them
+    reading       directories -> runs and their comparison
     series        runs -> the numbers of every figure
     figures       numbers -> SVG and PNG, on a `canvas`     matplotlib
     tables        runs -> the cells of tables
-    soundness     runs -> what was rejected, what audits say
-    repeating     runs -> the commands that make them again
+    integrity     runs -> rejected updates and audit findings
+    reproduce     runs -> the commands that repeat them
     page          all of it -> one HTML file                jinja2, page.html.j2, page.css
 
 The same runs give the same bytes. Both libraries come with the extra ``report``.
@@ -33,7 +33,7 @@ _FOLDER = "figures"
 
 @dataclass(frozen=True)
 class Written:
-    """What was written.
+    """The files of a report.
 
     Attributes:
         page: The HTML file.
@@ -75,10 +75,10 @@ def write_report(
         directories: At least one; all runs are of one scenario.
         out: The page, or an existing folder for it; None: ``report.html`` in the first directory.
             The figures go to a folder ``figures`` beside it.
-        comparison: What `fedmaml compare` has just found in these runs; None: what it wrote to the
-            one folder that is given, if that is still so, else what the runs say by themselves.
+        comparison: The result of `fedmaml compare` on these runs; None: the result in the given
+            folder, if it is still valid, else conclusions from the runs themselves.
         force: Overwrite a report that is there already.
-        progress: Say on standard error what is being done, on a terminal.
+        progress: Show the current step on standard error, on a terminal.
 
     Raises:
         ConfigurationError: If a library is missing.
@@ -125,7 +125,7 @@ def _files_of(
 
 @contextmanager
 def _status(progress: bool) -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows what is being done."""
+    """Yield a function that shows the current step."""
     if not progress:
         yield lambda _: None
         return

@@ -1,7 +1,7 @@
-"""What the figures of a report share: style, the looks of strategies, and the way to SVG and PNG.
+"""Shared by all figures of a report: style, looks of strategies, output as SVG and PNG.
 
-Strategies are told apart by colour, line style and marker, so that nothing depends on colour; the
-colours are dark enough for white paper and differ in lightness for those who see fewer of them.
+Strategies differ in colour, line style and marker, so nothing depends on colour alone; colours are
+dark enough for white paper and differ in lightness for colour-blind readers.
 """
 
 import io
@@ -114,7 +114,7 @@ def line(axes: Axes, name: str, curve: series.Curve, look: Look, every: int = 0)
         name: Of the strategy.
         curve: What.
         look: How.
-        every: A marker at every so many points; 0: at six or so.
+        every: A marker at every ``every``-th point; 0: at about six points.
     """
     every = every or max(1, len(curve.x) // 6)
     axes.fill_between(curve.x, curve.low, curve.high, color=look.colour, alpha=0.11, linewidth=0)

@@ -114,7 +114,7 @@ def _pareto(
     label: str,
     better: str,
 ) -> Figure | None:
-    """Draw what a training took against what it led to, and who is beaten in neither."""
+    """Draw the metric against the cost of training, and the Pareto front."""
     points = {name: point for name, point in points.items() if np.isfinite(point[1])}
     if len(points) < 2:
         return None
@@ -259,7 +259,7 @@ def _cost_axis(axes: Axes, costs: Sequence[float], scale: str) -> None:
 
 
 def _positive(curves: Mapping[str, series.Curve]) -> float:
-    """Return by which factor the values differ; 0 if one is not positive."""
+    """Return the ratio of the largest to the smallest value; 0 if one is not positive."""
     values = np.concatenate([curve.mean for curve in curves.values()])
     values = values[np.isfinite(values)]
     return float(values.max() / values.min()) if len(values) and values.min() > 0 else 0.0

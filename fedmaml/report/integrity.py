@@ -1,4 +1,4 @@
-"""What may be wrong with runs: updates that were rejected, and what leakage audits say."""
+"""Possible faults of runs: rejected updates and findings of leakage audits."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ _EXPECTED = "expected"
 
 @dataclass(frozen=True)
 class Audited:
-    """What the leakage audits of all runs say.
+    """The leakage audits of all runs.
 
     Attributes:
-        checked: What was looked at.
-        not_checked: What could not be looked at, and why.
-        findings: What was found; None if nothing was.
-        alarming: Whether a finding is more than a note, and nobody expects it.
+        checked: The checks that were made.
+        not_checked: The checks that were not made, and why.
+        findings: The findings; None if there are none.
+        alarming: Whether there is a leak or a warning that the scenario does not expect.
     """
 
     checked: tuple[str, ...]
@@ -29,7 +29,7 @@ class Audited:
 
 
 def rejected(material: Material) -> Table | None:
-    """Return whose updates were left out and why; None if none was."""
+    """Return which clients' updates were left out and why; None if none was."""
     rows = []
     for name, runs in material.runs.items():
         counts: Counter[tuple[str, str]] = Counter()
@@ -56,7 +56,7 @@ def rejected(material: Material) -> Table | None:
 
 
 def audit(material: Material) -> Audited:
-    """Return what the leakage audits of the runs say."""
+    """Return the results of the runs' leakage audits."""
     checked: dict[str, None] = {}
     not_checked: dict[str, None] = {}
     rows: Counter[tuple[str, ...]] = Counter()

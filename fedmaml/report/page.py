@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file without scripts, fonts or anything else from elsewhere."""
+"""The page of a report: one HTML file without scripts, fonts or other external files."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
     """Return the page.
 
     Args:
-        material: What is reported.
+        material: The runs and their comparison.
         figures: As `figures.draw` made them; shown in this order, by section.
     """
     environment = Environment(
@@ -82,7 +82,7 @@ def headline(material: Material) -> str:
 
 
 def _about_references(material: Material) -> list[str]:
-    """Say what each reference predicts."""
+    """Return what each reference predicts."""
     if material.comparison is not None:
         return [about(row) for row in material.comparison.references]
     told = [
@@ -107,7 +107,7 @@ def _negative(material: Material) -> bool:
 
 
 def _facts(material: Material) -> dict[str, str]:
-    """Return what was run, in words."""
+    """Return the facts about the runs, in words."""
     every = [run for runs in material.runs.values() for run in runs]
     first = every[0]
     seeds = sorted({int(run.table["seed"]) for run in every})

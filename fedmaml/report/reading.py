@@ -1,4 +1,4 @@
-"""Run directories as data for a report: which runs there are, and what they hold."""
+"""Run directories as data for a report."""
 
 import json
 import logging
@@ -33,9 +33,9 @@ class Run:
     Attributes:
         path: Its directory.
         table: Its configuration.
-        summary: What ``summary.json`` holds.
-        rounds: What ``rounds.jsonl`` holds, one mapping per round.
-        clients: What ``clients.jsonl`` holds, one mapping per client that was evaluated.
+        summary: Content of ``summary.json``.
+        rounds: Content of ``rounds.jsonl``, one mapping per round.
+        clients: Content of ``clients.jsonl``, one mapping per evaluated client.
         diverged: Whether training diverged in every round; then nothing here is a result.
     """
 
@@ -49,14 +49,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Material:
-    """All that a report is made from.
+    """The input of a report.
 
     Attributes:
         scenario: Name of the scenario that all runs share.
         metric: The headline metric.
-        runs: What is drawn as one line -> its runs: a strategy and its seeds where that tells the
-            runs apart, else every run by itself.
-        comparison: What may be concluded; None if the runs cannot be held against each other.
+        runs: Name of a line -> its runs: a strategy and its seeds where these identify the runs,
+            else every run by itself.
+        comparison: The comparison; None if the runs cannot be compared.
         why_not: The reason, if there is no comparison.
     """
 
@@ -80,7 +80,7 @@ def read(directories: Sequence[Path], comparison: Comparison | None = None) -> M
 
     Args:
         directories: Run directories, or folders of them.
-        comparison: What is known of them already.
+        comparison: Their comparison, if it is known already.
 
     Raises:
         RunDirectoryError: If one holds no run, or a run that was cut short.
@@ -88,16 +88,16 @@ def read(directories: Sequence[Path], comparison: Comparison | None = None) -> M
     """
     paths = [path for directory in directories for path in find_runs(directory)]
     paths = list({path.resolve(): path for path in paths}.values())
-    written = _told(directories) if comparison is None else None
+    written = _written_comparison(directories) if comparison is None else None
     if written is not None:  # the folder may hold runs of earlier comparisons, too
         paths = [path for path in paths if _is_of(written, path)] or paths
     scenarios: dict[str, Path] = {}
     for path in paths:
         scenarios.setdefault(str(configuration(path)["scenario"]), path)
     if len(scenarios) > 1:
-        told = ", ".join(f"{path} holds {scenario}" for scenario, path in scenarios.items())
+        found = ", ".join(f"{path} holds {scenario}" for scenario, path in scenarios.items())
         raise NotComparableError(
-            f"the runs are of {len(scenarios)} scenarios ({told}): a report is about one; make "
+            f"the runs are of {len(scenarios)} scenarios ({found}): a report is about one; make "
             "one report for each"
         )
     runs = [_run(path) for path in paths]
@@ -151,7 +151,7 @@ def _run(path: Path) -> Run:
 
 
 def _without_values(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the summary of a run that diverged: what was evaluated is the model it began with."""
+    """Return the summary of a run that diverged without values: its model is the initial one."""
     kept = ("name", "unit", "better")
     lost = {"before": None, "after": None, "ci95": None, "ci95_before": None}
     headline, *others = (
@@ -170,7 +170,7 @@ def _comparison(paths: Sequence[Path]) -> tuple[Comparison | None, str]:
     if len(paths) == 1:
         return None, (
             "This is a single run, so there is nothing to compare it with; the command fedmaml "
-            "compare holds strategies against fine-tuned FedAvg over several seeds."
+            "compare compares strategies with fine-tuned FedAvg over several seeds."
         )
     try:
         found = group(paths)
@@ -181,23 +181,23 @@ def _comparison(paths: Sequence[Path]) -> tuple[Comparison | None, str]:
         return None, f"These runs are shown beside each other, but not compared: {error}."
 
 
-def _told(directories: Sequence[Path]) -> Comparison | None:
-    """Return what `fedmaml compare` wrote to a folder, which also says what was tuned and equal."""
+def _written_comparison(directories: Sequence[Path]) -> Comparison | None:
+    """Return the comparison that `fedmaml compare` wrote to a folder, with tuning and budget."""
     path = directories[0] / "comparison.json"
     if len(directories) > 1 or not path.is_file():
         return None
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         table.pop("reference", None)
-        told: Comparison = TypeAdapter(Comparison).validate_python(table)
-    except (OSError, ValueError, AttributeError) as error:  # the runs themselves say enough
+        written: Comparison = TypeAdapter(Comparison).validate_python(table)
+    except (OSError, ValueError, AttributeError) as error:  # the runs themselves are enough
         logger.warning("%s cannot be read, and is left out: %s", path, error)
         return None
-    return told
+    return written
 
 
 def _is_of(made: Comparison, path: Path) -> bool:
-    """Tell whether a run is one of those that were compared."""
+    """Return whether a run is one of those that were compared."""
     table = configuration(path)
     return str(table["strategy"]) in made.settings and int(table["seed"]) < made.seeds
 
@@ -230,7 +230,7 @@ def _lines(runs: Iterable[Run]) -> dict[str, tuple[Run, ...]]:
 
 
 def _short(paths: Sequence[Path]) -> list[str]:
-    """Return the fewest last parts of each path that tell them all apart."""
+    """Return the shortest ends of paths that are all different."""
     parts = [path.resolve().parts for path in paths]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(one[-count:]) for one in parts]

@@ -1,4 +1,4 @@
-"""The commands that make the same runs again."""
+"""The commands that repeat the runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,9 +18,9 @@ _NOT_SET = ("scenario", "strategy", "seed", "rounds", "data_dir")
 def compare_command(material: Material) -> str:
     """Return the `fedmaml compare` command that made these runs; "" if none is known.
 
-    If it is not written down, the settings are guessed (what differs from the recipes, set for
-    all or for one strategy), and the guess is held against the configurations of all runs: a
-    command that is not exact is not told.
+    If no file records it, the settings are derived (differences to the recipes, set for all or for
+    one strategy), and the derived plan is compared with the configurations of all runs. A command
+    that is not exact is not returned.
     """
     if material.comparison is None:
         return ""
@@ -50,7 +50,7 @@ def compare_command(material: Material) -> str:
 def _settings_beside(
     recipes: Mapping[str, Sequence[RunConfig]], tables: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> dict[str, Any]:
-    """Return in what runs differ from their recipes, set for all where all that know it agree."""
+    """Return the settings in which runs differ from their recipes; for all strategies if alike."""
     found = {name: flatten_table(tables[name][0]) for name in recipes}
     given: dict[str, Any] = {}
     for name, configs in recipes.items():

@@ -72,7 +72,7 @@ def training_loss(material: Material, scale: Scale) -> dict[str, Curve]:
 
 
 def trained_for(material: Material, scale: Scale) -> dict[str, tuple[float, float]]:
-    """Return what a whole training took, and the metric on evaluated clients after it."""
+    """Return the cost of the whole training, and the metric on evaluated clients after it."""
     found = {}
     for name, runs in material.runs.items():
         total = np.mean([_totals(run, scale) for run in runs])
@@ -109,7 +109,7 @@ def front(points: Mapping[str, tuple[float, float]], better: str) -> list[str]:
 
 
 def at_steps(material: Material) -> dict[str, Curve]:
-    """Return the metric at numbers of adaptation steps: 0, those asked for, the strategy's own."""
+    """Return the metric at numbers of adaptation steps: 0, those set, the strategy's own."""
 
     def values(run: Run) -> dict[float, float]:
         metric, own = run.summary["metric"], own_steps(run)
@@ -201,14 +201,14 @@ def _curves(
 
 
 def _spending(run: Run, scale: Scale) -> np.ndarray:
-    """Return what the training took until the end of each round."""
+    """Return the cost of training until the end of each round."""
     if scale == "rounds":
         return np.arange(1.0, len(run.rounds) + 1)
     return np.cumsum([_spent(record["cost"], scale) for record in run.rounds])
 
 
 def _spent(cost: Mapping[str, Any], scale: Scale) -> float:
-    """Return bytes or operations of a ``cost``; NaN if not everybody told what it computed."""
+    """Return bytes or operations of a ``cost``; NaN unless every client reported them."""
     if scale == "bytes":
         return float(cost["payload_bytes_down"] + cost["payload_bytes_up"])
     return float(cost["flops"]) if cost["updates_measured"] == cost["updates"] else np.nan

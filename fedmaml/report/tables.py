@@ -75,7 +75,7 @@ def comparison(made: Comparison) -> Table:
 
 
 def tuning(made: Comparison) -> Table | None:
-    """Return what was tuned on validation clients, and what that gained; None if nothing was."""
+    """Return the tuned settings and the gain on validation clients; None if nothing was tuned."""
     if not made.tuning:
         return None
     grid = cells.tuning(made)
@@ -83,7 +83,7 @@ def tuning(made: Comparison) -> Table | None:
 
 
 def references(material: Material) -> Table | None:
-    """Return how strategies, or runs, stand to predictors that no gradient trains.
+    """Return the differences of strategies, or runs, to references.
 
     None if the scenario names no references.
     """
@@ -240,7 +240,7 @@ def _figures_of_runs(material: Material) -> Table | None:
 
 
 def distribution(material: Material) -> Table:
-    """Return how the clients of every strategy fare; dashes where not one of them has a value."""
+    """Return the spread over clients of every strategy; dashes where no client has a value."""
     spreads = series.spreads(material)
     rows = []
     for name, runs in material.runs.items():
@@ -261,7 +261,7 @@ def distribution(material: Material) -> Table:
 
 
 def cost(material: Material) -> Table:
-    """Return what training took: per client and round, and in all; means over seeds."""
+    """Return the cost of training: per client and round, and in all; means over seeds."""
     rows = []
     for name, runs in material.runs.items():
 
@@ -293,7 +293,7 @@ def cost(material: Material) -> Table:
 
 
 def counters(material: Material) -> Table | None:
-    """Return what examples cost by the scenario's counters; None if it has none."""
+    """Return the units of examples by the scenario's counters; None if it has none."""
     abouts: dict[str, str] = {}
     for members in material.runs.values():
         for run in members:
@@ -316,9 +316,9 @@ def counters(material: Material) -> Table | None:
         for strategy, members in material.runs.items()
         for name in abouts
     )
-    told = "; ".join(f"{name}: {about}" for name, about in abouts.items())
+    units = "; ".join(f"{name}: {about}" for name, about in abouts.items())
     return Table(
-        f"What the examples cost, means over seeds ({told})",
+        f"What the examples cost, means over seeds ({units})",
         ("strategy", "counter", "support, a client in a round", "query, a client in a round",
          "support, training", "query, training", "support, evaluation", "query, evaluation"),
         rows,

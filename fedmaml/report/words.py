@@ -1,4 +1,4 @@
-"""Words: names as one reads them, and what a figure shows, for those who do not see it."""
+"""Words: readable names, and text alternatives of figures."""
 
 import math
 import re
@@ -13,7 +13,7 @@ _ACRONYMS = re.compile(r"\b(auc|f1|mae|mse|r2|rmse)\b")
 
 
 def metric_name(name: str) -> str:
-    """Return the name of a metric as one reads it."""
+    """Return the readable name of a metric."""
     return _ACRONYMS.sub(lambda found: found[0].upper(), name.replace("_", " "))
 
 
@@ -28,7 +28,7 @@ def capital(text: str) -> str:
 
 
 def differences(rows: Sequence[Row]) -> str:
-    """Tell every strategy's difference to the reference and its interval."""
+    """Return every strategy's difference to the reference with its interval."""
     parts = []
     for row in rows:
         text = f"{row.strategy} {signed(row.difference)}"
@@ -39,7 +39,7 @@ def differences(rows: Sequence[Row]) -> str:
 
 
 def curves(shown: Mapping[str, Curve], over: str, label: str) -> str:
-    """Tell where every line begins and ends."""
+    """Return the first and the last value of every line."""
     parts = []
     for name, curve in shown.items():
         first, last = (number(finite(value)) for value in (curve.mean[0], curve.mean[-1]))
@@ -48,7 +48,7 @@ def curves(shown: Mapping[str, Curve], over: str, label: str) -> str:
 
 
 def pareto(points: Mapping[str, tuple[float, float]], best: Sequence[str], scale: str) -> str:
-    """Tell every point, and who is beaten in neither direction."""
+    """Return every point, and the names on the Pareto front."""
     unit = "B" if scale == "bytes" else "FLOP"
     parts = [
         f"{name} {number(value)} for {quantity(cost, unit)}"
@@ -58,7 +58,7 @@ def pareto(points: Mapping[str, tuple[float, float]], best: Sequence[str], scale
 
 
 def clients(spreads: Mapping[str, Spread]) -> str:
-    """Tell the middle and the worst of every distribution."""
+    """Return median, worst decile and standard deviation of every strategy."""
     parts = [
         f"{name}: median {number(spread.median)}, worst decile {number(spread.worst_decile)}, "
         f"standard deviation {number(spread.deviation)}"

@@ -1,4 +1,4 @@
-"""A run's strategy held against the references of its scenario, client by client."""
+"""A run's strategy compared with the references of its scenario, client by client."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ Rows = Sequence[Mapping[str, Any]]
 def against_references(
     references: Rows, clients: Rows, metrics: Sequence[Metric]
 ) -> list[dict[str, Any]]:
-    """Return what ``summary.json`` says of each reference.
+    """Return the entry of ``summary.json`` for each reference.
 
     Differences are the strategy's value after adaptation minus the reference's, paired by client;
     intervals are over the clients of this run.
@@ -30,7 +30,7 @@ def against_references(
 def values_of(rows: Rows, column: str) -> dict[int, float]:
     """Return client -> value; NaN where undefined, infinite where diverged.
 
-    Clients of a further family are left out: they are reported apart.
+    Clients of a further family are left out: they are reported separately.
     """
     values: dict[int, float] = {}
     for row in rows:
@@ -43,7 +43,7 @@ def values_of(rows: Rows, column: str) -> dict[int, float]:
 
 
 def label(reference: Mapping[str, Any]) -> str:
-    """Return the name of a reference and what one must know of it."""
+    """Return the name of a reference with its remarks."""
     notes = [] if reference["federated"] else ["not federated"]
     notes += ["knows the answer"] if reference["oracle"] else []
     return f"{reference['name']} ({', '.join(notes)})" if notes else str(reference["name"])

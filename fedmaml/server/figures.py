@@ -1,4 +1,4 @@
-"""What a scenario's figures are at the clients of one run, each family of clients by itself."""
+"""A scenario's figures over the clients of one run, for each family of clients."""
 
 import logging
 from collections.abc import Mapping
@@ -32,15 +32,15 @@ def clients_by_family(scenario: Scenario, evaluated: EvaluateReply) -> dict[str,
 def figure_summaries(
     scenario: Scenario, problem: Problem, families: Mapping[str, EvaluateReply]
 ) -> list[dict[str, Any]]:
-    """Return what ``summary.json`` says of each figure.
+    """Return the entry of ``summary.json`` for each figure.
 
-    The scenario's own clients have the means of the metrics beside it, other families have theirs
-    here, too.
+    The means of metrics over the scenario's own clients are elsewhere in the summary; those of
+    other families are here.
 
     Args:
         scenario: Declares figures and groups.
         problem: Declares metrics.
-        families: The clients that were evaluated, by family.
+        families: The evaluated clients by family.
     """
     return [
         {**_summary(figure, problem, scenario, found), "family": family}
@@ -57,7 +57,7 @@ def _summary(
     try:
         after = resample(figure, table["after"])
         before = figure(table["before"])
-    except Exception as error:  # a figure of somebody else may raise anything; the run stands
+    except Exception as error:  # a scenario's figure may raise anything; the run is still valid
         why = f"its function raises {type(error).__name__}: {error}"
         logger.warning("figure %r is left out: %s", figure.name, why)
         return {**_about(figure), "before": None, "after": None, "ci95": None, "units": 0,

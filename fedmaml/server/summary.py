@@ -26,7 +26,7 @@ from fedmaml.simulations.scenario import HasClosedForm, Scenario
 from fedmaml.strategies.base import kernel_spec
 
 _MEASURED = {
-    "totals": "training rounds only; evaluations and the roll call stand beside them",
+    "totals": "training rounds only; evaluations and the roll call are beside them",
     "payload_bytes": "tensors that a site with one client receives and sends in a round",
     "message_bytes": "as Flower serialises the run's own messages to nodes (a node of a simulation "
     "hosts many clients), without HTTP and TLS; one message of each shape is serialised",
@@ -38,7 +38,7 @@ _MEASURED = {
     "evaluation.steps; operations and memory of one client by itself, likewise",
     "seconds": "wall time; clients: waiting for replies, transport included; server: the rest",
 }
-"""How the numbers of ``cost`` came about; written beside them."""
+"""How the numbers of ``cost`` were measured; written beside them."""
 
 
 def summarise(
@@ -56,7 +56,7 @@ def summarise(
     cost: Mapping[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
-    """Put together what ``summary.json`` holds."""
+    """Return the content of ``summary.json``."""
     headline, *others = problem.metrics
     split, scenario = config.evaluation.split, config.make_scenario()
     families = clients_by_family(scenario, evaluated)
@@ -106,12 +106,12 @@ def cost_summary(
     energy: Energy,
     counters: Sequence[Counter],
 ) -> dict[str, Any]:
-    """Put together what rounds and evaluations took, and how it was measured.
+    """Return the cost of rounds and evaluations, and how it was measured.
 
     Args:
         cost: Of the training rounds.
-        rounds: How many there were.
-        grid: Has counted all messages.
+        rounds: Number of rounds.
+        grid: Counted all messages.
         evaluation: Of all evaluations, those of validation clients during training included.
         energy: Of the whole run.
         counters: Of the problem.

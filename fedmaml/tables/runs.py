@@ -1,4 +1,4 @@
-"""What runs achieved and what they took."""
+"""Results and costs of runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,7 +43,7 @@ def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _reference_table(names: Sequence[str], summaries: Sequence[Mapping[str, Any]]) -> None:
-    """Print what references achieve at the same clients, and how each run stands to them."""
+    """Print the references at the same clients, and each run's difference to them."""
     if not any(summary["references"] for summary in summaries):
         return
     title = "References: predictors that no gradient trains, at the same clients"
@@ -78,7 +78,7 @@ def _reference_table(names: Sequence[str], summaries: Sequence[Mapping[str, Any]
 
 
 def _chosen(reference: Mapping[str, Any]) -> str:
-    """Say which settings of a reference were taken, and by whom."""
+    """Return the settings of a reference, and on which clients they were chosen."""
     settings = ", ".join(f"{key}={value}" for key, value in reference["settings"].items())
     if not settings:
         return ""
@@ -105,7 +105,7 @@ def without_most_cells(
 
 
 def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
-    """Print who was evaluated, what computed, what it took, and what went wrong."""
+    """Print evaluated clients, engine, costs, and faults."""
     console.print(f"{name}: {_evaluated(summary)}; {summary['seconds']:.1f} s")
     _engine_lines(name, summary)
     _cost_lines(name, summary)
@@ -136,13 +136,13 @@ def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
         )
     if summary["rounds"] and not summary["updates_used"]:
         console.print(
-            f"{name}: no update was used, so what was evaluated is the model that it began with",
+            f"{name}: no update was used, so the evaluated model is the initial one",
             style="yellow",
         )
 
 
 def _evaluated(summary: Mapping[str, Any]) -> str:
-    """Say who was evaluated, and after which round if it was chosen."""
+    """Return which clients were evaluated, and after which round if it was selected."""
     clients, asked = summary["clients_evaluated"], summary["clients_asked"]
     text = f"{clients} of {asked} {summary['evaluated_split']} clients evaluated"
     for family, count in summary["families"].items():
@@ -218,12 +218,12 @@ def _socket_line(name: str, summary: Mapping[str, Any]) -> None:
     """Print what crossed the sockets of a deployment, if they were watched."""
     socket = summary["cost"].get("socket")
     if socket:
-        told = [
+        parts = [
             f"{quantity(socket[way]['total'], 'B')} {way}, of which "
             f"{quantity(socket[way]['objects'], 'B')} are messages"
             for way in ("down", "up")
         ]
-        console.print(f"{name}: sockets carried {'; '.join(told)}")
+        console.print(f"{name}: sockets carried {'; '.join(parts)}")
 
 
 def _energy(energy: Mapping[str, Any]) -> str:

@@ -96,14 +96,14 @@ def deployed(network: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dic
 def test_message_bytes_are_what_crosses_the_socket_but_for_framing(
     network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = deployed(network, tmp_path, monkeypatch)
+    reported = deployed(network, tmp_path, monkeypatch)
     for direction in ("down", "up"):
-        counted = sum(part[f"message_bytes_{direction}"] for part in told["counted"].values())
-        carried = told["socket"][direction]
+        counted = sum(part[f"message_bytes_{direction}"] for part in reported["counted"].values())
+        carried = reported["socket"][direction]
         assert counted > 2 * PAYLOAD[network]
         assert counted == pytest.approx(carried["objects"], rel=0.001)
         assert carried["unread"] == 0
         parts = ("objects", "envelopes", "other_calls", "http")
         assert carried["total"] == sum(carried[part] for part in parts)
         assert carried["envelopes"] < 0.01 * carried["objects"]
-    assert told["socket"]["calls"]["push-object"] > 2
+    assert reported["socket"]["calls"]["push-object"] > 2

@@ -77,15 +77,15 @@ def test_what_workers_log_and_leave_out_is_what_one_process_does(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = {"strategy": "maml", "engine": "vmap", "inner.lr": 1e30, "rounds": 1}
-    told = []
+    reported = []
     for workers in (1, 2):
         caplog.clear()
         with pytest.raises(BackendError, match="not one client's update could be used"):
             execute(resolve(digits(workers=workers, **settings)), tmp_path / str(workers))
         rejected = RunDirectory(tmp_path / str(workers)).rounds()[0]["rejected"]
-        told.append((rejected, sorted(record.getMessage() for record in caplog.records)))
-    assert told[0] == told[1]
-    assert told[0][0]
+        reported.append((rejected, sorted(record.getMessage() for record in caplog.records)))
+    assert reported[0] == reported[1]
+    assert reported[0][0]
 
 
 # --- calls, death and Ctrl-C --------------------------------------------------------------------

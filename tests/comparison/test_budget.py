@@ -1,4 +1,4 @@
-"""The terms of a comparison: who trains how long, and by which round everybody is evaluated."""
+"""The budget of a comparison: how long each strategy trains, and which round is evaluated."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ def test_schedules_follow_the_rounds_that_were_bought() -> None:
         ({"seeds": 10**7}, "seeds = 10000000: allowed: 1 or more"),
     ],
 )
-def test_terms_that_cannot_be_had_are_told(arguments: dict[str, Any], message: str) -> None:
+def test_impossible_budgets_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         plan("digits", ["fedrep"], arguments.pop("seeds", 1), [SMALL], **arguments)
 
@@ -118,6 +118,6 @@ def test_test_clients_alone_are_compared() -> None:
         evaluation(evaluation__split="validation")
 
 
-def test_every_strategy_can_be_put_on_equal_terms() -> None:
+def test_every_strategy_can_be_given_an_equal_budget() -> None:
     names = [name for name in CATALOGUE if name not in ("local", "fedavg")]
     assert set(rounds_of(*names, equal="bytes")) == set(CATALOGUE)

@@ -95,12 +95,12 @@ def test_the_baselines_are_always_in_and_settings_reach_those_who_know_them() ->
         (["maml"], 1, {"inner.lr": "x"}, "inner.lr = 'x'"),
     ],
 )
-def test_mistakes_are_told_before_anything_runs(strategies, seeds, layer, message) -> None:
+def test_mistakes_are_reported_before_anything_runs(strategies, seeds, layer, message) -> None:
     with pytest.raises(ConfigurationError, match=message):
         plan("digits", strategies, seeds, [layer], None)
 
 
-def test_an_unknown_scenario_is_told() -> None:
+def test_an_unknown_scenario_is_reported() -> None:
     with pytest.raises(ConfigurationError, match="did you mean 'digits'"):
         plan("digit", ["maml"], 1, [], None)
 

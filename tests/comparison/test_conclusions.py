@@ -1,4 +1,4 @@
-"""Run directories of any origin, held against each other."""
+"""Run directories of any origin, compared."""
 
 import re
 import shutil
@@ -45,7 +45,7 @@ def test_directories_alone_give_what_compare_gives(folder: Path) -> None:
     assert list(found) == ["local", "fedavg", "fedadam", "fedprox", "fomaml"]
     assert all(list(seeds) == [0, 1] for seeds in found.values())
     ours, theirs = conclude(found), compare(planned, folder)
-    assert ours.notes == theirs.notes[2:]  # compare knows its terms, directories do not tell them
+    assert ours.notes == theirs.notes[2:]  # compare knows its budget, directories do not record it
     assert ours == replace(theirs, notes=ours.notes, equal="")
     # TOML moves mu before the tables; the order in which FedProx declares it is kept.
     assert list(ours.settings["fedprox"])[-1] == "mu"
@@ -54,7 +54,7 @@ def test_directories_alone_give_what_compare_gives(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("left_out", "message"),
     [
-        ("fedavg/*", "no run of fedavg, which every strategy is held against; there are local,"),
+        ("fedavg/*", "no run of fedavg, with which every strategy is compared; there are local,"),
         ("fomaml/seed1", "fomaml has seed 0, fedavg has seeds 0, 1: .* runs of the same seeds"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A strategy that diverges is told as such everywhere, and the others are compared."""
+"""A strategy that diverges is reported everywhere, and the others are compared."""
 
 import csv
 import json
@@ -78,8 +78,8 @@ def test_whoever_trained_with_fewer_updates_is_named(one_lost, tmp_path: Path) -
     assert summary is not None
     used = summary["updates_used"]
     for left, said in ((used, False), (used - 1, True)):
-        told = summary | {"updates_used": left}
-        (copy / "fomaml" / "seed0" / "summary.json").write_text(json.dumps(told))
+        reported = summary | {"updates_used": left}
+        (copy / "fomaml" / "seed0" / "summary.json").write_text(json.dumps(reported))
         notes = compare(planned, copy).notes
         wanted = f"fomaml trained with {2 * used - 1} of {2 * used} updates"
         assert any(note.startswith(wanted) for note in notes) is said
@@ -146,7 +146,7 @@ def test_if_the_reference_diverges_the_others_are_still_held_against_each_other(
     assert protonet.sentence == (
         "protonet cannot be compared with fine-tuned FedAvg, which diverged."
     )
-    assert made.headline.startswith("Nothing can be held against fine-tuned FedAvg, which diverged")
+    assert made.headline.startswith("Nothing can be compared with fine-tuned FedAvg, which diverged")
     (pair,) = [pair for pair in made.pairs if "fedadam" not in (pair.first, pair.second)]
     assert pair.verdict == "one seed"
     assert "| protonet | · | ? | ? |  |" in as_markdown(made)
@@ -163,7 +163,7 @@ def test_one_client_of_fedavg_that_diverges_takes_no_verdict_but_fedavgs() -> No
         "diverged", "not comparable", "not comparable", "diverged",
     ]  # fmt: skip
     assert evaluated[0].sentence == (
-        "fedavg diverged at a test client, so that nothing can be held against it; lower the "
+        "fedavg diverged at a test client, so nothing can be compared with it; lower the "
         "learning rate of its adaptation."
     )
     assert evaluated[2].sentence == (
@@ -190,14 +190,14 @@ def test_if_fedavg_diverges_at_one_client_the_command_names_fedavg_and_nobody_fi
     assert done.stderr.splitlines()[-1].startswith("fedmaml: fedavg, fedprox diverged; what to ")
     written = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert written["headline"] == (
-        "Nothing can be held against fine-tuned FedAvg, which diverged. Diverged: fedavg, fedprox."
+        "Nothing can be compared with fine-tuned FedAvg, which diverged. Diverged: fedavg, fedprox."
     )
     assert {row["strategy"]: row["verdict"] for row in written["rows"]} == {
         "local": "not comparable", "fedavg": "diverged", "fedadam": "not comparable",
         "fomaml": "not comparable", "fedprox": "diverged",
     }  # fmt: skip
-    told = {(pair["first"], pair["second"]): pair["verdict"] for pair in written["pairs"]}
-    assert told["local", "fomaml"] in ("better", "worse", "not distinguishable")
+    reported = {(pair["first"], pair["second"]): pair["verdict"] for pair in written["pairs"]}
+    assert reported["local", "fomaml"] in ("better", "worse", "not distinguishable")
 
 
 def test_a_strategy_that_diverges_at_a_client_is_called_so_though_fedavg_did_everywhere() -> None:

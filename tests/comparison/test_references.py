@@ -169,11 +169,11 @@ def test_a_run_is_held_against_its_scenarios_references(tmp_path, monkeypatch, c
     assert [one["name"] for one in summary["references"]] == list(REFERENCES)
     # by hand, from the two files
     ours = {one["client"]: one["mse:after"] for one in directory.clients()}
-    for told, kept in zip(summary["references"], directory.references(), strict=True):
+    for reported, kept in zip(summary["references"], directory.references(), strict=True):
         theirs = {one["client"]: one["mse"] for one in kept["clients"]}
         assert theirs.keys() == ours.keys()
         mean = np.mean([ours[client] - theirs[client] for client in ours])
-        assert told["metrics"][0]["difference"] == pytest.approx(mean)
+        assert reported["metrics"][0]["difference"] == pytest.approx(mean)
     shown, _ = called(monkeypatch, capsys, "show", tmp_path / "run")
     assert "pooled random forest (not federated): a random forest" in " ".join(shown.split())
 

@@ -76,7 +76,7 @@ def test_a_search_reaches_as_far_up_as_down() -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Splits whose tasks were dealt."""
+    """Splits whose tasks were made."""
     splits: set[str] = set()
     deal: Callable[..., Any] = Digits.tasks
 

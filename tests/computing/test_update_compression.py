@@ -170,9 +170,9 @@ def test_an_update_that_is_not_sound_is_left_out_and_changes_no_other(
     assert rejection.reason == ("RANGE" if bad == 1e30 else "NONFINITE")
     whole = compressed(asked, rows(), none)
     assert whole.codes is not None
-    told = collected.reply({"loop": len(collected.clients)}, (), {}).update
+    reported = collected.reply({"loop": len(collected.clients)}, (), {}).update
     for group, codes in whole.codes.items():
-        assert torch.equal(told[group], codes[[0, 2]])  # type: ignore[arg-type]
+        assert torch.equal(reported[group], codes[[0, 2]])  # type: ignore[arg-type]
 
 
 def test_what_float16_cannot_hold_is_left_out() -> None:
@@ -248,7 +248,7 @@ def test_top_k_learns_with_feedback_what_it_never_learns_without(feedback: bool)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_app_of_ones_own_is_told_how_to_compress_by_the_server(
+def test_an_app_of_ones_own_is_reported_how_to_compress_by_the_server(
     method: str, classification: Example
 ) -> None:
     problem, method_settings = classification.problem, {"method": method, "error_feedback": True}

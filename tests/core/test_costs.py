@@ -89,7 +89,7 @@ def test_a_cost_survives_json(cost: Cost) -> None:
     assert Cost.from_json(json.loads(json.dumps(cost.to_json()))) == cost
 
 
-def test_means_are_over_those_who_told() -> None:
+def test_means_are_over_those_who_reported() -> None:
     assert FULL.per_client_and_round() == {
         "payload_bytes_down": 100, "payload_bytes_up": 100, "flops": 5 * 10**11, "peak_bytes": 77,
     }  # fmt: skip

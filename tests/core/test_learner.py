@@ -104,7 +104,7 @@ def test_a_network_that_is_all_head_has_no_embedding(classification, head: str) 
         without_head(learner)
 
 
-def test_head_parameters_are_told_by_whole_names(classification) -> None:
+def test_head_parameters_are_found_by_whole_names(classification) -> None:
     assert in_head(classification.problem, "head.weight")
     assert not in_head(classification.problem, "header.weight")
     assert not in_head(classification.problem, "body.head.weight")

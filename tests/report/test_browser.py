@@ -37,7 +37,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def open_page(browser: Any, page: Path, width: int) -> list[str]:
-    """Open a page in a window of so many pixels; return the addresses that it asks for."""
+    """Open a page in a window of this many pixels; return the addresses that it asks for."""
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.get_log("performance")  # forget what was before

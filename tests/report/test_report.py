@@ -158,7 +158,7 @@ def test_a_setting_of_one_strategy_is_in_the_command(compared: Path, tmp_path: P
     assert not any(word.startswith("inner.lr=") for word in words)
 
 
-def test_no_command_is_told_that_would_make_other_runs(compared: Path, tmp_path: Path) -> None:
+def test_no_command_is_reported_that_would_make_other_runs(compared: Path, tmp_path: Path) -> None:
     shutil.copytree(compared, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "fedadam")  # which the command would make
     material = read([tmp_path])
@@ -195,7 +195,7 @@ def test_runs_without_the_reference_stand_beside_each_other(compared: Path) -> N
     material = read([compared / "fomaml", compared / "local"])
     words = text_of(render(material, []))
     assert "4 runs on digits, not compared." in words
-    assert "there is no run of fedavg, which every strategy is held against" in words
+    assert "there is no run of fedavg, with which every strategy is compared" in words
     assert list(material.runs) == ["local", "fomaml"]
 
 
@@ -212,7 +212,7 @@ def test_runs_of_a_strategy_with_other_settings_are_lines_of_their_own(
     assert "with different settings (inner.lr = 0.1 and 0.2)" in material.why_not
 
 
-def test_rejected_replies_and_audit_findings_are_told(compared: Path, tmp_path: Path) -> None:
+def test_rejected_replies_and_audit_findings_are_reported(compared: Path, tmp_path: Path) -> None:
     run = shutil.copytree(compared / "fomaml" / "seed0", tmp_path / "run")
     rejection = {"reason": "NONFINITE", "detail": "<b>nan</b>", "node": "1", "clients": [3, 4]}
     lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
@@ -304,14 +304,14 @@ def test_clients_that_gave_no_answer_are_counted_in_their_split(
     assert "3 of 23 validation clients gave no usable answer" in words
 
 
-def test_energy_is_told_where_all_runs_measured_it(compared: Path, tmp_path: Path) -> None:
+def test_energy_is_reported_where_all_runs_measured_it(compared: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(compared / "fomaml", tmp_path / "fomaml")
-    for joules, told in ((2000.0, "not measured"), (4000.0, "3.00 kJ")):
+    for joules, reported in ((2000.0, "not measured"), (4000.0, "3.00 kJ")):
         file = folder / f"seed{int(joules > 3000)}" / "summary.json"
         summary = json.loads(file.read_text())
         summary["cost"]["energy"] = {"joules": joules, "sensors": ["package-0"], "note": ""}
         file.write_text(json.dumps(summary))
-        assert tables.cost(read([folder])).rows[0][-1] == told
+        assert tables.cost(read([folder])).rows[0][-1] == reported
 
 
 def test_a_clean_audit_says_so(compared: Path, tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_a_clean_audit_says_so(compared: Path, tmp_path: Path) -> None:
 # --- what is refused
 
 
-def test_directories_without_runs_are_told(compared: Path, tmp_path: Path) -> None:
+def test_directories_without_runs_are_reported(compared: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "other" / "deeper").mkdir(parents=True)
     (tmp_path / "file").write_text("")
@@ -386,7 +386,7 @@ def test_compare_says_why_there_is_no_report(
     assert not (out / "report.html").exists()
 
 
-def test_what_is_wrong_with_the_runs_is_told_before_what_is_in_the_way(tmp_path: Path) -> None:
+def test_what_is_wrong_with_the_runs_is_reported_before_what_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("mine")
     with pytest.raises(RunDirectoryError, match="nowhere does not exist"):
         write_report([tmp_path / "nowhere"], tmp_path)
@@ -417,9 +417,9 @@ def test_command_prints_one_json_value_or_one_clear_line(compared: Path, tmp_pat
     command = [*COMMAND, "report", str(compared / "local" / "seed0"), "--out", "r.html"]
     good = subprocess.run([*command, "--json"], capture_output=True, text=True, cwd=tmp_path)
     assert good.returncode == 0, good.stderr
-    told = json.loads(good.stdout)
-    assert (tmp_path / told["page"]).exists()
-    assert all((tmp_path / path).exists() for path in told["figures"])
+    reported = json.loads(good.stdout)
+    assert (tmp_path / reported["page"]).exists()
+    assert all((tmp_path / path).exists() for path in reported["figures"])
     assert good.stderr == ""
     bad = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert bad.returncode == 1

@@ -156,7 +156,7 @@ def test_a_comparison_runs_a_damaged_run_again(damage: str, finished: Path, tmp_
     run = shutil.copytree(finished, tmp_path / "run")
     assert is_complete(CONFIG, run, force=False)
     DAMAGES[damage][0](run)
-    if damage == "text for the seed":  # which run it was is not known: only if told to
+    if damage == "text for the seed":  # which run it was is not known: only if reported to
         with pytest.raises(RunDirectoryError, match="is not the configuration of a run"):
             is_complete(CONFIG, run, force=False)
     assert not is_complete(CONFIG, run, force=damage == "text for the seed")

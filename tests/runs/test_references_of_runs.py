@@ -1,4 +1,4 @@
-"""A run held against references: what is paired, and what is said where a value is missing."""
+"""A run compared with references: pairs, and the text where a value is missing."""
 
 import json
 import math

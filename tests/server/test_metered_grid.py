@@ -71,8 +71,8 @@ def test_rounds_add_up_to_the_summary(tmp_path: Path) -> None:
     summary = execute(resolve(SETTINGS | {"strategy": "maml"}), tmp_path / "run")
     records = RunDirectory(tmp_path / "run").rounds()
     total = sum((Cost.from_json(record["cost"]) for record in records), Cost())
-    told = Cost.from_json(summary["cost"]["totals"])
-    assert total.to_json() == pytest.approx(told.to_json(), abs=1e-5)
+    reported = Cost.from_json(summary["cost"]["totals"])
+    assert total.to_json() == pytest.approx(reported.to_json(), abs=1e-5)
     for record in records:
         cost = record["cost"]
         assert cost["seconds_clients"] + cost["seconds_server"] == pytest.approx(
@@ -99,12 +99,12 @@ def test_message_bytes_are_those_of_every_message_serialised(nodes: int, tmp_pat
 
 
 def test_vectorised_and_single_clients_tell_the_same_cost(tmp_path: Path) -> None:
-    told = []
+    reported = []
     for engine in ("vmap", "loop"):
         config = resolve(SETTINGS | {"strategy": "maml", "nodes": 1, "engine": engine})
         totals = execute(config, tmp_path / engine)["cost"]["totals"]
-        told.append({name: totals[name] for name in totals if not name.startswith("seconds")})
-    assert told[0] == told[1]
+        reported.append({name: totals[name] for name in totals if not name.startswith("seconds")})
+    assert reported[0] == reported[1]
 
 
 def test_a_node_measures_once_and_remembers_over_processes(

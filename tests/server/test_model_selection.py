@@ -117,7 +117,7 @@ def test_choice_is_the_same_on_flower(tmp_path: Path) -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Splits whose tasks were dealt."""
+    """Splits whose tasks were made."""
     splits: list[str] = []
     deal: Callable[..., Any] = Digits.tasks
 
