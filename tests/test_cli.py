@@ -39,11 +39,11 @@ def test_list_as_json_has_everything(tmp_path: Path) -> None:
 
 def test_estimate_takes_what_run_takes_and_writes_nothing(tmp_path: Path) -> None:
     arguments = ("digits", "--strategy", "fomaml", *FAST, "--nodes", "2")
-    reported = json.loads(fedmaml("estimate", *arguments, "--json", cwd=tmp_path).stdout)
-    assert (reported["scenario"], reported["strategy"], reported["rounds"]) == ("digits", "fomaml", 3)
-    assert reported["training"]["flops"] == 3 * reported["per_round"]["flops"] > 0
-    assert reported["evaluation"]["clients"] == 8
-    assert reported["seconds"]["total"] > 0
+    shown = json.loads(fedmaml("estimate", *arguments, "--json", cwd=tmp_path).stdout)
+    assert (shown["scenario"], shown["strategy"], shown["rounds"]) == ("digits", "fomaml", 3)
+    assert shown["training"]["flops"] == 3 * shown["per_round"]["flops"] > 0
+    assert shown["evaluation"]["clients"] == 8
+    assert shown["seconds"]["total"] > 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -25,19 +25,19 @@ SMALL: dict[str, Any] = {
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_bytes_and_operations_of_equal_clients_are_exact(name: str, tmp_path: Path) -> None:
     config = resolve(SMALL | {"strategy": name, "rounds": 2})
-    reported = estimate(config)
+    ours = estimate(config)
     cost = execute(config, tmp_path / "run")["cost"]
     totals = cost["totals"]
-    assert reported.training.clients == totals["clients"]
-    assert reported.training.payload_bytes_down == totals["payload_bytes_down"]
-    assert reported.training.payload_bytes_up == totals["payload_bytes_up"]
-    assert reported.per_round.payload_bytes * 2 == reported.training.payload_bytes
-    assert reported.training.flops == totals["flops"] == 2 * reported.per_round.flops > 0
-    assert reported.per_client.flops == cost["per_client_and_round"]["flops"]
-    assert reported.peak_bytes == totals["peak_bytes"]
-    assert reported.shapes == 1
-    assert reported.training.message_bytes_down == pytest.approx(totals["message_bytes_down"], rel=0.01)
-    assert reported.training.message_bytes_up == pytest.approx(totals["message_bytes_up"], rel=0.01)
+    assert ours.training.clients == totals["clients"]
+    assert ours.training.payload_bytes_down == totals["payload_bytes_down"]
+    assert ours.training.payload_bytes_up == totals["payload_bytes_up"]
+    assert ours.per_round.payload_bytes * 2 == ours.training.payload_bytes
+    assert ours.training.flops == totals["flops"] == 2 * ours.per_round.flops > 0
+    assert ours.per_client.flops == cost["per_client_and_round"]["flops"]
+    assert ours.peak_bytes == totals["peak_bytes"]
+    assert ours.shapes == 1
+    assert ours.training.message_bytes_down == pytest.approx(totals["message_bytes_down"], rel=0.01)
+    assert ours.training.message_bytes_up == pytest.approx(totals["message_bytes_up"], rel=0.01)
 
 
 @pytest.mark.parametrize("strategy", ["fomaml", "fedavg"])
@@ -46,14 +46,14 @@ def test_unequal_clients_that_all_take_part_are_exact_too(
 ) -> None:
     settings = {"scenario": "hospitals", "strategy": strategy, "rounds": 3, "nodes": 4}
     config = resolve(settings, {"data_dir": str(data_dir)})
-    reported = estimate(config)
+    ours = estimate(config)
     totals = execute(config, tmp_path / "run")["cost"]["totals"]
-    assert reported.shapes == 4
-    assert reported.training.payload_bytes_down == totals["payload_bytes_down"]
-    assert reported.training.flops == totals["flops"]
-    assert reported.peak_bytes == totals["peak_bytes"]
-    assert reported.training.message_bytes_down == pytest.approx(totals["message_bytes_down"], rel=0.01)
-    assert reported.training.message_bytes_up == pytest.approx(totals["message_bytes_up"], rel=0.01)
+    assert ours.shapes == 4
+    assert ours.training.payload_bytes_down == totals["payload_bytes_down"]
+    assert ours.training.flops == totals["flops"]
+    assert ours.peak_bytes == totals["peak_bytes"]
+    assert ours.training.message_bytes_down == pytest.approx(totals["message_bytes_down"], rel=0.01)
+    assert ours.training.message_bytes_up == pytest.approx(totals["message_bytes_up"], rel=0.01)
 
 
 def test_unequal_clients_of_changing_cohorts_are_those_that_take_part(
@@ -61,13 +61,13 @@ def test_unequal_clients_of_changing_cohorts_are_those_that_take_part(
 ) -> None:
     settings = {"scenario": "hospitals", "strategy": "fomaml", "rounds": 20, "clients": 2}
     config = resolve(settings, {"data_dir": str(data_dir)})
-    reported = estimate(config)
-    assert reported.clients_measured == 20 * 2
+    ours = estimate(config)
+    assert ours.clients_measured == 20 * 2
     totals = execute(config, tmp_path / "run")["cost"]["totals"]
-    assert reported.training.flops == pytest.approx(totals["flops"], rel=1e-6)
+    assert ours.training.flops == pytest.approx(totals["flops"], rel=1e-6)
     longer = estimate(replace(config, rounds=1000))  # whose cohorts are not all looked at
     assert longer.clients_measured == 50 * 2
-    assert longer.per_round.flops == pytest.approx(reported.per_round.flops, rel=0.3)
+    assert longer.per_round.flops == pytest.approx(ours.per_round.flops, rel=0.3)
 
 
 @pytest.mark.parametrize("aggregation", ["mean", "median"])
@@ -91,22 +91,22 @@ def test_compressed_updates_are_estimated_as_they_are_sent(
     settings = {"strategy": "meta_sgd", "nodes": nodes, "compression.method": method}
     config = resolve(SMALL | settings | {"clients": 0})
     totals = execute(config, tmp_path / "run")["cost"]["totals"]
-    reported = estimate(config).training
-    assert reported.payload_bytes_up == totals["payload_bytes_up"] < reported.payload_bytes_down
-    assert reported.message_bytes_up == pytest.approx(totals["message_bytes_up"], rel=0.01)
+    ours = estimate(config).training
+    assert ours.payload_bytes_up == totals["payload_bytes_up"] < ours.payload_bytes_down
+    assert ours.message_bytes_up == pytest.approx(totals["message_bytes_up"], rel=0.01)
 
 
 @pytest.mark.parametrize(("strategy", "nodes"), [("fomaml", 1), ("protonet", 3)])
 def test_evaluations_are_exact_too(strategy: str, nodes: int, tmp_path: Path) -> None:
     settings = {"rounds": 5, "evaluation.every": 2, "strategy": strategy, "nodes": nodes}
     config = resolve(SMALL | settings, {"evaluation.steps": [1, 3], "clients": 0})
-    reported = estimate(config).evaluation
+    ours = estimate(config).evaluation
     cost = execute(config, tmp_path / "run")["cost"]["evaluation"]
-    assert reported.clients == cost["clients"] == 2 * 3 + 4
-    assert reported.flops == cost["flops"] > 0
-    assert reported.message_bytes_down == pytest.approx(cost["message_bytes_down"], rel=0.01)
-    assert reported.message_bytes_up == pytest.approx(cost["message_bytes_up"], rel=0.02)
-    assert reported.payload_bytes_up == 0
+    assert ours.clients == cost["clients"] == 2 * 3 + 4
+    assert ours.flops == cost["flops"] > 0
+    assert ours.message_bytes_down == pytest.approx(cost["message_bytes_down"], rel=0.01)
+    assert ours.message_bytes_up == pytest.approx(cost["message_bytes_up"], rel=0.02)
+    assert ours.payload_bytes_up == 0
 
 
 def test_a_large_cohort_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,12 +121,12 @@ def test_a_large_cohort_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_run_without_training_costs_its_evaluation() -> None:
-    reported = estimate(resolve(SMALL | {"strategy": "local", "rounds": 0}), timed=True)
-    assert reported.training == Amount()
-    assert reported.evaluation.clients == 4
-    assert reported.seconds is not None
-    assert reported.seconds.first_round == reported.seconds.round_clients == 0
-    assert reported.seconds.total == reported.seconds.start + reported.seconds.evaluations > 0
+    ours = estimate(resolve(SMALL | {"strategy": "local", "rounds": 0}), timed=True)
+    assert ours.training == Amount()
+    assert ours.evaluation.clients == 4
+    assert ours.seconds is not None
+    assert ours.seconds.first_round == ours.seconds.round_clients == 0
+    assert ours.seconds.total == ours.seconds.start + ours.seconds.evaluations > 0
 
 
 def test_cohorts_of_many_chunks_are_timed_by_one_and_scaled() -> None:
@@ -157,10 +157,10 @@ def test_cohorts_of_many_chunks_are_timed_by_one_and_scaled() -> None:
 
 @pytest.mark.parametrize("backend", ["flower-simulation", "flower-deployment"])
 def test_seconds_on_flower_say_what_they_leave_out(backend: str) -> None:
-    reported = estimate(resolve(SMALL | {"strategy": "fomaml", "backend": backend})).to_json()
-    assert reported["seconds"] is None
+    ours = estimate(resolve(SMALL | {"strategy": "fomaml", "backend": backend})).to_json()
+    assert ours["seconds"] is None
     assert (
-        "are not included" in reported["seconds_leave_out"] or "beside it" in reported["seconds_leave_out"]
+        "are not included" in ours["seconds_leave_out"] or "beside it" in ours["seconds_leave_out"]
     )
 
 
@@ -196,8 +196,8 @@ def test_seconds_and_memory_are_within_30_percent(
     command = (scenario, "--strategy", strategy, "--rounds", str(rounds))
     if scenario == "hospitals":
         command += ("--data-dir", str(data_dir))
-    reported, ran = fedmaml(PROCESSOR, "estimate", *command), fedmaml(PROCESSOR, "run", *command)
-    assert reported["seconds"]["total"] == pytest.approx(ran["seconds"], rel=0.3)
-    assert reported["seconds"]["peak_process_bytes"] == pytest.approx(
+    ours, ran = fedmaml(PROCESSOR, "estimate", *command), fedmaml(PROCESSOR, "run", *command)
+    assert ours["seconds"]["total"] == pytest.approx(ran["seconds"], rel=0.3)
+    assert ours["seconds"]["peak_process_bytes"] == pytest.approx(
         ran["peak_process_bytes"], rel=0.3
     )

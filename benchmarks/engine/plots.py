@@ -1,6 +1,6 @@
 """Two figures: time per client against the number of clients, and against the size of the network.
 
-Colours are Okabe and Ito's, which people with any colour vision can distinguish; every line also has a
+Colours are Okabe and Ito's, distinct for people with any colour vision; every line also has a
 marker of its own and its name at its end.
 """
 

@@ -4,8 +4,9 @@ Every turn has a new random order, because a contender affects the next one: aft
 waits for another process the processor has slept, and after one that fills gigabytes the caches are
 cold.
 
-Ratios are of processor time: on a shared machine, wall time also measures other programs. The speed of the processor itself drifts with the load, so its peak, a large matrix
-product, takes its turn among the contenders.
+Ratios are of processor time: on a shared machine, wall time also measures other programs. The speed
+of the processor itself drifts with the load, so its peak, a large matrix product, takes its turn
+among the contenders.
 """
 
 import random

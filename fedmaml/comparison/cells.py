@@ -1,4 +1,4 @@
-"""The tables of a comparison as text, before anyone says how they are drawn."""
+"""The tables of a comparison as text cells, for all renderers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ SIGNS: dict[Verdict, str] = {
 }  # fmt: skip
 """A verdict in one character; `LEGEND` explains them."""
 LEGEND = (
-    "row against column: + better, - worse, ~ not distinguishable, · one seed, which cannot tell, "
+    "row against column: + better, - worse, ~ not distinguishable, · one seed, no verdict, "
     "? one diverged"
 )
 
@@ -32,18 +32,18 @@ class Grid:
     names: int = 1
 
     def beside(self, other: "Grid") -> "Grid":
-        """Return both with the other's first column, the same names, left out."""
+        """Return both tables side by side, with one column of names."""
         rows = zip(self.rows, other.rows, strict=True)
         return Grid((*self.header, *other.header[1:]), tuple((*a, *b[1:]) for a, b in rows))
 
     def width(self) -> int:
-        """Return how many characters its widest row takes, with two between columns."""
+        """Return the characters of its widest row, with two between columns."""
         columns = zip(self.header, *self.rows, strict=True)
         return sum(max(map(len, column)) + 2 for column in columns)
 
 
 def verdicts(comparison: Comparison) -> Grid:
-    """Return what each strategy achieves, and how that stands to the reference."""
+    """Return each strategy's metric, and its difference to the reference."""
     header = ("strategy", "rounds", "before", "after", f"vs {REFERENCE}", "95 % interval", "p")
     return Grid(header, tuple(_verdict_cells(row) for row in comparison.rows))
 
@@ -60,7 +60,7 @@ def _verdict_cells(row: Row) -> tuple[str, ...]:
 
 
 def took(comparison: Comparison) -> Grid:
-    """Return what each strategy's training took."""
+    """Return the cost of each strategy's training."""
     header = ("strategy", "rounds", "evaluated after", "bytes sent", "operations")
     rows = [(name, *_took_cells(what)) for name, what in comparison.took.items()]
     return Grid(header, tuple(rows))
@@ -69,7 +69,7 @@ def took(comparison: Comparison) -> Grid:
 def _took_cells(what: TrainingCost) -> tuple[str, ...]:
     first, last = min(what.evaluated_rounds), max(what.evaluated_rounds)
     evaluated = str(first) if first == last else f"{first} to {last}"
-    flops = "not told" if what.flops is None else quantity(what.flops, "FLOP")
+    flops = "not reported" if what.flops is None else quantity(what.flops, "FLOP")
     return (str(what.rounds), evaluated, quantity(what.payload_bytes, "B"), flops)
 
 
@@ -79,7 +79,7 @@ def counter_names(comparison: Comparison) -> list[str]:
 
 
 def spent(comparison: Comparison) -> Grid:
-    """Return what the examples of each strategy's training cost, support + query."""
+    """Return the units of the examples in each strategy's training, support + query."""
     names = counter_names(comparison)
     rows = [
         (strategy, *(_spent_cell(what.counters.get(name, Units())) for name in names))
@@ -117,8 +117,8 @@ def references(comparison: Comparison) -> Grid:
             next((pair for pair in row.against if pair.first == strategy), None)
             for row in comparison.references
         ]
-        told = ["diverged" if pair is None else _against(pair) for pair in found]
-        rows.append((strategy, *told))
+        cells = ["diverged" if pair is None else _against(pair) for pair in found]
+        rows.append((strategy, *cells))
     return Grid(("", *(row.label for row in comparison.references)), tuple(rows))
 
 
@@ -127,7 +127,7 @@ def _against(pair: Pair) -> str:
 
 
 def figures(comparison: Comparison) -> Grid:
-    """Return every figure of every strategy, and how it stands to the reference."""
+    """Return every figure of every strategy, and its difference to the reference."""
     header = ("figure", "strategy", "after", f"vs {REFERENCE}", "95 % interval", "p")
     rows = []
     for position, row in enumerate(comparison.figures):
@@ -146,7 +146,7 @@ def _figure_cells(row: FigureRow) -> tuple[str, ...]:
 
 
 def tuning(comparison: Comparison) -> Grid:
-    """Return what was tuned: the recipe's setting, the chosen one, and what that gained."""
+    """Return the tuned settings: that of the recipe, the chosen one, and the gain."""
     header = ("strategy", "setting", "recipe", "tuned", "validation", "failed")
     rows = [row for name, found in comparison.tuning.items() for row in _tuning_rows(name, found)]
     return Grid(header, tuple(rows))

@@ -85,13 +85,13 @@ def _about_references(material: Material) -> list[str]:
     """Return what each reference predicts."""
     if material.comparison is not None:
         return [about(row) for row in material.comparison.references]
-    told = [
+    sentences = [
         f"{label(reference)}: {reference['about']}."
         for runs in material.runs.values()
         for run in runs
         for reference in run.summary["references"]
     ]
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(sentences))
 
 
 def _negative(material: Material) -> bool:

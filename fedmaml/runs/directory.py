@@ -258,8 +258,8 @@ class RunDirectory:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary; the run is complete."""
-        told = {"format": FORMAT, **summary}
-        self._write("summary.json", (json.dumps(told, indent=2) + "\n").encode())
+        named = {"format": FORMAT, **summary}
+        self._write("summary.json", (json.dumps(named, indent=2) + "\n").encode())
 
     def fail(self, error: Exception) -> None:
         """Write why the run failed."""

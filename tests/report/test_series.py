@@ -75,7 +75,7 @@ def test_many_rounds_are_averaged_to_few_points_that_keep_the_mean() -> None:
     assert curve.x[0] == pytest.approx(5.5)
 
 
-def test_where_not_every_client_reported_what_it_computed_there_is_no_curve_over_operations() -> None:
+def test_no_curve_over_operations_unless_every_client_reported_them() -> None:
     silent = record(1.0)
     silent["cost"]["updates_measured"] = 0
     made = material(maml=(run([silent, record(0.5)]),))

@@ -59,8 +59,8 @@ def exactly_one_has_run(out: Path, both: Sequence[Popen], rounds: int) -> None:
     records = RunDirectory(out).rounds()
     assert [record["round"] for record in records] == list(range(1, rounds + 1))
     assert "Traceback" not in errors
-    reported = "holds a run already", f"is writing to {out}: process {both[winner].pid}; wait for it"
-    assert any(words in errors for words in reported), errors
+    known = "holds a run already", f"is writing to {out}: process {both[winner].pid}; wait for it"
+    assert any(words in errors for words in known), errors
     assert "choose another folder with --out" in errors
 
 
