@@ -163,7 +163,7 @@ def test_no_command_is_reported_that_would_make_other_runs(compared: Path, tmp_p
     shutil.rmtree(tmp_path / "fedadam")  # which the command would make
     material = read([tmp_path])
     assert compare_command(material) == ""
-    assert "makes all of these runs again" not in text_of(render(material, []))
+    assert "repeats all of these runs" not in text_of(render(material, []))
 
 
 def test_baselines_alone_give_a_headline_of_their_own(compared: Path) -> None:
@@ -238,7 +238,7 @@ def test_rejected_replies_and_audit_findings_are_reported(compared: Path, tmp_pa
     assert "&lt;b&gt;nan&lt;/b&gt;" in page
     words = text_of(page)
     assert "2 updates were left out of training" in words
-    assert "The audit found something" in words
+    assert "The audit has findings" in words
     row = ("fomaml", "leak", "overlap", "2 examples", "split again", "1")
     assert integrity.audit(material).findings.rows == (row,)
     assert "Checked: overlap, duplicates. Not checked: statistics (there are none)." in words
@@ -256,7 +256,7 @@ def test_expected_findings_are_shown_with_their_reason_and_are_no_alarm(
     material = read([run])
     row = ("fomaml", "expected", "overlap", "2 examples", "nothing: by design", "1")
     assert integrity.audit(material).findings.rows == (row,)
-    assert "The audit found something" not in render(material, [])
+    assert "The audit has findings" not in render(material, [])
 
 
 @pytest.fixture(scope="module")
