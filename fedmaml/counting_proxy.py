@@ -140,7 +140,7 @@ class CountingProxy:
                 _forward(server_reader, writer, exchange, "down"),
             )
         except OSError:
-            pass  # nobody there: the caller sees a closed connection, as without a proxy
+            pass  # nothing listens there: the caller sees a closed connection, as without a proxy
         except asyncio.CancelledError:
             pass  # the proxy is left; nobody awaits this task's result
         finally:

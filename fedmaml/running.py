@@ -110,7 +110,7 @@ def audit_before(config: RunConfig) -> Audit:
 
 
 def references_before(config: RunConfig) -> list[dict[str, Any]]:
-    """Evaluate the scenario's references on the test clients, whose data are at hand here.
+    """Evaluate the scenario's references on the test clients, whose data are on this machine.
 
     Not while settings are tuned: then test clients stay unseen.
 

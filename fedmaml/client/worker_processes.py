@@ -112,7 +112,7 @@ class Workers:
                 if turn in answers:
                     yield _result(answers.pop(turn))
                     turn += 1
-        except BaseException:  # Ctrl-C, or nobody wants the rest
+        except BaseException:  # Ctrl-C, or the caller stops
             self.end()
             raise
 

@@ -1,7 +1,7 @@
 """References evaluated on the clients of a scenario: the same tasks and metrics as a strategy's.
 
-All data must be at hand, as in a simulation. Where they are at sites of their own, nothing here is
-called, and no reference is evaluated.
+All data must be on this machine, as in a simulation. If sites hold them, nothing here is called,
+and no reference is evaluated.
 
     settings    every one of the grid is evaluated on the validation clients; the best is taken
     values      that one's metrics on the clients that evaluate strategies
@@ -45,15 +45,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EvaluatedReference:
-    """A reference and what it achieves.
+    """A reference and its results.
 
     Attributes:
         name: As the scenario names it.
         about: What it predicts.
-        federated: Whether a federation could have it.
+        federated: Whether a federation could compute it.
         oracle: Whether it knows what no client can know.
-        settings: Those of its grid that were taken.
-        tuned_on: Validation clients that chose them; 0: there was nothing to choose, or nobody.
+        settings: The chosen settings of its grid.
+        tuned_on: Number of validation clients for the choice; 0: there was no choice.
         clients: One row for each client: its number and its metrics by name; None where undefined,
             "diverged" where infinite.
     """
@@ -130,7 +130,7 @@ class _Data:
 
     def check_output(self, prediction: Tensor, x: Tensor, where: str) -> None:
         """Refuse predictions of another shape than the network's, which metrics would broadcast."""
-        if self.problem.draws:  # its network takes noise that nobody has drawn
+        if self.problem.draws:  # the noise of its network is not drawn here
             return
         learner, theta = self._learner
         wanted, found = tuple(learner.apply(theta, x).shape), tuple(prediction.shape)
@@ -185,7 +185,7 @@ class _Data:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A reference with the settings that were taken."""
+    """A reference with its chosen settings."""
 
     reference: Reference
     settings: Mapping[str, Any]
@@ -251,7 +251,7 @@ def _guarded(reference: Reference, where: str, function: Callable[[], T]) -> T:
         return function()
     except FedmamlError:
         raise
-    except Exception as error:  # whatever a scenario's author wrote
+    except Exception as error:  # any error in the scenario's code
         *_, last = traceback.extract_tb(error.__traceback__)
         raise ConfigurationError(
             f"reference {reference.name!r} raised {type(error).__name__} {where}: {error} "

@@ -32,8 +32,8 @@ def check_numbers(given: Flat, config: RunConfig) -> None:
     """Refuse true and false where a number is meant: they would be taken for 1 and 0.
 
     Args:
-        given: What somebody asked for.
-        config: What came of it.
+        given: The settings that the user gave.
+        config: The resolved configuration.
 
     Raises:
         ConfigurationError: Names the setting.

@@ -78,7 +78,7 @@ def _library() -> ctypes.CDLL | str:
     except Exception as error:  # no compiler, a full disk, a bad cache: none of them may stop a run
         lines = str(error).strip().splitlines() or [type(error).__name__]
         where = "; FEDMAML_CACHE names their folder" if type(error) is not NativeError else ""
-        return f"the kernels in C++ cannot be had: {lines[0]}{where}"
+        return f"the kernels in C++ are not available: {lines[0]}{where}"
 
 
 def _loaded_or_built() -> ctypes.CDLL:

@@ -22,7 +22,7 @@ _FLAGS = (
     "-Wno-psabi", "-shared", "-fPIC",
 )  # fmt: skip
 _X86_FLAGS = ("-mprefer-vector-width=512",)  # clang would halve the vectors; gcc does not care
-_LINUX_FLAGS = ("-Wl,-z,defs",)  # else gcc, which brings no C++ library, makes what nobody can load
+_LINUX_FLAGS = ("-Wl,-z,defs",)  # else gcc may make a library that cannot be loaded
 
 _CURE = "install g++, or run: pip install 'fedmaml[compiler]'"
 

@@ -51,10 +51,10 @@ def held(folder: Path, role: Role) -> Iterator[str]:
 
 
 def refuse_if_held(folder: Path, role: Role) -> None:
-    """Make sure that nobody holds a folder.
+    """Make sure that no process holds a folder.
 
     Raises:
-        RunDirectoryError: If somebody does.
+        RunDirectoryError: If one does.
     """
     with held(folder, role):
         pass

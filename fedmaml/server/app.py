@@ -41,7 +41,7 @@ def main(grid: Grid, context: Context) -> None:
     out, token = str(context.run_config["out"]), str(context.run_config.get(TOKEN, ""))
     directory = RunDirectory(Path(out) if out else new_directory(config))
     with directory.served(config, token):
-        if not token:  # nobody else tells, and relative means: to where the SuperLink was started
+        if not token:  # a relative path starts where the SuperLink was started
             print(f"writing to {directory.path.absolute()}")
         try:
             with EnergyMeter(_gpu(config)) as meter:

@@ -80,7 +80,7 @@ class Scenario(ABC):
         """
 
     def references(self) -> tuple[Reference, ...]:
-        """Return the predictors that no gradient trains and that strategies are held against."""
+        """Return the predictors that no gradient trains; strategies are compared with them."""
         return ()
 
     def figures(self) -> tuple[Figure, ...]:

@@ -78,7 +78,7 @@ def test_without_any_compiler_a_run_names_the_cure_once_and_works(tmp_path: Path
     done = fedmaml(*arguments, "--set", "task.test_clients=8", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     reason = (
-        "the kernels in C++ cannot be had: there is no C++ compiler (no c++ on the PATH, no "
+        "the kernels in C++ are not available: there is no C++ compiler (no c++ on the PATH, no "
         "CXX); install g++, or run: pip install 'fedmaml[compiler]'"
     )
     assert done.stderr.count(reason) == 1
@@ -107,7 +107,7 @@ def test_a_wrong_cxx_is_not_covered_up_by_kernels_of_another(
 def test_a_wrong_cxx_is_named(monkeypatch: pytest.MonkeyPatch, compiler: str, why: str) -> None:
     monkeypatch.setenv("CXX", compiler)
     reason = native.missing()
-    assert f"cannot be had: CXX={compiler} is no usable C++ compiler ({why}" in reason
+    assert f"are not available: CXX={compiler} is no usable C++ compiler ({why}" in reason
     assert reason.endswith("let CXX name one that is, or unset it")
     with pytest.raises(native.NativeError, match="no usable C"):
         native.compiled_by()
@@ -120,7 +120,7 @@ def test_a_library_that_cannot_be_loaded_is_not_kept(
 ) -> None:
     monkeypatch.setenv("CXX", "gcc")  # compiles C++, but links none of its runtime
     reason = native.missing()
-    assert "cannot be had: gcc (" in reason
+    assert "are not available: gcc (" in reason
     assert reason.endswith("let CXX name a compiler of C++, e.g. g++")
     assert not list(fresh_cache.rglob("*.so"))
 
@@ -147,7 +147,7 @@ def test_a_compiler_that_fails_is_named_in_one_line_after_it_was_announced(
     with caplog.at_level(logging.WARNING, "fedmaml"):
         reason = native.missing()
     assert reason.startswith(
-        f"the kernels in C++ cannot be had: {compiler} (Worst 1.0) failed: {why}"
+        f"the kernels in C++ are not available: {compiler} (Worst 1.0) failed: {why}"
     )
     assert "\n" not in reason
     (announcement,) = caplog.messages
@@ -254,7 +254,7 @@ def test_ziglang_builds_kernels_that_equal_the_loop(tmp_path: Path) -> None:
     tests = [str(ROOT / "tests" / name) for name in KERNEL_TESTS]
     held = python("-m", "pytest", "-q", "-p", "no:xdist", "-o", "addopts=", "-rs", *tests)
     assert held.returncode == 0, held.stdout[-2000:]
-    assert "cannot be had" not in held.stdout
+    assert "not available" not in held.stdout
 
 
 @pytest.mark.usefixtures("kernels", "nothing_on_the_path")

@@ -5,7 +5,7 @@ import torch
 from fedmaml.core.compression import Compression
 from fedmaml.core.costs import Computation
 from fedmaml.core.requests import EvaluateReply, TrainReply, TrainRequest
-from fedmaml.server.round_result import cost_of_evaluation, outcome_of
+from fedmaml.server.round_result import cost_of_evaluation, result_of_round
 
 META = {"theta": {"w": torch.zeros(3, 5)}, "alpha": {"w": torch.zeros(3, 5)}}  # 30 x 4 bytes
 SHARED = {"sums": torch.zeros(2, dtype=torch.float64)}  # 16 bytes
@@ -24,7 +24,7 @@ def test_bytes_down_are_of_those_asked_and_bytes_up_of_those_who_answered() -> N
     none, half = Compression(), Compression(method="float16")
     for compression, bytes_up in ((none, 120), (half, 60)):
         requests = [asked(0, 1, 2, compression=compression), asked(3, 4, compression=compression)]
-        outcome = outcome_of(requests, [answer(4), answer(1)], [])  # 0, 2 and 3 did not answer
+        outcome = result_of_round(requests, [answer(4), answer(1)], [])  # 0, 2 and 3 did not answer
         assert outcome.clients == (1, 4)
         cost = outcome.cost
         assert (cost.clients, cost.updates) == (5, 2)
@@ -37,9 +37,9 @@ def test_operations_add_up_and_of_the_memory_the_largest_is_taken() -> None:
     three = Computation(1, 300), Computation(2, 500), Computation(4, 200)
     requests = [asked(0, 1, 2, compression=Compression())]
     replies = [answer(0, 1, computations=three[:2]), answer(2, computations=three[2:])]
-    cost = outcome_of(requests, replies, []).cost
+    cost = result_of_round(requests, replies, []).cost
     assert (cost.updates_measured, cost.flops, cost.peak_bytes) == (3, 7, 500)
-    rounds = cost + outcome_of(requests, replies[1:], []).cost
+    rounds = cost + result_of_round(requests, replies[1:], []).cost
     assert (rounds.updates_measured, rounds.flops, rounds.peak_bytes) == (4, 11, 500)
     evaluated = cost_of_evaluation(7, [EvaluateReply((0, 1, 2), {}, (), three)])
     assert (evaluated.clients, evaluated.flops, evaluated.peak_bytes) == (7, 7, 500)
@@ -47,5 +47,5 @@ def test_operations_add_up_and_of_the_memory_the_largest_is_taken() -> None:
 
 
 def test_what_nobody_measured_has_no_peak() -> None:
-    cost = outcome_of([asked(0, compression=Compression())], [answer(0)], []).cost
+    cost = result_of_round([asked(0, compression=Compression())], [answer(0)], []).cost
     assert (cost.updates, cost.updates_measured, cost.peak_bytes) == (1, 0, None)

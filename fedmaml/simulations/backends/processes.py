@@ -31,7 +31,7 @@ _NOISE = re.compile(r'^(INFO\s*:)?\s*$|"(GET|POST) /\S* HTTP')  # empty lines an
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ``count`` different ports of 127.0.0.1 that nobody listens on."""
+    """Return ``count`` different ports of 127.0.0.1 that no process listens on."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
