@@ -1,6 +1,6 @@
 """The tables of a comparison as text cells, for all renderers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from fedmaml.comparison.conclusions import Comparison
@@ -9,61 +9,79 @@ from fedmaml.comparison.findings import TrainingCost, Tuned
 from fedmaml.comparison.verdicts import REFERENCE, Pair, Row, Verdict
 from fedmaml.core.counters import Units
 from fedmaml.quantities import number, p_text, quantity, signed, support_and_query
+from fedmaml.tables.table import Table
 
-SIGNS: dict[Verdict, str] = {
-    "better": "+", "worse": "-", "not distinguishable": "~", "one seed": "·",
-    "diverged": "?", "not comparable": "?",
-}  # fmt: skip
-"""A verdict in one character; `LEGEND` explains them."""
+
+@dataclass(frozen=True)
+class Sign:
+    """How a verdict is shown: in files and on the terminal, on the page of a report, its colour."""
+
+    plain: str
+    drawn: str
+    colour: str | None = None
+
+
+SIGNS: dict[Verdict, Sign] = {
+    "reference": Sign("", "●"),
+    "better": Sign("+", "▲", "green"),
+    "worse": Sign("-", "▼", "red"),
+    "not distinguishable": Sign("~", "≈"),
+    "one seed": Sign("·", "·"),
+    "diverged": Sign("?", "✕", "yellow"),
+    "not comparable": Sign("?", "✕", "yellow"),
+}
+"""The only place that says how a verdict looks; `LEGEND` explains the plain ones."""
 LEGEND = (
     "row against column: + better, - worse, ~ not distinguishable, · one seed, no verdict, "
     "? one diverged"
 )
+SPENT = "What its examples cost, support + query"
 
 _OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table: the first columns hold names, the others numbers."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    names: int = 1
-
-    def beside(self, other: "Grid") -> "Grid":
-        """Return both tables side by side, with one column of names."""
-        rows = zip(self.rows, other.rows, strict=True)
-        return Grid((*self.header, *other.header[1:]), tuple((*a, *b[1:]) for a, b in rows))
-
-    def width(self) -> int:
-        """Return the characters of its widest row, with two between columns."""
-        columns = zip(self.header, *self.rows, strict=True)
-        return sum(max(map(len, column)) + 2 for column in columns)
+def title(comparison: Comparison) -> str:
+    """Return what is compared, by what and over whom."""
+    metric = comparison.metric
+    unit = "" if metric.unit == "1" else f" [{metric.unit}]"
+    seeds = "1 seed" if comparison.seeds == 1 else f"{comparison.seeds} seeds"
+    return (
+        f"{comparison.scenario} · {metric.name}{unit}, {metric.better} is better · {seeds} × "
+        f"{comparison.clients} test clients"
+    )
 
 
-def verdicts(comparison: Comparison) -> Grid:
+def verdicts(comparison: Comparison) -> Table:
     """Return each strategy's metric, and its difference to the reference."""
     header = ("strategy", "rounds", "before", "after", f"vs {REFERENCE}", "95 % interval", "p")
-    return Grid(header, tuple(_verdict_cells(row) for row in comparison.rows))
+    rows = tuple(_verdict_cells(row) for row in comparison.rows)
+    styles = tuple(SIGNS[row.verdict].colour for row in comparison.rows)
+    return Table(title(comparison), header, rows, styles=styles)
 
 
 def _verdict_cells(row: Row) -> tuple[str, ...]:
     lost = row.verdict == "diverged" and row.after is None
     after = "diverged" if lost else number(row.after)
-    cells = (row.strategy, str(row.rounds), number(row.before), after)
+    return (row.strategy, str(row.rounds), number(row.before), after, *difference_cells(row))
+
+
+def difference_cells(row: Row | FigureRow) -> tuple[str, str, str]:
+    """Return difference to the reference, interval and p-value; the reference's own are empty."""
     if row.strategy == REFERENCE:
-        return (*cells, "", "", "")
-    bounds = row.difference_ci95
-    interval = "–" if bounds is None else f"{signed(bounds[0])} to {signed(bounds[1])}"
-    return (*cells, signed(row.difference), interval, p_text(row.p_holm))
+        return ("", "", "")
+    return (signed(row.difference), interval(row.difference_ci95, signed), p_text(row.p_holm))
 
 
-def took(comparison: Comparison) -> Grid:
+def interval(bounds: Sequence[float] | None, text: Callable[[float], str]) -> str:
+    """Return both ends of an interval; a dash if there is none."""
+    return "–" if bounds is None else " to ".join(map(text, bounds))
+
+
+def took(comparison: Comparison) -> Table:
     """Return the cost of each strategy's training."""
     header = ("strategy", "rounds", "evaluated after", "bytes sent", "operations")
     rows = [(name, *_took_cells(what)) for name, what in comparison.took.items()]
-    return Grid(header, tuple(rows))
+    return Table("What training took, mean over seeds", header, tuple(rows))
 
 
 def _took_cells(what: TrainingCost) -> tuple[str, ...]:
@@ -78,21 +96,21 @@ def counter_names(comparison: Comparison) -> list[str]:
     return list(dict.fromkeys(name for what in comparison.took.values() for name in what.counters))
 
 
-def spent(comparison: Comparison) -> Grid:
+def spent(comparison: Comparison) -> Table:
     """Return the units of the examples in each strategy's training, support + query."""
     names = counter_names(comparison)
     rows = [
         (strategy, *(_spent_cell(what.counters.get(name, Units())) for name in names))
         for strategy, what in comparison.took.items()
     ]
-    return Grid(("strategy", *names), tuple(rows))
+    return Table(SPENT, ("strategy", *names), tuple(rows))
 
 
 def _spent_cell(units: Units) -> str:
     return support_and_query(asdict(units))
 
 
-def pairs(comparison: Comparison) -> Grid:
+def pairs(comparison: Comparison) -> Table:
     """Return the verdict on every two strategies, the reference included, as a matrix."""
     said: dict[tuple[str, str], Verdict] = {}
     for row in comparison.rows:
@@ -103,53 +121,58 @@ def pairs(comparison: Comparison) -> Grid:
     said |= {(b, a): _OPPOSITE.get(verdict, verdict) for (a, b), verdict in said.items()}
     names = [row.strategy for row in comparison.rows]
     rows = tuple(
-        (one, *(SIGNS[said[one, other]] if (one, other) in said else "" for other in names))
+        (one, *(SIGNS[said[one, other]].plain if (one, other) in said else "" for other in names))
         for one in names
     )
-    return Grid(("", *names), rows)
+    return Table("Every two strategies", ("", *names), rows)
 
 
-def references(comparison: Comparison) -> Grid:
-    """Return every strategy's difference to every reference and its verdict, below their means."""
-    rows = [("the reference", *(number(row.after) for row in comparison.references))]
+def references(
+    comparison: Comparison, itself: str = "the reference", *, drawn: bool = False
+) -> Table:
+    """Return every strategy's difference to every reference and its verdict, below their means.
+
+    Args:
+        comparison: What was compared.
+        itself: The head of the row of the references' means.
+        drawn: Show verdicts by the signs of a report's page.
+    """
+    rows = [(itself, *(number(row.after) for row in comparison.references))]
     for strategy in (row.strategy for row in comparison.rows):
         found = [
             next((pair for pair in row.against if pair.first == strategy), None)
             for row in comparison.references
         ]
-        cells = ["diverged" if pair is None else _against(pair) for pair in found]
-        rows.append((strategy, *cells))
-    return Grid(("", *(row.label for row in comparison.references)), tuple(rows))
+        rows.append((strategy, *(_against(pair, drawn) for pair in found)))
+    header = ("", *(row.label for row in comparison.references))
+    return Table("Strategy minus reference", header, tuple(rows))
 
 
-def _against(pair: Pair) -> str:
-    return f"{signed(pair.difference)} {SIGNS[pair.verdict]}"
+def _against(pair: Pair | None, drawn: bool) -> str:
+    if pair is None:
+        return "diverged"
+    sign = SIGNS[pair.verdict]
+    return f"{signed(pair.difference)} {sign.drawn if drawn else sign.plain}"
 
 
-def figures(comparison: Comparison) -> Grid:
+def figures(comparison: Comparison) -> Table:
     """Return every figure of every strategy, and its difference to the reference."""
     header = ("figure", "strategy", "after", f"vs {REFERENCE}", "95 % interval", "p")
     rows = []
     for position, row in enumerate(comparison.figures):
         first = not position or row.label != comparison.figures[position - 1].label
         unit = "" if row.unit == "1" else f" [{row.unit}]"
-        rows.append((row.label + unit if first else "", *_figure_cells(row)))
-    return Grid(header, tuple(rows), names=2)
+        label = row.label + unit if first else ""
+        rows.append((label, row.strategy, number(row.after), *difference_cells(row)))
+    caption = "Further metrics and figures; intervals of the differences"
+    return Table(caption, header, tuple(rows), (0, 1))
 
 
-def _figure_cells(row: FigureRow) -> tuple[str, ...]:
-    if row.strategy == REFERENCE:
-        return (row.strategy, number(row.after), "", "", "")
-    bounds = row.difference_ci95
-    interval = "–" if bounds is None else f"{signed(bounds[0])} to {signed(bounds[1])}"
-    return (row.strategy, number(row.after), signed(row.difference), interval, p_text(row.p_holm))
-
-
-def tuning(comparison: Comparison) -> Grid:
+def tuning(comparison: Comparison) -> Table:
     """Return the tuned settings: that of the recipe, the chosen one, and the gain."""
     header = ("strategy", "setting", "recipe", "tuned", "validation", "failed")
     rows = [row for name, found in comparison.tuning.items() for row in _tuning_rows(name, found)]
-    return Grid(header, tuple(rows))
+    return Table("Tuning, on validation clients", header, tuple(rows))
 
 
 def _tuning_rows(name: str, found: Tuned) -> Sequence[tuple[str, ...]]:

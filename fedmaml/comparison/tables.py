@@ -3,92 +3,62 @@
 The files hold no times, dates or paths, so that the same command gives the same bytes.
 """
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from fedmaml.comparison import cells
-from fedmaml.comparison.cells import Grid
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.references import about
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.core.counters import Units
 from fedmaml.runs.writing import write_all
+from fedmaml.tables.table import Table, on_terminal, to_csv, to_latex, to_markdown
 
-REFERENCES = "Strategy minus reference"
 LEGEND = (
     "No gradient trains a reference; same clients and seeds. Strategy against reference: + better, "
     "- worse, ~ not distinguishable, · one seed, ? diverged"
 )
-
-_COLOURS = {"better": "green", "worse": "red", "diverged": "yellow", "not comparable": "yellow"}
-
-_SPENT = "What its examples cost, support + query"
 
 
 def print_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:
     """Print answer, tables, one sentence per strategy, and what limits the answer."""
     console = Console(highlight=False)
     console.print(comparison.headline, style="bold")
-    colours = [_COLOURS.get(row.verdict) for row in comparison.rows]
-    _print_grid(console, cells.verdicts(comparison), _title(comparison), colours)
+    _print(console, cells.verdicts(comparison))
     for row in comparison.rows:
         console.print(row.sentence, markup=False)
     console.print()
     if comparison.references:
-        _print_grid(console, cells.references(comparison), REFERENCES, folded=True)
+        _print(console, cells.references(comparison), folded=True)
         for reference in comparison.references:
             console.print(about(reference), style="dim", markup=False)
         console.print(f"{LEGEND}; in words in comparison.md", style="dim", markup=False)
         console.print()
     matrix = cells.pairs(comparison)
-    if matrix.width() <= console.width:
-        _print_grid(console, matrix, "Every two strategies")
+    if sum(width + 2 for width in matrix.widths()) <= console.width:
+        _print(console, matrix)
         console.print(f"{cells.LEGEND}; in words in comparison.md", style="dim", markup=False)
         console.print()
     if comparison.figures:
-        title = "Further metrics and figures; intervals of the differences"
-        _print_grid(console, cells.figures(comparison), title)
-    _print_grid(console, cells.took(comparison), "What training took, mean over seeds")
+        _print(console, cells.figures(comparison))
+    _print(console, cells.took(comparison))
     if cells.counter_names(comparison):
-        _print_grid(console, cells.spent(comparison), _SPENT)
+        _print(console, cells.spent(comparison))
     if comparison.tuning:
-        _print_grid(console, cells.tuning(comparison), "Tuning, on validation clients")
+        _print(console, cells.tuning(comparison))
     for note in comparison.notes:
         console.print(note, style="dim", markup=False)
     names = ", ".join(path.name for path in paths)
     console.print(f"In {paths[0].parent}: {names}", markup=False, soft_wrap=True)
 
 
-def _print_grid(
-    console: Console,
-    grid: Grid,
-    title: str,
-    colours: Sequence[str | None] | None = None,
-    *,
-    folded: bool = False,
-) -> None:
-    """Print a table; ``folded``: long heads, not cells, take several lines."""
-    table = Table(title=escape(title), title_justify="left", title_style="dim", box=box.SIMPLE_HEAD)
-    for position, column in enumerate(grid.header):
-        if position == 0:
-            table.add_column(column, overflow="fold")  # gives way if the terminal is narrow
-        else:
-            width = max(len(row[position]) for row in grid.rows) if folded else None
-            side: Literal["left", "right"] = "left" if position < grid.names else "right"
-            table.add_column(column, justify=side, no_wrap=not folded, min_width=width)
-    for row, colour in zip(grid.rows, colours or [None] * len(grid.rows), strict=True):
-        table.add_row(*map(escape, row), style=colour)
-    console.print(table)
+def _print(console: Console, table: Table, *, folded: bool = False) -> None:
+    console.print(on_terminal(table, folded=folded, title_style="dim"))
 
 
 def write_files(comparison: Comparison, out: Path) -> list[Path]:
@@ -126,42 +96,37 @@ def as_table(comparison: Comparison) -> dict[str, Any]:
 
 def as_markdown(comparison: Comparison) -> str:
     """Return answer, tables, sentences, notes and settings as Markdown."""
-    lines = [f"# {comparison.headline}", "", f"{_title(comparison)}.", ""]
-    lines += _markdown_grid(cells.verdicts(comparison))
+    lines = [f"# {comparison.headline}", "", f"{cells.title(comparison)}.", ""]
+    lines += to_markdown(cells.verdicts(comparison))
     lines += ["", *(f"- {row.sentence}" for row in comparison.rows), ""]
     for note in comparison.notes:
         lines += [note, ""]
     if comparison.figures:
         lines += ["## Further metrics and figures", "", "Means over seeds; intervals: of the "
                   "differences, 95 %.", ""]  # fmt: skip
-        lines += _markdown_grid(cells.figures(comparison))
+        lines += to_markdown(cells.figures(comparison))
         lines += ["", *(f"- {row.label}: {row.sentence}" for row in comparison.figures
                         if row.strategy != REFERENCE), ""]  # fmt: skip
     lines += ["## What training took", "", "Mean over seeds, all rounds.", ""]
-    lines += _markdown_grid(cells.took(comparison))
+    lines += to_markdown(cells.took(comparison))
     if cells.counter_names(comparison):
-        lines += ["", f"{_SPENT}:", "", *_markdown_grid(cells.spent(comparison))]
+        lines += ["", f"{cells.SPENT}:", "", *to_markdown(cells.spent(comparison))]
     lines += ["", "## Every two strategies", "", f"{cells.LEGEND}.", ""]
-    lines += _markdown_grid(cells.pairs(comparison))
+    lines += to_markdown(cells.pairs(comparison))
     lines += ["", *(f"- {pair.sentence}" for pair in comparison.pairs)]
     if comparison.references:
-        lines += ["", "## References", "", f"{REFERENCES}. {LEGEND}.", ""]
-        lines += [*_markdown_grid(cells.references(comparison)), ""]
+        against = cells.references(comparison)
+        lines += ["", "## References", "", f"{against.caption}. {LEGEND}.", ""]
+        lines += [*to_markdown(against), ""]
         lines += [f"- {about(row)}" for row in comparison.references]
         lines += [f"- {pair.sentence}" for row in comparison.references for pair in row.against]
     if comparison.tuning:
         lines += ["", "## Tuning", "", "Mean over the validation clients of the trials' seed.", ""]
-        lines += _markdown_grid(cells.tuning(comparison))
+        lines += to_markdown(cells.tuning(comparison))
     common, own = _split_settings(comparison)
     lines += ["", "## Settings", "", f"All: {_assignments(common)}", ""]
     lines += [f"- {name}: {_assignments(settings)}" for name, settings in own.items()]
     return "\n".join(lines) + "\n"
-
-
-def _markdown_grid(grid: Grid) -> list[str]:
-    numbers = len(grid.header) - grid.names
-    lines = ["| " + " | ".join(grid.header) + " |", "|---" * grid.names + "|---:" * numbers + "|"]
-    return lines + ["| " + " | ".join(row) + " |" for row in grid.rows]
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -246,56 +211,30 @@ def figures_as_csv(comparison: Comparison) -> str:
 
 
 def _csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return text.getvalue()
+    """Return numbers in full; empty where there is none."""
+    rows = (tuple("" if cell is None else str(cell) for cell in line) for line in lines)
+    return to_csv(Table("", tuple(header), tuple(rows)))
 
 
 def as_latex(comparison: Comparison) -> str:
     r"""Return a ``tabular`` for ``\input``; it needs the package booktabs."""
-    grid = cells.verdicts(comparison)
+    table = cells.verdicts(comparison)
     if comparison.took:
-        what = cells.took(comparison)
-        grid = grid.beside(Grid((what.header[0], *what.header[2:]),
-                                tuple((row[0], *row[2:]) for row in what.rows)))  # fmt: skip
+        table = _beside(table, cells.took(comparison), 2)
     if cells.counter_names(comparison):
-        grid = grid.beside(cells.spent(comparison))
+        table = _beside(table, cells.spent(comparison), 1)
     lines = [
         f"% {comparison.headline}",
-        f"% {_title(comparison)}. Needs \\usepackage{{booktabs}}.",
-        r"\begin{tabular}{l" + "r" * (len(grid.header) - 1) + "}",
-        r"\toprule",
-        " & ".join(map(_latex, grid.header)) + r" \\",
-        r"\midrule",
-        *(" & ".join(map(_latex, row)) + r" \\" for row in grid.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
+        f"% {table.caption}. Needs \\usepackage{{booktabs}}.",
+        *to_latex(table),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _latex(text: str) -> str:
-    """Escape what LaTeX reads as a command, and write minus signs and "<" as mathematics."""
-    if text == "–":
-        return "--"
-    for character in "&%$#_{}":
-        text = text.replace(character, "\\" + character)
-    text = text.replace("<", "$<$")
-    return " ".join(
-        f"${word}$" if word[:1] in "+-" and word[1:2].isdigit() else word for word in text.split()
-    )
-
-
-def _title(comparison: Comparison) -> str:
-    metric = comparison.metric
-    unit = "" if metric.unit == "1" else f" [{metric.unit}]"
-    seeds = "1 seed" if comparison.seeds == 1 else f"{comparison.seeds} seeds"
-    return (
-        f"{comparison.scenario} · {metric.name}{unit}, {metric.better} is better · {seeds} × "
-        f"{comparison.clients} test clients"
-    )
+def _beside(table: Table, other: Table, first: int) -> Table:
+    """Return a table with the columns of another from ``first`` on; the rows are of the same."""
+    rows = tuple((*a, *b[first:]) for a, b in zip(table.rows, other.rows, strict=True))
+    return replace(table, header=(*table.header, *other.header[first:]), rows=rows)
 
 
 def _split_settings(comparison: Comparison) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedmaml.auditing.findings import audit_from_json
 from fedmaml.core.records import REASONS
 from fedmaml.report.reading import Material
-from fedmaml.report.tables import Table
+from fedmaml.tables.table import Table
 
 _EXPECTED = "expected"
 

@@ -24,43 +24,52 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
         material: The runs and their comparison.
         figures: As `figures.draw` made them; shown in this order, by section.
     """
-    environment = Environment(
+    drawn: dict[str, list[Any]] = {}
+    for figure in figures:
+        drawn.setdefault(figure.section, []).append((figure, Markup(figure.svg)))
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            material=material,
+            comparison=material.comparison,
+            headline=headline(material),
+            negative=_negative(material),
+            facts=_facts(material),
+            figures=drawn,
+            answer=tables.comparison(material.comparison) if material.comparison else None,
+            references=tables.references(material),
+            about_references=_about_references(material),
+            tuning=tables.tuning(material.comparison) if material.comparison else None,
+            outcomes=tables.outcomes(material),
+            further=tables.further(material),
+            distribution=tables.distribution(material),
+            cost=tables.cost(material),
+            counters=tables.counters(material),
+            rejected=integrity.rejected(material),
+            rejected_count=sum(
+                run.summary["rejected_replies"] for runs in material.runs.values() for run in runs
+            ),
+            audit=integrity.audit(material),
+            runs=tables.runs(material),
+            command=reproduce.compare_command(material).replace(" --", " \\\n    --"),
+            configurations=reproduce.configurations(material),
+            versions=_versions(material),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Return what fills in the templates; it escapes every text."""
+    made = Environment(
         loader=PackageLoader("fedmaml.report", "."),
         autoescape=select_autoescape(["html", "j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["typeset"] = _typeset
-    drawn: dict[str, list[Any]] = {}
-    for figure in figures:
-        drawn.setdefault(figure.section, []).append((figure, Markup(figure.svg)))
-    return environment.get_template("page.html.j2").render(
-        material=material,
-        comparison=material.comparison,
-        headline=headline(material),
-        negative=_negative(material),
-        facts=_facts(material),
-        figures=drawn,
-        answer=tables.comparison(material.comparison) if material.comparison else None,
-        references=tables.references(material),
-        about_references=_about_references(material),
-        tuning=tables.tuning(material.comparison) if material.comparison else None,
-        outcomes=tables.outcomes(material),
-        further=tables.further(material),
-        distribution=tables.distribution(material),
-        cost=tables.cost(material),
-        counters=tables.counters(material),
-        rejected=integrity.rejected(material),
-        rejected_count=sum(
-            run.summary["rejected_replies"] for runs in material.runs.values() for run in runs
-        ),
-        audit=integrity.audit(material),
-        runs=tables.runs(material),
-        command=reproduce.compare_command(material).replace(" --", " \\\n    --"),
-        configurations=reproduce.configurations(material),
-        versions=_versions(material),
-    )
+    made.filters["typeset"] = _typeset
+    return made
 
 
 def headline(material: Material) -> str:

@@ -1,75 +1,42 @@
 """The tables of a report, as text in cells."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fedmaml.comparison import cells
 from fedmaml.comparison.conclusions import Comparison
-from fedmaml.comparison.figures import FigureRow
-from fedmaml.comparison.verdicts import REFERENCE, Pair
-from fedmaml.quantities import number, p_text, quantity, signed, units_text
+from fedmaml.comparison.verdicts import REFERENCE, Verdict
+from fedmaml.quantities import number, quantity, signed, units_text
 from fedmaml.report import series, words
 from fedmaml.report.reading import Material, Run
 from fedmaml.runs.references import label
 from fedmaml.tables.runs import without_most_cells
+from fedmaml.tables.table import Table
 
 _REFERENCES = "Predictors that no gradient trains"
-_SIGNS = {
-    "better": "▲",
-    "worse": "▼",
-    "not distinguishable": "≈",
-    "one seed": "·",
-    "diverged": "✕",
-    "not comparable": "✕",
-    "reference": "●",
-}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table.
-
-    Attributes:
-        caption: What it shows.
-        header: Heads of the columns; the first column names the rows.
-        rows: Cells; as many in each as there are heads.
-        text_columns: Positions of the columns that hold words and not numbers.
-    """
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    text_columns: tuple[int, ...] = (0,)
 
 
 def comparison(made: Comparison) -> Table:
     """Return the headline table: one row per strategy, with its verdict."""
-    rows = []
-    for row in made.rows:
-        interval = (
-            "" if row.difference_ci95 is None else " to ".join(map(signed, row.difference_ci95))
+    rows = tuple(
+        (
+            row.strategy,
+            str(row.rounds),
+            number(row.before),
+            number(row.after),
+            *cells.difference_cells(row),
+            _verdict(row.verdict),
         )
-        held = row.strategy != REFERENCE
-        rows.append(
-            (
-                row.strategy,
-                str(row.rounds),
-                number(row.before),
-                number(row.after),
-                signed(row.difference) if held else "",
-                (interval or "–") if held else "",
-                p_text(row.p_holm) if held else "",
-                f"{_SIGNS[row.verdict]} {row.verdict}",
-            )
-        )
+        for row in made.rows
+    )
     return Table(
         "Means over test clients and seeds, after training",
         ("strategy", "rounds", "before adapting", "after", "minus FedAvg", "95 % interval", "p",
          "verdict"),
-        tuple(rows),
+        rows,
         (0, 7),
     )  # fmt: skip
 
@@ -78,8 +45,8 @@ def tuning(made: Comparison) -> Table | None:
     """Return the tuned settings and the gain on validation clients; None if nothing was tuned."""
     if not made.tuning:
         return None
-    grid = cells.tuning(made)
-    return Table("Tuned on validation clients", grid.header, grid.rows, (0, 1))
+    table = cells.tuning(made)
+    return replace(table, caption="Tuned on validation clients", text_columns=(0, 1))
 
 
 def references(material: Material) -> Table | None:
@@ -89,14 +56,15 @@ def references(material: Material) -> Table | None:
     """
     made = material.comparison
     if made is not None:
-        return _references_compared(made) if made.references else None
+        table = cells.references(made, "the reference itself", drawn=True)
+        caption = f"{_REFERENCES}: strategy minus reference"
+        return replace(table, caption=caption) if made.references else None
     rows = []
     for name, runs in material.runs.items():
         for run in runs:
             for reference in run.summary["references"]:
                 metric = reference["metrics"][0]
-                bounds = metric["difference_ci95"]
-                interval = "–" if bounds is None else " to ".join(map(signed, bounds))
+                bounds = None if run.diverged else metric["difference_ci95"]
                 difference = "diverged" if run.diverged else signed(metric["difference"])
                 rows.append(
                     (
@@ -105,7 +73,7 @@ def references(material: Material) -> Table | None:
                         label(reference),
                         number(metric["mean"]),
                         difference,
-                        "–" if run.diverged else interval,
+                        cells.interval(bounds, signed),
                     )
                 )
     if not rows:
@@ -115,31 +83,12 @@ def references(material: Material) -> Table | None:
     return Table(caption, header, tuple(rows), (0, 2))
 
 
-def _references_compared(made: Comparison) -> Table:
-    """Return every strategy's difference to every reference, with its verdict."""
-    header = ("", *(row.label for row in made.references))
-    rows = [("the reference itself", *(number(row.after) for row in made.references))]
-    for strategy in (row.strategy for row in made.rows):
-        found = [
-            next((pair for pair in row.against if pair.first == strategy), None)
-            for row in made.references
-        ]
-        cells = ["diverged" if pair is None else _difference(pair) for pair in found]
-        rows.append((strategy, *cells))
-    return Table(f"{_REFERENCES}: strategy minus reference", header, tuple(rows))
-
-
-def _difference(pair: Pair) -> str:
-    return f"{signed(pair.difference)} {_SIGNS[pair.verdict]}"
-
-
 def outcomes(material: Material) -> Table:
     """Return every run's own figures; intervals are over the clients of that run alone."""
     rows = []
     for name, runs in material.runs.items():
         for run in runs:
             metric = run.summary["metric"]
-            bounds = metric["ci95"]
             rows.append(
                 (
                     name,
@@ -147,7 +96,7 @@ def outcomes(material: Material) -> Table:
                     str(run.summary["rounds"]),
                     number(metric["before"]),
                     number(metric["after"]),
-                    "–" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}",
+                    cells.interval(metric["ci95"], number),
                     f"{run.summary['clients_evaluated']}",
                 )
             )
@@ -182,8 +131,9 @@ def _figures_compared(made: Comparison) -> Table | None:
             row.strategy,
             number(row.before),
             number(row.after),
-            _bounds(row.after_ci95, number),
-            *_difference_cells(row),
+            cells.interval(row.after_ci95, number),
+            *cells.difference_cells(row),
+            "" if row.strategy == REFERENCE or row.verdict is None else _verdict(row.verdict),
         )
         for row in made.figures
     )
@@ -196,16 +146,8 @@ def _figures_compared(made: Comparison) -> Table | None:
     )  # fmt: skip
 
 
-def _difference_cells(row: FigureRow) -> tuple[str, ...]:
-    if row.strategy == REFERENCE:
-        return ("", "", "", "")
-    verdict = "" if row.verdict is None else f"{_SIGNS[row.verdict]} {row.verdict}"
-    interval = _bounds(row.difference_ci95, signed)
-    return (signed(row.difference), interval, p_text(row.p_holm), verdict)
-
-
-def _bounds(bounds: Sequence[float] | None, text: Callable[[float], str]) -> str:
-    return "–" if bounds is None else " to ".join(map(text, bounds))
+def _verdict(verdict: Verdict) -> str:
+    return f"{cells.SIGNS[verdict].drawn} {verdict}"
 
 
 def _with_unit(name: str, unit: str) -> str:
@@ -226,7 +168,7 @@ def _figures_of_runs(material: Material) -> Table | None:
                         str(run.table["seed"]),
                         number(figure["before"]),
                         number(figure["after"]),
-                        _bounds(figure["ci95"], number),
+                        cells.interval(figure["ci95"], number),
                     )
                 )
     if not rows:

@@ -2,28 +2,25 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
 from fedmaml.auditing import Audit
 from fedmaml.tables.console import console
+from fedmaml.tables.table import Table, on_terminal
 from fedmaml.verification import CheckResult
 
 
 def check_table(results: Sequence[CheckResult], tolerance: float) -> None:
     """Print one row per check."""
     title = "Updates of clients, compared with references"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("strategy", no_wrap=True)
-    table.add_column("reference")
-    table.add_column("relative error", justify="right", no_wrap=True)
-    table.add_column("")
-    for result in results:
-        good = result.relative_error <= tolerance
-        verdict = "[green]ok[/]" if good else "[red]WRONG[/]"
-        table.add_row(result.strategy, result.reference, f"{result.relative_error:.1e}", verdict)
-    console.print(table)
+    header = ("strategy", "reference", "relative error", "")
+    good = [result.relative_error <= tolerance for result in results]
+    rows = tuple(
+        (result.strategy, result.reference, f"{result.relative_error:.1e}", "ok" if ok else "WRONG")
+        for result, ok in zip(results, good, strict=True)
+    )
+    styles = tuple("green" if ok else "red" for ok in good)
+    console.print(on_terminal(Table(title, header, rows, (0, 1, 3), styles), wrap=(1,)))
     console.print(f"float64; a relative error above {tolerance:g} is wrong.", style="dim")
 
 
@@ -41,13 +38,9 @@ def audit_table(audit: Audit) -> None:
             named = ", ".join(map(str, finding.clients))
             console.print(f"  clients: {named}", highlight=False)
         console.print(f"  what to do: {escape(finding.cure)}\n", highlight=False)
-    table = Table(title="Checked", title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("for", "clients", "of", "how"):
-        right = column in ("clients", "of")
-        table.add_column(column, justify="right" if right else "left")
-    for check in audit.checked:
-        table.add_row(check.kind, f"{check.clients:,}", f"{check.of:,}", escape(check.how))
-    console.print(table)
+    rows = tuple((one.kind, f"{one.clients:,}", f"{one.of:,}", one.how) for one in audit.checked)
+    table = Table("Checked", ("for", "clients", "of", "how"), rows, (0, 3))
+    console.print(on_terminal(table, wrap=(0, 3)))
     for missing in audit.not_checked:
         console.print(f"not checked: {missing.kind}: {escape(missing.why)}", style="yellow")
     count = f"{len(audit.findings)} found"

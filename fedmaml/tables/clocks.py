@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
 from fedmaml.clock import ClockRow
 from fedmaml.quantities import quantity
 from fedmaml.tables.console import console
+from fedmaml.tables.table import Table, on_terminal
 
 
 def clock_table(rows: Sequence[ClockRow]) -> None:
@@ -26,21 +25,19 @@ def _clock_of_profile(profile: str, rows: Sequence[ClockRow]) -> None:
     title = f"SIMULATED wall-clock time on {profile}"
     if rows[0].target is not None:
         title += f"; target: {rows[0].metric} {rows[0].target:g} on validation clients"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("run", overflow="fold", min_width=10)
-    columns = ["rounds", "link", "device", "round", "all"]
-    columns += [] if rows[0].target is None else ["to target", "there"]
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        cells = [row.seconds_link, row.seconds_device, row.seconds_per_round, row.seconds_total]
-        times = ["–" if value is None else quantity(value, "s") for value in cells]
-        reached = [] if row.target is None else _reached(row)
-        table.add_row(escape(row.run), str(row.rounds), *times, *reached)
-    console.print(table)
+    reached = () if rows[0].target is None else ("to target", "there")
+    header = ("run", "rounds", "link", "device", "round", "all", *reached)
+    table = Table(title, header, tuple(map(_cells, rows)))
+    console.print(on_terminal(table, min_width=10))
     if rows[0].target is not None:
         console.print(f"{_first(rows)} (simulated, {profile})", highlight=False)
         console.print()
+
+
+def _cells(row: ClockRow) -> tuple[str, ...]:
+    seconds = (row.seconds_link, row.seconds_device, row.seconds_per_round, row.seconds_total)
+    times = ("–" if value is None else quantity(value, "s") for value in seconds)
+    return (row.run, str(row.rounds), *times, *([] if row.target is None else _reached(row)))
 
 
 def _reached(row: ClockRow) -> list[str]:

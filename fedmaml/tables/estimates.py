@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
 from fedmaml.quantities import quantity, support_and_query
 from fedmaml.tables.console import console
 from fedmaml.tables.runs import process_memory
+from fedmaml.tables.table import Table, on_terminal
 
 
 def estimate_table(estimate: Mapping[str, Any]) -> None:
@@ -21,10 +20,7 @@ def estimate_table(estimate: Mapping[str, Any]) -> None:
         "evaluation": estimate["evaluation"],
     }
     title = f"estimate · {estimate['scenario']} · {estimate['strategy']} · {estimate['backend']}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("", no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
     for label, key, unit in (
         ("clients selected", "clients", ""),
         ("tensors down", "payload_bytes_down", "B"),
@@ -35,13 +31,13 @@ def estimate_table(estimate: Mapping[str, Any]) -> None:
     ):
         cells = [quantity(amount[key], unit) if unit else f"{amount[key]:,}"
                  for amount in columns.values()]  # fmt: skip
-        table.add_row(label, *cells)
+        rows.append((label, *cells))
     seconds = estimate["seconds"]
     if seconds:
         each = seconds["round_clients"] + seconds["round_server"]
         total, evaluations = (quantity(seconds[name], "s") for name in ("total", "evaluations"))
-        table.add_row("seconds", total, quantity(each, "s"), "", evaluations)
-    console.print(table)
+        rows.append(("seconds", total, quantity(each, "s"), "", evaluations))
+    console.print(on_terminal(Table(title, ("", *columns), tuple(rows)), wrap=()))
     console.print(f"engine {escape(estimate['engine'])}")
     console.print(f"memory of a client's update {quantity(estimate['peak_bytes'], 'B')}")
     for counter in estimate["training"]["counters"]:

@@ -2,19 +2,15 @@
 
 from collections.abc import Mapping
 
-from rich.markup import escape
-from rich.table import Table
-
 from fedmaml.tables.console import console
+from fedmaml.tables.table import Table, on_terminal
 
 
 def list_table(chosen: Mapping[str, Mapping[str, str]]) -> None:
     """Print the entries of catalogues."""
     for kind, entries in chosen.items():
-        table = Table(title=kind, title_justify="left", show_header=False, box=None, padding=(0, 2))
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column()
-        for name, about in entries.items():
-            table.add_row(name, escape(about))
-        console.print(table)
+        table = Table(kind, ("", ""), tuple(entries.items()), (0, 1))
+        drawn = on_terminal(table, wrap=(1,), show_header=False, box=None, padding=(0, 2))
+        drawn.columns[0].style = "bold"
+        console.print(drawn)
         console.print()

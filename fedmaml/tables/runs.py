@@ -1,16 +1,15 @@
 """Results and costs of runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
 from fedmaml.core.statistics import MIN_UNITS
 from fedmaml.quantities import quantity, signed, support_and_query
 from fedmaml.runs.references import label
 from fedmaml.tables.console import console
+from fedmaml.tables.table import Table, on_terminal
 
 MAX_CELLS = 6
 """Cells of a metric that tables show."""
@@ -18,19 +17,17 @@ MAX_CELLS = 6
 
 def run_table(summaries: Sequence[Mapping[str, Any]]) -> None:
     """Print one row per run: the metric on unseen clients before and after adaptation."""
-    table = Table(title=_title(summaries), title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("run", "metric or figure", "before", "after", "95 % interval"):
-        right = column in ("before", "after")
-        folds = {"overflow": "fold"} if column.startswith("metric") else {"no_wrap": True}
-        table.add_column(column, justify="right" if right else "left", **folds)
+    header = ("run", "metric or figure", "before", "after", "95 % interval")
+    rows: list[tuple[str, ...]] = []
     names = _names(summaries)
     for name, summary in zip(names, summaries, strict=True):
         shown, hidden = without_most_cells(summary["metrics"])
         for position, metric in enumerate([summary["metric"], *shown, *summary["figures"]]):
-            _add_metric(table, "" if position else name, metric)
+            rows += _metric_rows("" if position else name, metric)
         for metric, count in hidden.items():
-            table.add_row("", f"{metric}: {count} more cells, in summary.json", "", "", "")
-    console.print(table)
+            rows.append(("", f"{metric}: {count} more cells, in summary.json", "", "", ""))
+    table = Table(_title(summaries), header, tuple(rows), (0, 1, 4))
+    console.print(on_terminal(table, wrap=(1,)))
     console.print(
         "before/after: mean over the evaluated clients, before and after adapting on their support "
         "examples, or a figure over them; interval: 95 %, of the value after adaptation, over such "
@@ -47,24 +44,23 @@ def _reference_table(names: Sequence[str], summaries: Sequence[Mapping[str, Any]
     if not any(summary["references"] for summary in summaries):
         return
     title = "References: predictors that no gradient trains, at the same clients"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("reference", overflow="fold", min_width=10)
     several = len(summaries) > 1
-    for column in ("metric", "mean", *(("run",) if several else ()), "run - it", "95 % interval"):
-        right = column in ("mean", "run - it")
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    run = ("run",) if several else ()
+    header = ("reference", "metric", "mean", *run, "run - it", "95 % interval")
+    rows: list[tuple[str, ...]] = []
     for name, summary in zip(names, summaries, strict=True):
         for reference in summary["references"]:
             for position, metric in enumerate(reference["metrics"]):
                 bounds = metric["difference_ci95"]
                 interval = "–" if bounds is None else " to ".join(map(signed, bounds))
-                first = "" if position else escape(label(reference))
+                first = "" if position else label(reference)
                 run = (name,) if several else ()
                 difference = signed(metric["difference"])
-                table.add_row(
-                    first, metric["name"], _number(metric["mean"]), *run, difference, interval
-                )
-    console.print(table)
+                mean = _number(metric["mean"])
+                rows.append((first, metric["name"], mean, *run, difference, interval))
+    words = (0, 1, 3, 5) if several else (0, 1, 4)
+    table = Table(title, header, tuple(rows), words)
+    console.print(on_terminal(table, min_width=10, pad_edge=False))
     for text in dict.fromkeys(
         f"{label(reference)}: {reference['about']}{_chosen(reference)}"
         for summary in summaries for reference in summary["references"]
@@ -233,16 +229,16 @@ def _energy(energy: Mapping[str, Any]) -> str:
     return f"{quantity(energy['joules'], 'J')} ({', '.join(energy['sensors'])})"
 
 
-def _add_metric(table: Table, run: str, metric: Mapping[str, Any]) -> None:
+def _metric_rows(run: str, metric: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     name = _labelled(metric) + (f" [{metric['unit']}]" if metric["unit"] != "1" else "")
     before, after = _number(metric["before"]), _number(metric["after"])
-    table.add_row(run, escape(name), before, after, _interval(metric["ci95"]))
+    yield (run, name, before, after, _interval(metric["ci95"]))
     for steps, values in metric.get("at_steps", {}).items():
         label = f"  after {steps} step{'s' if steps != '1' else ''}"
-        table.add_row("", label, "", _number(values["mean"]), _interval(values["ci95"]))
+        yield ("", label, "", _number(values["mean"]), _interval(values["ci95"]))
     for shots, values in metric.get("at_shots", {}).items():
         label = f"  after {shots} shot{'s' if shots != '1' else ''}"
-        table.add_row("", label, "", _number(values["mean"]), _interval(values["ci95"]))
+        yield ("", label, "", _number(values["mean"]), _interval(values["ci95"]))
 
 
 def _labelled(metric: Mapping[str, Any]) -> str:
