@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from fedmaml.config import resolve
+from fedmaml.core.inner_loop import GradientSteps
+from fedmaml.core.kernels import KernelSpec
 from fedmaml.running import execute
+from fedmaml.strategies import CATALOGUE
+from fedmaml.strategies.base import kernel_spec
 
 CASES = [("maml", 5), ("fomaml", 5), ("reptile", 5), ("fedavg", 1)]
 MORE = [(strategy, steps) for strategy in ("maml", "fomaml", "reptile", "fedavg")
@@ -31,7 +35,11 @@ def test_run_converges_at_other_numbers_of_steps(strategy: str, steps: int, tmp_
 def test_the_four_points_differ(tmp_path: Path) -> None:
     from fedmaml.simulations.scenarios import Quadratic
 
-    points = [Quadratic().closed_form(strategy, 0.1, steps) for strategy, steps in CASES]
+    points = []
+    for strategy, steps in CASES:
+        spec = kernel_spec(CATALOGUE[strategy](inner=GradientSteps(lr=0.1, steps=steps)))
+        assert isinstance(spec, KernelSpec)
+        points.append(Quadratic().closed_form(spec))
     for i, left in enumerate(points):
         for right in points[:i]:
             assert left is not None
