@@ -155,7 +155,7 @@ def test_a_counter_is_a_budget() -> None:
     planned = plan("episodes", ["fomaml", "maml"], 1, [{"task.more": 0}], None, "environment_steps")
     assert planned.budget.amount == 3 * 4 * (2 + 4) * 20
     assert {name: configs[0].rounds for name, configs in planned.runs.items()} == {
-        "local": 0, "fedavg": 3, "fomaml": 6, "maml": 3,
+        "local": 0, "fedavg": 3, "fedadam": 3, "fomaml": 6, "maml": 3,
     }  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def test_a_comparison_on_equal_environment_steps_shows_them_everywhere(tmp_path:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     both = "480 + 960"  # 3 rounds x 4 clients, 6 rounds x 2 clients: 12 x 2 x 20 and 12 x 4 x 20
-    assert done.stdout.count(both) == 2
+    assert done.stdout.count(both) == 3  # FedAvg, FedAdam and FOMAML
     assert "What its examples cost, support + query" in " ".join(done.stdout.split())
     markdown = (tmp_path / "out" / "comparison.md").read_text()
     assert "as many rounds as 1,440 environment_steps of support and query examples" in markdown

@@ -266,7 +266,14 @@ FAST = [("graphs", "fedrep")]
 @pytest.mark.flower
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("installed_trees")
-@pytest.mark.parametrize("backend", ["workers", "flower-simulation", "flower-deployment"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "workers",
+        "flower-simulation",
+        pytest.param("flower-deployment", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("scenario", "strategy"),
     [
