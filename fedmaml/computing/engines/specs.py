@@ -1,6 +1,7 @@
 """Which updates the hand-written engines support, setting by setting of a strategy's `Kernel`."""
 
 from dataclasses import fields
+from functools import lru_cache
 
 from fedmaml.core.kernels import KernelSpec
 from fedmaml.strategies.base import MetaStrategy, kernel_spec
@@ -12,6 +13,7 @@ _NEUTRAL = {"batch": 0, "epochs": 0}
 UNKNOWN_LOSS = "the loss is none of those in fedmaml.core.losses"
 
 
+@lru_cache(maxsize=64)
 def known_spec(strategy: MetaStrategy) -> KernelSpec | str:
     """Return the specification of a strategy's update, or why these engines cannot compute it.
 
