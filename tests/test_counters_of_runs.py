@@ -179,7 +179,7 @@ def test_a_comparison_on_equal_environment_steps_shows_them_everywhere(tmp_path:
     markdown = (tmp_path / "out" / "comparison.md").read_text()
     assert "as many rounds as 1,440 environment_steps of support and query examples" in markdown
     assert "| strategy | environment_steps | measurements |" in markdown
-    assert markdown.count(f"| {both} | 24 + 48 |") == 2
+    assert markdown.count(f"| {both} | 24 + 48 |") == 3
     lines = (tmp_path / "out" / "comparison.csv").read_text().splitlines()
     rows = {row["strategy"]: row for row in csv.DictReader(lines)}
     for name in ("fedavg", "fomaml"):

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fedmaml.core.figures import Figure
 from fedmaml.preflight import preflight
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.scenarios import CATALOGUE
+from fedmaml.tables.console import console
 from tests.surveys import DAYS, Surveys
 
 FIGURES = ("gap of rmse by sex", "pooled rmse")
@@ -31,8 +33,10 @@ def registered():
 
 
 def command(*words: object) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False,
-                                env={"COLUMNS": "200"})  # fmt: skip
+    with patch.object(console, "_width", 200):  # which it has from when it was made
+        result = CliRunner().invoke(
+            app, [str(word) for word in words], catch_exceptions=False, env={"COLUMNS": "200"}
+        )
     assert result.exit_code == 0, result.output
     return result.output
 

@@ -278,7 +278,10 @@ def with_one_setting_moved(strategy: MetaStrategy) -> Iterator[tuple[str, MetaSt
 
 
 @pytest.mark.parametrize("strategy", CATALOGUE)
-@pytest.mark.parametrize("engine", EAGER)
+@pytest.mark.parametrize(
+    "engine",  # vmap calls the strategy's own verb
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "vmap")) for name in EAGER],
+)
 def test_no_engine_ignores_a_setting(engine: str, strategy: str) -> None:
     """What an engine does not know it refuses; what it computes is what the loop computes."""
     groups, problem = tasks_of("cross-entropy"), problem_of("cross-entropy")

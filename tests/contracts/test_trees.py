@@ -100,7 +100,13 @@ def test_hand_written_engines_refuse_trees(scenario: str, strategy: str) -> None
         assert ENGINES[engine].why_unsupported(job)
 
 
-@pytest.mark.parametrize(("scenario", "strategy"), CASES)
+@pytest.mark.parametrize(
+    ("scenario", "strategy"),
+    [
+        pytest.param(*case, marks=[] if case[0] == "sequences" else [pytest.mark.slow])
+        for case in CASES
+    ],
+)
 def test_nodes_change_no_bit(scenario: str, strategy: str, tmp_path: Path) -> None:
     if not STRATEGIES[strategy].facts.has_rounds:
         pytest.skip("nothing is trained together")
