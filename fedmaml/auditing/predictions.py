@@ -8,9 +8,10 @@ from torch import Tensor
 
 from fedmaml.auditing.findings import Audit, Checked, Finding, NotChecked, first
 from fedmaml.core import seeding
+from fedmaml.core.draws import with_draws
 from fedmaml.core.learner import Predictor, Problem
 from fedmaml.core.params import Params, map_params
-from fedmaml.core.tasks import Batch, Task
+from fedmaml.core.tasks import Batch, Task, TaskGroup, cast, first_task, stack
 from fedmaml.core.trees import Tree, leaves, map_tree
 from fedmaml.strategies.base import Initialised, MetaStrategy, with_few_steps
 
@@ -43,7 +44,12 @@ def dependent_predictions(
     remembering: list[int] = []
     tried, shift = 0, 0.0
     for client in sorted(tasks)[:_CLIENTS]:
-        support, x = tasks[client].support, tasks[client].query.x
+        group = with_draws(
+            TaskGroup((client,), stack([tasks[client]])), problem.draws, strategy.facts.draws,
+            seed=seed, split="test", round=0,
+        )  # fmt: skip
+        task = first_task(cast(group.tasks, problem.dtype))
+        support, x = task.support, task.query.x
         predictor = adapt(support)
         once = _table(predictor(x))
         if len(once) < 2 or not once.isfinite().all():

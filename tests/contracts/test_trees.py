@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from fedmaml import auditing
 from fedmaml.computing.chunks import task_groups
 from fedmaml.computing.engines import ENGINES, Job, Rows
 from fedmaml.computing.engines.padding import merge_groups
@@ -165,3 +166,12 @@ def test_noise_must_not_take_the_name_of_an_input(tmp_path: Path) -> None:
     CATALOGUE["graphs"] = Clash
     with pytest.raises(UnsupportedProblemError, match=r"declares draws \['mask'\].*other names"):
         execute(resolve({"scenario": "graphs", "strategy": "maml"}), tmp_path / "run")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_audit_tries_predictions_with_declared_noise(scenario: str) -> None:
+    config = resolve({"scenario": scenario, "strategy": "maml"})
+    parts = config.make_scenario(), config.make_strategy(), config.make_problem()
+    found = auditing.audit_data(*parts, config.seed, auditing.IN_A_RUN)
+    assert "transductive-prediction" in {check.kind for check in found.checked}
+    assert "state-between-calls" not in {finding.kind for finding in found.findings}
