@@ -24,7 +24,6 @@ from fedmaml.computing.engines.layers import layers_of
 from fedmaml.config import RunConfig
 from fedmaml.core import seeding
 from fedmaml.core.counters import count_units
-from fedmaml.core.draws import with_draws
 from fedmaml.core.errors import (
     TRACEBACK,
     ConfigurationError,
@@ -32,11 +31,12 @@ from fedmaml.core.errors import (
     UnsupportedProblemError,
     described,
 )
-from fedmaml.core.figures import clients_table, resample
-from fedmaml.core.learner import Learner, on_device
+from fedmaml.core.figures import clients_table
+from fedmaml.core.learner import Learner, on_device, prepared_tasks
 from fedmaml.core.params import Params, to_device
 from fedmaml.core.requests import Form
-from fedmaml.core.tasks import Task, TaskGroup, cast, first_task, rows_of, stack
+from fedmaml.core.resampling import resample
+from fedmaml.core.tasks import Task, TaskGroup, first_task, rows_of, stack
 
 logger = logging.getLogger("fedmaml")
 
@@ -70,11 +70,11 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
             for client in scenario.clients()[split][:1]:
                 shared_statistics = scenario.statistics(client)
                 (group,) = scenario.tasks(split, [client], 1, shared_statistics)
-                group = with_draws(
-                    group, learner.problem.draws, strategy.facts.draws,
-                    seed=config.seed, split=split, round=1,
+                group = prepared_tasks(
+                    group, learner.problem, strategy.facts.draws,
+                    seed=config.seed, split=split, round=1, device=device,
                 )  # fmt: skip
-                task = first_task(cast(group.tasks, learner.problem.dtype, device))
+                task = first_task(group.tasks)
                 tasks[split] = task
                 count_units(learner.problem.counters, task)
                 if split == "train":

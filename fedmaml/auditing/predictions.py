@@ -8,10 +8,9 @@ from torch import Tensor
 
 from fedmaml.auditing.findings import Audit, Checked, Finding, NotChecked, first
 from fedmaml.core import seeding
-from fedmaml.core.draws import with_draws
-from fedmaml.core.learner import Predictor, Problem
+from fedmaml.core.learner import Predictor, Problem, prepared_tasks
 from fedmaml.core.params import Params, map_params
-from fedmaml.core.tasks import Batch, Task, TaskGroup, cast, first_task, stack
+from fedmaml.core.tasks import Batch, Task, TaskGroup, first_task, stack
 from fedmaml.core.trees import Tree, leaves, map_tree
 from fedmaml.strategies.base import Initialised, MetaStrategy, with_few_steps
 
@@ -44,11 +43,11 @@ def dependent_predictions(
     remembering: list[int] = []
     tried, shift = 0, 0.0
     for client in sorted(tasks)[:_CLIENTS]:
-        group = with_draws(
-            TaskGroup((client,), stack([tasks[client]])), problem.draws, strategy.facts.draws,
+        group = prepared_tasks(
+            TaskGroup((client,), stack([tasks[client]])), problem, strategy.facts.draws,
             seed=seed, split="test", round=0,
         )  # fmt: skip
-        task = first_task(cast(group.tasks, problem.dtype))
+        task = first_task(group.tasks)
         support, x = task.support, task.query.x
         predictor = adapt(support)
         once = _table(predictor(x))

@@ -18,19 +18,15 @@ from fedmaml.comparison.verdicts import REFERENCE, Metric, Verdict, sentence_of,
 from fedmaml.config import resolve
 from fedmaml.core import metrics as core_metrics
 from fedmaml.core import statistics
-from fedmaml.core.figures import (
-    Clients,
-    Figure,
+from fedmaml.core.figures import Clients, Figure, clients_table, mean, of_family
+from fedmaml.core.metrics import Better
+from fedmaml.core.resampling import (
     Resampled,
-    clients_table,
     figure_interval,
-    mean,
-    of_family,
     resample,
     why_no_interval,
     within_p_value,
 )
-from fedmaml.core.metrics import Better
 from fedmaml.core.statistics import Interval
 from fedmaml.runs.directory import RunDirectory
 

@@ -12,12 +12,12 @@ from typing import Protocol
 from fedmaml.computing.accumulator import Trained
 from fedmaml.computing.costs import Costs
 from fedmaml.computing.engines import Job, Memories
-from fedmaml.core.draws import with_draws
 from fedmaml.core.errors import FedmamlError, place_of
+from fedmaml.core.learner import prepared_tasks
 from fedmaml.core.params import device_of
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainRequest
-from fedmaml.core.tasks import TaskGroup, cast
+from fedmaml.core.tasks import TaskGroup
 
 logger = logging.getLogger("fedmaml")
 
@@ -78,16 +78,14 @@ def task_groups(
             for client in chunk:
                 yield from task_groups(replace(request, clients=(client,)), tasks, job, rejected)
         return
-    problem, device = job.learner.problem, device_of(request.meta)
     split = request.split if isinstance(request, EvaluateRequest) else "train"
-    drawn = [
-        with_draws(
-            group, problem.draws, job.strategy.facts.draws,
-            seed=request.seed, split=split, round=request.round,
+    yield [
+        prepared_tasks(
+            group, job.learner.problem, job.strategy.facts.draws,
+            seed=request.seed, split=split, round=request.round, device=device_of(request.meta),
         )
         for group in groups
     ]  # fmt: skip
-    yield [TaskGroup(group.clients, cast(group.tasks, problem.dtype, device)) for group in drawn]
 
 
 def reject_raised(

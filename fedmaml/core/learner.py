@@ -10,11 +10,11 @@ from torch.func import functional_call
 
 from fedmaml.core import seeding
 from fedmaml.core.counters import Counter
-from fedmaml.core.draws import Draws
+from fedmaml.core.draws import Draws, with_draws
 from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import Params, squared_norm
-from fedmaml.core.tasks import Batch, mask_of, rows_of
+from fedmaml.core.tasks import Batch, TaskGroup, cast, mask_of, rows_of
 from fedmaml.core.trees import Tree
 
 Predictor = Callable[[Tree], Tree]
@@ -98,6 +98,31 @@ class Learner:
         if mask is None:
             return losses.mean()
         return torch.where(mask, losses, 0).sum() / mask.sum()
+
+
+def prepared_tasks(
+    group: TaskGroup,
+    problem: Problem,
+    draws: Draws,
+    *,
+    seed: int,
+    split: str,
+    round: int,
+    device: torch.device | None = None,
+) -> TaskGroup:
+    """Return a group of tasks as strategies get them: with noise, in the problem's type.
+
+    Args:
+        group: Tasks as the scenario made them.
+        problem: Its own noise and its type are taken.
+        draws: Noise that the strategy declares.
+        seed: Of the run.
+        split: Of the clients.
+        round: Number of the round.
+        device: Where the tensors go; None leaves them where they are.
+    """
+    drawn = with_draws(group, problem.draws, draws, seed=seed, split=split, round=round)
+    return TaskGroup(drawn.clients, cast(drawn.tasks, problem.dtype, device))
 
 
 def make_learner(problem: Problem, rng: torch.Generator) -> tuple[Learner, Params]:

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from fedmaml.core import figures
-from fedmaml.core.figures import Clients, Figure, clients_table, figure_interval, resample
+from fedmaml.core.figures import Clients, Figure, clients_table, of_family
 from fedmaml.core.learner import Problem
 from fedmaml.core.requests import EvaluateReply
+from fedmaml.core.resampling import figure_interval, resample, why_no_interval
 from fedmaml.core.statistics import finite
 from fedmaml.simulations.scenario import Scenario
 
@@ -46,7 +46,7 @@ def figure_summaries(
         {**_summary(figure, problem, scenario, found), "family": family}
         for family, found in families.items()
         if found.clients
-        for figure in figures.of_family(scenario.figures(), problem.metrics, family)
+        for figure in of_family(scenario.figures(), problem.metrics, family)
     ]
 
 
@@ -68,7 +68,7 @@ def _summary(
         "after": finite(after.value),
         "ci95": figure_interval([after], least=figure.least),
         "units": after.units,
-        "why": figures.why_no_interval(figure, after.units),
+        "why": why_no_interval(figure, after.units),
     }
 
 

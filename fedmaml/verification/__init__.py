@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from fedmaml.computing import updates
 from fedmaml.core import seeding
-from fedmaml.core.draws import Draw, with_draws
+from fedmaml.core.draws import Draw
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.inner_loop import GradientSteps
-from fedmaml.core.learner import Problem
+from fedmaml.core.learner import Problem, prepared_tasks
 from fedmaml.core.losses import cross_entropy
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import dropout
@@ -214,10 +214,8 @@ def _classification_task() -> Task:
 def _with_noise(task: Task, strategy: MetaStrategy) -> Task:
     """Return the task as a node has it in round 1: with the noise of problem and strategy."""
     group, problem = TaskGroup((0,), stack([task])), _classification_problem()
-    drawn = with_draws(
-        group, problem.draws, strategy.facts.draws, seed=_SEED, split="train", round=1
-    )
-    return first_task(drawn.tasks)
+    ready = prepared_tasks(group, problem, strategy.facts.draws, seed=_SEED, split="train", round=1)
+    return first_task(ready.tasks)
 
 
 def _perturbed(meta: MetaParams) -> MetaParams:

@@ -9,17 +9,16 @@ import pytest
 from scipy.stats import norm, t
 
 from fedmaml.core import figures, metrics
-from fedmaml.core.figures import (
-    Clients,
-    Figure,
+from fedmaml.core.figures import Clients, Figure, clients_table
+from fedmaml.core.metrics import Metric
+from fedmaml.core.resampling import (
+    RESAMPLES,
     Resampled,
-    clients_table,
     figure_interval,
     resample,
     why_no_interval,
     within_p_value,
 )
-from fedmaml.core.metrics import Metric
 
 SCORE = Metric("score", "1", "higher", 0.0, metrics.accuracy)
 RETURNS = Metric("return", "1", "higher", 0.0, metrics.accuracy, tuple(map(str, range(240))))
@@ -276,7 +275,7 @@ def coverage(case: str, repeats: int, draws: int) -> tuple[float, float]:
 @pytest.mark.parametrize("case", CASES)
 def test_intervals_hold_the_truth_in_93_to_97_of_100_worlds(case: str) -> None:
     # 1,000 repeats have a standard error of .007.
-    found, _ = coverage(case, 1000, figures.RESAMPLES)
+    found, _ = coverage(case, 1000, RESAMPLES)
     assert 0.93 - 0.007 <= found <= 0.97 + 0.007
 
 
