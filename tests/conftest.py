@@ -1,6 +1,7 @@
 """Fixtures that every test may use: a data folder, and problems small enough to check by hand."""
 
 import os
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ from fedmaml.core.networks import MLP, LinearModel
 from fedmaml.core.tasks import Batch, Task
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts background jobs so; the commands that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 

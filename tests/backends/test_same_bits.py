@@ -172,11 +172,10 @@ def test_fewer_bytes_are_really_sent(tmp_path: Path) -> None:
         assert message - each == pytest.approx(messages[0] - payload[0], abs=30)
 
 
+@pytest.mark.slow
 @pytest.mark.flower
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "backend", ["flower-simulation", pytest.param("flower-deployment", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("backend", ["flower-simulation", "flower-deployment"])
 def test_compression_gives_the_bits_of_one_process_on_flower(
     backend: str, tmp_path: Path, data_dir: Path
 ) -> None:
@@ -270,7 +269,7 @@ FAST = [("graphs", "fedrep")]
     "backend",
     [
         "workers",
-        "flower-simulation",
+        pytest.param("flower-simulation", marks=pytest.mark.slow),
         pytest.param("flower-deployment", marks=pytest.mark.slow),
     ],
 )

@@ -91,8 +91,9 @@ def deployed(network: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dic
     return {"counted": json.loads(out.read_text()), "socket": crossed}
 
 
+@pytest.mark.slow
 @pytest.mark.flower
-@pytest.mark.parametrize("network", ["mlp", pytest.param("conv4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("network", ["mlp", "conv4"])
 def test_message_bytes_are_what_crosses_the_socket_but_for_framing(
     network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

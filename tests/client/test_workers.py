@@ -158,6 +158,7 @@ def test_interrupt_amid_large_results_ends_at_once_and_new_workers_start(workers
     assert list(workers.map(square, [(3, None)])) == [9]
 
 
+@pytest.mark.slow
 def test_killed_worker_changes_no_bit_of_a_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -195,6 +195,7 @@ def test_equal_bytes_are_equal_as_measured(tmp_path: Path) -> None:
     assert "as many rounds as" in made.notes[0]
 
 
+@pytest.mark.slow
 def test_the_same_command_says_the_same_twice_and_quietly(tmp_path: Path) -> None:
     planned, out = small("protonet", equal="flops"), tmp_path / "c"
     found = tune(first(planned), planned.budget, 2, out)

@@ -115,6 +115,7 @@ def test_a_wrong_cxx_is_named(monkeypatch: pytest.MonkeyPatch, compiler: str, wh
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no gcc")
 @pytest.mark.usefixtures("fresh_cache")
+@pytest.mark.slow
 def test_a_library_that_cannot_be_loaded_is_not_kept(
     monkeypatch: pytest.MonkeyPatch, fresh_cache: Path
 ) -> None:

@@ -170,6 +170,7 @@ def test_a_killed_run_can_be_run_again_at_once(tmp_path: Path) -> None:
     assert len(RunDirectory(tmp_path / "x").rounds()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.flower
 @pytest.mark.timeout(300)
 def test_a_flower_server_that_outlives_its_command_keeps_others_out(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_choice_is_the_same_for_any_grouping_of_clients(tmp_path: Path) -> None:
     assert [runs[0][key] for key in keys] == [runs[1][key] for key in keys]
 
 
+@pytest.mark.slow
 @pytest.mark.flower
 @pytest.mark.timeout(240)
 def test_choice_is_the_same_on_flower(tmp_path: Path) -> None:
