@@ -18,9 +18,10 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.tables import Table, add_json_option, print_tables, write
 from fedmaml.core import seeding
-from fedmaml.core.costs import Computation, measure
+from fedmaml.core.costs import Computation
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Problem
+from fedmaml.core.meter import measure
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import MLP, Conv4
 from fedmaml.core.params import MetaParams, count_bytes

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import Table, add_json_option, print_tables, write
-from fedmaml.clock import clock, load_profile, profiles
+from fedmaml.clock.profiles import load_profile, profiles
+from fedmaml.clock.rows import clock
 from fedmaml.config import resolve
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory

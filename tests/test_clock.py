@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from fedmaml.clock import Profile, clock, clock_all, load_profile, profiles, simulate
+from fedmaml.clock.profiles import Profile, load_profile, profiles
+from fedmaml.clock.rows import clock, clock_all
+from fedmaml.clock.timeline import simulate
 from fedmaml.config import resolve
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError, FedmamlError, RunDirectoryError
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.cohort import choose
-from fedmaml.tables import clock_table
+from fedmaml.tables.clocks import clock_table
 
 EVEN = Profile(down_mbit_s=2.0, up_mbit_s=0.5, round_trip_ms=100, gflop_s=0.01, name="even")
 UNEVEN = replace(EVEN, link_spread=1.0, device_spread=0.5, name="uneven")

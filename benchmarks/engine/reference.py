@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from benchmarks.engine.rounds import LR, Contender, Round, flat
-from fedmaml.core.costs import count_flops
+from fedmaml.core.meter import count_flops
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import Batch, Task, cast, group_by_shape
 

@@ -19,7 +19,11 @@ from fedmaml.auditing.examples import (
     shared_between_clients,
     support_query_overlap,
 )
-from fedmaml.auditing.findings import (
+from fedmaml.auditing.predictions import dependent_predictions
+from fedmaml.auditing.repeats import Repeats, repeats_of
+from fedmaml.auditing.sample import IN_A_RUN, THOROUGH, Extent, Sample, draw, keys_of
+from fedmaml.auditing.statistics import statistics_from_evaluated_clients
+from fedmaml.core.findings import (
     KINDS,
     Audit,
     Checked,
@@ -28,10 +32,6 @@ from fedmaml.auditing.findings import (
     Severity,
     audit_from_json,
 )
-from fedmaml.auditing.predictions import dependent_predictions
-from fedmaml.auditing.repeats import Repeats, repeats_of
-from fedmaml.auditing.sample import IN_A_RUN, THOROUGH, Extent, Sample, draw, keys_of
-from fedmaml.auditing.statistics import statistics_from_evaluated_clients
 from fedmaml.core.learner import Problem
 from fedmaml.core.tasks import Task
 from fedmaml.simulations.scenario import SPLITS, Scenario, Split

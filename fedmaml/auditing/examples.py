@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from fedmaml.auditing.findings import Audit, Checked, Finding, Severity, first
 from fedmaml.auditing.repeats import Repeats, repeats_of
 from fedmaml.auditing.sample import Keys, Sample, TaskKeys
+from fedmaml.core.findings import Audit, Checked, Finding, Severity, first
 from fedmaml.simulations.scenario import SPLITS, Split
 
 _EVALUATED: tuple[Split, ...] = ("validation", "test")

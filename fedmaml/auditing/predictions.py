@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedmaml.auditing.findings import Audit, Checked, Finding, NotChecked, first
 from fedmaml.core import seeding
+from fedmaml.core.findings import Audit, Checked, Finding, NotChecked, first
 from fedmaml.core.learner import Predictor, Problem, prepared_tasks
 from fedmaml.core.params import Params, map_params
 from fedmaml.core.tasks import Batch, Task, TaskGroup, first_task, stack

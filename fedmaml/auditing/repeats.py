@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedmaml.auditing.findings import Severity
 from fedmaml.auditing.sample import TaskKeys
+from fedmaml.core.findings import Severity
 
 _CHANCE = 1e-3
 """A split that is less probable than this is not taken for random."""

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fedmaml.auditing.findings import Audit, Checked, Finding, NotChecked, first
 from fedmaml.auditing.sample import Sample
+from fedmaml.core.findings import Audit, Checked, Finding, NotChecked, first
 from fedmaml.core.tasks import Batch, Task, joined
 from fedmaml.core.trees import leaves
 

@@ -34,7 +34,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
 app = typer.Typer(
     help="Federated meta-learning on Flower and PyTorch.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmaml.cli.options import OUT, Json, given_layers
+from fedmaml.cli.options import OUT, Json, given_layers, refuse_unknown_names, scenario_names
 
 if TYPE_CHECKING:
     from fedmaml.comparison.conclusions import Comparison
@@ -19,7 +19,12 @@ DIVERGED = 3
 
 def compare(
     scenario: Annotated[
-        str, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
+        str,
+        typer.Argument(
+            help="Which problem; see `fedmaml list`.",
+            show_default=False,
+            autocompletion=scenario_names,
+        ),
     ],
     strategies: Annotated[
         str, typer.Option(help="Which algorithms, e.g. fomaml,maml; the baselines are added.")
@@ -67,12 +72,13 @@ def compare(
     Ends with exit code 3 if a strategy diverged; the others are compared anyway.
     """
     layers = given_layers(settings, config)
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    refuse_unknown_names(scenario, names)
 
     from fedmaml.comparison import comparing, planning, tuning
     from fedmaml.comparison.tables import as_table, print_comparison, write_files
     from fedmaml.runs.directory import RunDirectory
 
-    names = [name.strip() for name in strategies.split(",") if name.strip()]
     planned = planning.plan(scenario, names, seeds, layers, rounds, equal)
     first = {name: configs[0] for name, configs in planned.runs.items()}
     if tune is not None:

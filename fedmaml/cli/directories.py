@@ -18,19 +18,20 @@ def list_everything(
     as_json: Json = False,
 ) -> None:
     """List scenarios, strategies, backends, engines and profiles, or all of them."""
-    from fedmaml.clock import profiles
-    from fedmaml.computing.engines import ENGINES
+    from fedmaml.clock.profiles import profiles
+    from fedmaml.config.declared import declared_by_scenario, declared_by_strategy
+    from fedmaml.core.engines import ABOUT as ENGINES
     from fedmaml.core.errors import ConfigurationError
     from fedmaml.simulations.backends import BACKENDS
     from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
     from fedmaml.strategies import CATALOGUE as STRATEGIES
 
     everything = {
-        "scenarios": {name: scenario.about for name, scenario in SCENARIOS.items()},
-        "strategies": {name: _first_line(cls.__module__) for name, cls in STRATEGIES.items()},
+        "scenarios": {name: declared_by_scenario(name).about for name in SCENARIOS},
+        "strategies": {name: declared_by_strategy(name).about for name in STRATEGIES},
         "backends": {name: backend.about for name, backend in BACKENDS.items()},
         "engines": {"auto": "the first of these that is supported and not slow (default)"}
-        | {name: engine.about for name, engine in ENGINES.items()},
+        | ENGINES,
         "profiles": {name: profile.about for name, profile in profiles().items()},
     }
     if what not in (*everything, "all"):
@@ -39,7 +40,7 @@ def list_everything(
     if as_json:
         print(json.dumps(chosen if what == "all" else chosen[what], indent=2))
         return
-    from fedmaml.tables import list_table
+    from fedmaml.tables.lists import list_table
 
     list_table(chosen)
 
@@ -56,7 +57,7 @@ def show(
     if as_json:
         print(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=2))
     else:
-        from fedmaml.tables import run_table
+        from fedmaml.tables.runs import run_table
 
         run_table(summaries)
 
@@ -82,7 +83,8 @@ def clock(
     With --target, the runs must have evaluated validation clients:
     `fedmaml run ... --set evaluation.every=5`.
     """
-    from fedmaml.clock import clock_all, load_profile, profiles
+    from fedmaml.clock.profiles import load_profile, profiles
+    from fedmaml.clock.rows import clock_all
     from fedmaml.core.errors import ConfigurationError
     from fedmaml.runs.directory import RunDirectory
 
@@ -93,7 +95,7 @@ def clock(
     if as_json:
         print(json.dumps([row.to_json() for row in rows], indent=2))
     else:
-        from fedmaml.tables import clock_table
+        from fedmaml.tables.clocks import clock_table
 
         clock_table(rows)
 
@@ -140,8 +142,3 @@ def export(
         print(f"{name}: {count} points, run {run.outcome()}", file=sys.stderr)
     if to == "tensorboard":
         print(f"tensorboard --logdir {out}", file=sys.stderr)
-
-
-def _first_line(module: str) -> str:
-    text = sys.modules[module].__doc__ or ""
-    return text.splitlines()[0].rstrip(".") if text else ""

@@ -15,18 +15,58 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, no table.")]
 
+
+def scenario_names(incomplete: str) -> list[str]:
+    """Return what the shell may complete the name of a scenario to."""
+    from fedmaml.simulations.scenarios import CATALOGUE
+
+    return [name for name in CATALOGUE if name.startswith(incomplete)]
+
+
+def strategy_names(incomplete: str) -> list[str]:
+    """Return what the shell may complete the name of a strategy to."""
+    from fedmaml.strategies import CATALOGUE
+
+    return [name for name in CATALOGUE if name.startswith(incomplete)]
+
+
+def engine_names(incomplete: str) -> list[str]:
+    """Return what the shell may complete the name of an engine to."""
+    from fedmaml.core.engines import ABOUT
+
+    return [name for name in ("auto", *ABOUT) if name.startswith(incomplete)]
+
+
+def backend_names(incomplete: str) -> list[str]:
+    """Return what the shell may complete the name of a back end to."""
+    return [name for name in BACKENDS if name.startswith(incomplete)]
+
+
 ScenarioName = Annotated[
-    str | None, typer.Argument(help="Which problem; see `fedmaml list`.", show_default=False)
+    str | None,
+    typer.Argument(
+        help="Which problem; see `fedmaml list`.",
+        show_default=False,
+        autocompletion=scenario_names,
+    ),
 ]
-StrategyName = Annotated[str | None, typer.Option(help="Which algorithm. (default: maml)")]
+StrategyName = Annotated[
+    str | None,
+    typer.Option(help="Which algorithm. (default: maml)", autocompletion=strategy_names),
+]
 Rounds = Annotated[int | None, typer.Option(help="Rounds of training.")]
 Seed = Annotated[int | None, typer.Option(help="Determines everything random.")]
-BackendName = Annotated[str | None, typer.Option(help=", ".join(BACKENDS))]
+BackendName = Annotated[
+    str | None, typer.Option(help=", ".join(BACKENDS), autocompletion=backend_names)
+]
 Nodes = Annotated[int | None, typer.Option(help="Flower nodes that share the clients.")]
 Clients = Annotated[int | None, typer.Option(help="Clients per round; 0: all.")]
 EngineName = Annotated[
     str | None,
-    typer.Option(help="What computes the updates; see `fedmaml list engines`. (default: auto)"),
+    typer.Option(
+        help="What computes the updates; see `fedmaml list engines`. (default: auto)",
+        autocompletion=engine_names,
+    ),
 ]
 ClientBatch = Annotated[int | None, typer.Option(help="Clients per computation; 1: one by one.")]
 WorkerCount = Annotated[
@@ -46,6 +86,21 @@ def given_layers(settings: Sequence[str] | None, path: Path | None) -> list[dict
 
     layers = [load_toml(path)] if path else []
     return layers + [parse_assignment(text) for text in settings or []]
+
+
+def refuse_unknown_names(scenario: str, strategies: Sequence[str]) -> None:
+    """Refuse names that the catalogues lack, before anything slow is imported.
+
+    Raises:
+        ConfigurationError: Names what was probably meant.
+    """
+    from fedmaml.config.keys import known_name
+    from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+    from fedmaml.strategies import CATALOGUE as STRATEGIES
+
+    known_name(scenario, SCENARIOS, "scenario")
+    for name in strategies:
+        known_name(name, STRATEGIES, "strategy")
 
 
 def configured(

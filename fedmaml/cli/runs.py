@@ -34,7 +34,7 @@ def run(
 ) -> None:
     """Run a scenario (see `fedmaml list`) and evaluate it on unseen clients."""
     from fedmaml.running import execute
-    from fedmaml.tables import run_table
+    from fedmaml.tables.runs import run_table
 
     summary = execute(config, out, force=force, progress=not as_json)
     if as_json:
@@ -58,7 +58,7 @@ def estimate(
     and an evaluation; it writes nothing.
     """
     from fedmaml.estimating import estimate as estimated
-    from fedmaml.tables import estimate_table
+    from fedmaml.tables.estimates import estimate_table
 
     if timed and not as_json:
         print("carrying out a few rounds and an evaluation", file=sys.stderr)
@@ -88,7 +88,7 @@ def audit(
     resolved = configured(scenario, strategy, data_dir=data_dir, settings=settings, config=config)
 
     from fedmaml import auditing
-    from fedmaml.tables import audit_table
+    from fedmaml.tables.checks import audit_table
 
     found = auditing.audit(
         resolved.make_scenario(),
@@ -116,7 +116,7 @@ def check_gradients(
     if as_json:
         print(json.dumps([result.to_json() for result in results], indent=2))
     else:
-        from fedmaml.tables import check_table
+        from fedmaml.tables.checks import check_table
 
         check_table(results, TOLERANCE)
     if any(not result.relative_error <= TOLERANCE for result in results):

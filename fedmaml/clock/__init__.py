@@ -10,22 +10,7 @@ round; B, S, t and r come from a profile. Cohorts are those of the run. What is 
 server's time, evaluations, Flower's envelopes (about 2 kB a message), HTTP and TLS framing, links
 that change, and devices that go away.
 
-    profile = load_profile("4g-phone")
-    row = clock(RunDirectory(path), profile, target=0.8)      # data in, data out
-    simulate(RunDirectory(path), profile).finished            # seconds at the end of each round
+    profile = profiles.load_profile("4g-phone")
+    row = rows.clock(RunDirectory(path), profile, target=0.8)    # data in, data out
+    timeline.simulate(RunDirectory(path), profile).finished      # seconds at the end of each round
 """
-
-from fedmaml.clock.profiles import Profile, load_profile, profiles
-from fedmaml.clock.rows import ClockRow, clock, clock_all
-from fedmaml.clock.timeline import Timeline, simulate
-
-__all__ = [
-    "ClockRow",
-    "Profile",
-    "Timeline",
-    "clock",
-    "clock_all",
-    "load_profile",
-    "profiles",
-    "simulate",
-]

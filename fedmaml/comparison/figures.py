@@ -19,7 +19,7 @@ from fedmaml.config import resolve
 from fedmaml.core import metrics as core_metrics
 from fedmaml.core import statistics
 from fedmaml.core.figures import Clients, Figure, clients_table, mean, of_family
-from fedmaml.core.metrics import Better
+from fedmaml.core.records import Better
 from fedmaml.core.resampling import (
     Resampled,
     figure_interval,

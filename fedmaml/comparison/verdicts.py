@@ -16,7 +16,7 @@ import numpy as np
 
 from fedmaml.comparison.contrasts import NOTHING, Contrast, Values, contrast, holm_within
 from fedmaml.core import statistics
-from fedmaml.core.metrics import Better
+from fedmaml.core.records import Better
 from fedmaml.core.statistics import MIN_UNITS
 from fedmaml.quantities import p_text, signed
 

@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from fedmaml.computing.engines import Job, Memories
-from fedmaml.core.costs import Computation, measure
+from fedmaml.core.costs import Computation
 from fedmaml.core.learner import Problem
+from fedmaml.core.meter import measure
 from fedmaml.core.params import MetaParams, Params, device_of, to_device
 from fedmaml.core.tasks import Task, TaskGroup, first_task
 from fedmaml.core.trees import named

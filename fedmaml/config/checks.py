@@ -4,14 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from fedmaml.config.declared import declared_by_scenario, declared_by_strategy, field_types
 from fedmaml.config.flat import Flat, flatten_table
-from fedmaml.config.settings import RunConfig, field_types
-from fedmaml.core import seeding
+from fedmaml.config.settings import RunConfig
 from fedmaml.core.compression import Method
 from fedmaml.core.errors import ConfigurationError
-from fedmaml.core.inner_loop import GradientSteps
-from fedmaml.simulations.scenario import Split
-from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 
 _IDLE = {
     "compression.fraction": ("compression.method", ("top-k",)),
@@ -63,8 +60,8 @@ def check_idle(given: Flat, config: RunConfig) -> None:
     Raises:
         ConfigurationError: Names the setting, and the one that makes it idle.
     """
-    scenario = SCENARIOS[config.scenario]
-    if given.get("data_dir") and "data_dir" not in field_types(scenario):
+    scenario = declared_by_scenario(config.scenario)
+    if given.get("data_dir") and "data_dir" not in field_types(scenario.settings):
         raise ConfigurationError(
             f"data_dir = {given['data_dir']!r} has no effect: scenario {config.scenario!r} reads "
             "no data set from a folder; leave it out"
@@ -78,7 +75,7 @@ def check_idle(given: Flat, config: RunConfig) -> None:
         if key not in given or resolved[switch] in active:
             continue
         section, _, name = key.partition(".")
-        cls: Any = scenario if section == "task" else field_types(RunConfig)[section]
+        cls: Any = scenario.settings if section == "task" else field_types(RunConfig)[section]
         (default,) = (item.default for item in dataclasses.fields(cls) if item.name == name)
         if switch not in given or given[key] != default:
             raise ConfigurationError(
@@ -99,12 +96,19 @@ def without_idle_steps(merged: Flat, given: Flat) -> Flat:
         if name != "epochs" or not merged[key]:
             continue
         steps = left.pop(f"{section}.steps", None)
-        if given.get(f"{section}.steps") not in (None, GradientSteps().steps):
+        if given.get(f"{section}.steps") not in (None, _default_steps(given["strategy"], section)):
             raise ConfigurationError(
                 f"{section}.steps = {steps!r} has no effect with {key} = {merged[key]!r}, which "
                 f"says how many steps there are: leave one of them out"
             )
     return left
+
+
+def _default_steps(strategy: str, section: str) -> Any:
+    """Return the number of steps of a setting that is left out; None if there is no such one."""
+    part = field_types(declared_by_strategy(strategy).settings).get(section)
+    fields = dataclasses.fields(part) if dataclasses.is_dataclass(part) else ()
+    return next((item.default for item in fields if item.name == "steps"), None)
 
 
 def check_together(config: RunConfig) -> None:
@@ -140,7 +144,7 @@ def check_together(config: RunConfig) -> None:
         )
 
 
-def _check_evaluation(config: RunConfig, clients: Mapping[Split, range]) -> None:
+def _check_evaluation(config: RunConfig, clients: Mapping[Any, range]) -> None:
     evaluation = config.evaluation
     if evaluation.split == "validation" and not clients["validation"]:
         raise ConfigurationError(
@@ -175,5 +179,7 @@ def _check_evaluation(config: RunConfig, clients: Mapping[Split, range]) -> None
 
 
 def _keeps_memory(config: RunConfig) -> bool:
+    from fedmaml.core import seeding
+
     start = config.make_strategy().build(config.make_problem(), seeding.generator(0, "init"))
     return bool(start.memory)

@@ -5,7 +5,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedmaml.config.settings import RunConfig, field_types
+from fedmaml.config.declared import declared_by_scenario, declared_by_strategy, field_types
+from fedmaml.config.settings import RunConfig
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
@@ -21,8 +22,12 @@ def known_keys(scenario: str, strategy: str) -> list[str]:
     """Return every key that a run of this scenario and strategy understands."""
     return [
         *(key for key in _keys(RunConfig, "") if key not in _TABLES),
-        *(key for key in _keys(SCENARIOS[scenario], "task.") if not _of_the_run(key)),
-        *_keys(STRATEGIES[strategy], ""),
+        *(
+            key
+            for key in _keys(declared_by_scenario(scenario).settings, "task.")
+            if not _of_the_run(key)
+        ),
+        *_keys(declared_by_strategy(strategy).settings, ""),
     ]
 
 
@@ -61,8 +66,9 @@ def refuse_unknown(keys: Iterable[str], scenario: str, strategy: str) -> None:
         raise ConfigurationError(
             f"{key}: a scenario takes the {name} of its run; set {name} instead"
         )
-    elsewhere = [name for name in STRATEGIES if key in _keys(STRATEGIES[name], "")]
-    elsewhere += [name for name in SCENARIOS if key in _keys(SCENARIOS[name], "task.")]
+    elsewhere = [
+        name for name in STRATEGIES if key in _keys(declared_by_strategy(name).settings, "")
+    ] + [name for name in SCENARIOS if key in _keys(declared_by_scenario(name).settings, "task.")]
     hint = f" (it belongs to {', '.join(elsewhere)})" if elsewhere else ""
     if ":" in key:
         hint = " (NAME:KEY sets one strategy of a comparison, and this is a run of one strategy)"

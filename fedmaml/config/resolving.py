@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedmaml.config.checks import check_idle, check_numbers, check_together, without_idle_steps
+from fedmaml.config.declared import declared_by_scenario, declared_by_strategy
 from fedmaml.config.flat import Flat, flatten_table, nest
 from fedmaml.config.keys import (
     GIVEN_TO_SCENARIO,
@@ -48,12 +49,16 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     top = {key: table.pop(key) for key in RUN_KEYS if key in table}
     task = table.pop("task", {})
     run: RunConfig = _checked(RunConfig, top, "")
+    complete = nest(with_horizon(flatten_table(table), run.rounds))
+    # First what is known of the classes without importing them, so that a wrong value is refused
+    # at once; then the classes themselves.
+    _checked(declared_by_scenario(scenario).settings, task, "task.")
+    _checked(declared_by_strategy(strategy).settings, complete, "")
     task |= {
         name: value
         for name, value in dataclasses.asdict(_checked(SCENARIOS[scenario], task, "task.")).items()
         if name not in GIVEN_TO_SCENARIO
     }
-    complete = nest(with_horizon(flatten_table(table), run.rounds))
     options = dataclasses.asdict(_checked(STRATEGIES[strategy], complete, ""))
     if "outer" in options:  # a horizon that follows the rounds is not written down
         options["outer"]["horizon"] = table.get("outer", {}).get("horizon", 0)
@@ -66,8 +71,8 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
 
 def _recipe(scenario: str, strategy: str) -> Mapping[str, Any]:
     """Return the recipe of a strategy: for all strategies, for its family, and its own."""
-    recipes = SCENARIOS[scenario].recipes
-    family = f"family:{STRATEGIES[strategy].facts.family}"
+    recipes = declared_by_scenario(scenario).recipes
+    family = declared_by_strategy(strategy).family
     return {
         key: value
         for name in ("*", family, strategy)

@@ -4,22 +4,23 @@ import dataclasses
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from annotated_types import Ge, Gt, Le
 from pydantic import TypeAdapter
 
-from fedmaml.computing.engines import ENGINES
+from fedmaml.config.declared import field_types
 from fedmaml.config.flat import Flat, flatten_table, nest
 from fedmaml.core.compression import Compression
-from fedmaml.core.learner import Problem
+from fedmaml.core.engines import ABOUT as ENGINES
 from fedmaml.core.settings import settings
 from fedmaml.simulations.backends import BACKENDS
-from fedmaml.simulations.scenario import Scenario
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
-from fedmaml.strategies import MetaStrategy
 
 if TYPE_CHECKING:
+    from fedmaml.core.learner import Problem
+    from fedmaml.simulations.scenario import Scenario
+    from fedmaml.strategies.base import MetaStrategy
+
     BackendName = str
     EngineName = str
 else:  # the names stand where back ends and engines do
@@ -119,23 +120,21 @@ class RunConfig:
     task: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
-    def make_scenario(self) -> Scenario:
+    def make_scenario(self) -> "Scenario":
         """Return the scenario that the settings describe."""
         fields = {"seed": self.seed} | self.task
         if self.data_dir and "data_dir" in field_types(SCENARIOS[self.scenario]):
             fields = {"data_dir": self.data_dir} | fields
         return SCENARIOS[self.scenario](**fields)
 
-    def make_strategy(self) -> MetaStrategy:
+    def make_strategy(self) -> "MetaStrategy":
         """Return the strategy that the settings describe."""
         options = nest(with_horizon(flatten_table(self.options), self.rounds))
-        strategy: MetaStrategy = TypeAdapter(STRATEGIES[self.strategy]).validate_python(options)
-        return strategy
+        return TypeAdapter(STRATEGIES[self.strategy]).validate_python(options)
 
-    def make_problem(self) -> Problem:
+    def make_problem(self) -> "Problem":
         """Return the scenario's problem in this run's dtype."""
-        problem = self.make_scenario().problem()
-        return dataclasses.replace(problem, dtype=getattr(torch, self.dtype))
+        return self.make_scenario().problem().in_dtype(self.dtype)
 
     def to_table(self) -> dict[str, Any]:
         """Return nested plain values, as in a TOML file; `resolve` of them gives this config."""
@@ -144,11 +143,6 @@ class RunConfig:
             table["evaluation"][name] = list(getattr(self.evaluation, name))
         options: dict[str, Any] = table.pop("options")
         return table | options
-
-
-def field_types(cls: type) -> dict[str, Any]:
-    """Return the fields of a dataclass by name."""
-    return {item.name: item.type for item in dataclasses.fields(cls)}
 
 
 def with_horizon(options: Flat, rounds: int) -> Flat:

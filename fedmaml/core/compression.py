@@ -21,14 +21,15 @@ updates of any strategy are compressed, clients may be absent (a residual waits 
 the outer optimiser may be other than SGD. Each group of meta-parameters is compressed by itself.
 """
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from annotated_types import Gt, Le
 
-from fedmaml.core.compressors import QSGD, CodeLayout, Compressor, Float16, TopK
-from fedmaml.core.params import MetaParams, Params, count_entries, flatten
 from fedmaml.core.settings import settings
+
+if TYPE_CHECKING:  # a setting is checked without PyTorch
+    from fedmaml.core.compressors import CodeLayout, Compressor
+    from fedmaml.core.params import MetaParams, Params
 
 Method = Literal["none", "float16", "qsgd-8", "qsgd-4", "top-k"]
 
@@ -48,21 +49,15 @@ class Compression:
     fraction: Annotated[float, Gt(0), Le(1)] = 0.1
     error_feedback: Literal["auto", True, False] = "auto"
 
-    def compressor(self) -> Compressor | None:
+    def compressor(self) -> "Compressor | None":
         """Return the compressor; None if nothing is compressed."""
-        match self.method:
-            case "none":
-                return None
-            case "float16":
-                return Float16()
-            case "qsgd-8":
-                return QSGD(8)
-            case "qsgd-4":
-                return QSGD(4)
-            case "top-k":
-                return TopK(self.fraction)
+        if self.method == "none":
+            return None
+        from fedmaml.core.compressors import compressor
 
-    def first_residual(self, meta: MetaParams) -> Params:
+        return compressor(self.method, self.fraction)
+
+    def first_residual(self, meta: "MetaParams") -> "Params":
         """Return the residual before a client's first round: zeros, flat, by group.
 
         Empty without error feedback.
@@ -73,14 +68,17 @@ class Compression:
         on = compressor.feedback if self.error_feedback == "auto" else self.error_feedback
         if not on:
             return {}
-        return {group: torch.zeros_like(flatten(params)).cpu() for group, params in meta.items()}
+        return {
+            group: next(iter(params.values())).new_zeros(_entries(params), device="cpu")
+            for group, params in meta.items()
+        }
 
-    def payload_bytes(self, meta: MetaParams) -> int:
+    def payload_bytes(self, meta: "MetaParams") -> int:
         """Return the bytes of one client's update, as it is sent."""
         compressor = self.compressor()
         total = 0
-        for group, params in meta.items():
-            entries, dtype = count_entries({group: params}), next(iter(params.values())).dtype
+        for params in meta.values():
+            entries, dtype = _entries(params), next(iter(params.values())).dtype
             if compressor is None:
                 total += entries * dtype.itemsize
             else:
@@ -91,6 +89,10 @@ class Compression:
 NO_COMPRESSION = Compression()
 
 
-def code_bytes(layout: CodeLayout) -> int:
+def code_bytes(layout: "CodeLayout") -> int:
     """Return the bytes of one client's code."""
     return sum(dtype.itemsize * count for dtype, count in layout.values())
+
+
+def _entries(params: "Params") -> int:
+    return sum(value.numel() for value in params.values())

@@ -211,6 +211,17 @@ class Float16(Compressor):
         return ""
 
 
+def compressor(method: str, fraction: float) -> Compressor:
+    """Return the compressor of a method of `core.compression`; "top-k" takes the fraction."""
+    makers: dict[str, Callable[[], Compressor]] = {
+        "float16": Float16,
+        "qsgd-8": lambda: QSGD(8),
+        "qsgd-4": lambda: QSGD(4),
+        "top-k": lambda: TopK(fraction),
+    }
+    return makers[method]()
+
+
 def pack_nibbles(levels: Tensor) -> Tensor:
     """Put two levels of -7 to 7 into a byte, the first into its lower half.
 

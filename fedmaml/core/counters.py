@@ -9,12 +9,15 @@ docs/costs.md says what is counted in training and in evaluation.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
-from fedmaml.core.tasks import Batch, Task
-from fedmaml.core.trees import Tree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedmaml.core.tasks import Batch, Task
+    from fedmaml.core.trees import Tree
 
 MAX_UNITS = 2**62
 """Most units that the examples of one client may cost."""
@@ -37,7 +40,7 @@ class Counter:
 
     name: str
     about: str
-    function: Callable[[Tree, Tree], Tensor | int]
+    function: "Callable[[Tree, Tree], Tensor | int]"
 
     def __post_init__(self) -> None:
         """Refuse a name that the command line could not use."""
@@ -78,7 +81,7 @@ Counted = Mapping[str, Units]
 """Name of a counter -> units."""
 
 
-def count_units(counters: Sequence[Counter], task: Task) -> Counted:
+def count_units(counters: Sequence[Counter], task: "Task") -> Counted:
     """Return what the examples of one client's task cost.
 
     Raises:
@@ -110,10 +113,10 @@ def counted_from_json(record: Mapping[str, Mapping[str, float]]) -> dict[str, Un
     return {name: Units(**units) for name, units in record.items()}
 
 
-def _units(counter: Counter, batch: Batch) -> int:
+def _units(counter: Counter, batch: "Batch") -> int:
     try:
         value = counter.function(batch.x, batch.y)
-        units = value.item() if isinstance(value, Tensor) else value
+        units = value.item() if hasattr(value, "item") else value
     except Exception as error:  # its text might quote a client's data
         raise UnsupportedProblemError(
             f"counter {counter.name!r} raised {type(error).__name__}; its function must return an "

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedmaml.core.metrics import Better, Metric
+from fedmaml.core.metrics import Metric
+from fedmaml.core.records import Better
 
 CLIENT = "client"
 """The resampled unit unless a figure declares another."""

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,10 @@ class Problem:
             raise ConfigurationError(
                 f"Problem(counters=...) has two of one name: {', '.join(names)}; give each its own"
             )
+
+    def in_dtype(self, name: str) -> "Problem":
+        """Return the same problem with another type of parameters and data, e.g. "float64"."""
+        return replace(self, dtype=getattr(torch, name))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ the examples do not define (AUC of one class) is NaN.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,9 +16,8 @@ from torch.nn import functional as F
 
 from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.params import Params
+from fedmaml.core.records import Better
 from fedmaml.core.trees import Tree, leaves, length
-
-Better = Literal["higher", "lower", "neither"]
 
 
 @dataclass(frozen=True)

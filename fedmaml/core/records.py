@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from fedmaml.core.costs import Cost
+
+Better = Literal["higher", "lower", "neither"]
+"""Which values of a metric are better; "neither" for input of figures only."""
 
 REASONS = {
     "RAISED": "the client's code raised an error",

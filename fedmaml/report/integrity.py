@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from fedmaml.auditing.findings import audit_from_json
+from fedmaml.core.findings import audit_from_json
 from fedmaml.core.records import REASONS
 from fedmaml.report.reading import Material
 from fedmaml.tables.table import Table

@@ -10,11 +10,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from fedmaml.auditing.findings import Audit
 from fedmaml.core.costs import Cost
 from fedmaml.core.counters import Units
-from fedmaml.core.metrics import Better
-from fedmaml.core.records import Rejection
+from fedmaml.core.findings import Audit
+from fedmaml.core.records import Better, Rejection
 
 Number = float | None
 """None: undefined, or not finite."""

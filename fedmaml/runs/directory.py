@@ -29,16 +29,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
-from safetensors.torch import load_file, save
 
 from fedmaml import __version__
-from fedmaml.auditing.findings import Audit, audit_from_json
 from fedmaml.config import RunConfig
 from fedmaml.core.errors import FedmamlError, OtherFormatError, RunDirectoryError, described
-from fedmaml.core.params import MetaParams
+from fedmaml.core.findings import Audit, audit_from_json
 from fedmaml.core.records import RoundRecord
 from fedmaml.runs.contents import (
     Client,
@@ -51,8 +49,11 @@ from fedmaml.runs.contents import (
 )
 from fedmaml.runs.finding import why_no_run
 from fedmaml.runs.holding import held, is_held_by, refuse_if_held
-from fedmaml.runs.state import RunState, read_state, to_bytes
 from fedmaml.runs.writing import write_whole
+
+if TYPE_CHECKING:  # a directory is read without PyTorch, except for the tensors in `state`
+    from fedmaml.core.params import MetaParams
+    from fedmaml.runs.state import RunState
 
 TOKEN = "holder"
 """Key of a run config: the token of the command that entered the run directory; none: none did."""
@@ -168,26 +169,22 @@ class RunDirectory:
         """Return whether there are meta-parameters."""
         return (self.path / "theta.safetensors").is_file()
 
-    def save_meta(self, meta: MetaParams, at_most_every: float = 0.0) -> None:
+    def save_meta(self, meta: "MetaParams", at_most_every: float = 0.0) -> None:
         """Write the meta-parameters, at most every ``at_most_every`` seconds."""
         if time.monotonic() - self._saved_at < at_most_every:
             return
-        named = {
-            f"{group}/{name}": value.contiguous()
-            for group, params in meta.items() for name, value in params.items()
-        }  # fmt: skip
-        self._write("theta.safetensors", save(named))
+        from fedmaml.runs.state import meta_to_bytes
+
+        self._write("theta.safetensors", meta_to_bytes(meta))
         self._saved_at = time.monotonic()
 
-    def load_meta(self) -> MetaParams:
+    def load_meta(self) -> "MetaParams":
         """Read the meta-parameters."""
-        meta: MetaParams = {}
-        for full_name, value in load_file(self.path / "theta.safetensors").items():
-            group, _, name = full_name.partition("/")
-            meta.setdefault(group, {})[name] = value
-        return meta
+        from fedmaml.runs.state import read_meta
 
-    def save_state(self, state: Callable[[], RunState], at_most_every: float = 0.0) -> None:
+        return read_meta(self.path / "theta.safetensors")
+
+    def save_state(self, state: "Callable[[], RunState]", at_most_every: float = 0.0) -> None:
         """Write everything a run needs to continue, unless that was done recently.
 
         Args:
@@ -195,6 +192,8 @@ class RunDirectory:
             at_most_every: Least seconds between two writes; longer if a write is slow, so that
                 writing takes at most a fiftieth of the time. 0: always write.
         """
+        from fedmaml.runs.state import to_bytes
+
         started = time.monotonic()
         pause = max(at_most_every, 50 * self._state_took)
         if at_most_every and started - self._state_saved_at < pause:
@@ -203,12 +202,14 @@ class RunDirectory:
         self._state_saved_at = time.monotonic()
         self._state_took = self._state_saved_at - started
 
-    def load_state(self) -> RunState:
+    def load_state(self) -> "RunState":
         """Read what `save_state` wrote, to the bit.
 
         Raises:
             RunDirectoryError: If there is none, or it is damaged or another configuration's.
         """
+        from fedmaml.runs.state import read_state
+
         return read_state(self.path / "state.safetensors", self._config_sha256())
 
     def _config_sha256(self) -> str:

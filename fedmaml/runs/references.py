@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedmaml.core.metrics import Metric
 from fedmaml.core.statistics import bootstrap_interval, finite, mean_over_clients
+
+if TYPE_CHECKING:
+    from fedmaml.core.metrics import Metric
 
 Rows = Sequence[Mapping[str, Any]]
 """One mapping per client: its number and its metrics, as files hold them."""
 
 
 def against_references(
-    references: Rows, clients: Rows, metrics: Sequence[Metric]
+    references: Rows, clients: Rows, metrics: "Sequence[Metric]"
 ) -> list[dict[str, Any]]:
     """Return the entry of ``summary.json`` for each reference.
 
@@ -50,7 +52,7 @@ def label(reference: Mapping[str, Any]) -> str:
 
 
 def _against(
-    reference: Mapping[str, Any], clients: Rows, metrics: Sequence[Metric]
+    reference: Mapping[str, Any], clients: Rows, metrics: "Sequence[Metric]"
 ) -> dict[str, Any]:
     kept = ("name", "about", "federated", "oracle", "settings", "tuned_on")
     return {key: reference[key] for key in kept} | {

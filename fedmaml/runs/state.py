@@ -1,4 +1,6 @@
-"""Everything a run needs to continue, in one file: ``state.safetensors``.
+"""The files of tensors: ``theta.safetensors``, and everything a run needs to continue.
+
+In ``theta.safetensors``, ``<group>/<name>`` is a meta-parameter. In ``state.safetensors``:
 
     meta/<group>/<name>        meta-parameters after the round
     optimizer/<name>           state of the outer optimiser
@@ -21,7 +23,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fedmaml.core.errors import RunDirectoryError
@@ -53,6 +55,25 @@ class RunState:
     best_round: int = 0
     best_meta: MetaParams = field(default_factory=dict)
     best_validation: float | None = None
+
+
+def meta_to_bytes(meta: MetaParams) -> bytes:
+    """Return the file that holds meta-parameters."""
+    return save(
+        {
+            f"{group}/{name}": value.contiguous()
+            for group, params in meta.items() for name, value in params.items()
+        }
+    )  # fmt: skip
+
+
+def read_meta(path: Path) -> MetaParams:
+    """Read a file that `meta_to_bytes` made."""
+    meta: MetaParams = {}
+    for full_name, value in load_file(path).items():
+        group, _, name = full_name.partition("/")
+        meta.setdefault(group, {})[name] = value
+    return meta
 
 
 def to_bytes(state: RunState, config_sha256: str) -> bytes:

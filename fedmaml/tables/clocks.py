@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.markup import escape
 
-from fedmaml.clock import ClockRow
+from fedmaml.clock.rows import ClockRow
 from fedmaml.quantities import quantity
 from fedmaml.tables.console import console
 from fedmaml.tables.table import Table, on_terminal

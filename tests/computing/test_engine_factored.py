@@ -16,9 +16,9 @@ from fedmaml.computing.engines.factored.updates import Product, Sent, Sum
 from fedmaml.computing.engines.layers import BatchNorm2d, Linear
 from fedmaml.core import losses, seeding
 from fedmaml.core.aggregation import exact_sum
-from fedmaml.core.costs import measure
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Problem
+from fedmaml.core.meter import measure
 from fedmaml.core.networks import MLP, Conv4, LinearModel
 from fedmaml.core.params import Params, count_entries, flatten
 from fedmaml.core.tasks import Batch, Task, TaskGroup

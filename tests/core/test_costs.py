@@ -10,7 +10,8 @@ from torch.func import grad
 from torch.nn.functional import conv2d, scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedmaml.core.costs import Computation, Cost, count_flops, measure
+from fedmaml.core.costs import Computation, Cost
+from fedmaml.core.meter import count_flops, measure
 from fedmaml.core.networks import Conv4
 
 FULL = Cost(4, 3, 400, 300, 2, 1, 450, 350, 2, 10**12, 77, 0.25, 0.5)

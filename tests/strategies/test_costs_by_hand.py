@@ -9,9 +9,10 @@ from torch.func import vmap
 from torch.nn.functional import cross_entropy
 
 from fedmaml.core import seeding
-from fedmaml.core.costs import Computation, count_flops, measure
+from fedmaml.core.costs import Computation
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Problem
+from fedmaml.core.meter import count_flops, measure
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import MLP, Conv4
 from fedmaml.core.params import map_params

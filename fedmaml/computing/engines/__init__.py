@@ -1,6 +1,7 @@
 """The engines by name, and the plan: which engine computes a job, and why.
 
-A new engine is a file here and a line in `ENGINES`; the contract tests then compare it with `loop`.
+A new engine is a file here, a line in `ENGINES` and one in `core.engines`; the contract tests then
+compare it with `loop`.
 """
 
 from dataclasses import dataclass

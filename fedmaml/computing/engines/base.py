@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from fedmaml.core.aggregation import ExactSum
+from fedmaml.core.engines import ABOUT
 from fedmaml.core.learner import Learner
 from fedmaml.core.params import MetaParams, Params, map_params
 from fedmaml.core.requests import Form
@@ -88,14 +89,17 @@ class Engine(ABC):
 
     Attributes:
         name: In the catalogue.
-        about: One line for ``fedmaml list``.
         least_share: Fewest clients for which another process pays, if a client's update has the
             same bits in any chunk; 0 if it has not.
     """
 
     name: ClassVar[str]
-    about: ClassVar[str]
     least_share: ClassVar[int] = 0
+
+    @property
+    def about(self) -> str:
+        """One line for ``fedmaml list``."""
+        return ABOUT[self.name]
 
     @abstractmethod
     def why_unsupported(self, job: Job) -> str:

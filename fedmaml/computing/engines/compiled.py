@@ -108,7 +108,6 @@ class Compiled(Engine):
     """Any strategy on a small network without convolutions, 64 clients to a compiled kernel."""
 
     name: ClassVar[str] = "compiled"
-    about: ClassVar[str] = "small networks, clients innermost, compiled by torch's Inductor"
 
     def why_unsupported(self, job: Job) -> str:
         """Return why it cannot compute a job, as far as that is known before the first task."""

@@ -27,7 +27,6 @@ class Loop(Engine):
     """One client after the other: the reference."""
 
     name: ClassVar[str] = "loop"
-    about: ClassVar[str] = "one client after the other; the reference"
     least_share: ClassVar[int] = 1
 
     def why_unsupported(self, job: Job) -> str:
@@ -57,7 +56,6 @@ class Vmap(Engine):
     """
 
     name: ClassVar[str] = "vmap"
-    about: ClassVar[str] = "many clients in one torch.func.vmap"
 
     def why_unsupported(self, job: Job) -> str:
         return ""  # only a trial shows it; if it fails, clients are computed one by one

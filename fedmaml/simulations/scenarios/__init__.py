@@ -1,21 +1,33 @@
-"""The scenarios by name. A new one is a file here and a line in `CATALOGUE`."""
+"""The scenarios by name. A new one is a file here and a line in `CATALOGUE`.
 
-from fedmaml.core.plugins import installed
-from fedmaml.simulations.scenario import Scenario
-from fedmaml.simulations.scenarios.digits import Digits
-from fedmaml.simulations.scenarios.hospitals import Hospitals
-from fedmaml.simulations.scenarios.quadratic import Quadratic
-from fedmaml.simulations.scenarios.sinusoid import Sinusoid
+A scenario's file is imported when it is looked up, here or in the catalogue, and PyTorch with it.
+"""
 
-CATALOGUE: dict[str, type[Scenario]] = installed(
-    "fedmaml.scenarios",
-    {
-        "quadratic": Quadratic,
-        "sinusoid": Sinusoid,
-        "digits": Digits,
-        "hospitals": Hospitals,
-    },
-)
+from typing import TYPE_CHECKING, Any
+
+from fedmaml.core.plugins import Catalogue, imported
+
+if TYPE_CHECKING:
+    from fedmaml.simulations.scenario import Scenario
+    from fedmaml.simulations.scenarios.digits import Digits
+    from fedmaml.simulations.scenarios.hospitals import Hospitals
+    from fedmaml.simulations.scenarios.quadratic import Quadratic
+    from fedmaml.simulations.scenarios.sinusoid import Sinusoid
+
+_FOLDER = "fedmaml.simulations.scenarios"
+_KNOWN = {
+    "quadratic": f"{_FOLDER}.quadratic:Quadratic",
+    "sinusoid": f"{_FOLDER}.sinusoid:Sinusoid",
+    "digits": f"{_FOLDER}.digits:Digits",
+    "hospitals": f"{_FOLDER}.hospitals:Hospitals",
+}
+
+CATALOGUE: Catalogue["type[Scenario]"] = Catalogue("fedmaml.scenarios", _KNOWN)
 """Scenarios of this package, and of installed packages (entry points "fedmaml.scenarios")."""
+
+
+def __getattr__(name: str) -> Any:
+    return imported(__name__, name, (*_KNOWN.values(), "fedmaml.simulations.scenario:Scenario"))
+
 
 __all__ = ["CATALOGUE", "Digits", "Hospitals", "Quadratic", "Scenario", "Sinusoid"]

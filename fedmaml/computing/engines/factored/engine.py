@@ -33,7 +33,6 @@ class Factored(Engine):
     """Large networks: shared products, a few rows of an update at a time."""
 
     name: ClassVar[str] = "factored"
-    about: ClassVar[str] = "large networks, first order; fast weights of linear layers in factors"
 
     def why_unsupported(self, job: Job) -> str:
         spec = known_spec(job.strategy)

@@ -23,7 +23,6 @@ class Fused(Engine):
     """Small networks, a client per vector lane, all steps in cache."""
 
     name: ClassVar[str] = "fused"
-    about: ClassVar[str] = "small fully connected networks in C++, a client per vector lane"
     least_share: ClassVar[int] = 256
 
     def why_unsupported(self, job: Job) -> str:
