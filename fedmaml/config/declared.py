@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from fedmaml.core.plugins import Catalogue
-from fedmaml.core.settings import settings
+from fedmaml.core.settings import Files, settings
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 
@@ -106,6 +106,8 @@ def _type(schema: Mapping[str, Any]) -> Any:
     """Return the type of a setting; Any if the schema says more than is understood here."""
     if choices := schema.get("enum"):
         return Literal[tuple(choices)]
+    if schema.get("format") == "path":
+        return Files
     if schema.get("type") not in _TYPES:
         return Any
     kind: Any = _TYPES[schema["type"]]

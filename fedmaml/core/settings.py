@@ -1,11 +1,19 @@
 """How settings are declared: frozen, typed, validated, no unknown names."""
 
-from typing import TypeVar, dataclass_transform
+import os
+from typing import Annotated, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict
+from pydantic import AfterValidator, ConfigDict, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
 T = TypeVar("T")
+
+Files = Annotated[
+    str,
+    AfterValidator(lambda path: path and os.path.abspath(path)),
+    WithJsonSchema({"type": "string", "format": "path"}),
+]
+"""A path or a pattern of paths, made absolute, since nodes and workers start in other folders."""
 
 
 @dataclass_transform(frozen_default=True)

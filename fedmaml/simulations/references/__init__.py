@@ -3,13 +3,16 @@
 simple   a constant, the last value of a window, the nearest neighbours
 linear   least squares, ridge regression to the training clients' mean, logistic regression
 forest   a random forest
+boosting boosted trees
 targets  averages of targets as predictions
 """
 
+from fedmaml.simulations.references.boosting import gradient_boosting
 from fedmaml.simulations.references.forest import random_forest
 from fedmaml.simulations.references.linear import (
     least_squares,
     logistic_regression,
+    ridge,
     ridge_to_the_mean,
 )
 from fedmaml.simulations.references.simple import constant, nearest_neighbour, persistence
@@ -21,10 +24,12 @@ __all__ = [
     "Targets",
     "classes",
     "constant",
+    "gradient_boosting",
     "least_squares",
     "logistic_regression",
     "nearest_neighbour",
     "persistence",
     "random_forest",
+    "ridge",
     "ridge_to_the_mean",
 ]

@@ -58,16 +58,7 @@ def ridge_to_the_mean(
     """
 
     def fit(clients: TrainingClients, weight: float) -> Adapt:
-        centre = clients.mean(lambda examples: _solve(features, examples))
-
-        def adapt(support: Batch) -> Predictor:
-            matrix = features(support.x).double()
-            rest = NUMBERS.encode(support.y).double() - matrix @ centre
-            pull = weight * torch.eye(matrix.shape[1], dtype=torch.float64)
-            coefficients = centre + torch.linalg.solve(matrix.T @ matrix + pull, matrix.T @ rest)
-            return lambda x: _product(features, x, coefficients)
-
-        return adapt
+        return _ridge(features, clients.mean(lambda examples: _solve(features, examples)), weight)
 
     return Reference(
         "ridge to the mean",
@@ -75,6 +66,43 @@ def ridge_to_the_mean(
         fit,
         grid=tuple({"weight": weight} for weight in weights),
     )
+
+
+def ridge(
+    features: Features = with_intercept, weights: Sequence[float] = (0.1, 1.0, 10.0, 100.0)
+) -> Reference:
+    """Return ridge regression on a client's support, to zero: what a client can do alone.
+
+    Args:
+        features: What it is linear in.
+        weights: Of the pull, > 0; the one that does best on validation clients is taken.
+    """
+
+    def fit(_clients: TrainingClients, weight: float) -> Adapt:
+        return _ridge(features, None, weight)
+
+    return Reference(
+        "local ridge",
+        "ridge regression on the client's support",
+        fit,
+        grid=tuple({"weight": weight} for weight in weights),
+    )
+
+
+def _ridge(features: Features, centre: Tensor | None, weight: float) -> Adapt:
+    """Return argmin |features(x) w - y|^2 + weight |w - centre|^2 on a support; None is zero."""
+
+    def adapt(support: Batch) -> Predictor:
+        matrix = features(support.x).double()
+        rest = NUMBERS.encode(support.y).double()
+        if centre is not None:
+            rest = rest - matrix @ centre
+        pull = weight * torch.eye(matrix.shape[1], dtype=torch.float64)
+        moved = torch.linalg.solve(matrix.T @ matrix + pull, matrix.T @ rest)
+        coefficients = moved if centre is None else centre + moved
+        return lambda x: _product(features, x, coefficients)
+
+    return adapt
 
 
 def logistic_regression(strengths: Sequence[float] = (1.0,)) -> Reference:

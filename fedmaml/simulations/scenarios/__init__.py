@@ -9,6 +9,7 @@ from fedmaml.core.plugins import Catalogue, imported
 
 if TYPE_CHECKING:
     from fedmaml.simulations.scenario import Scenario
+    from fedmaml.simulations.scenarios.csv import Csv
     from fedmaml.simulations.scenarios.digits import Digits
     from fedmaml.simulations.scenarios.hospitals import Hospitals
     from fedmaml.simulations.scenarios.quadratic import Quadratic
@@ -20,6 +21,7 @@ _KNOWN = {
     "sinusoid": f"{_FOLDER}.sinusoid:Sinusoid",
     "digits": f"{_FOLDER}.digits:Digits",
     "hospitals": f"{_FOLDER}.hospitals:Hospitals",
+    "csv": f"{_FOLDER}.csv:Csv",
 }
 
 CATALOGUE: Catalogue["type[Scenario]"] = Catalogue("fedmaml.scenarios", _KNOWN)
@@ -30,4 +32,4 @@ def __getattr__(name: str) -> Any:
     return imported(__name__, name, (*_KNOWN.values(), "fedmaml.simulations.scenario:Scenario"))
 
 
-__all__ = ["CATALOGUE", "Digits", "Hospitals", "Quadratic", "Scenario", "Sinusoid"]
+__all__ = ["CATALOGUE", "Csv", "Digits", "Hospitals", "Quadratic", "Scenario", "Sinusoid"]
