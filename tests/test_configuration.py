@@ -18,6 +18,7 @@ from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
 from fedmaml.preflight import preflight
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
+from tests.tables import write_sites
 
 WRONG = [
     (["digit"], r"scenario = 'digit'.*did you mean 'digits'"),
@@ -152,8 +153,14 @@ def test_every_layer_wins_over_the_one_before() -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_configuration_survives_toml_and_flower(scenario: str, strategy: str) -> None:
-    config = resolve({"scenario": scenario, "strategy": strategy, "seed": 3})
+def test_configuration_survives_toml_and_flower(
+    scenario: str, strategy: str, tmp_path: Path
+) -> None:
+    layer: dict[str, object] = {"scenario": scenario, "strategy": strategy, "seed": 3}
+    if scenario == "csv":
+        data = str(write_sites(tmp_path / "sites") / "*.csv")
+        layer["task"] = {"data": data, "target": "y", "ignore": ["days"]}
+    config = resolve(layer)
     assert resolve(config.to_table()) == config
     assert from_run_config(to_run_config(config, Path("x"))) == config
 

@@ -8,7 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmaml.cli.options import OUT, Json, given_layers, refuse_unknown_names, scenario_names
+from fedmaml.cli.options import (
+    OUT,
+    BackendName,
+    ClientColumn,
+    Data,
+    DataDir,
+    Device,
+    EngineName,
+    Json,
+    Nodes,
+    Target,
+    WorkerCount,
+    given_layers,
+    refuse_unknown_names,
+    scenario_names,
+    settings_of_options,
+)
 
 if TYPE_CHECKING:
     from fedmaml.comparison.conclusions import Comparison
@@ -57,6 +73,15 @@ def compare(
         ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with such settings.")] = None,
+    backend: BackendName = None,
+    nodes: Nodes = None,
+    engine: EngineName = None,
+    workers: WorkerCount = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    data: Data = None,
+    target: Target = None,
+    client: ClientColumn = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder. (default: runs/compare-SCENARIO)", **OUT)
     ] = None,
@@ -71,7 +96,12 @@ def compare(
     and further strategies or seeds add only their own runs.
     Ends with exit code 3 if a strategy diverged; the others are compared anyway.
     """
-    layers = given_layers(settings, config)
+    options = settings_of_options(
+        [text for text in settings or [] if ":" not in text.partition("=")[0]],
+        backend=backend, nodes=nodes, engine=engine, workers=workers, device=device,
+        data_dir=data_dir, data=data, target=target, client=client,
+    )  # fmt: skip
+    layers = [*given_layers(settings, config), options]
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     refuse_unknown_names(scenario, names)
 

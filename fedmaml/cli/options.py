@@ -74,10 +74,25 @@ WorkerCount = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu (default) or cuda.")]
 DataDir = Annotated[str | None, typer.Option(help="Folder that holds one folder per data set.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="Scenario csv: your CSV or Parquet files, e.g. 'sites/*.csv'."),
+]
+Target = Annotated[str | None, typer.Option(help="Scenario csv: the column to predict.")]
+ClientColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--client", help="Scenario csv: the column that names clients. (default: a file is one)"
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="key=value, e.g. inner.lr=0.01; repeatable.")
 ]
 ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with settings.")]
+
+
+_KEYS = {"data": "task.data", "target": "task.target", "client": "task.client"}
+"""Options that are not named as their settings are."""
 
 
 def given_layers(settings: Sequence[str] | None, path: Path | None) -> list[dict[str, Any]]:
@@ -116,21 +131,38 @@ def configured(
     workers: WorkerCount = None,
     device: Device = None,
     data_dir: DataDir = None,
+    data: Data = None,
+    target: Target = None,
+    client: ClientColumn = None,
     settings: Settings = None,
     config: ConfigFile = None,
 ) -> "RunConfig":
     """Return the configuration that a command line describes; what it leaves out is None."""
     from fedmaml.config import resolve
 
-    options = {
-        "scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
-        "backend": backend, "nodes": nodes, "clients": clients, "engine": engine,
-        "client_batch": client_batch, "workers": workers, "device": device,
-        "data_dir": data_dir and str(Path(data_dir).absolute()),
-    }  # fmt: skip
-    given = {name: value for name, value in options.items() if value is not None}
-    _refuse_twice(given, settings)
+    given = settings_of_options(
+        settings, scenario=scenario, strategy=strategy, rounds=rounds, seed=seed, backend=backend,
+        nodes=nodes, clients=clients, engine=engine, client_batch=client_batch, workers=workers,
+        device=device, data_dir=data_dir, data=data, target=target, client=client,
+    )  # fmt: skip
     return resolve(*given_layers(settings, config), given)
+
+
+def settings_of_options(settings: Sequence[str] | None, **options: Any) -> dict[str, Any]:
+    """Return the settings that options stand for; those that are None are left out.
+
+    Args:
+        settings: The command's --set, which may not say something else.
+        **options: Name -> value, as typed.
+
+    Raises:
+        ConfigurationError: If a setting is given twice.
+    """
+    if options.get("data_dir"):
+        options["data_dir"] = str(Path(options["data_dir"]).absolute())
+    given = {_KEYS.get(name, name): value for name, value in options.items() if value is not None}
+    _refuse_twice(given, settings)
+    return given
 
 
 def _refuse_twice(given: Mapping[str, Any], settings: Sequence[str] | None) -> None:
@@ -140,7 +172,8 @@ def _refuse_twice(given: Mapping[str, Any], settings: Sequence[str] | None) -> N
     for layer in given_layers(settings, None):
         for key, value in layer.items():
             if given.get(key, value) != value:
-                own = key if key == "scenario" else f"--{key.replace('_', '-')}"
+                name = key.removeprefix("task.").replace("_", "-")
+                own = name if key == "scenario" else f"--{name}"
                 raise ConfigurationError(
                     f"{key} is given twice: {given[key]!r} ({own}) and {value!r} (--set "
                     f"{key}=...); give it once"

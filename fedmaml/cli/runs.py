@@ -9,12 +9,15 @@ import typer
 
 from fedmaml.cli.options import (
     OUT,
+    ClientColumn,
     ConfigFile,
+    Data,
     DataDir,
     Json,
     ScenarioName,
     Settings,
     StrategyName,
+    Target,
     about_a_run,
     configured,
 )
@@ -75,6 +78,9 @@ def audit(
     settings: Settings = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
+    data: Data = None,
+    target: Target = None,
+    client: ClientColumn = None,
     clients: Annotated[
         int, typer.Option(min=2, help="Most clients of each split to examine.")
     ] = 1000,
@@ -85,7 +91,10 @@ def audit(
     Ends with exit code 1 if there is a leak or a warning. Every run does the same with a smaller
     sample; see `audit` in its summary.json, and docs/auditing.md.
     """
-    resolved = configured(scenario, strategy, data_dir=data_dir, settings=settings, config=config)
+    resolved = configured(
+        scenario, strategy, data_dir=data_dir, data=data, target=target, client=client,
+        settings=settings, config=config,
+    )  # fmt: skip
 
     from fedmaml import auditing
     from fedmaml.tables.checks import audit_table

@@ -12,7 +12,10 @@ from fedmaml.comparison.given import given_to, refuse_rounds, refuse_wrong, shar
 from fedmaml.comparison.tuning import SEED
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.config import Flat, RunConfig, known_keys, nearest, resolve
+from fedmaml.config.keys import known_name
 from fedmaml.core.errors import ConfigurationError
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 _OWN_KEYS = {
     "scenario": "as the argument",
@@ -91,8 +94,9 @@ def _check_keys(scenario: str, names: Sequence[str], given: Flat) -> None:
             raise ConfigurationError(
                 f"{key} = {given[key]!r}: a comparison takes the {key} {how}; remove the setting"
             )
+    known_name(scenario, SCENARIOS, "scenario")
     for name in names:
-        resolve({"scenario": scenario, "strategy": name})  # a wrong name has its own error
+        known_name(name, STRATEGIES, "strategy")
     refuse_wrong(given, scenario, names)
     everything = list(dict.fromkeys(key for name in names for key in known_keys(scenario, name)))
     for key in shared(given):

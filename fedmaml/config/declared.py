@@ -90,7 +90,7 @@ def _settings(name: str, schema: Mapping[str, Any], parts: Mapping[str, Any] | N
     """Return a dataclass of settings from the JSON schema that pydantic wrote of one."""
     made = []
     for key, value in schema["properties"].items():
-        default = {"default": value["default"]} if "default" in value else {}
+        default = {"default": _frozen(value["default"])} if "default" in value else {}
         if reference := value.get("$ref"):
             part = reference.rpartition("/")[2]
             nested = _settings(part, (parts or {})[part], parts)
@@ -102,10 +102,16 @@ def _settings(name: str, schema: Mapping[str, Any], parts: Mapping[str, Any] | N
     return settings(dataclasses.make_dataclass(name, made, frozen=True))
 
 
+def _frozen(default: Any) -> Any:
+    return tuple(default) if isinstance(default, list) else default
+
+
 def _type(schema: Mapping[str, Any]) -> Any:
     """Return the type of a setting; Any if the schema says more than is understood here."""
     if choices := schema.get("enum"):
         return Literal[tuple(choices)]
+    if schema.get("type") == "array" and "items" in schema:
+        return tuple[_type(schema["items"]), ...]  # type: ignore[misc]
     if schema.get("format") == "path":
         return Files
     if schema.get("type") not in _TYPES:

@@ -22,6 +22,7 @@ from fedmaml.simulations.datasets import heart_disease
 from fedmaml.simulations.scenario import SPLITS, Scenario
 from fedmaml.simulations.scenarios import CATALOGUE
 from fedmaml.strategies import CATALOGUE as STRATEGIES
+from tests.tables import write_sites
 
 VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "digits-skew": ("digits", {"skew": True}),
@@ -39,12 +40,13 @@ CANNOT = {
     ("quadratic", "fedrep"): "no layers before its head",
     ("sinusoid", "protonet"): "class means",
     ("hospitals", "protonet"): "class means",
+    ("csv", "protonet"): "class means",
 }
 """Strategies that cannot work on a scenario, and why."""
 
 MUST_WORK = {
     (scenario, strategy)
-    for scenario in ("quadratic", "sinusoid", "digits", "hospitals")
+    for scenario in ("quadratic", "sinusoid", "digits", "hospitals", "csv")
     for strategy in STRATEGIES
     if (scenario, strategy) not in CANNOT and strategy in KNOWN
 }
@@ -52,6 +54,14 @@ MUST_WORK = {
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_scenario = pytest.mark.parametrize("name", CATALOGUE)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings of the scenario csv."""
+    pytest.importorskip("pandas")
+    folder = write_sites(tmp_path_factory.mktemp("csv") / "sites")
+    return {"data": str(folder / "*.csv"), "target": "y"}
 
 
 @pytest.fixture
@@ -62,6 +72,8 @@ def make(request: pytest.FixtureRequest):
         name, fields = VARIANTS[variant]
         if name == "hospitals":
             fields = {"data_dir": str(request.getfixturevalue("data_dir"))} | fields
+        if name == "csv":
+            fields = request.getfixturevalue("table") | fields
         return CATALOGUE[name](**(fields | more))
 
     return scenario
@@ -254,6 +266,8 @@ def resolve(request: pytest.FixtureRequest):
         layer = {"scenario": scenario, "strategy": strategy}
         if scenario == "hospitals":
             layer["data_dir"] = str(request.getfixturevalue("data_dir"))
+        if scenario == "csv":
+            layer["task"] = request.getfixturevalue("table")
         return config.resolve(layer)
 
     return resolved
@@ -306,9 +320,10 @@ def test_every_recipe_resolves(resolve, name: str, strategy: str) -> None:
     run = resolve(name, strategy)
     table = config.flatten_table(run.to_table())
     recipes = CATALOGUE[name].recipes
-    wanted = {
-        key: value for key, value in recipes.get("*", {}).items() if key in table
-    } | recipes.get(strategy, {})
+    family = f"family:{STRATEGIES[strategy].facts.family}"
+    general = recipes.get("*", {}) | recipes.get(family, {})
+    wanted = {key: value for key, value in general.items() if key in table}
+    wanted |= recipes.get(strategy, {})
     assert {key: table[key] for key in wanted} == wanted
 
 
@@ -316,12 +331,14 @@ def test_every_recipe_resolves(resolve, name: str, strategy: str) -> None:
 def test_recipes_name_only_strategies_and_keys_that_exist(name: str) -> None:
     # `resolve` passes over keys that a strategy lacks, so a misspelled one would have no effect.
     recipes = CATALOGUE[name].recipes
-    assert set(recipes) <= {"*", *STRATEGIES}
+    families = {f"family:{cls.facts.family}" for cls in STRATEGIES.values()}
+    assert set(recipes) <= {"*", *families, *STRATEGIES}
     for strategy, recipe in recipes.items():
-        if strategy != "*":
+        if strategy in STRATEGIES:
             assert set(recipe) <= set(config.known_keys(name, strategy)), strategy
     everywhere = {key for strategy in STRATEGIES for key in config.known_keys(name, strategy)}
-    assert set(recipes.get("*", {})) <= everywhere
+    for name_of_many in {"*", *families} & set(recipes):
+        assert set(recipes[name_of_many]) <= everywhere
 
 
 # --- the file ---------------------------------------------------------------------------------
@@ -336,8 +353,9 @@ def test_says_where_it_comes_from(name: str) -> None:
         for value in vars(module).values()
         if inspect.ismodule(value) and value.__name__.startswith("fedmaml.simulations.datasets")
     ]
-    # Quadratic tasks are made up; their equations stand in for a source.
-    assert any(re.search(r"\b(19|20)\d\d\b", doc) for doc in docs) or name == "quadratic"
+    # Quadratic tasks are made up, their equations stand in for a source; tables are the user's.
+    own = ("quadratic", "csv")
+    assert any(re.search(r"\b(19|20)\d\d\b", doc) for doc in docs) or name in own
 
 
 @every_scenario

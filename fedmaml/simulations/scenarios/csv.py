@@ -14,16 +14,16 @@ those of the training clients' files; a federation agrees on them beforehand.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import replace
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
-from torch import Tensor, nn
+from torch import nn
 
 from fedmaml.core import losses, metrics, seeding
-from fedmaml.core.errors import ConfigurationError, DataError
+from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.figures import Figure, worst_decile
 from fedmaml.core.learner import Problem
 from fedmaml.core.networks import MLP, LinearModel
@@ -32,13 +32,12 @@ from fedmaml.core.settings import Files, settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import tables
-from fedmaml.simulations.datasets.tables import Schema, Table
+from fedmaml.simulations.datasets.sites import Sites, arranged, moments, standardised
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 _HIDDEN = 32
 _MANY = 30  # test clients, of which a tenth is enough to speak of
-_FEWEST_ROWS = 4  # of a client: two to adapt on, two to be evaluated on
 _AVERAGING = {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.1, "adaptation.steps": 10}  # fmt: skip
 _META = {"inner.lr": 0.1, "inner.steps": 5, "outer.lr": 0.005}
@@ -121,7 +120,7 @@ class Csv(Scenario):
         }
 
     def statistics(self, client: int) -> Params:
-        x, y = self._rows(client)
+        x, y = self._files.rows[client]
         x = x[:, self._files.schema.numbers]
         known = ~x.isnan()
         value = x.nan_to_num(0.0)
@@ -140,23 +139,15 @@ class Csv(Scenario):
     def references(self) -> tuple[Reference, ...]:
         schema = self._files.schema
         if schema.kind == "regression":
-            return (
-                references.constant(references.NUMBERS),
-                references.ridge(),
-                references.gradient_boosting(references.NUMBERS),
-            )
+            mean = references.constant(references.NUMBERS)
+            return (mean, references.ridge(), references.gradient_boosting(references.NUMBERS))
         if len(schema.classes) == 2:
-            targets = references.BINARY
-            return (
-                references.constant(targets, "base rate"),
-                references.logistic_regression(),
-                references.gradient_boosting(targets),
-            )
+            rate = references.constant(references.BINARY, "base rate")
+            boosting = references.gradient_boosting(references.BINARY)
+            return (rate, references.logistic_regression(), boosting)
         targets = references.classes(len(schema.classes))
-        return (
-            references.constant(targets, "class shares"),
-            references.gradient_boosting(targets),
-        )
+        shares = references.constant(targets, "class shares")
+        return (shares, references.gradient_boosting(targets))
 
     def figures(self) -> tuple[Figure, ...]:
         test = self._files.counts[2]
@@ -166,25 +157,22 @@ class Csv(Scenario):
         return {"client": self._files.tables[client].client}
 
     def _task(self, split: Split, client: int, round: int, shared_statistics: Params) -> Task:
-        x, y = self._rows(client)
+        x, y = self._files.rows[client]
         words = ("split", str(round)) if split == "train" else ("support",)
         draw = seeding.key(self.seed, "csv", *words)
         order = seeding.permutation(draw, [client], len(y))[0]
         cut = len(y) // 2 if split == "train" or not self.shots else self.shots
         rows = (order[:cut][: self.examples], order[cut:][: self.examples])
         if self._files.schema.kind == "regression":
-            mean, scale = _moments(*shared_statistics["target"])
+            mean, scale = moments(*shared_statistics["target"])
             y = (y - mean) / scale
         return Task(
-            *(Batch(_standardised(x[some], self._files.schema, shared_statistics), y[some])
+            *(Batch(standardised(x[some], self._files.schema, shared_statistics), y[some])
               for some in rows)
         )  # fmt: skip
 
-    def _rows(self, client: int) -> tuple[Tensor, Tensor]:
-        return self._files.rows[client]
-
     @cached_property
-    def _files(self) -> "_Files":
+    def _files(self) -> Sites:
         if not (self.data and self.target):
             raise ConfigurationError(
                 "scenario 'csv' needs your files and the column to predict: --data 'sites/*.csv' "
@@ -192,92 +180,19 @@ class Csv(Scenario):
             )
         known = tables.load(self.data, self.client)
         unseen = tables.load(self.unseen, self.client) if self.unseen else ()
-        arranged = _arranged(
+        sites = arranged(
             known, unseen, self.target, self.client, self.ignore, self.kind,
             (self.validation, self.test), self.seed,
         )  # fmt: skip
-        train, validation, _ = arranged.counts
-        for table in arranged.tables[train + validation :]:
+        train, validation, _ = sites.counts
+        for table in sites.tables[train + validation :]:
             if len(table) < self.shots + 2:
                 raise ConfigurationError(
                     f"task.shots = {self.shots}: {table.name} has {len(table)} rows, and two must "
                     "be left to evaluate on; lower task.shots"
                 )
-        return arranged
-
-
-@dataclass(frozen=True)
-class _Files:
-    """The clients' tables.
-
-    Attributes:
-        tables: By client number: first those that train, then those that validate, then test.
-        rows: Their inputs and targets.
-        counts: Number of clients that train, validate and test.
-        schema: Found in those that train.
-    """
-
-    tables: tuple[Table, ...]
-    rows: tuple[tuple[Tensor, Tensor], ...]
-    counts: tuple[int, int, int]
-    schema: Schema
-
-
-@lru_cache(maxsize=4)
-def _arranged(
-    known: tuple[Table, ...],
-    unseen: tuple[Table, ...],
-    target: str,
-    client: str,
-    ignored: tuple[str, ...],
-    kind: Literal["auto", "classification", "regression"],
-    fractions: tuple[float, float],
-    seed: int,
-) -> _Files:
-    if doubled := {table.name for table in known} & {table.name for table in unseen}:
-        raise ConfigurationError(
-            f"{min(doubled)} is in task.data and in task.unseen: a client cannot train and be "
-            "unseen; give patterns that share no file"
-        )
-    for table in (*known, *unseen):
-        if len(table) < _FEWEST_ROWS:
-            raise DataError(
-                f"{table.name} has {len(table)} {'row' if len(table) == 1 else 'rows'}; a client "
-                f"needs {_FEWEST_ROWS}, two to adapt on and two to be evaluated on: remove it, or "
-                "add rows"
-            )
-    validation, test = (round(fraction * len(known)) for fraction in fractions)
-    test = 0 if unseen else max(1, test)
-    train = len(known) - validation - test
-    if train < 2:
-        raise ConfigurationError(
-            f"task.data has {len(known)} clients, and {train} of them are left to train: at least "
-            "2 must be; add files, lower task.validation and task.test, or, if one file holds "
-            "several clients, name the column that tells them apart (--client)"
-        )
-    order = seeding.permutation(seeding.key(seed, "csv", "clients"), [0], len(known))[0]
-    drawn = tuple(known[int(i)] for i in order) + unseen
-    schema = tables.schema_of(drawn[:train], target, kind, ignored, client)
-    rows = tuple(tables.encode(table, schema) for table in drawn)
-    return _Files(drawn, rows, (train, validation, test or len(unseen)), schema)
-
-
-def _standardised(x: Tensor, schema: Schema, shared_statistics: Params) -> Tensor:
-    """Return numbers as (x - mean) / scale, and 0, the mean, where one is missing."""
-    mean, scale = _moments(*(shared_statistics[name] for name in ("count", "sum", "squares")))
-    numbers = list(schema.numbers)
-    standard = x.clone()
-    standard[:, numbers] = ((x[:, numbers] - mean) / scale).nan_to_num(0.0)
-    return standard
-
-
-def _moments(count: Tensor, total: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation; 1 for what does not vary."""
-    count = count.clamp(min=1)
-    mean = total / count
-    scale = (squares / count - mean**2).clamp(min=0).sqrt()
-    return mean, torch.where(scale > 1e-8 * mean.abs().clamp(min=1), scale, 1.0)
+        return sites
 
 
 def _target_scale(shared_statistics: Params) -> float:
-    return float(_moments(*shared_statistics["target"])[1])
+    return float(moments(*shared_statistics["target"])[1])
