@@ -221,7 +221,8 @@ def test_interrupt_says_what_each_command_keeps(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fedmaml.config.resolve", interrupted)
-    for name in ("running.execute", "report.write_report", "clock.profiles", "exporting.recorded",
+    for name in ("running.execute", "report.write_report", "clock.profiles.profiles",
+                 "exporting.recorded",
                  "comparison.planning.plan"):  # fmt: skip
         monkeypatch.setattr(f"fedmaml.{name}", interrupted)
     done = fedmaml(*arguments, cwd=tmp_path)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
-from torch.func import grad
 
+from fedmaml.core.differentiation import grad
 from fedmaml.core.params import Params, map_params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, part_of, rows_of

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Return -log softmax(logits)[y]; logits ``(examples, classes)``, y class indices."""
-    return F.cross_entropy(logits, y, reduction="none")
+    return -F.log_softmax(logits, -1).gather(-1, y[:, None])[:, 0]
 
 
 def binary_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

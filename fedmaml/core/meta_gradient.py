@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from torch import Tensor
-from torch.func import grad_and_value
 
+from fedmaml.core.differentiation import grad_and_value
 from fedmaml.core.learner import Learner, Predictor
 from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.tasks import Batch, Task

@@ -1,7 +1,9 @@
 """The outer optimiser: one step on the meta-parameters, with its state as data.
 
-The arithmetic is ``torch.optim``'s (SGD, Adam) and ``pytorch_optimizer``'s (Yogi, Zaheer et al.
-2018). State is a flat dictionary of tensors, so it is saved and restored like any parameters.
+All entries are one vector, on which a step is a few operations. The arithmetic is that of
+``torch.optim`` (SGD, Adam) and ``pytorch_optimizer`` (Yogi), to the bit: tests compare. Their
+classes are not used, because the first one made imports the compiler of PyTorch, which takes a
+second. State is a flat dictionary of tensors, so it is saved and restored like any parameters.
 """
 
 import math
@@ -9,12 +11,16 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
+from torch import Tensor
 
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.params import MetaParams, flatten, layout_of, unflatten
 from fedmaml.core.settings import settings
 
-OptimizerState = dict[str, torch.Tensor]
+OptimizerState = dict[str, Tensor]
+
+_BETA1, _BETA2 = 0.9, 0.999
+_EPSILON_ADAM, _EPSILON_YOGI, _START_OF_YOGI = 1e-8, 1e-3, 1e-6
 
 
 @settings
@@ -72,35 +78,66 @@ class OuterOptimizer:
         Returns:
             New meta-parameters and new state.
         """
-        point = torch.nn.Parameter(torch.cat([flatten(group) for group in meta.values()]))
-        optimizer = self._make(point, self.rate(finished_rounds))
-        if state:
-            optimizer.state[point] = {name: value.clone() for name, value in state.items()}
-        settings_of_group = optimizer.param_groups[0]
-        if self.optimizer == "yogi":  # it counts its steps there, and not in its state
-            settings_of_group["step"] = int(state.get("step", 0))
-        point.grad = torch.cat([flatten(gradient[group]) for group in meta]).to(point.dtype)
-        optimizer.step()
-        kept = {
-            name: torch.as_tensor(value)
-            for name, value in optimizer.state[point].items()
-            if value is not None
-        }
-        if self.optimizer == "yogi":
-            kept["step"] = torch.tensor(float(settings_of_group["step"]))
-        layouts = {group: layout_of(params) for group, params in meta.items()}
+        point = _flat(meta, meta)
+        slope = _flat(gradient, meta).to(point.dtype)
+        kept = {name: value.clone() for name, value in state.items()}
+        step = {"sgd": self._sgd, "adam": _adam, "yogi": _yogi}[self.optimizer]
+        step(point, slope, kept, self.rate(finished_rounds))
         sizes = [sum(value.numel() for value in params.values()) for params in meta.values()]
-        parts = torch.split(point.detach(), sizes)
+        parts = torch.split(point, sizes)
         return {
-            group: unflatten(part, layout)
-            for (group, layout), part in zip(layouts.items(), parts, strict=True)
+            group: unflatten(part, layout_of(params))
+            for (group, params), part in zip(meta.items(), parts, strict=True)
         }, kept
 
-    def _make(self, point: torch.nn.Parameter, lr: float) -> torch.optim.Optimizer:
-        if self.optimizer == "sgd":
-            return torch.optim.SGD([point], lr, momentum=self.momentum, foreach=False)
-        if self.optimizer == "adam":
-            return torch.optim.Adam([point], lr, foreach=False)
-        from pytorch_optimizer import Yogi  # imports a second of other optimisers
+    def _sgd(self, point: Tensor, gradient: Tensor, state: OptimizerState, lr: float) -> None:
+        """Step with momentum: b <- momentum * b + g, point <- point - lr * b."""
+        if self.momentum and "momentum_buffer" not in state:
+            state["momentum_buffer"] = gradient.clone()
+        elif self.momentum:
+            state["momentum_buffer"].mul_(self.momentum).add_(gradient)
+        point.add_(state.get("momentum_buffer", gradient), alpha=-lr)
 
-        return Yogi([point], lr)
+
+def _flat(values: MetaParams, order: MetaParams) -> Tensor:
+    """Return a new vector of all entries, in the order of another tree of the same names."""
+    return torch.cat([flatten(values[group]) for group in order])
+
+
+def _adam(point: Tensor, gradient: Tensor, state: OptimizerState, lr: float) -> None:
+    """Step as Kingma and Ba do: m <- mean of g, v <- mean of g^2, point <- point - lr * m / v^.5.
+
+    arXiv:1412.6980, Algorithm 1; both means are corrected for their start at 0.
+    """
+    if not state:
+        state |= {
+            "step": torch.tensor(0.0),
+            "exp_avg": torch.zeros_like(point),
+            "exp_avg_sq": torch.zeros_like(point),
+        }
+    state["exp_avg"].lerp_(gradient, 1 - _BETA1)
+    state["exp_avg_sq"].mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+    _adaptive_step(point, state, lr, _EPSILON_ADAM)
+
+
+def _yogi(point: Tensor, gradient: Tensor, state: OptimizerState, lr: float) -> None:
+    """Step as Zaheer et al. do: v changes by at most g^2, so it never grows fast.
+
+    v <- v - (1 - beta2) * sign(v - g^2) * g^2. NeurIPS 2018, Algorithm 2; corrected as Adam's.
+    """
+    if not state:
+        start = torch.full_like(point, _START_OF_YOGI)
+        state |= {"exp_avg": start, "exp_avg_sq": start.clone(), "step": torch.tensor(0.0)}
+    squares = gradient * gradient
+    second = state["exp_avg_sq"]
+    state["exp_avg"].lerp_(gradient, 1 - _BETA1)
+    second.addcmul_((second - squares).sign_(), squares, value=-(1 - _BETA2))
+    _adaptive_step(point, state, lr, _EPSILON_YOGI)
+
+
+def _adaptive_step(point: Tensor, state: OptimizerState, lr: float, epsilon: float) -> None:
+    """Step along the mean, by the root of the second mean, and count the step."""
+    state["step"] += 1
+    count = state["step"].item()
+    denominator = state["exp_avg_sq"].sqrt().div_((1 - _BETA2**count) ** 0.5).add_(epsilon)
+    point.addcdiv_(state["exp_avg"], denominator, value=-lr / (1 - _BETA1**count))

@@ -114,7 +114,7 @@ def within_p_value(found: Sequence[Resampled]) -> float | None:
     Returns:
         The p-value; None where there is no interval.
     """
-    from scipy.stats import t as student
+    from scipy.special import stdtr
 
     if figure_interval(found) is None:
         return None
@@ -123,7 +123,7 @@ def within_p_value(found: Sequence[Resampled]) -> float | None:
     value = abs(float(np.mean([one.value for one in found])))
     if error == 0:
         return float(value == 0)
-    return 2 * float(student.sf(value / error, sum(one.units - 1 for one in several)))
+    return 2 * float(stdtr(sum(one.units - 1 for one in several), -value / error))
 
 
 def why_no_interval(figure: Figure, units: int) -> str:

@@ -124,8 +124,7 @@ def calibrated(found: Estimates) -> float | None:
     Returns:
         Half the width; None if no seed has `MIN_UNITS` clients.
     """
-    from scipy.stats import f as fisher
-    from scipy.stats import t as student
+    from scipy.special import fdtri, stdtrit
 
     seeds = len(found.values)
     known = found.degrees >= 1
@@ -133,14 +132,14 @@ def calibrated(found: Estimates) -> float | None:
         return None
     # A seed of one client lends the others' variance.
     variance, degrees = np.mean(found.errors[known] ** 2), int(found.degrees[known].sum())
-    of_clients = float(student.ppf(0.975, degrees) * math.sqrt(variance / seeds))
+    of_clients = float(stdtrit(degrees, 0.975) * math.sqrt(variance / seeds))
     if seeds == 1:
         return of_clients
     between = _standard_error(found.values)
-    least = fisher.ppf(_agreement(seeds), seeds - 1, degrees) * variance / seeds
+    least = fdtri(seeds - 1, degrees, _agreement(seeds)) * variance / seeds
     if between**2 <= least:
         return of_clients
-    return max(of_clients, float(student.ppf(0.975, seeds - 1)) * between)
+    return max(of_clients, float(stdtrit(seeds - 1, 0.975)) * between)
 
 
 def _agreement(seeds: int) -> float:
@@ -172,7 +171,7 @@ def seeds_p_value(groups: Sequence[Sequence[float]]) -> float | None:
     Returns:
         The p-value; None for fewer than two seeds or an infinite value.
     """
-    from scipy.stats import t as student
+    from scipy.special import stdtr
 
     means = np.array([np.mean(group) for group in _defined_groups(groups)])
     if len(means) < 2 or not np.isfinite(means).all():
@@ -180,7 +179,7 @@ def seeds_p_value(groups: Sequence[Sequence[float]]) -> float | None:
     error = _standard_error(means)
     if error == 0:
         return float(np.mean(means) == 0)
-    return 2 * float(student.sf(abs(np.mean(means)) / error, len(means) - 1))
+    return 2 * float(stdtr(len(means) - 1, -abs(np.mean(means)) / error))
 
 
 def wilcoxon_p_value(groups: Sequence[Sequence[float]]) -> float | None:
@@ -226,9 +225,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def student_factor(count: int) -> float:
     """Return how many standard errors a 95 % interval of ``count`` values reaches."""
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
-    return float(student.ppf(0.975, count - 1))
+    return float(stdtrit(count - 1, 0.975))
 
 
 def _resampled_means(

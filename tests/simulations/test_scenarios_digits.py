@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from fedmaml.core import seeding
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Problem
 from fedmaml.core.tasks import Batch, Task
+from fedmaml.simulations.datasets.digits import load
 from fedmaml.simulations.scenario import SPLITS
 from fedmaml.simulations.scenarios import Digits, digits
 from fedmaml.simulations.scenarios.digits import _within
@@ -25,15 +27,21 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[np.ndarray]:
     A device's gain leaves the ratio of the two as it is; offset and noise, below 10, do not reach
     it. Yields the true digits.
     """
-    from sklearn.datasets import load_digits
-
-    _, labels = load_digits(return_X_y=True)
+    _, labels = load()
     images = np.zeros((IMAGES, 64))
     images[:, 0], images[:, 1] = np.arange(IMAGES) * 1e9, 1e9
-    monkeypatch.setattr("sklearn.datasets.load_digits", lambda **_: (images, labels))
+    monkeypatch.setattr("fedmaml.simulations.datasets.digits.load", lambda: (images, labels))
     digits._devices.cache_clear()
     yield labels
     digits._devices.cache_clear()
+
+
+def test_the_images_are_those_of_scikit_learn() -> None:
+    images, labels = load_digits(return_X_y=True)
+    ours, digits_of_ours = load()
+    assert np.array_equal(ours, images)
+    assert np.array_equal(digits_of_ours, labels)
+    assert (ours.dtype, digits_of_ours.dtype) == (images.dtype, labels.dtype)
 
 
 def numbers(batch: Batch) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Digits: many cheap keypads, each wired by hand. Real images, no download.
 
-The 1,797 handwritten digits (8x8) that scikit-learn ships are distributed to devices. Each device
+The 1,797 handwritten digits (8x8) of `datasets.digits` are distributed to devices. Each device
 has a sensor of its own (gain, offset, noise) and, in each of the five wire pairs (0,1) (2,3) ..
 (8,9), the two wires are crossed with probability ``cross``: the wired label is the true one. No
 pooled model can know the wiring; five bits must be learned from the support set. With ``cross = 0``
@@ -34,6 +34,7 @@ from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.simulations import references
+from fedmaml.simulations.datasets import digits as dataset
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import SPLITS, Recipes, Scenario, Split
 
@@ -123,9 +124,7 @@ def _devices(scenario: Digits) -> tuple[Tensor, Tensor]:
 
     A device's first ``10 * shots`` images are its support in evaluation.
     """
-    from sklearn.datasets import load_digits  # a second of imports, needed here alone
-
-    images, labels = load_digits(return_X_y=True)
+    images, labels = dataset.load()
     rng = np.random.default_rng(seeding.key(scenario.seed, "digits", "devices"))
     order = rng.permutation(len(images))
     half, two_thirds = len(images) // 2, 2 * len(images) // 3
