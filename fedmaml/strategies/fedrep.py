@@ -15,6 +15,7 @@ Deviation: the defaults take full-batch steps.
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     ClientUpdate,
     Facts,
@@ -63,6 +64,7 @@ class FedRep(MetaStrategy):
         second_derivatives=False,
         adapts_by="adaptation",
         takes_masks=True,
+        adapts=Adapts("head"),
     )
 
     inner: GradientSteps = field(default_factory=GradientSteps)

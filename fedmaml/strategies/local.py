@@ -11,6 +11,7 @@ section 5. arXiv:2102.07078.
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     ClientUpdate,
     Facts,
@@ -47,6 +48,7 @@ class Local(MetaStrategy):
         has_rounds=False,
         second_derivatives=False,
         takes_masks=True,
+        adapts=Adapts(),
     )
 
     inner: GradientSteps = field(default_factory=lambda: GradientSteps(lr=0.1, steps=100))

@@ -15,6 +15,7 @@ everywhere, where the paper draws it; clients are weighted by their number of qu
 import torch
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     Facts,
     Generator,
@@ -47,7 +48,12 @@ class MetaSGD(MetaStrategy):
         outer: Optimiser of theta and alpha together.
     """
 
-    facts = Facts("Meta-SGD", "initialisation", takes_masks=True)
+    facts = Facts(
+        "Meta-SGD",
+        "initialisation",
+        takes_masks=True,
+        adapts=Adapts(rates="alpha"),
+    )
 
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)

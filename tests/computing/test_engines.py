@@ -23,7 +23,7 @@ from fedmaml.core.params import MetaParams, Params, flatten, map_params
 from fedmaml.core.requests import TrainReply, TrainRequest
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, cast, first_task, group_by_shape
-from fedmaml.strategies import CATALOGUE, FOMAML, MAML, FedAvg, FedRep
+from fedmaml.strategies import CATALOGUE, FOMAML, MAML, FedAvg, ProtoNet
 from fedmaml.strategies.base import MetaStrategy
 
 SIZES = [(5, 7)] * 11 + [(3, 4)] * 3 + [(8, 2)] * 9  # more than a vector's lanes, of unequal size
@@ -225,7 +225,7 @@ def test_plan_names_the_reasons_of_those_passed_over() -> None:
     chosen = plan("auto", job_of(MAML(), problem)[0])
     assert "fedmaml.core.losses" in chosen.why
     assert "not fused" in chosen.why
-    chosen = plan("fused", job_of(FedRep(), problem_of("squared"))[0])
+    chosen = plan("fused", job_of(ProtoNet(), problem_of("cross-entropy"))[0])
     assert chosen.engine.name != "fused"
     assert "is not written out for it" in chosen.why
 
