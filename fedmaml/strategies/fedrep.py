@@ -22,6 +22,7 @@ from fedmaml.strategies.prelude import (
     Generator,
     GradientSteps,
     Initialised,
+    Kernel,
     Learner,
     Loss,
     MetaParams,
@@ -64,6 +65,7 @@ class FedRep(MetaStrategy):
         second_derivatives=False,
         adapts_by="adaptation",
         takes_masks=True,
+        kernel=Kernel("difference", own_head="head"),
         adapts=Adapts("head"),
     )
 

@@ -16,6 +16,7 @@ from fedmaml.strategies.prelude import (
     ClientUpdate,
     Facts,
     GradientSteps,
+    Kernel,
     Learner,
     MetaParams,
     MetaStrategy,
@@ -48,6 +49,7 @@ class Local(MetaStrategy):
         has_rounds=False,
         second_derivatives=False,
         takes_masks=True,
+        kernel=Kernel("nothing"),
         adapts=Adapts(),
     )
 

@@ -21,6 +21,7 @@ from fedmaml.strategies.prelude import (
     Generator,
     GradientSteps,
     Initialised,
+    Kernel,
     Learner,
     MetaParams,
     MetaStrategy,
@@ -52,6 +53,7 @@ class MetaSGD(MetaStrategy):
         "Meta-SGD",
         "initialisation",
         takes_masks=True,
+        kernel=Kernel("exact"),
         adapts=Adapts(rates="alpha"),
     )
 

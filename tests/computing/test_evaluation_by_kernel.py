@@ -34,11 +34,12 @@ from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params, map_params
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest
 from fedmaml.core.tasks import Batch, TaskGroup, task_at
-from fedmaml.strategies import CATALOGUE, FOMAML, MAML
+from fedmaml.strategies import FOMAML, MAML, FedRep
 from fedmaml.strategies.base import MetaStrategy
 from tests.computing.test_engines import (
     LOSSES,
     SIZES,
+    STRATEGIES,
     problem_of,
     small,
     tasks_of,
@@ -52,7 +53,7 @@ METRICS = {
     "squared": (MEAN_SQUARED_ERROR, RMSE, R2),
     "half-squared": (MEAN_SQUARED_ERROR, MAE),
 }
-BY_KERNEL = sorted(name for name in CATALOGUE if name not in ("fedrep", "protonet"))
+BY_KERNEL = sorted(name for name in STRATEGIES if name != "protonet")
 
 
 def evaluated(
@@ -111,10 +112,11 @@ def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 # The losses and the float32 of one strategy stand for all: the network is the same code.
 CASES = [
     *((strategy, "cross-entropy", torch.float64, (1, 4)) for strategy in BY_KERNEL),
+    *(("fedrep", loss, torch.float64, ()) for loss in ("binary", "squared")),
     *(("meta_sgd", loss, torch.float64, ()) for loss in ("binary", "squared", "half-squared")),
     *(("maml", loss, torch.float32, (4,)) for loss in LOSSES),
 ]
-OF_OWN_KIND = ("maml", "meta_sgd")
+OF_OWN_KIND = ("anil", "fedrep", "maml", "meta_sgd")
 """The others adapt as MAML does."""
 
 
@@ -133,7 +135,7 @@ def test_kernel_equals_adapt(
     shots: tuple[int, ...],
     kernel_calls: list[int],
 ) -> None:
-    moving, problem = small(CATALOGUE[strategy], 3), problem_with_metrics(loss, dtype)
+    moving, problem = small(STRATEGIES[strategy], 3), problem_with_metrics(loss, dtype)
     groups = tasks_of(loss, dtype)
     wanted = evaluated(moving, problem, groups, "vmap", shots=shots)
     assert not kernel_calls
@@ -156,7 +158,7 @@ def test_kernel_knows_or_refuses_every_setting(strategy: str) -> None:
     problem, (group, *_) = problem_with_metrics("cross-entropy"), tasks_of("cross-entropy")
     groups = [select(group, [0, 1])]
     taken = []
-    for name, changed in with_one_setting_moved(small(CATALOGUE[strategy], 3)):
+    for name, changed in with_one_setting_moved(small(STRATEGIES[strategy], 3)):
         start = changed.build(problem, seeding.generator(0, "init"))
         reason = FUSED.why_not_evaluated(Job(changed, start.learner, start.state.meta))
         assert (not reason) or name.endswith((".batch", ".epochs")), reason
@@ -172,8 +174,8 @@ def test_kernel_knows_or_refuses_every_setting(strategy: str) -> None:
 def test_a_client_has_the_same_bits_in_any_chunk(batch: int) -> None:
     problem = problem_with_metrics("cross-entropy", torch.float32)
     groups = tasks_of("cross-entropy", torch.float32)
-    whole = evaluated(MAML(), problem, groups, "auto")
-    cut = evaluated(MAML(), problem, groups, "auto", batch)
+    whole = evaluated(FedRep(), problem, groups, "auto")
+    cut = evaluated(FedRep(), problem, groups, "auto", batch)
     assert cut.clients == whole.clients
     for name, column in whole.values.items():
         np.testing.assert_array_equal(cut.values[name], column)
