@@ -146,6 +146,7 @@ def answer_evaluate(
         memories,
         prepared.client_batch,
         executor,
+        prepared.engine,
     )
     return Message(write_evaluate_reply(reply), reply_to=message)
 

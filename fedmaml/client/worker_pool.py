@@ -85,11 +85,15 @@ class WorkerPool:
             yield from self._workers.map(_train, calls)
 
     def evaluate(
-        self, request: EvaluateRequest, chunks: Sequence[Chunk], memories: Memories
+        self,
+        engine: str,
+        request: EvaluateRequest,
+        chunks: Sequence[Chunk],
+        memories: Memories,
     ) -> Iterator[EvaluateReply]:
         """Compute `evaluation.evaluate_chunk` of every chunk."""
         with self._order(request) as order:
-            calls = [(order, chunk, _stacked(chunk, memories)) for chunk in chunks]
+            calls = [(order, engine, chunk, _stacked(chunk, memories)) for chunk in chunks]
             yield from self._workers.map(_evaluate, calls)
 
     @contextmanager
@@ -143,7 +147,9 @@ def _train(
     )
 
 
-def _evaluate(order: _Order, chunk: Chunk, memories: Mapping[str, np.ndarray]) -> EvaluateReply:
+def _evaluate(
+    order: _Order, engine: str, chunk: Chunk, memories: Mapping[str, np.ndarray]
+) -> EvaluateReply:
     node = node_setup(dict(order.run_config))
     trees = _tensors(order)
     shared_statistics = trees.pop("shared_statistics", {})
@@ -156,6 +162,7 @@ def _evaluate(order: _Order, chunk: Chunk, memories: Mapping[str, np.ndarray]) -
         request,
         node.tasks(request.split, request.round, shared_statistics),
         _unstacked(chunk, memories),
+        engine,
     )
 
 

@@ -50,7 +50,11 @@ class Executor(Protocol):
         """Compute `updates.train_chunk` of every chunk of a request."""
 
     def evaluate(
-        self, request: EvaluateRequest, chunks: Sequence[Chunk], memories: Memories
+        self,
+        engine: str,
+        request: EvaluateRequest,
+        chunks: Sequence[Chunk],
+        memories: Memories,
     ) -> Iterable[EvaluateReply]:
         """Compute `evaluation.evaluate_chunk` of every chunk of a request."""
 

@@ -57,20 +57,24 @@ def cost_of_evaluation(
     job: Job,
     stages: Mapping[str, MetaStrategy],
     evaluate: Evaluate,
-    memory: Params,
-    group: TaskGroup,
-) -> Computation | None:
-    """Return the cost of evaluating one client of a group; None if it cannot be measured.
+    memories: Memories,
+    groups: Sequence[TaskGroup],
+) -> list[Computation | None]:
+    """Return the cost of evaluating one client of each group; None where it cannot be measured.
 
     Args:
         job: Strategy, learner and meta-parameters.
         stages: What is evaluated, as `fedmaml.computing.evaluation` names it.
         evaluate: Evaluates one client.
-        memory: What a client keeps.
-        group: Tasks of equal shape, of which the first is measured.
+        memories: Client -> what it keeps.
+        groups: Tasks of equal shape, of which the first is measured.
     """
-    key = _key(f"{_job_word(job)}|{dict(stages)!r}", memory, group)
-    return _once(key, job.learner.problem, {}, _measured_evaluation, job, evaluate, memory, group)
+    costs, word = [], f"{_job_word(job)}|{dict(stages)!r}"
+    for group in groups:
+        memory = memories[group.clients[0]]
+        key, problem = _key(word, memory, group), job.learner.problem
+        costs.append(_once(key, problem, {}, _measured_evaluation, job, evaluate, memory, group))
+    return costs
 
 
 def _once(

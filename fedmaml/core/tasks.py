@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from fedmaml.core.trees import Tree, describe, leaves, length, map_tree
@@ -195,29 +194,61 @@ def first_task(tasks: Task) -> Task:
     return first
 
 
-def first_shots(support: Batch, count: int, classes: int | None) -> Batch | None:
-    """Return the first examples of a support set: ``count`` of each class, or in all.
+def first_shots(
+    group: TaskGroup, count: int, classes: int | None
+) -> tuple[list[TaskGroup], tuple[int, ...]]:
+    """Cut supports down to their first examples: ``count`` of each class, or in all.
 
     Args:
-        support: Examples in random order (within a class where there are classes).
+        group: Tasks, whose support examples are in random order (within a class where there are
+            classes).
         count: Number of examples, > 0.
         classes: Number of classes, if the targets are class indices; else None, as for a support
             in the order of time.
 
     Returns:
-        The examples in their order; None if there are fewer, of every class where there are
-        classes (a class may have fewer than another, or none).
+        The tasks with the examples in their order, in groups of equal shape; and the clients that
+        have fewer examples, of every class where there are classes (a class may have fewer than
+        another, or none).
     """
+    support, rows = group.tasks.support, rows_of(group.tasks.support, 1)
     if classes is None:
-        return part_of(support, 0, count) if rows_of(support) >= count else None
-    if rows_of(support) == 0:
-        return None
-    y = support.y.long()
-    of_each = F.one_hot(y, classes).cumsum(0)
-    rank = of_each.gather(1, y[:, None])[:, 0]  # 1 for the first example of its class
-    if int(rank.max()) < count:
-        return None
-    return map_batch(lambda value: value[rank <= count], support)
+        if rows < count:
+            return [], group.clients
+        smaller = map_batch(lambda value: value[:, :count], support)
+        return [TaskGroup(group.clients, Task(smaller, group.tasks.query))], ()
+    if rows == 0:
+        return [], group.clients
+    rank = _rank_in_class(support.y.long())
+    sizes = (rank < count).sum(1)
+    sizes[rank.amax(1) < count - 1] = 0
+    missing = tuple(group.clients[row] for row in (sizes == 0).nonzero()[:, 0].tolist())
+    groups = []
+    for size in sorted({*sizes.tolist()}):
+        if size:
+            of_size = sizes == size
+            chosen = (rank[of_size] < count).nonzero()[:, 1].view(-1, size)
+            groups.append(_with_support(group, of_size.nonzero()[:, 0], chosen))
+    return groups, missing
+
+
+def _rank_in_class(y: Tensor) -> Tensor:
+    """Return how many examples of its class stand before each example; both ``(clients, rows)``."""
+    in_order, order = y.sort(dim=1, stable=True)
+    place = torch.arange(y.shape[1], device=y.device).expand_as(y)
+    begins = torch.ones_like(y, dtype=torch.bool)
+    begins[:, 1:] = in_order[:, 1:] != in_order[:, :-1]
+    first = torch.where(begins, place, 0).cummax(1).values
+    return torch.empty_like(y).scatter_(1, order, place - first)
+
+
+def _with_support(group: TaskGroup, rows: Tensor, examples: Tensor) -> TaskGroup:
+    """Return the clients in some rows of a group, each with the support examples named for it."""
+    tasks = Task(*(map_fields(lambda value: value[rows], batch) for batch in group.tasks))
+    along = torch.arange(len(rows), device=rows.device)[:, None]
+    support = map_batch(lambda value: value[along, examples], tasks.support)
+    clients = tuple(group.clients[row] for row in rows.tolist())
+    return TaskGroup(clients, Task(support, tasks.query))
 
 
 def stack(tasks: Iterable[Task]) -> Task:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fedmaml.client.app import app as client_app
 from fedmaml.client.node import NodeSetup, node_setup
 from fedmaml.computing.engines import Job
-from fedmaml.computing.engines.base import batch_for_weights
+from fedmaml.computing.evaluation import chunk_size as evaluation_chunk_size
 from fedmaml.config import RunConfig, to_run_config
 from fedmaml.core.params import to_device
 from fedmaml.preflight import choose_engine, preflight
@@ -70,9 +70,13 @@ class Rehearsal:
             return config.client_batch if config.client_batch > 1 else engine.client_batch(job)
         return engine.chunk_size(job, clients, config.workers, config.client_batch)
 
-    def evaluation_batch(self) -> int:
-        """Return how many clients share a computation in an evaluation."""
-        return self.config.client_batch or batch_for_weights(self.node.prepared.learner)
+    def evaluation_batch(self, clients: int) -> int:
+        """Return how many of a node's clients share a computation in an evaluation."""
+        config, prepared = self.config, self.node.prepared
+        meta = to_device(self.server.state.meta, prepared.device)
+        job = Job(prepared.strategy, prepared.learner, meta)
+        engine = "loop" if config.client_batch == 1 else config.engine
+        return evaluation_chunk_size(job, engine, clients, config.workers, config.client_batch)
 
 
 def rehearse(config: RunConfig) -> Rehearsal:

@@ -129,7 +129,7 @@ def _serving(ready: Rehearsal) -> float:
 
 def _evaluation(ready: Rehearsal, split: str, clients: Sequence[int]) -> float:
     """Return the seconds of one evaluation."""
-    batch = ready.evaluation_batch()
+    batch = ready.evaluation_batch(len(clients))
     probe = clients[: batch * ready.config.nodes]
     started = time.perf_counter()
     evaluate(

@@ -28,8 +28,8 @@ logger = logging.getLogger("fedmaml")
 _SOURCES = Path(__file__).parent
 
 _OF_BOTH_TYPES = (
-    "add_low_rank", "exact_sum", "form_low_rank", "fused", "pooled_convolution", "pooled_gradient",
-    "products_of_taps", "statistics",
+    "add_low_rank", "exact_sum", "form_low_rank", "fused", "fused_predictions",
+    "pooled_convolution", "pooled_gradient", "products_of_taps", "statistics",
 )  # fmt: skip
 SYMBOLS = (
     "compiled_by", "mean_of_limbs_float64", "pooled_convolution_group_bytes",

@@ -112,6 +112,21 @@ template <typename T> inline int64_t transpose(const T* const* from, Vec<T>* to,
   }
   return done;
 }
+// Undo it: to[lane][i] = from[i][lane].
+template <typename T> inline int64_t part_again(const Vec<T>* from, T* const* to, int64_t entries) {
+  constexpr int L = Lanes<T>::count;
+  int64_t done = 0;
+  for (; done + L <= entries; done += L) {
+    Vec<T> square[L];
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++) square[i] = from[done + i];
+    exchange<1>(square);
+#pragma GCC unroll 16
+    for (int lane = 0; lane < L; lane++) std::memcpy(to[lane] + done, &square[lane], sizeof(Vec<T>));
+  }
+  return done;
+}
 #else
 template <typename T> inline int64_t transpose(const T* const*, Vec<T>*, int64_t) { return 0; }
+template <typename T> inline int64_t part_again(const Vec<T>*, T* const*, int64_t) { return 0; }
 #endif

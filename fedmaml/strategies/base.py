@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fedmaml.core.draws import Draws
 from fedmaml.core.inner_loop import GradientSteps
-from fedmaml.core.kernels import Kernel, KernelSpec
+from fedmaml.core.kernels import AdaptationSpec, Adapts, Kernel, KernelSpec
 from fedmaml.core.learner import Learner, Predictor, Problem
 from fedmaml.core.outer_optimizer import OptimizerState, OuterOptimizer
 from fedmaml.core.params import MetaParams, Params
@@ -95,6 +95,7 @@ class Facts:
         takes_masks: Whether it computes means and counts with `Learner` and `example_count` only,
             so that tasks may be padded.
         kernel: The known computation that its update is; None: another one.
+        adapts: The known computation that its ``adapt`` is; None: another one.
         draws: Noise of each client, see `core.draws`.
     """
 
@@ -106,6 +107,7 @@ class Facts:
     adapts_by: str = "inner"
     takes_masks: bool = False
     kernel: Kernel | None = None
+    adapts: Adapts | None = None
     draws: Draws = field(default_factory=dict)
 
 
@@ -227,15 +229,34 @@ def kernel_spec(strategy: MetaStrategy) -> KernelSpec | str:
     kernel = strategy.facts.kernel
     if kernel is None:
         return f"the update of {strategy.facts.label} is not written out for it"
-    if strategy.facts.draws:
-        return f"{strategy.facts.label} draws noise, of which it knows nothing"
-    elsewhere = {strategy.facts.adapts_by} | {
-        item.name
-        for item in fields(strategy)  # type: ignore[arg-type]
-        if isinstance(getattr(strategy, item.name), OuterOptimizer)
-    }
-    for item in fields(strategy):  # type: ignore[arg-type]
-        if item.name not in kernel.settings | elsewhere:
-            return f"it does not know the setting {item.name!r} of {strategy.facts.label}"
+    if unknown := _unknown_settings(strategy):
+        return unknown
     proximal = float(getattr(strategy, kernel.proximal)) if kernel.proximal else 0.0
-    return KernelSpec(kernel.sends, getattr(strategy, kernel.steps), proximal)
+    head = getattr(strategy, kernel.own_head) if kernel.own_head else None
+    adapts = Adapts() if kernel.sends == "difference" else strategy.facts.adapts or Adapts()
+    return KernelSpec(kernel.sends, getattr(strategy, kernel.steps), proximal, head, adapts)
+
+
+def adaptation_spec(strategy: MetaStrategy) -> AdaptationSpec | str:
+    """Return what a hand-written engine must compute to adapt, or why none can.
+
+    Every setting must be that of the steps, or be named by the strategy's `Kernel`, or affect the
+    server only; any other setting makes these engines refuse.
+    """
+    adapts, steps = strategy.facts.adapts, adaptation_of(strategy)
+    if adapts is None or not isinstance(steps, GradientSteps):
+        return f"the adaptation of {strategy.facts.label} is not written out for it"
+    return _unknown_settings(strategy) or AdaptationSpec(steps, adapts)
+
+
+def _unknown_settings(strategy: MetaStrategy) -> str:
+    """Return why hand-written engines do not know all that a strategy depends on; "" if they do."""
+    facts = strategy.facts
+    if facts.draws:
+        return f"{facts.label} draws noise, of which it knows nothing"
+    known = {facts.adapts_by} | (facts.kernel.settings if facts.kernel else set())
+    for item in fields(strategy):  # type: ignore[arg-type]
+        outer = isinstance(getattr(strategy, item.name), OuterOptimizer)
+        if item.name not in known and not outer:
+            return f"it does not know the setting {item.name!r} of {facts.label}"
+    return ""

@@ -13,6 +13,7 @@ usual epsilon of 1e-8 and bias correction, where the paper has 1e-3 and none.
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     Facts,
     GradientSteps,
@@ -50,6 +51,7 @@ class FedAdam(MetaStrategy):
         adapts_by="adaptation",
         takes_masks=True,
         kernel=Kernel("difference"),
+        adapts=Adapts(),
     )
 
     inner: GradientSteps = field(default_factory=GradientSteps)

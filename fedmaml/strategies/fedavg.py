@@ -16,6 +16,7 @@ Deviation: the defaults take full-batch steps.
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     Facts,
     GradientSteps,
@@ -53,6 +54,7 @@ class FedAvg(MetaStrategy):
         adapts_by="adaptation",
         takes_masks=True,
         kernel=Kernel("difference"),
+        adapts=Adapts(),
     )
 
     inner: GradientSteps = field(default_factory=GradientSteps)

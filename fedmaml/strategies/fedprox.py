@@ -16,6 +16,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     ClientUpdate,
     Facts,
@@ -58,6 +59,7 @@ class FedProx(MetaStrategy):
         adapts_by="adaptation",
         takes_masks=True,
         kernel=Kernel("difference", proximal="mu"),
+        adapts=Adapts(),
     )
 
     inner: GradientSteps = field(default_factory=GradientSteps)

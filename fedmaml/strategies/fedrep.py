@@ -15,12 +15,14 @@ Deviation: the defaults take full-batch steps.
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     ClientUpdate,
     Facts,
     Generator,
     GradientSteps,
     Initialised,
+    Kernel,
     Learner,
     Loss,
     MetaParams,
@@ -63,6 +65,8 @@ class FedRep(MetaStrategy):
         second_derivatives=False,
         adapts_by="adaptation",
         takes_masks=True,
+        kernel=Kernel("difference", own_head="head"),
+        adapts=Adapts("head"),
     )
 
     inner: GradientSteps = field(default_factory=GradientSteps)

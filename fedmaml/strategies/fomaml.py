@@ -12,6 +12,7 @@ Deviation: clients are weighted by their number of query examples; the papers we
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     Facts,
     GradientSteps,
@@ -46,6 +47,7 @@ class FOMAML(MetaStrategy):
         second_derivatives=False,
         takes_masks=True,
         kernel=Kernel("first-order"),
+        adapts=Adapts(),
     )
 
     inner: GradientSteps = field(default_factory=GradientSteps)

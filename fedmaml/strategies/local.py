@@ -11,10 +11,12 @@ section 5. arXiv:2102.07078.
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     ClientUpdate,
     Facts,
     GradientSteps,
+    Kernel,
     Learner,
     MetaParams,
     MetaStrategy,
@@ -47,6 +49,8 @@ class Local(MetaStrategy):
         has_rounds=False,
         second_derivatives=False,
         takes_masks=True,
+        kernel=Kernel("nothing"),
+        adapts=Adapts(),
     )
 
     inner: GradientSteps = field(default_factory=lambda: GradientSteps(lr=0.1, steps=100))

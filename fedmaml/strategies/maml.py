@@ -11,6 +11,7 @@ Deviation: clients are weighted by their number of query examples; the paper wei
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     Facts,
     GradientSteps,
@@ -39,7 +40,9 @@ class MAML(MetaStrategy):
         outer: Optimiser of the outer loop.
     """
 
-    facts = Facts("MAML", "initialisation", takes_masks=True, kernel=Kernel("exact"))
+    facts = Facts(
+        "MAML", "initialisation", takes_masks=True, kernel=Kernel("exact"), adapts=Adapts()
+    )
 
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)

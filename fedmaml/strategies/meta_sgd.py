@@ -15,11 +15,13 @@ everywhere, where the paper draws it; clients are weighted by their number of qu
 import torch
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     Facts,
     Generator,
     GradientSteps,
     Initialised,
+    Kernel,
     Learner,
     MetaParams,
     MetaStrategy,
@@ -47,7 +49,13 @@ class MetaSGD(MetaStrategy):
         outer: Optimiser of theta and alpha together.
     """
 
-    facts = Facts("Meta-SGD", "initialisation", takes_masks=True)
+    facts = Facts(
+        "Meta-SGD",
+        "initialisation",
+        takes_masks=True,
+        kernel=Kernel("exact"),
+        adapts=Adapts(rates="alpha"),
+    )
 
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)

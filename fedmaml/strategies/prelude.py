@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from fedmaml.core.draws import Draw
 from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.inner_loop import GradientSteps, Loss
-from fedmaml.core.kernels import Kernel
+from fedmaml.core.kernels import Adapts, Kernel
 from fedmaml.core.learner import (
     Learner,
     Predictor,
@@ -40,6 +40,7 @@ from fedmaml.strategies.parts import (
 )
 
 __all__ = [
+    "Adapts",
     "Batch",
     "ClientUpdate",
     "Draw",

@@ -14,6 +14,7 @@ where the paper weights tasks equally.
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     Facts,
     GradientSteps,
@@ -50,6 +51,7 @@ class Reptile(MetaStrategy):
         adapts_by="adaptation",
         takes_masks=True,
         kernel=Kernel("difference"),
+        adapts=Adapts(),
     )
 
     inner: GradientSteps = field(default_factory=GradientSteps)

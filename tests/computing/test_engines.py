@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import field, fields, is_dataclass, replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from fedmaml.computing import updates
 from fedmaml.computing.engines import ENGINES, LOOP, Job, Rows, Total, plan
-from fedmaml.computing.engines.base import without
+from fedmaml.computing.engines.base import select, without
 from fedmaml.core import losses, seeding
 from fedmaml.core.aggregation import exact_sum
 from fedmaml.core.inner_loop import GradientSteps
@@ -23,10 +24,12 @@ from fedmaml.core.params import MetaParams, Params, flatten, map_params
 from fedmaml.core.requests import TrainReply, TrainRequest
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, cast, first_task, group_by_shape
-from fedmaml.strategies import CATALOGUE, FOMAML, MAML, FedAvg, FedRep
+from fedmaml.strategies import CATALOGUE, FOMAML, MAML, FedAvg, MetaSGD, ProtoNet
 from fedmaml.strategies.base import MetaStrategy
+from tests.outside.anil import ANIL
 
 SIZES = [(5, 7)] * 11 + [(3, 4)] * 3 + [(8, 2)] * 9  # more than a vector's lanes, of unequal size
+STRATEGIES: dict[str, type[MetaStrategy]] = {**CATALOGUE, "anil": ANIL}
 EAGER = [name for name in ENGINES if name not in ("loop", "compiled")]
 
 LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[], nn.Module]]] = {
@@ -79,6 +82,9 @@ def by_client(parts: Iterator[Rows | Total]) -> dict[int, tuple[MetaParams, dict
                 group: {name: value[i] for name, value in params.items()}
                 for group, params in part.results.update.items()
             }
+            if part.results.memory:
+                own = part.results.memory.items()
+                update["memory"] = {name: value[i] for name, value in own}
             numbers = {name: float(value[i]) for name, value in part.results.metrics.items()}
             found[client] = (update, numbers | {"weight": float(part.results.weight[i])})
     return found
@@ -91,39 +97,59 @@ def small(strategy: type[MetaStrategy], steps: int) -> MetaStrategy:
     return replace(built, inner=GradientSteps(lr=0.1, steps=steps))  # type: ignore[type-var]
 
 
+def memories_of(memory: Params) -> dict[int, Params]:
+    """Return what each client keeps: each something else."""
+    return {
+        client: map_params(lambda value, c=client: value + 0.01 * c, memory)
+        for client in range(len(SIZES))
+    }
+
+
+@cache  # every engine is held against it
+def of_the_loop(
+    strategy: str, steps: int, loss: str, dtype: torch.dtype
+) -> dict[int, tuple[MetaParams, dict[str, float]]]:
+    job, memory = job_of(small(STRATEGIES[strategy], steps), problem_of(loss, dtype))
+    return by_client(LOOP.compute(job, tasks_of(loss, dtype), memories_of(memory)))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("strategy", CATALOGUE)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("engine", EAGER)
 def test_engine_equals_the_loop(engine: str, strategy: str, loss: str, dtype: torch.dtype) -> None:
-    tolerance, kernel = 1e-12 if dtype == torch.float64 else 1e-5, CATALOGUE[strategy].facts.kernel
+    tolerance, kernel = 1e-12 if dtype == torch.float64 else 1e-5, STRATEGIES[strategy].facts.kernel
     for steps in (0, 1, 3):
         try:
-            job, memory = job_of(small(CATALOGUE[strategy], steps), problem_of(loss, dtype))
+            job, memory = job_of(small(STRATEGIES[strategy], steps), problem_of(loss, dtype))
         except Exception as error:  # not a problem for this strategy
             pytest.skip(str(error))
         if reason := ENGINES[engine].why_unsupported(job):
             assert len(reason) > 10
             pytest.skip(reason)
+        expected = of_the_loop(strategy, steps, loss, dtype)
         groups = tasks_of(loss, dtype)
-        memories = dict.fromkeys(range(len(SIZES)), memory)
-        expected = by_client(LOOP.compute(job, groups, memories))
-        got = by_client(ENGINES[engine].compute(job, groups, memories))
+        got = by_client(ENGINES[engine].compute(job, groups, memories_of(memory)))
         assert set(got) == set(expected)
         for client, (update, numbers) in expected.items():
+            assert set(got[client][0]) == set(update)
             for group, params in update.items():
                 reference, own = flatten(params), flatten(got[client][0][group])
                 allowed = tolerance * max(reference.norm(), 1e-3)
                 if kernel is not None and kernel.sends == "difference":  # the loop rounds phi
-                    allowed += torch.finfo(dtype).eps * flatten(job.meta[group]).norm()
+                    start = flatten(job.meta.get(group, memory))
+                    allowed += torch.finfo(dtype).eps * start.norm()
                 assert (own - reference).norm() <= allowed
             assert got[client][1] == pytest.approx(numbers, rel=10 * tolerance, abs=10 * tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("strategy", [FOMAML, MetaSGD])
 @pytest.mark.parametrize("engine", EAGER)
-def test_a_sum_is_the_exact_sum_of_the_stack(engine: str, dtype: torch.dtype) -> None:
-    job, memory = job_of(small(FOMAML, 3), problem_of("cross-entropy", dtype), "sum")
+def test_a_sum_is_the_exact_sum_of_the_stack(
+    engine: str, strategy: type[MetaStrategy], dtype: torch.dtype
+) -> None:
+    job, memory = job_of(small(strategy, 3), problem_of("cross-entropy", dtype), "sum")
     if reason := ENGINES[engine].why_unsupported(job):
         pytest.skip(reason)
     groups = tasks_of("cross-entropy", dtype)
@@ -132,10 +158,12 @@ def test_a_sum_is_the_exact_sum_of_the_stack(engine: str, dtype: torch.dtype) ->
     for part in ENGINES[engine].compute(job, groups, memories):
         if isinstance(part, Rows):
             continue
-        rows = torch.stack([flatten(stack[client][0]["theta"]) for client in part.clients])
-        expected = exact_sum(rows, part.weight)
-        assert torch.equal(part.sums["theta"].limbs, expected.limbs)
-        assert part.sums["theta"].weight == expected.weight
+        assert set(part.sums) == set(job.meta)
+        for group, total in part.sums.items():
+            rows = torch.stack([flatten(stack[client][0][group]) for client in part.clients])
+            expected = exact_sum(rows, part.weight)
+            assert torch.equal(total.limbs, expected.limbs)
+            assert total.weight == expected.weight
 
 
 @pytest.mark.parametrize("target", [-100, -1, 3, 2**40])
@@ -225,7 +253,7 @@ def test_plan_names_the_reasons_of_those_passed_over() -> None:
     chosen = plan("auto", job_of(MAML(), problem)[0])
     assert "fedmaml.core.losses" in chosen.why
     assert "not fused" in chosen.why
-    chosen = plan("fused", job_of(FedRep(), problem_of("squared"))[0])
+    chosen = plan("fused", job_of(ProtoNet(), problem_of("cross-entropy"))[0])
     assert chosen.engine.name != "fused"
     assert "is not written out for it" in chosen.why
 
@@ -277,21 +305,22 @@ def with_one_setting_moved(strategy: MetaStrategy) -> Iterator[tuple[str, MetaSt
             yield name, replace(strategy, **{item.name: changed})  # type: ignore[type-var]
 
 
-@pytest.mark.parametrize("strategy", CATALOGUE)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(
     "engine",  # vmap calls the strategy's own verb
     [pytest.param(name, marks=[pytest.mark.slow] * (name == "vmap")) for name in EAGER],
 )
 def test_no_engine_ignores_a_setting(engine: str, strategy: str) -> None:
     """What an engine does not know it refuses; what it computes is what the loop computes."""
-    groups, problem = tasks_of("cross-entropy"), problem_of("cross-entropy")
-    changes = list(with_one_setting_moved(small(CATALOGUE[strategy], 3)))
+    problem = problem_of("cross-entropy")
+    groups = [select(group, [0, 1]) for group in tasks_of("cross-entropy")]
+    changes = list(with_one_setting_moved(small(STRATEGIES[strategy], 3)))
     assert len({name for name, _ in changes}) == len(changes)
     for name, changed in changes:
         job, memory = job_of(changed, problem)
         if ENGINES[engine].why_unsupported(job):
             continue
-        memories = dict.fromkeys(range(len(SIZES)), memory)
+        memories = memories_of(memory)
         expected = by_client(LOOP.compute(job, groups, memories))
         got = by_client(ENGINES[engine].compute(job, groups, memories))
         for client, (update, _) in expected.items():

@@ -18,7 +18,7 @@ from fedmaml.core.aggregation import ExactSum
 from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
-from fedmaml.core.tasks import Batch, Task, TaskGroup, first_shots, group_by_shape, unstack
+from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape, unstack
 from fedmaml.strategies import MAML, FedRep, ProtoNet
 from fedmaml.strategies.base import Initialised, MetaStrategy
 from tests.conftest import Example
@@ -260,10 +260,10 @@ def test_fewer_shots_are_the_first_of_each_class(classification: Example) -> Non
 
     def by_hand(chunk):
         (group,) = tasks(chunk)
-        small = {
-            client: Task(first_shots(task.support, 1, start.learner.problem.classes), task.query)
-            for client, task in unstack(group).items()
-        }
+        small = {}
+        for client, (support, query) in unstack(group).items():
+            rows = sorted(support.y.tolist().index(label) for label in support.y.unique())
+            small[client] = Task(Batch(support.x[rows], support.y[rows]), query)
         return group_by_shape(small)
 
     reply = evaluation.evaluate(strategy, start.learner, request, tasks, memories, 5)

@@ -6,6 +6,7 @@ import torch
 from fedmaml.core.tasks import (
     Batch,
     Task,
+    TaskGroup,
     cast,
     example_count,
     first_shots,
@@ -79,5 +80,30 @@ def test_unstack_undoes_stacking() -> None:
 )
 def test_first_shots_are_of_each_class_or_of_all(count, classes, rows) -> None:
     support = Batch(torch.arange(5.0)[:, None], torch.tensor([2, 0, 2, 1, 2]))
-    chosen = first_shots(support, count, classes)
-    assert (None if chosen is None else chosen.x[:, 0].tolist()) == rows
+    group = TaskGroup((7,), stack([Task(support, support)]))
+    groups, missing = first_shots(group, count, classes)
+    assert missing == (() if rows else (7,))
+    assert [own.tasks.support.x[0, :, 0].tolist() for own in groups] == ([rows] if rows else [])
+
+
+def test_first_shots_of_a_group_are_those_of_each_client_alone() -> None:
+    rng = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 3, (40, 6), generator=rng)
+    whole = Batch(torch.rand(40, 6, 2, generator=rng), y)
+    group = TaskGroup(tuple(range(40)), Task(whole, whole))
+    groups, missing = first_shots(group, 2, 3)
+    found = {client: task for part in groups for client, task in unstack(part).items()}
+    assert found.keys() | {*missing} == {*group.clients}
+    assert len(groups) > 1
+    for client, task in unstack(group).items():
+        seen: list[int] = []
+        rows = []
+        for row, label in enumerate(task.support.y.tolist()):
+            seen.append(label)
+            rows += [row] if seen.count(label) <= 2 else []
+        if max(seen.count(label) for label in seen) < 2:
+            assert client in missing
+            continue
+        assert torch.equal(found[client].support.x, task.support.x[rows])
+        assert torch.equal(found[client].support.y, task.support.y[rows])
+        assert torch.equal(found[client].query.x, task.query.x)

@@ -11,11 +11,13 @@ Deviation: clients are weighted by their number of query examples.
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     Facts,
     Generator,
     GradientSteps,
     Initialised,
+    Kernel,
     Learner,
     MetaParams,
     MetaStrategy,
@@ -44,7 +46,13 @@ class ANIL(MetaStrategy):
         outer: Optimiser of body and head together.
     """
 
-    facts = Facts("ANIL", "initialisation", takes_masks=True)
+    facts = Facts(
+        "ANIL",
+        "initialisation",
+        takes_masks=True,
+        kernel=Kernel("exact"),
+        adapts=Adapts("head"),
+    )
 
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)

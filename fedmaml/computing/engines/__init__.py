@@ -19,9 +19,10 @@ from fedmaml.computing.engines.fused import Fused
 from fedmaml.computing.engines.generic import Loop, Vmap
 
 COMPILED = Compiled()
+FUSED = Fused()
 ENGINES: dict[str, Engine] = {
     engine.name: engine
-    for engine in (Fused(), Factored(), COMPILED, Vmap(), Loop())  # the order of "auto"
+    for engine in (FUSED, Factored(), COMPILED, Vmap(), Loop())  # the order of "auto"
 }
 LOOP = ENGINES["loop"]
 
@@ -67,6 +68,7 @@ def plan(wanted: str, job: Job) -> Plan:
 __all__ = [
     "COMPILED",
     "ENGINES",
+    "FUSED",
     "LOOP",
     "Engine",
     "Job",

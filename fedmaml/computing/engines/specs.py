@@ -1,10 +1,11 @@
-"""Which updates the hand-written engines support, setting by setting of a strategy's `Kernel`."""
+"""Which updates and adaptations the hand-written engines support, setting by setting."""
 
 from dataclasses import fields
 from functools import lru_cache
 
-from fedmaml.core.kernels import KernelSpec
-from fedmaml.strategies.base import MetaStrategy, kernel_spec
+from fedmaml.core.inner_loop import GradientSteps
+from fedmaml.core.kernels import AdaptationSpec, Adapts, KernelSpec
+from fedmaml.strategies.base import MetaStrategy, adaptation_spec, kernel_spec
 
 _KNOWN = {"lr", "steps"}
 _NEUTRAL = {"batch": 0, "epochs": 0}
@@ -15,15 +16,46 @@ UNKNOWN_LOSS = "the loss is none of those in fedmaml.core.losses"
 
 @lru_cache(maxsize=64)
 def known_spec(strategy: MetaStrategy) -> KernelSpec | str:
-    """Return the specification of a strategy's update, or why these engines cannot compute it.
+    """Return the specification of a strategy's update, or why engines of whole networks cannot.
 
-    A setting that is not known here is refused, never ignored.
+    They know updates that move all of theta by one rate. A setting that is not known here is
+    refused, never ignored.
+    """
+    spec = known_spec_of_parts(strategy)
+    if isinstance(spec, str):
+        return spec
+    if spec.sends == "nothing" or spec.own_head or spec.adapts != Adapts():
+        return f"it moves all of theta by one rate, and {strategy.facts.label} does not"
+    return spec
+
+
+@lru_cache(maxsize=64)
+def known_spec_of_parts(strategy: MetaStrategy) -> KernelSpec | str:
+    """Return the specification of a strategy's update, or why no engine of its kind can compute it.
+
+    Beside those of `known_spec` there are updates that move the head alone, or by learned rates,
+    and those of clients that keep a head. Steps must take all examples.
     """
     spec = kernel_spec(strategy)
     if isinstance(spec, str):
         return spec
-    for item in fields(spec.inner):
-        value = getattr(spec.inner, item.name)
+    if spec.sends != "exact" and spec.adapts.rates:
+        return f"it learns rates by the exact gradient alone, and {strategy.facts.label} does not"
+    steps = (spec.inner, *(() if spec.own_head is None else (spec.own_head,)))
+    return next(filter(None, map(_unknown, steps)), None) or spec
+
+
+@lru_cache(maxsize=64)
+def known_adaptation(strategy: MetaStrategy) -> AdaptationSpec | str:
+    """Return the specification of a strategy's ``adapt``, or why no engine can compute it."""
+    spec = adaptation_spec(strategy)
+    return spec if isinstance(spec, str) else _unknown(spec.inner) or spec
+
+
+def _unknown(steps: GradientSteps) -> str:
+    """Return which setting of gradient steps is not known; "" if all are."""
+    for item in fields(steps):
+        value = getattr(steps, item.name)
         if item.name not in _KNOWN and value != _NEUTRAL.get(item.name, object()):
             return f"it does not know {item.name} = {value!r} of gradient steps"
-    return spec
+    return ""

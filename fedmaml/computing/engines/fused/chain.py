@@ -6,7 +6,7 @@ from functools import lru_cache
 from fedmaml.computing.engines.layers import Elementwise, Flatten, Linear, layers_of
 from fedmaml.computing.engines.specs import UNKNOWN_LOSS
 from fedmaml.core import losses
-from fedmaml.core.learner import Learner
+from fedmaml.core.learner import Learner, in_head
 
 _ACTIVATIONS = {None: 0, "relu": 1, "tanh": 2}
 
@@ -21,6 +21,7 @@ class Chain:
         loss: Number of the loss.
         scale: Of squared errors.
         targets_have_columns: Whether targets have an axis of outputs.
+        head: Index of the first layer of the head; how many layers there are if there is none.
     """
 
     layers: tuple[Linear, ...]
@@ -28,6 +29,7 @@ class Chain:
     loss: int
     scale: float
     targets_have_columns: bool
+    head: int
 
     @property
     def widths(self) -> list[int]:
@@ -70,4 +72,8 @@ def chain_of(learner: Learner) -> Chain | str:
         losses.binary_cross_entropy,
     ):
         return f"the loss is for one output, and there are {outputs}"
-    return Chain(tuple(linear), tuple(activations), *known[learner.problem.loss])
+    of_head = [in_head(learner.problem, layer.weight) for layer in linear]
+    head = of_head.index(True) if any(of_head) else len(linear)
+    if not all(of_head[head:]):
+        return "a layer follows the head"
+    return Chain(tuple(linear), tuple(activations), *known[learner.problem.loss], head)

@@ -1,6 +1,6 @@
 """`fused`: small fully connected networks in one C++ kernel, whose vector lanes are clients.
 
-fedmaml/native/fused.cpp has the mathematics. A client's update does not depend on the others in its
+fedmaml/native/fused.h has the mathematics. A client's update does not depend on the others in its
 vector, so its bits are the same in any cohort; clients of unequal size need no groups.
 """
 
@@ -10,8 +10,10 @@ from typing import ClassVar
 from fedmaml import native
 from fedmaml.computing.engines.base import Engine, Job, Memories, Rows, Total
 from fedmaml.computing.engines.fused.call import Call
-from fedmaml.computing.engines.fused.chain import chain_of
-from fedmaml.computing.engines.specs import known_spec
+from fedmaml.computing.engines.fused.chain import Chain, chain_of
+from fedmaml.computing.engines.fused.predictions import Predicted, predictions
+from fedmaml.computing.engines.specs import known_adaptation, known_spec_of_parts
+from fedmaml.core.kernels import AdaptationSpec, Adapts, KernelSpec
 from fedmaml.core.params import count_entries, device_of
 from fedmaml.core.tasks import TaskGroup
 
@@ -27,20 +29,20 @@ class Fused(Engine):
 
     def why_unsupported(self, job: Job) -> str:
         """Return why it cannot compute a job; builds the kernel if nothing else prevents it."""
-        spec = known_spec(job.strategy)
+        spec = known_spec_of_parts(job.strategy)
         if isinstance(spec, str):
             return spec
-        chain = chain_of(job.learner)
-        if isinstance(chain, str):
-            return chain
-        device = device_of(job.meta)
-        if device.type != "cpu":
-            return f"it runs on the CPU, and the parameters are on {device}"
-        copies = 3 + (spec.inner.steps if spec.sends == "exact" else 0)
-        block_bytes = 64 * copies * count_entries(job.meta)
-        if block_bytes > _LARGEST_BLOCK_BYTES:
-            return f"the network is too large for it ({block_bytes / 2**20:.0f} MiB a block)"
-        return native.missing()
+        kept = spec.inner.steps if spec.sends == "exact" else 0
+        return _why_not(job, spec, 3 + kept, keeps_head=spec.own_head is not None)
+
+    def why_not_evaluated(self, job: Job) -> str:
+        """Return why it cannot compute the predictions of adapted clients; "" if it can."""
+        spec = known_adaptation(job.strategy)
+        if isinstance(spec, str):
+            return spec
+        theta = job.meta["theta"]
+        keeps_head = any(name not in theta for name, _ in job.learner.network.named_parameters())
+        return _why_not(job, spec, 3, keeps_head)
 
     def why_slow(self, job: Job) -> str:
         """Return that other engines are faster for larger networks."""
@@ -56,7 +58,49 @@ class Fused(Engine):
         self, job: Job, groups: Sequence[TaskGroup], memories: Memories
     ) -> Iterator[Rows | Total]:
         """Yield all clients at once."""
-        spec, chain = known_spec(job.strategy), chain_of(job.learner)
+        spec, chain = known_spec_of_parts(job.strategy), chain_of(job.learner)
         if isinstance(spec, str) or isinstance(chain, str):
             raise ValueError(self.why_unsupported(job))
-        yield Call(job, spec, chain, groups).run()
+        yield Call(job, spec, chain, groups, memories).run()
+
+    def predictions(
+        self, job: Job, groups: Sequence[TaskGroup], memories: Memories, steps: Sequence[int]
+    ) -> list[Predicted]:
+        """Return what the clients of each group predict after numbers of steps, which rise."""
+        spec, chain = known_adaptation(job.strategy), chain_of(job.learner)
+        if isinstance(spec, str) or isinstance(chain, str):
+            raise ValueError(self.why_not_evaluated(job))
+        return predictions(job, spec, chain, groups, memories, steps)
+
+
+def _why_not(job: Job, spec: KernelSpec | AdaptationSpec, copies: int, keeps_head: bool) -> str:
+    """Return why a network, its loss or its parameters are none for the kernel; "" if they are."""
+    chain = chain_of(job.learner)
+    if isinstance(chain, str):
+        return chain
+    parts = spec.adapts != Adapts() or keeps_head
+    if parts and (why := _why_no_parts(job, spec.adapts, chain, keeps_head)):
+        return why
+    device = device_of(job.meta)
+    if device.type != "cpu":
+        return f"it runs on the CPU, and the parameters are on {device}"
+    entries = sum((layer.inputs + 1) * layer.outputs for layer in chain.layers)
+    block_bytes = 64 * copies * entries
+    if block_bytes > _LARGEST_BLOCK_BYTES:
+        return f"the network is too large for it ({block_bytes / 2**20:.0f} MiB a block)"
+    return native.missing()
+
+
+def _why_no_parts(job: Job, adapts: Adapts, chain: Chain, keeps_head: bool) -> str:
+    """Return why a network has not the parts that a strategy needs; "" if it has."""
+    if (keeps_head or adapts.moves == "head") and chain.head == len(chain.layers):
+        return "the network has no head among its layers"
+    named = {name for layer in chain.layers for name in (layer.weight, layer.bias) if name}
+    body = {
+        name for layer in chain.layers[: chain.head] for name in (layer.weight, layer.bias) if name
+    }
+    if set(job.meta["theta"]) != (body if keeps_head else named):
+        return "theta does not hold the parameters that the strategy shares"
+    if adapts.rates and [*job.meta[adapts.rates]] != [*job.meta["theta"]]:
+        return f"group {adapts.rates!r} does not hold a rate for each entry of theta"
+    return ""
