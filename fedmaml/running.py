@@ -10,7 +10,7 @@ from typing import Any
 
 from fedmaml.auditing import IN_A_RUN, KINDS, Audit, NotChecked, audit_data
 from fedmaml.computing.references import evaluate_references
-from fedmaml.config import RunConfig, to_run_config
+from fedmaml.config import RunConfig, allow_own_code, to_run_config
 from fedmaml.core.errors import BackendError, DivergedError
 from fedmaml.core.processes import refuse_while_importing_script
 from fedmaml.preflight import preflight
@@ -52,6 +52,7 @@ def execute(
         logging.getLogger("flwr").setLevel(logging.WARNING)  # not a line per round of robust rules
     if data := os.environ.get("FEDMAML_DATA"):  # nodes may start in another working directory
         os.environ["FEDMAML_DATA"] = str(Path(data).absolute())
+    allow_own_code()  # this machine is its user's, and so are nodes that it starts
     preflight(config, _tell if progress else logger.debug)
     folder = out or new_directory(config)
     directory = RunDirectory(folder.absolute())

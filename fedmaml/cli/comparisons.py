@@ -21,6 +21,7 @@ from fedmaml.cli.options import (
     Target,
     WorkerCount,
     given_layers,
+    own_names,
     refuse_unknown_names,
     scenario_names,
     settings_of_options,
@@ -96,13 +97,14 @@ def compare(
     and further strategies or seeds add only their own runs.
     Ends with exit code 3 if a strategy diverged; the others are compared anyway.
     """
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    scenario, names, places = own_names(scenario, names)
     options = settings_of_options(
         [text for text in settings or [] if ":" not in text.partition("=")[0]],
         backend=backend, nodes=nodes, engine=engine, workers=workers, device=device,
         data_dir=data_dir, data=data, target=target, client=client,
     )  # fmt: skip
-    layers = [*given_layers(settings, config), options]
-    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    layers = [*given_layers(settings, config), options, places]
     refuse_unknown_names(scenario, names)
 
     from fedmaml.comparison import comparing, planning, tuning

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedmaml.core.plugins import absolute, is_own, own_name
 from fedmaml.simulations.backends import BACKENDS
 
 if TYPE_CHECKING:
@@ -45,14 +46,17 @@ def backend_names(incomplete: str) -> list[str]:
 ScenarioName = Annotated[
     str | None,
     typer.Argument(
-        help="Which problem; see `fedmaml list`.",
+        help="Which problem: a name of `fedmaml list`, or a file of yours, wards.py.",
         show_default=False,
         autocompletion=scenario_names,
     ),
 ]
 StrategyName = Annotated[
     str | None,
-    typer.Option(help="Which algorithm. (default: maml)", autocompletion=strategy_names),
+    typer.Option(
+        help="Which algorithm: a name, or a file of yours, mine.py:Mine. (default: maml)",
+        autocompletion=strategy_names,
+    ),
 ]
 Rounds = Annotated[int | None, typer.Option(help="Rounds of training.")]
 Seed = Annotated[int | None, typer.Option(help="Determines everything random.")]
@@ -118,6 +122,32 @@ def refuse_unknown_names(scenario: str, strategies: Sequence[str]) -> None:
         known_name(name, STRATEGIES, "strategy")
 
 
+def own_names(scenario: str, strategies: Sequence[str]) -> tuple[str, list[str], dict[str, str]]:
+    """Put classes of one's own into the catalogues.
+
+    Args:
+        scenario: Name or place.
+        strategies: Names or places.
+
+    Returns:
+        The scenario's name, the strategies' names, and the settings that say where they come from.
+    """
+    from fedmaml.config.settings import add_own
+
+    places: dict[str, str] = {}
+    if is_own(scenario):
+        places["scenario_from"] = absolute(scenario)
+        scenario = own_name(scenario)
+        add_own(scenario, places["scenario_from"], "", "")
+    names = []
+    for strategy in strategies:
+        names.append(own_name(strategy) if is_own(strategy) else strategy)
+        if is_own(strategy):
+            places[f"{names[-1]}:strategy_from"] = absolute(strategy)
+            add_own("", "", names[-1], absolute(strategy))
+    return scenario, names, places
+
+
 def configured(
     scenario: ScenarioName = None,
     strategy: StrategyName = None,
@@ -158,6 +188,10 @@ def settings_of_options(settings: Sequence[str] | None, **options: Any) -> dict[
     Raises:
         ConfigurationError: If a setting is given twice.
     """
+    for kind in ("scenario", "strategy"):
+        if options.get(kind) and is_own(options[kind]):
+            options[f"{kind}_from"] = absolute(options[kind])
+            options[kind] = own_name(options[kind])
     if options.get("data_dir"):
         options["data_dir"] = str(Path(options["data_dir"]).absolute())
     given = {_KEYS.get(name, name): value for name, value in options.items() if value is not None}

@@ -19,7 +19,7 @@ from fedmaml.comparison.figures import FigureRow, conclude_figures
 from fedmaml.comparison.findings import TrainingCost, Tuned, training_cost_of
 from fedmaml.comparison.references import ReferenceRow, reference_rows, with_rivals
 from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row
-from fedmaml.config import Flat, flatten_table, known_keys
+from fedmaml.config import Flat, add_own, flatten_table, known_keys
 from fedmaml.core import statistics
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
 from fedmaml.quantities import signed
@@ -115,8 +115,13 @@ def configuration(path: Path) -> dict[str, Any]:
 
     Raises:
         RunDirectoryError: If the folder holds no run of a known scenario and strategy.
+        ConfigurationError: If it is in a file that is gone, or cannot be imported.
     """
     table = RunDirectory(path).config_table()
+    add_own(
+        table["scenario"], table.get("scenario_from", ""),
+        table["strategy"], table.get("strategy_from", ""),
+    )  # fmt: skip
     try:
         known_keys(table["scenario"], table["strategy"])
     except KeyError as error:

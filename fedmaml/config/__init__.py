@@ -11,17 +11,26 @@ scenario's recipe for the strategy, a TOML file, the command line. The keys are
 """
 
 from fedmaml.config.flat import Flat, flatten_table, load_toml, parse_assignment
-from fedmaml.config.flower import FLOWER_KEYS, from_run_config, to_run_config
+from fedmaml.config.flower import (
+    FLOWER_KEYS,
+    OWN_CODE,
+    allow_own_code,
+    from_run_config,
+    to_run_config,
+)
 from fedmaml.config.keys import known_keys, nearest
 from fedmaml.config.resolving import resolve
-from fedmaml.config.settings import Aggregation, Evaluation, RunConfig
+from fedmaml.config.settings import Aggregation, Evaluation, RunConfig, add_own
 
 __all__ = [
     "FLOWER_KEYS",
+    "OWN_CODE",
     "Aggregation",
     "Evaluation",
     "Flat",
     "RunConfig",
+    "add_own",
+    "allow_own_code",
     "flatten_table",
     "from_run_config",
     "known_keys",

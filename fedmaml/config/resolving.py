@@ -16,7 +16,7 @@ from fedmaml.config.keys import (
     known_name,
     refuse_unknown,
 )
-from fedmaml.config.settings import RunConfig, with_horizon
+from fedmaml.config.settings import RunConfig, add_own, with_horizon
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
@@ -35,6 +35,10 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     given: Flat = {"strategy": "maml"}
     for layer in layers:
         given |= flatten_table(layer)
+    add_own(
+        str(given.get("scenario")), given.get("scenario_from", ""),
+        str(given["strategy"]), given.get("strategy_from", ""),
+    )  # fmt: skip
     scenario = known_name(given.get("scenario"), SCENARIOS, "scenario")
     strategy = known_name(given["strategy"], STRATEGIES, "strategy")
     refuse_unknown(given, scenario, strategy)

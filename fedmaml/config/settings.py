@@ -81,6 +81,9 @@ class RunConfig:
     Attributes:
         scenario: Name in the catalogue.
         strategy: Name in the catalogue.
+        scenario_from: Place of a scenario of one's own, see `core.plugins.own_class`; "": it is in
+            the catalogue.
+        strategy_from: Likewise, of a strategy.
         rounds: Rounds of training, >= 0.
         seed: Determines initial parameters, cohorts, data and splits.
         backend: How messages travel.
@@ -114,6 +117,8 @@ class RunConfig:
     dtype: Literal["float32", "float64"] = "float32"
     timeout: Annotated[float, Gt(0)] = 3600.0
     data_dir: str = ""
+    scenario_from: str = ""
+    strategy_from: str = ""
     evaluation: Evaluation = field(default_factory=Evaluation)
     aggregation: Aggregation = field(default_factory=Aggregation)
     compression: Compression = field(default_factory=Compression)
@@ -122,6 +127,7 @@ class RunConfig:
 
     def make_scenario(self) -> "Scenario":
         """Return the scenario that the settings describe."""
+        add_own(self.scenario, self.scenario_from, self.strategy, self.strategy_from)
         fields = {"seed": self.seed} | self.task
         if self.data_dir and "data_dir" in field_types(SCENARIOS[self.scenario]):
             fields = {"data_dir": self.data_dir} | fields
@@ -129,6 +135,7 @@ class RunConfig:
 
     def make_strategy(self) -> "MetaStrategy":
         """Return the strategy that the settings describe."""
+        add_own(self.scenario, self.scenario_from, self.strategy, self.strategy_from)
         options = nest(with_horizon(flatten_table(self.options), self.rounds))
         return TypeAdapter(STRATEGIES[self.strategy]).validate_python(options)
 
@@ -141,8 +148,23 @@ class RunConfig:
         table = dataclasses.asdict(self)
         for name in ("steps", "shots"):
             table["evaluation"][name] = list(getattr(self.evaluation, name))
+        for name in ("scenario_from", "strategy_from"):
+            if not table[name]:
+                del table[name]
         options: dict[str, Any] = table.pop("options")
         return table | options
+
+
+def add_own(scenario: str, scenario_from: str, strategy: str, strategy_from: str) -> None:
+    """Put classes of one's own into the catalogues, in every process that needs them.
+
+    Raises:
+        ConfigurationError: If one cannot be imported, or its name is taken.
+    """
+    if scenario_from:
+        SCENARIOS.add(scenario, scenario_from)
+    if strategy_from:
+        STRATEGIES.add(strategy, strategy_from)
 
 
 def with_horizon(options: Flat, rounds: int) -> Flat:

@@ -9,7 +9,7 @@ from fedmaml.client.app import app as client_app
 from fedmaml.client.node import NodeSetup, node_setup
 from fedmaml.computing.engines import Job
 from fedmaml.computing.evaluation import chunk_size as evaluation_chunk_size
-from fedmaml.config import RunConfig, to_run_config
+from fedmaml.config import RunConfig, allow_own_code, to_run_config
 from fedmaml.core.params import to_device
 from fedmaml.preflight import choose_engine, preflight
 from fedmaml.server.app import flower_strategy
@@ -85,6 +85,7 @@ def rehearse(config: RunConfig) -> Rehearsal:
     Raises:
         FedmamlError: If strategy, scenario or data do not work; as `running.execute`.
     """
+    allow_own_code()
     preflight(config)
     started = time.perf_counter()
     run_config = to_run_config(config, Path())

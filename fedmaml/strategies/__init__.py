@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fedmaml.strategies.reptile import Reptile
 
 _FOLDER = "fedmaml.strategies"
+_BASE = f"{_FOLDER}.base:MetaStrategy"
 _KNOWN = {
     # baselines
     "local": f"{_FOLDER}.local:Local",
@@ -37,12 +38,12 @@ _KNOWN = {
     "fedrep": f"{_FOLDER}.fedrep:FedRep",
 }
 
-CATALOGUE: Catalogue["type[MetaStrategy]"] = Catalogue("fedmaml.strategies", _KNOWN)
+CATALOGUE: Catalogue["type[MetaStrategy]"] = Catalogue("fedmaml.strategies", _KNOWN, _BASE)
 """Strategies of this package, and of installed packages (entry points "fedmaml.strategies")."""
 
 
 def __getattr__(name: str) -> Any:
-    return imported(__name__, name, (*_KNOWN.values(), f"{_FOLDER}.base:MetaStrategy"))
+    return imported(__name__, name, (*_KNOWN.values(), _BASE))
 
 
 __all__ = [

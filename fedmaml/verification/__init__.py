@@ -26,6 +26,7 @@ from fedmaml.core.losses import cross_entropy
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import dropout
 from fedmaml.core.params import MetaParams, flatten, map_params, unflatten
+from fedmaml.core.plugins import absolute, is_own, own_name
 from fedmaml.core.requests import TrainRequest
 from fedmaml.core.tasks import Batch, Task, TaskGroup, first_task, stack
 from fedmaml.simulations.scenarios.quadratic import Quadratic
@@ -58,11 +59,14 @@ class CheckResult:
 
 
 def check_all(only: str | None = None) -> list[CheckResult]:
-    """Check all strategies of the catalogue, or one.
+    """Check all strategies of the catalogue, or one of it, or one in a file of one's own.
 
     Raises:
-        ConfigurationError: If there is no such strategy.
+        ConfigurationError: If there is no such strategy, or its file cannot be imported.
     """
+    if only is not None and is_own(only):
+        CATALOGUE.add(own_name(only), absolute(only))
+        only = own_name(only)
     if only is not None and only not in CATALOGUE:
         raise ConfigurationError(f"no strategy {only!r}; known: {', '.join(CATALOGUE)}")
     results = []

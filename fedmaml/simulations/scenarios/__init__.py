@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
 
 _FOLDER = "fedmaml.simulations.scenarios"
+_BASE = "fedmaml.simulations.scenario:Scenario"
 _KNOWN = {
     "quadratic": f"{_FOLDER}.quadratic:Quadratic",
     "sinusoid": f"{_FOLDER}.sinusoid:Sinusoid",
@@ -24,12 +25,12 @@ _KNOWN = {
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
-CATALOGUE: Catalogue["type[Scenario]"] = Catalogue("fedmaml.scenarios", _KNOWN)
+CATALOGUE: Catalogue["type[Scenario]"] = Catalogue("fedmaml.scenarios", _KNOWN, _BASE)
 """Scenarios of this package, and of installed packages (entry points "fedmaml.scenarios")."""
 
 
 def __getattr__(name: str) -> Any:
-    return imported(__name__, name, (*_KNOWN.values(), "fedmaml.simulations.scenario:Scenario"))
+    return imported(__name__, name, (*_KNOWN.values(), _BASE))
 
 
 __all__ = ["CATALOGUE", "Csv", "Digits", "Hospitals", "Quadratic", "Scenario", "Sinusoid"]

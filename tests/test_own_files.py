@@ -1,0 +1,155 @@
+"""Scenarios and strategies in files of one's own: from every command, in every process."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedmaml.cli.options import own_names, settings_of_options
+from fedmaml.comparison.conclusions import configuration
+from fedmaml.comparison.planning import plan
+from fedmaml.config import OWN_CODE, from_run_config, load_toml, resolve, to_run_config
+from fedmaml.core.errors import ConfigurationError
+from fedmaml.core.plugins import own_class
+from fedmaml.running import execute
+from fedmaml.simulations.scenario import Scenario
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+from fedmaml.strategies import CATALOGUE as STRATEGIES
+from fedmaml.verification import check_all
+from tests.conftest import ROOT
+
+WARDS = '''
+"""Lines whose slopes are the wards' own."""
+
+from fedmaml.core import seeding
+from fedmaml.core.learner import Problem
+from fedmaml.core.losses import half_squared_error
+from fedmaml.core.metrics import RMSE
+from fedmaml.core.networks import MLP
+from fedmaml.core.settings import settings
+from fedmaml.core.tasks import Batch, Task, TaskGroup
+from fedmaml.simulations.scenario import Scenario
+from neighbour import SHARE
+
+
+@settings
+class Wards(Scenario):
+    about = "lines"
+    recipes = {"*": {"rounds": 2}}
+    seed: int = 0
+
+    def problem(self):
+        return Problem(lambda: MLP((1, 8, 1)), half_squared_error, (RMSE,))
+
+    def clients(self):
+        return {"train": range(8), "validation": range(8, 10), "test": range(10, 14)}
+
+    def statistics(self, client):
+        return {}
+
+    def tasks(self, split, clients, round, shared_statistics):
+        draw = seeding.key(self.seed, "x", split, round if split == "train" else 0)
+        x = seeding.normal(draw, clients, 10, 1)
+        y = (SHARE * seeding.normal(seeding.key(self.seed, "slope"), clients, 1) * x[..., 0])
+        return [TaskGroup(tuple(clients), Task(Batch(x[:, :5], y[:, :5]),
+                                               Batch(x[:, 5:], y[:, 5:])))]
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "wards.py").write_text(WARDS)
+    (tmp_path / "neighbour.py").write_text("SHARE = 2.0\n")
+    shutil.copy(ROOT / "tests" / "outside" / "anil.py", tmp_path / "own_anil.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "neighbour", raising=False)
+    yield tmp_path
+    for catalogue in (SCENARIOS, STRATEGIES):
+        for name in ("wards", "own_anil", "twice"):
+            if name in catalogue:
+                del catalogue[name]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    return settings_of_options(None, scenario="wards.py", strategy="own_anil.py", **options)
+
+
+def test_a_run_takes_both_from_files_and_its_configuration_repeats_it(folder: Path) -> None:
+    config = resolve(given(engine="loop"))
+    assert (config.scenario, config.strategy) == ("wards", "own_anil")
+    first = execute(config, folder / "first")
+    again = resolve(load_toml(folder / "first" / "config.toml"))
+    assert again == config
+    shared = execute(resolve(given(engine="loop", workers=2, client_batch=3)), folder / "workers")
+    assert shared["theta_sha256"] == first["theta_sha256"]
+    assert shared["workers"] == 2
+
+
+def test_a_comparison_names_them_by_their_files(folder: Path) -> None:
+    scenario, names, places = own_names("wards.py", ["own_anil.py", "maml"])
+    assert (scenario, names) == ("wards", ["own_anil", "maml"])
+    planned = plan(scenario, names, 1, [places, {"own_anil:inner.lr": 0.3}], 1)
+    assert list(planned.runs) == ["local", "fedavg", "fedadam", "own_anil", "maml"]
+    (config,) = planned.runs["own_anil"]
+    assert config.strategy_from == str(folder / "own_anil.py")
+    assert config.options["inner"]["lr"] == 0.3
+    assert planned.runs["maml"][0].strategy_from == ""
+
+
+def test_a_folder_of_such_a_run_is_read_in_a_process_that_does_not_know_it(folder: Path) -> None:
+    execute(resolve(given(rounds=1)), folder / "run")
+    for catalogue, name in ((SCENARIOS, "wards"), (STRATEGIES, "own_anil")):
+        del catalogue[name]
+    assert configuration(folder / "run")["strategy"] == "own_anil"
+    assert "own_anil" in STRATEGIES
+
+
+def test_a_strategy_in_a_file_is_checked_against_finite_differences(folder: Path) -> None:
+    results = check_all("own_anil.py")
+    assert {result.strategy for result in results} == {"own_anil"}
+    assert all(result.relative_error < 1e-6 for result in results)
+
+
+def test_a_machine_of_others_runs_only_what_is_installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = to_run_config(resolve(given()), folder / "out")
+    monkeypatch.setenv(OWN_CODE, "1")
+    assert from_run_config(sent).scenario == "wards"
+    monkeypatch.delenv(OWN_CODE)
+    with pytest.raises(ConfigurationError, match="this machine runs only what is installed on it"):
+        from_run_config(sent)
+
+
+def test_an_installed_module_needs_no_file(folder: Path) -> None:
+    places = {"strategy": "twice", "strategy_from": "tests.outside.cavia:CAVIA"}
+    config = resolve({"scenario": "sinusoid", "rounds": 1}, places)
+    assert type(config.make_strategy()).__name__ == "CAVIA"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("import nothing_like_this", "w.py", r"ModuleNotFoundError.*\(w\.py, line 1"),
+        ("x = 1", "w.py", r"there is no class that derives from .*Scenario$"),
+        ("class A:\n    pass", "w.py:A", r"w\.py:A: there is no class that derives from"),
+        ("def (", "w.py", r"w\.py cannot be imported: SyntaxError"),
+        (f"{WARDS}\n\nclass Other(Wards):\n    pass", "w.py",
+         r"several classes, Wards, Other; say which, e\.g\. \S*w\.py:Wards"),
+    ],
+)  # fmt: skip
+def test_errors_say_file_and_line(folder: Path, text: str, place: str, message: str) -> None:
+    (folder / "w.py").write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        own_class(str(folder / place), Scenario)
+
+
+def test_a_missing_file_and_a_name_that_is_taken_are_refused(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"no file .*/nothing\.py: give the path"):
+        settings_of_options(None, scenario="nothing.py")
+    shutil.copy("wards.py", "digits.py")
+    with pytest.raises(ConfigurationError, match=r"would be called 'digits', and there is one"):
+        resolve(settings_of_options(None, scenario="digits.py"))
