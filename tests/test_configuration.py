@@ -53,8 +53,8 @@ WRONG = [
     (["digits", "--workers", "257"], r"workers = 257: .*less than or equal to 256"),
     (["digits", "--device", "tpu"], r"device = 'tpu': .*'cuda'"),
     (
-        ["digits", "--strategy", "fedrep", "--engine", "fused"],
-        r"engine = 'fused' cannot compute this run: the update of FedRep is not written .*--engine",
+        ["digits", "--strategy", "protonet", "--engine", "fused"],
+        r"engine = 'fused' cannot compute this run: the update of ProtoNet is not written .*--engine",
     ),
     (["sinusoid", "--strategy", "protonet"], r"protonet.*needs a problem with classes"),
     (

@@ -153,7 +153,7 @@ def test_names_of_engines_are_those_of_the_engines() -> None:
 
 def test_a_catalogue_imports_what_is_looked_up() -> None:
     catalogue: Catalogue[type] = Catalogue(
-        "fedmaml.tests", {"path": "pathlib:Path", "gone": "no_such_module:Thing"}
+        "fedmaml.tests", {"path": "pathlib:Path", "gone": "no_such_module:Thing"}, "builtins:object"
     )
     assert list(catalogue) == ["path", "gone"]
     assert len(catalogue) == 2
