@@ -1,8 +1,8 @@
 """The command line.
 
-    runs          run, estimate, audit, check-gradients
+    runs          run, estimate, audit, check, check-gradients
     comparisons   compare, report
-    directories   list, show, clock, export
+    directories   list, show, clock, export, new
     options       options that several commands share
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
@@ -28,7 +28,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "clock": directories.clock,
     "export": directories.export,
     "audit": runs.audit,
+    "check": runs.check,
     "check-gradients": runs.check_gradients,
+    "new": directories.new,
 }
 
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""Commands about catalogues and finished runs: ``list``, ``show``, ``clock`` and ``export``."""
+"""Commands about catalogues and finished runs: list, new, show, clock and export."""
 
 import json
 import math
@@ -9,6 +9,20 @@ from typing import Annotated
 import typer
 
 from fedmaml.cli.options import OUT, Json
+
+
+def new(
+    kind: Annotated[str, typer.Argument(help="scenario or strategy")],
+    name: Annotated[str, typer.Argument(help="Of the file, e.g. wards.")],
+) -> None:
+    """Write a scenario or a strategy to start from, and a test of it, into this folder."""
+    from fedmaml.templates import write
+
+    file, test = write(kind, name, Path())
+    what = f"{file}" if kind == "scenario" else f"sinusoid --strategy {file}"
+    print(f"{file} and {test} are written. Change them, then:")
+    print(f"    fedmaml check {what}")
+    print(f"    fedmaml run {what}")
 
 
 def list_everything(

@@ -114,6 +114,26 @@ def audit(
         raise typer.Exit(1)
 
 
+@about_a_run
+def check(config: "RunConfig", as_json: Json = False) -> None:
+    """Check a scenario and a strategy, e.g. of your own, in seconds: `fedmaml check wards.py`.
+
+    Clients, tasks, repeatability, network, gradients and leakage, each with what to change.
+    Ends with exit code 1 if something is wrong.
+    """
+    from fedmaml.checking import check as checked
+
+    results = checked(config)
+    if as_json:
+        print(json.dumps([result.to_json() for result in results], indent=2))
+    else:
+        from fedmaml.tables.checks import checked_table
+
+        checked_table(results)
+    if not all(result.passed for result in results):
+        raise typer.Exit(1)
+
+
 def check_gradients(
     strategy: Annotated[str | None, typer.Option(help="Only this one.")] = None,
     as_json: Json = False,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 
 from fedmaml.auditing import Audit
+from fedmaml.checking import Checked
 from fedmaml.tables.console import console
 from fedmaml.tables.table import Table, on_terminal
 from fedmaml.verification import CheckResult
@@ -22,6 +23,16 @@ def check_table(results: Sequence[CheckResult], tolerance: float) -> None:
     styles = tuple("green" if ok else "red" for ok in good)
     console.print(on_terminal(Table(title, header, rows, (0, 1, 3), styles), wrap=(1,)))
     console.print(f"float64; a relative error above {tolerance:g} is wrong.", style="dim")
+
+
+def checked_table(results: Sequence[Checked]) -> None:
+    """Print one row per check of a scenario and a strategy."""
+    rows = tuple(
+        ("ok" if result.passed else "WRONG", result.name, result.detail) for result in results
+    )
+    styles = tuple("green" if result.passed else "red" for result in results)
+    table = Table("Checked", ("", "what", "what was seen"), rows, (0, 1, 2), styles)
+    console.print(on_terminal(table, wrap=(2,)))
 
 
 def audit_table(audit: Audit) -> None:
