@@ -163,15 +163,23 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
     """
     learner, strategy = job.learner, job.strategy
     subject = Subject(strategy, learner, job.meta, memory, task)
-    if changed := changed_buffers(subject):
+    changed = ", ".join(f"buffer {name!r}" for name in changed_buffers(subject))
+    if changed:
         logger.warning(
             "the network changes %s in its forward pass, which all clients of a process share: "
             "results depend on their order. Keep no state between calls",
-            ", ".join(f"buffer {name!r}" for name in changed),
+            changed,
         )
     if not isinstance(layers_of(learner.network), str):
         return
-    if where := hidden_randomness(subject):
+    where = hidden_randomness(subject)
+    if where and changed:
+        raise UnsupportedProblemError(
+            f"{where} changes with every call, as the network changes {changed}: one update "
+            "computed twice is not the same, so no run could be repeated. Keep no state between "
+            "calls and change no tensor in place"
+        )
+    if where:
         raise UnsupportedProblemError(
             f"{where} draws random numbers of its own: one update computed twice is not the same, "
             "so no run could be repeated. Set its probability to 0, or declare the noise in "
@@ -193,7 +201,7 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
             "many clients at once (torch.func.vmap) are impossible with this network, so they are "
             "computed one by one, which is slower. The reason: %s. What to change: no .item() and "
             "no branch on values of tensors (use torch.where), no change of tensors in place, and "
-            "generate_vmap_rule = True in an autograd.Function",
+            "setup_context with generate_vmap_rule = True in an autograd.Function",
             why,
         )
 
