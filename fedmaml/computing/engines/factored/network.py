@@ -15,6 +15,7 @@ from fedmaml.computing.engines.layers import (
     Conv2d,
     Elementwise,
     Flatten,
+    GroupNorm,
     ImageLayer,
     Linear,
     MaxPool2d,
@@ -46,7 +47,9 @@ def chain_of(learner: Learner) -> Chain | str:
         return f"the network is not a chain of layers: {layers}"
     layers = images.pooled_first(layers)
     on_images = [
-        i for i, layer in enumerate(layers) if isinstance(layer, Conv2d | BatchNorm2d | MaxPool2d)
+        i
+        for i, layer in enumerate(layers)
+        if isinstance(layer, Conv2d | BatchNorm2d | GroupNorm | MaxPool2d)
     ]
     cut = on_images[-1] + 1 if on_images else 0
     first = [layer for layer in layers[:cut] if isinstance(layer, ImageLayer)]
