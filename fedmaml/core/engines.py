@@ -5,7 +5,7 @@
 
 ABOUT = {
     "fused": "small fully connected networks in C++, a client per vector lane",
-    "factored": "large networks, first order; fast weights of linear layers in factors",
+    "factored": "large networks; fast weights of linear layers in factors",
     "compiled": "small networks, clients innermost, compiled by torch's Inductor",
     "vmap": "many clients in one torch.func.vmap",
     "loop": "one client after the other; the reference",

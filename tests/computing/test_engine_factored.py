@@ -131,6 +131,26 @@ def rows_of(parts: list[Rows | Total]) -> tuple[Tensor, Tensor, dict[str, Tensor
     )
 
 
+IMAGES = [name for name, (_, features) in NETWORKS.items() if len(features) == 3]
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.01])
+@pytest.mark.parametrize("name", IMAGES)
+def test_second_order_equals_the_loop(name: str, l2: float) -> None:
+    network, features = NETWORKS[name]
+    group = group_of(features, torch.float64, clients=2)
+    memories: dict[int, Params] = {client: {} for client in group.clients}
+    for steps in STEPS:
+        job = job_of(MAML(inner=GradientSteps(lr=0.1, steps=steps)), network, l2=l2)
+        assert FACTORED.why_unsupported(job) == ""
+        expected, weight, numbers = rows_of(list(LOOP.compute(job, [group], memories)))
+        found, own_weight, own_numbers = rows_of(list(FACTORED.compute(job, [group], memories)))
+        assert (found - expected).norm() <= 1e-12 * expected.norm()
+        assert torch.equal(own_weight, weight)
+        for metric, values in numbers.items():
+            torch.testing.assert_close(own_numbers[metric], values, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("largest", [1e-2, 1e3])
 @pytest.mark.parametrize("based", [False, True])
@@ -311,6 +331,14 @@ def test_memory_does_not_grow_with_clients_times_parameters() -> None:
     few, many = peak(8), peak(32)
     assert many - few < 24 * 4 * entries / 5  # factors: rank 20 of 1200
     assert few < 3 * 8 * entries + 32 * 2**20  # the sum itself, and tiles
+
+
+@pytest.mark.parametrize("strategy", [MAML, MetaSGD])
+def test_large_convolutions_are_never_taken_together_unasked(strategy: type[MetaStrategy]) -> None:
+    chosen = plan("auto", job_of(strategy(), lambda: Conv4(1, 16, 3, filters=32)))
+    assert chosen.engine.name == ("factored" if strategy is MAML else "loop")
+    small = plan("auto", job_of(strategy(), lambda: Conv4(1, 16, 3, filters=4)))
+    assert small.engine.name == "vmap"
 
 
 # --- what it does not take ------------------------------------------------------------------------
