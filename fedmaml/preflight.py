@@ -19,7 +19,7 @@ from fedmaml.computing.diagnosis import (
     needs_second_derivatives,
     what_prevents_vmap,
 )
-from fedmaml.computing.engines import COMPILED, ENGINES, Engine, Job, Plan, plan
+from fedmaml.computing.engines import ENGINES, Engine, Job, Plan, plan
 from fedmaml.computing.engines.layers import layers_of
 from fedmaml.config import RunConfig
 from fedmaml.core import seeding
@@ -101,8 +101,6 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     if config.rounds:
         say(f"engine {chosen}")
         training_clients = len(scenario.clients()["train"])
-        if tip := _tip(config, job, chosen, training_clients):
-            say(tip)
         _check_workers(config, chosen.engine, job, training_clients)
     if "train" in tasks:
         check_network(job, memory, tasks["train"], chosen)
@@ -217,18 +215,6 @@ def _check_modules(subject: Subject) -> None:
     except Exception:  # the caller reports its own error
         return
     check_derivatives(subject)
-
-
-def _tip(config: RunConfig, job: Job, chosen: Plan, training_clients: int) -> str:
-    """Return advice to name a faster engine that "auto" does not take; "" if there is none."""
-    if chosen.engine.name != "vmap" or config.engine != "auto" or config.backend != "in-process":
-        return ""
-    cohort = config.clients or training_clients
-    requests = config.rounds * min(config.nodes, cohort)
-    saved = COMPILED.seconds_saved(job, requests, config.rounds * cohort)
-    if saved <= 0:
-        return ""
-    return f"--engine compiled would take about {saved:.0f} s less of the CPU, compiling included"
 
 
 def _check_shots(config: RunConfig, learner: Learner, task: Task) -> None:
