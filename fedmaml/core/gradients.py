@@ -1,8 +1,8 @@
-"""Gradients of functions of parameters: the only place in fedmaml that calls autograd.
+"""Gradients of functions of parameters: by autograd, or under vmap by functorch.
 
 One client is differentiated by plain autograd, many under ``torch.func.vmap`` by its levels
-(`core.differentiation`), which alone work there. Both give the same numbers; for one client ``torch.func`` takes twice the
-time, because it wraps every tensor once for each level of differentiation.
+(`core.differentiation`), which alone work there. Both give the same numbers; for one client
+functorch takes twice the time, because it wraps every tensor once for each level.
 """
 
 from collections.abc import Callable
