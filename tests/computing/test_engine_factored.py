@@ -348,7 +348,7 @@ def test_large_convolutions_are_never_taken_together_unasked(strategy: type[Meta
     ("strategy", "network", "text"),
     [
         (MAML(), lambda: MLP((4, 5, 3)), "second derivatives"),
-        (MetaSGD(), lambda: MLP((4, 5, 3)), "Meta-SGD is not written out"),
+        (MetaSGD(), lambda: MLP((4, 5, 3)), "by one rate, and Meta-SGD does not"),
         (
             FOMAML(),
             lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.InstanceNorm2d(2)),
