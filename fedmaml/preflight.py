@@ -19,7 +19,7 @@ from fedmaml.computing.diagnosis import (
     needs_second_derivatives,
     what_prevents_vmap,
 )
-from fedmaml.computing.engines import COMPILED, ENGINES, Engine, Job, Plan, plan
+from fedmaml.computing.engines import ENGINES, Engine, Job, Plan, plan
 from fedmaml.computing.engines.layers import layers_of
 from fedmaml.config import RunConfig
 from fedmaml.core import seeding
@@ -101,8 +101,6 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     if config.rounds:
         say(f"engine {chosen}")
         training_clients = len(scenario.clients()["train"])
-        if tip := _tip(config, job, chosen, training_clients):
-            say(tip)
         _check_workers(config, chosen.engine, job, training_clients)
     if "train" in tasks:
         check_network(job, memory, tasks["train"], chosen)
@@ -163,15 +161,23 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
     """
     learner, strategy = job.learner, job.strategy
     subject = Subject(strategy, learner, job.meta, memory, task)
-    if changed := changed_buffers(subject):
+    changed = ", ".join(f"buffer {name!r}" for name in changed_buffers(subject))
+    if changed:
         logger.warning(
             "the network changes %s in its forward pass, which all clients of a process share: "
             "results depend on their order. Keep no state between calls",
-            ", ".join(f"buffer {name!r}" for name in changed),
+            changed,
         )
     if not isinstance(layers_of(learner.network), str):
         return
-    if where := hidden_randomness(subject):
+    where = hidden_randomness(subject)
+    if where and changed:
+        raise UnsupportedProblemError(
+            f"{where} changes with every call, as the network changes {changed}: one update "
+            "computed twice is not the same, so no run could be repeated. Keep no state between "
+            "calls and change no tensor in place"
+        )
+    if where:
         raise UnsupportedProblemError(
             f"{where} draws random numbers of its own: one update computed twice is not the same, "
             "so no run could be repeated. Set its probability to 0, or declare the noise in "
@@ -193,7 +199,7 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
             "many clients at once (torch.func.vmap) are impossible with this network, so they are "
             "computed one by one, which is slower. The reason: %s. What to change: no .item() and "
             "no branch on values of tensors (use torch.where), no change of tensors in place, and "
-            "generate_vmap_rule = True in an autograd.Function",
+            "setup_context with generate_vmap_rule = True in an autograd.Function",
             why,
         )
 
@@ -209,18 +215,6 @@ def _check_modules(subject: Subject) -> None:
     except Exception:  # the caller reports its own error
         return
     check_derivatives(subject)
-
-
-def _tip(config: RunConfig, job: Job, chosen: Plan, training_clients: int) -> str:
-    """Return advice to name a faster engine that "auto" does not take; "" if there is none."""
-    if chosen.engine.name != "vmap" or config.engine != "auto" or config.backend != "in-process":
-        return ""
-    cohort = config.clients or training_clients
-    requests = config.rounds * min(config.nodes, cohort)
-    saved = COMPILED.seconds_saved(job, requests, config.rounds * cohort)
-    if saved <= 0:
-        return ""
-    return f"--engine compiled would take about {saved:.0f} s less of the CPU, compiling included"
 
 
 def _check_shots(config: RunConfig, learner: Learner, task: Task) -> None:

@@ -168,9 +168,10 @@ def test_show_names_what_is_missing_of_a_run_cut_short(tmp_path: Path) -> None:
 
 
 def test_run_says_which_engine_computes_unless_it_must_be_quiet(tmp_path: Path) -> None:
-    arguments = ["run", "digits", "--strategy", "fedrep", *FAST]
+    arguments = ["run", "digits", "--strategy", "protonet", *FAST]
     reported = fedmaml(*arguments, "--out", "reported", cwd=tmp_path)
-    assert "engine vmap: many clients in one torch.func.vmap; not fused or " in reported.stderr
+    assert "engine shared: no fast weights" in reported.stderr
+    assert "; not fused or factored: " in reported.stderr
     quiet = fedmaml(*arguments, "--out", "quiet", "--json", cwd=tmp_path)
     assert quiet.stderr == ""
 

@@ -17,6 +17,8 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "W2-unequal": partial(workloads.hospital, 8, 64),
     "W3": workloads.omniglot,
     "W4": workloads.femnist,
+    "GRU": workloads.recurrent,
+    "C4": workloads.conv4,
     **{f"MLP-{size}": partial(workloads.perceptron, float(size)) for size in SIZES},
 }
 
@@ -75,6 +77,9 @@ CASES = (
     Case("W2-unequal", "W2-unequal", "fomaml", 2000, 16),
     Case("W3-fomaml-1", "W3", "fomaml", 8, 2, steps=1, tolerance=0.02),
     Case("W3-fomaml", "W3", "fomaml", 8, 2, tolerance=0.02),
+    Case("W3-maml-1", "W3", "maml", 8, 2, steps=1, base="learn2learn", tolerance=0.02),
+    Case("C4-fomaml-1", "C4", "fomaml", 8, 2, steps=1, tolerance=0.02),
+    Case("GRU-fomaml", "GRU", "fomaml", 16, 4, base="learn2learn"),
     # The weights of 20 clients are 530 MB, and a vectorised step holds several copies.
     Case("W4-fomaml", "W4", "fomaml", 50, 2, tolerance=0.02, together=20),
     Case("MLP-1e6", "MLP-1e6", "fomaml", 32, 4),

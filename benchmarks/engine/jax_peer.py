@@ -24,6 +24,10 @@ class JaxRound:
             raise NotInstalledError(
                 "pip install jax in an environment, set JAX_PYTHON to its python"
             )
+        network = round_.workload.problem.network()
+        if not isinstance(network, nn.Sequential):
+            raise RefusedError(f"no JAX counterpart of {type(network).__name__} is written here")
+        layers = [_description(layer) for layer in network]
         groups = group_by_shape(dict(enumerate(round_.tasks)))
         if len(groups) > 1:
             raise RefusedError("clients of unequal size are not vmapped")
@@ -40,12 +44,10 @@ class JaxRound:
         self._process = subprocess.Popen(
             [python, str(worker)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        network = round_.workload.problem.network()
-        assert isinstance(network, nn.Sequential)
         self._ask(
             command="prepare",
             file=self._file,
-            layers=[_description(layer) for layer in network],
+            layers=layers,
             loss=round_.workload.problem.loss.__name__,
             algorithm=round_.algorithm,
             steps=round_.steps,

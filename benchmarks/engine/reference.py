@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from benchmarks.engine.rounds import LR, Contender, Round, flat
+from benchmarks.engine.rounds import LR, Contender, RefusedError, Round, flat
 from fedmaml.core.meter import count_flops
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import Batch, Task, cast, group_by_shape
@@ -75,7 +75,10 @@ def vectorised(round_: Round) -> Contender:
     def mean() -> Tensor:
         total: Tensor | float = 0.0
         for group, share in zip(groups, shares, strict=True):
-            updates = many(theta, group.tasks)
+            try:
+                updates = many(theta, group.tasks)
+            except RuntimeError as error:  # PyTorch has no batching rule for a layer
+                raise RefusedError(str(error).splitlines()[0]) from error
             weigh = partial(torch.tensordot, share, dims=1)
             total = total + flat([weigh(value) for value in updates.values()])
         assert isinstance(total, Tensor)

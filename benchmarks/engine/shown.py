@@ -16,6 +16,7 @@ GROUPS = {
     ),
     "few clients, large layers": ("W1-fomaml-25", "W1-maml-25", "MLP-1e6", "MLP-1e7"),
     "convolutions": ("W4-fomaml", "W3-fomaml-1", "W3-fomaml"),
+    "any network": ("W3-maml-1", "C4-fomaml-1", "GRU-fomaml"),
 }  # fmt: skip
 """Tables of several cases: time per client and share of the processor's peak."""
 _CASE = {

@@ -1,9 +1,11 @@
-"""What is computed: four networks of the literature, and fully connected ones of any size.
+"""What is computed: networks of the literature, and fully connected ones of any size.
 
     W1  sinusoid regression, 1-40-40-1, 10 support and 10 query examples
     W2  a hospital's table, 13-32-2, 16 and 16; or 4..32 and as many, different at each client
     W3  Omniglot's network, four convolutions of 64 filters with batch norm, 5 and 75 images
     W4  FEMNIST's network, two convolutions and 6.6 million parameters, 20 and 20 images
+    GRU PyTorch's own recurrent layer, 8 inputs and 16 states, 20 steps; 10 and 10 sequences
+    C4  the network Conv4 of fedmaml: 32 filters with group norm, 5 and 25 images
     MLP 64-h-h-10 of about a given number of parameters, 16 and 16
 
 The data is drawn, not loaded: speed depends on its shape alone.
@@ -21,6 +23,7 @@ from fedmaml.core import seeding
 from fedmaml.core.learner import Problem, make_learner
 from fedmaml.core.losses import cross_entropy, squared_error
 from fedmaml.core.metrics import ACCURACY, MEAN_SQUARED_ERROR
+from fedmaml.core.networks import Conv4
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import Batch, Task
 
@@ -112,6 +115,33 @@ def femnist() -> Workload:
         return _split(x, torch.randint(0, 62, (40,), generator=rng), 20)
 
     return _classification(network, draw)
+
+
+def recurrent() -> Workload:
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.GRU(8, 16, batch_first=True)
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            output: Tensor = self.head(self.body(x)[0][:, -1])
+            return output
+
+    def draw(rng: torch.Generator) -> Task:
+        x = torch.randn(20, 20, 8, generator=rng)
+        return _split(x, torch.randint(0, 3, (20,), generator=rng), 10)
+
+    return _classification(Reader, draw)
+
+
+def conv4() -> Workload:
+    def draw(rng: torch.Generator) -> Task:
+        y = torch.arange(5).repeat(6)  # 1 support and 5 query examples of each class
+        characters = torch.rand(5, 1, 28, 28, generator=rng)
+        return _split(characters[y] + 0.3 * torch.rand(30, 1, 28, 28, generator=rng), y, 5)
+
+    return _classification(lambda: Conv4(1, 28, 5, filters=32), draw)
 
 
 def perceptron(parameters: float) -> Workload:

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fedmaml.core.errors import UnsupportedProblemError
+from fedmaml.core.gradients import gradient
 from fedmaml.core.learner import Learner
 from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.tasks import Task, part_of
@@ -126,10 +127,8 @@ def check_derivatives(subject: Subject) -> None:
             _gradient(seen, own, seen.floats())
         except Exception as error:  # whatever a module may raise
             raise UnsupportedProblemError(
-                f"{seen} cannot be differentiated by torch.func ({_reason(error)}), which every "
-                "strategy needs; change no tensor in place (buffers neither), and give an "
-                "autograd.Function of your own setup_context "
-                "(https://pytorch.org/docs/stable/notes/extending.func.html)"
+                f"{seen} cannot be differentiated ({_reason(error)}), which every strategy needs; "
+                "change no tensor in place (buffers neither)"
             ) from error
         if second and (reason := _no_second_derivative(seen, own)):
             raise UnsupportedProblemError(
@@ -147,10 +146,10 @@ def what_prevents_vmap(subject: Subject) -> str:
         if not seen.floats():
             continue
         params, floats = _twice(own), _twice(seen.floats())
-        gradient = partial(_gradient, seen)
+        one = partial(_gradient, seen)
         try:
-            vmap(gradient)(params, floats)  # fast weights of each client
-            vmap(gradient, in_dims=(None, 0))(own, floats)  # the first step, from shared ones
+            vmap(one)(params, floats)  # fast weights of each client
+            vmap(one, in_dims=(None, 0))(own, floats)  # the first step, from shared ones
         except Exception as error:
             return f"{seen}: {_reason(error)}"
     return ""
@@ -235,19 +234,19 @@ def _params_of(seen: _Seen, params: Params) -> Params:
 
 
 def _gradient(seen: _Seen, params: Params, floats: list[Tensor]) -> tuple[Params, list[Tensor]]:
-    return grad(seen.run, argnums=(0, 1))(params, floats)
+    return gradient(lambda point: seen.run(*point), (params, floats))
 
 
 def _no_second_derivative(seen: _Seen, params: Params) -> str:
     """Return why a module has no second derivative; "" if it has one."""
 
-    def probe(params: Params, floats: list[Tensor], direction: list[Tensor]) -> Tensor:
-        pairs = zip(tree_leaves(_gradient(seen, params, floats)), direction, strict=True)
+    def probe(point: tuple[Params, list[Tensor]], direction: list[Tensor]) -> Tensor:
+        pairs = zip(tree_leaves(_gradient(seen, *point)), direction, strict=True)
         return sum((value * weight).sum() for value, weight in pairs)
 
     floats = seen.floats()
     try:
-        grad(probe, argnums=(0, 1))(params, floats, tree_leaves((params, floats)))
+        gradient(lambda point: probe(point, tree_leaves((params, floats))), (params, floats))
     except Exception as error:
         return _reason(error)
     try:
@@ -269,14 +268,15 @@ def _silently_constant(seen: _Seen, params: Params, probe: Callable[..., Tensor]
 
     point = tree_map(generic, (params, seen.floats()))
     ways = [torch.randn(v.shape, generator=rng, dtype=torch.float64) for v in tree_leaves(point)]
-    slopes = tree_leaves(grad(probe, argnums=(0, 1))(*point, ways))
-    claimed = float(sum((slope * way).sum() for slope, way in zip(slopes, ways, strict=True)))
-    found = []
-    for step in _STEPS:
-        ahead, behind = (_moved(point, ways, sign * step) for sign in (1, -1))
-        found.append(float(probe(*ahead, ways) - probe(*behind, ways)) / (2 * step))
-    first, second = found
-    scale = max(abs(first), abs(claimed), 1e-3 * abs(float(probe(*point, ways))))
+    slopes = tree_leaves(gradient(lambda own: probe(own, ways), point))
+    pairs = zip(slopes, ways, strict=True)
+    claimed = float(sum((slope.detach() * way).sum() for slope, way in pairs))
+
+    def at(step: float) -> float:
+        return float(probe(_moved(point, ways, step), ways).detach())
+
+    first, second = ((at(step) - at(-step)) / (2 * step) for step in _STEPS)
+    scale = max(abs(first), abs(claimed), 1e-3 * abs(at(0.0)))
     if abs(first - second) < 0.01 * scale < abs(first - claimed):
         return "its backward pass is taken for constant, and is not"
     return ""

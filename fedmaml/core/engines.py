@@ -5,8 +5,8 @@
 
 ABOUT = {
     "fused": "small fully connected networks in C++, a client per vector lane",
-    "factored": "large networks, first order; fast weights of linear layers in factors",
-    "compiled": "small networks, clients innermost, compiled by torch's Inductor",
+    "factored": "large networks; fast weights of linear layers in factors",
+    "shared": "no fast weights: the examples of all clients through shared weights",
     "vmap": "many clients in one torch.func.vmap",
     "loop": "one client after the other; the reference",
 }

@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from fedmaml.core.differentiation import grad
+from fedmaml.core.gradients import gradient, is_differentiated
 from fedmaml.core.params import Params, map_params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, part_of, rows_of
@@ -77,12 +77,17 @@ class GradientSteps:
             first_order: Hold each step's gradient constant under an outer derivative, so that
                 d phi / d params is the identity.
         """
-        fast = params
+        fast, again = params, False if first_order else None
         for part in self.parts(batch):
             point = map_params(Tensor.detach, fast) if first_order else fast
-            gradient = grad(loss)(point, part)
+            slope = gradient(_loss_on(part, loss), point, again)
+            again = is_differentiated(slope)  # in the next steps as in the first
             if rates is None:
-                fast = map_params(lambda w, g: w - self.lr * g, fast, gradient)
+                fast = map_params(lambda w, g: w - self.lr * g, fast, slope)
             else:
-                fast = map_params(lambda w, g, rate: w - rate * g, fast, gradient, rates)
+                fast = map_params(lambda w, g, rate: w - rate * g, fast, slope, rates)
         return fast
+
+
+def _loss_on(batch: Batch, loss: Loss) -> Callable[[Params], Tensor]:
+    return lambda params: loss(params, batch)

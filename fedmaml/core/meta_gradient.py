@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from fedmaml.core.differentiation import grad_and_value
+from fedmaml.core.gradients import gradient_and_value
 from fedmaml.core.learner import Learner, Predictor
 from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.tasks import Batch, Task
@@ -37,5 +37,4 @@ def meta_gradient(
     def query_loss(meta: MetaParams) -> Tensor:
         return learner.query_loss(adapt(learner, meta, memory, task.support), task.query)
 
-    gradient, loss = grad_and_value(query_loss)(meta)
-    return gradient, loss
+    return gradient_and_value(query_loss, meta)

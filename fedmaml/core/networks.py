@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class MLP(nn.Module):
@@ -110,6 +111,114 @@ def _conv_block(channels: int, filters: int, norm: str) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, filters, 3, padding=1), layer, nn.ReLU(), nn.MaxPool2d(2)
     )
+
+
+class GRU(nn.Module):
+    """Gated recurrent units, as ``nn.GRU`` of one layer, in operations that vmap takes.
+
+        r, z = sigmoid(W_i x_t + b_i + W_h h + b_h)       reset and update gate, a third of W each
+        n = tanh(W_i x_t + b_i + r (W_h h + b_h))         the last third
+        h <- (1 - z) n + z h
+
+    Parameters have the names, shapes and first values that they have in ``nn.GRU``, whose state
+    dictionary it loads. PyTorch has no batching rule for ``nn.GRU`` and ``nn.GRUCell``.
+    Cho et al. 2014. arXiv:1406.1078.
+
+    Args:
+        inputs: Features of a step.
+        hidden: Features of the state.
+    """
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(hidden)
+
+        def drawn(*shape: int) -> nn.Parameter:
+            return nn.Parameter(nn.init.uniform_(torch.empty(shape), -bound, bound))
+
+        self.weight_ih_l0 = drawn(3 * hidden, inputs)
+        self.weight_hh_l0 = drawn(3 * hidden, hidden)
+        self.bias_ih_l0 = drawn(3 * hidden)
+        self.bias_hh_l0 = drawn(3 * hidden)
+
+    def forward(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """Map ``(examples, steps, inputs)`` to all states, ``(examples, steps, hidden)``.
+
+        Args:
+            x: Sequences; the last states are ``output[:, -1]``.
+            start: State before the first step, ``(examples, hidden)``; None: zeros.
+        """
+        weight, bias = self.weight_hh_l0, self.bias_hh_l0
+        of_inputs = F.linear(x, self.weight_ih_l0, self.bias_ih_l0)
+        state = x.new_zeros(len(x), weight.shape[1]) if start is None else start
+        states = []
+        for of_input in of_inputs.unbind(1):
+            reset, update, new = of_input.chunk(3, -1)
+            of_reset, of_update, of_new = F.linear(state, weight, bias).chunk(3, -1)
+            kept = torch.sigmoid(update + of_update)
+            proposed = torch.tanh(new + torch.sigmoid(reset + of_reset) * of_new)
+            state = proposed + kept * (state - proposed)
+            states.append(state)
+        return torch.stack(states, 1)
+
+
+class MultiheadAttention(nn.Module):
+    """Attention of several heads, as ``nn.MultiheadAttention``, in operations that vmap takes.
+
+        head = softmax(Q K' / sqrt(width / heads)) V,      output = W_o [head_1, head_2, ...] + b_o
+
+    Parameters have the names, shapes and first values that they have in ``nn.MultiheadAttention``,
+    whose state dictionary it loads. It has second derivatives, which PyTorch's fused attention has
+    not, and no dropout (`dropout` takes declared noise). Vaswani et al. 2017. arXiv:1706.03762.
+
+    Args:
+        width: Features of queries, keys, values and outputs.
+        heads: Number of heads; divides the width.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(
+                f"{heads} heads do not divide a width of {width}: give them equal shares"
+            )
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Map queries ``(examples, queries, width)`` to as many outputs.
+
+        Args:
+            query: What asks.
+            key: What is asked, ``(examples, keys, width)``.
+            value: What it answers, in the shape of ``key``.
+            key_padding_mask: True at keys that are none, ``(examples, keys)``.
+            attn_mask: True where a query must not see a key, ``(queries, keys)``.
+        """
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(x, weight, bias).view(*x.shape[:2], self.heads, -1).transpose(-2, -3)
+            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )  # (examples, heads, rows, width / heads)
+        scores = q @ k.mT / math.sqrt(q.shape[-1])
+        if key_padding_mask is not None:
+            scores = scores.masked_fill(key_padding_mask[:, None, None], -torch.inf)
+        if attn_mask is not None:
+            scores = scores.masked_fill(attn_mask, -torch.inf)
+        together = (scores.softmax(-1) @ v).transpose(-2, -3).flatten(-2)
+        output: Tensor = self.out_proj(together)
+        return output
 
 
 def dropout(x: Tensor, noise: Tensor, p: float) -> Tensor:

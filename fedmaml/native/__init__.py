@@ -29,7 +29,8 @@ _SOURCES = Path(__file__).parent
 
 _OF_BOTH_TYPES = (
     "add_low_rank", "exact_sum", "form_low_rank", "fused", "fused_predictions",
-    "pooled_convolution", "pooled_gradient", "products_of_taps", "statistics",
+    "pooled_convolution", "pooled_gradient", "pooled_group_gradient",
+    "pooled_group_norm", "products_of_taps", "statistics",
 )  # fmt: skip
 SYMBOLS = (
     "compiled_by", "mean_of_limbs_float64", "pooled_convolution_group_bytes",

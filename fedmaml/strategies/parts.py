@@ -7,14 +7,15 @@ in a strategy's class: one line for each verb that it shares with others.
 
 from typing import Protocol
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from fedmaml.core.inner_loop import GradientSteps, Loss
-from fedmaml.core.learner import Learner, Problem, make_learner
+from fedmaml.core.learner import Learner, Predictor, Problem, make_learner
 from fedmaml.core.meta_gradient import meta_gradient
 from fedmaml.core.outer_optimizer import OuterOptimizer
 from fedmaml.core.params import MetaParams, Params, subtract
-from fedmaml.core.tasks import Task, example_count, joined
+from fedmaml.core.tasks import Batch, Task, example_count, joined
+from fedmaml.core.trees import Tree
 from fedmaml.strategies.base import (
     ClientUpdate,
     Initialised,
@@ -40,11 +41,41 @@ class HasInner(Protocol):
         """The steps."""
 
 
+class Compares(Protocol):
+    """A strategy that predicts by comparing embeddings, with the same weights for every client."""
+
+    def compare(self, problem: Problem, known: Batch, embedded: Tensor) -> Tensor:
+        """Return predictions for embedded inputs ``(examples, features)``.
+
+        Args:
+            problem: Its classes.
+            known: The support, its inputs embedded likewise.
+            embedded: What is to be predicted.
+        """
+
+
 def whole_network(strategy: MetaStrategy, problem: Problem, rng: Generator) -> Initialised:
     """Build: the whole network is theta, and clients keep nothing."""
     del strategy
     learner, theta = make_learner(problem, rng)
     return Initialised(learner, ServerState({"theta": theta}), {})
+
+
+def by_comparison(
+    strategy: Compares, learner: Learner, meta: MetaParams, memory: Params, support: Batch
+) -> Predictor:
+    """Adapt: embed the support by theta; a prediction compares the embedding of its input with it.
+
+    Without fast weights all clients embed with the same weights (engine `shared`).
+    """
+    del memory
+
+    def embedding(x: Tree) -> Tensor:
+        embedded: Tensor = learner.apply(meta["theta"], x)
+        return embedded.flatten(1)
+
+    known = support._replace(x=embedding(support.x))
+    return lambda x: strategy.compare(learner.problem, known, embedding(x))
 
 
 def meta_update(

@@ -32,6 +32,7 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, draws_of, example_count, joined, mask_of
 from fedmaml.strategies.base import ClientUpdate, Facts, Initialised, MetaStrategy, ServerState
 from fedmaml.strategies.parts import (
+    by_comparison,
     local_update,
     meta_update,
     outer_step,
@@ -61,6 +62,7 @@ __all__ = [
     "Task",
     "Tensor",
     "UnsupportedProblemError",
+    "by_comparison",
     "draws_of",
     "example_count",
     "field",

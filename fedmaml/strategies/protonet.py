@@ -19,16 +19,13 @@ from fedmaml.strategies.prelude import (
     Facts,
     Generator,
     Initialised,
-    Learner,
-    MetaParams,
     MetaStrategy,
     OuterOptimizer,
-    Params,
-    Predictor,
     Problem,
     ServerState,
     Tensor,
     UnsupportedProblemError,
+    by_comparison,
     field,
     in_head,
     mask_of,
@@ -66,26 +63,19 @@ class ProtoNet(MetaStrategy):
         }
         return Initialised(without_head(learner), ServerState({"theta": theta}), memory)
 
-    def adapt(
-        self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
-    ) -> Predictor:
-        theta = meta["theta"]
-        embedded = learner.apply(theta, support.x).flatten(1)
-        classes = torch.arange(learner.problem.classes or 0, device=support.y.device)
-        member = (support.y[:, None] == classes).to(embedded.dtype)  # (examples, classes)
-        if (mask := mask_of(support)) is not None:
+    adapt = by_comparison
+
+    def compare(self, problem: Problem, known: Batch, embedded: Tensor) -> Tensor:
+        classes = torch.arange(problem.classes or 0, device=embedded.device)
+        member = (known.y[:, None] == classes).to(embedded.dtype)  # (examples, classes)
+        if (mask := mask_of(known)) is not None:
             member = member * mask[:, None]
         count = member.sum(0)
-        prototypes = (member.T @ embedded) / count.clamp(min=1)[:, None]  # eq. 1
+        prototypes = (member.T @ known.x) / count.clamp(min=1)[:, None]  # eq. 1
         absent = count == 0
-
-        def predict(x: Tensor) -> Tensor:
-            difference = learner.apply(theta, x).flatten(1)[:, None] - prototypes
-            distance = difference.square().sum(-1)
-            nearest = distance.masked_fill(absent, torch.inf).amin(-1, keepdim=True)
-            return -torch.where(absent, nearest + _MARGIN, distance)  # eq. 2
-
-        return predict
+        distance = (embedded[:, None] - prototypes).square().sum(-1)
+        nearest = distance.masked_fill(absent, torch.inf).amin(-1, keepdim=True)
+        return -torch.where(absent, nearest + _MARGIN, distance)  # eq. 2
 
     client_update = meta_update
     server_update = outer_step

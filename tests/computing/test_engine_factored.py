@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 import torch
@@ -54,11 +55,20 @@ def odd_cnn() -> nn.Module:
     )  # fmt: skip
 
 
-def negative_scales() -> nn.Module:
-    """Return batch normalisation whose scales are of either sign, or zero."""
-    network = Conv4(1, 16, 3, filters=6, norm="batch")
+def odd_groups() -> nn.Module:
+    """Return group normalisation without a pool after it, of one group, and of none together."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2), nn.GroupNorm(1, 4), nn.Tanh(),
+        nn.Conv2d(4, 6, 3, bias=False), nn.GroupNorm(6, 6, eps=0.1), nn.ReLU(), nn.GroupNorm(3, 6),
+        nn.Flatten(), nn.Linear(54, 3),
+    )  # fmt: skip
+
+
+def negative_scales(norm: Literal["group", "batch"] = "batch") -> nn.Module:
+    """Return normalisation whose scales are of either sign, or zero."""
+    network = Conv4(1 if norm == "batch" else 3, 16, 3, filters=6, norm=norm)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
             nn.init.normal_(module.weight)
             nn.init.normal_(module.bias)
             with torch.no_grad():
@@ -76,6 +86,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "odd cnn": (odd_cnn, (3, 11, 11)),
     "conv4": (lambda: Conv4(3, 16, 3, filters=6, norm="batch"), (3, 16, 16)),
     "conv4 of either sign": (negative_scales, (1, 16, 16)),
+    "conv4 by groups": (lambda: Conv4(1, 16, 3, filters=6), (1, 16, 16)),
+    "conv4 by groups of either sign": (lambda: negative_scales("group"), (3, 16, 16)),
+    "odd groups": (odd_groups, (3, 11, 11)),
 }
 STEPS = (0, 1, 3)
 
@@ -116,6 +129,26 @@ def rows_of(parts: list[Rows | Total]) -> tuple[Tensor, Tensor, dict[str, Tensor
             for name in rows[0].results.metrics
         },
     )
+
+
+IMAGES = [name for name, (_, features) in NETWORKS.items() if len(features) == 3]
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.01])
+@pytest.mark.parametrize("name", IMAGES)
+def test_second_order_equals_the_loop(name: str, l2: float) -> None:
+    network, features = NETWORKS[name]
+    group = group_of(features, torch.float64, clients=2)
+    memories: dict[int, Params] = {client: {} for client in group.clients}
+    for steps in STEPS:
+        job = job_of(MAML(inner=GradientSteps(lr=0.1, steps=steps)), network, l2=l2)
+        assert FACTORED.why_unsupported(job) == ""
+        expected, weight, numbers = rows_of(list(LOOP.compute(job, [group], memories)))
+        found, own_weight, own_numbers = rows_of(list(FACTORED.compute(job, [group], memories)))
+        assert (found - expected).norm() <= 1e-12 * expected.norm()
+        assert torch.equal(own_weight, weight)
+        for metric, values in numbers.items():
+            torch.testing.assert_close(own_numbers[metric], values, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -277,8 +310,8 @@ def test_unsound_client_is_in_no_part_of_the_sum(
     (total,) = FACTORED.compute(job, [group], {})
     assert isinstance(total, Total)
     spoiled = group.clients[2]
-    if not total.unsound:  # tanh or batch normalisation made small numbers of large ones
-        assert name in ("tanh", "narrow", "odd cnn", "conv4", "conv4 of either sign")
+    if not total.unsound:  # tanh or normalisation made small numbers of large ones
+        assert name in ("tanh", "narrow", "odd cnn", "odd groups") or name.startswith("conv4")
         assert value == 1e30
         return
     assert total.unsound == (spoiled,)
@@ -300,6 +333,14 @@ def test_memory_does_not_grow_with_clients_times_parameters() -> None:
     assert few < 3 * 8 * entries + 32 * 2**20  # the sum itself, and tiles
 
 
+@pytest.mark.parametrize("strategy", [MAML, MetaSGD])
+def test_large_convolutions_are_never_taken_together_unasked(strategy: type[MetaStrategy]) -> None:
+    chosen = plan("auto", job_of(strategy(), lambda: Conv4(1, 16, 3, filters=32)))
+    assert chosen.engine.name == ("factored" if strategy is MAML else "loop")
+    small = plan("auto", job_of(strategy(), lambda: Conv4(1, 16, 3, filters=4)))
+    assert small.engine.name == "vmap"
+
+
 # --- what it does not take ------------------------------------------------------------------------
 
 
@@ -307,8 +348,12 @@ def test_memory_does_not_grow_with_clients_times_parameters() -> None:
     ("strategy", "network", "text"),
     [
         (MAML(), lambda: MLP((4, 5, 3)), "second derivatives"),
-        (MetaSGD(), lambda: MLP((4, 5, 3)), "Meta-SGD is not written out"),
-        (FOMAML(), lambda: Conv4(1, 16, 3), "GroupNorm"),
+        (MetaSGD(), lambda: MLP((4, 5, 3)), "by one rate, and Meta-SGD does not"),
+        (
+            FOMAML(),
+            lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.InstanceNorm2d(2)),
+            "InstanceNorm2d",
+        ),
         (FOMAML(), lambda: nn.Sequential(nn.Conv2d(1, 2, 3)), "not flattened"),
         (FOMAML(), lambda: nn.Sequential(nn.Tanh(), nn.Linear(2, 2)), "before the first"),
         (FOMAML(), lambda: nn.Sequential(nn.Linear(2, 2), nn.Conv2d(1, 1, 1)), "comes before"),

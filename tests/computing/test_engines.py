@@ -30,7 +30,7 @@ from tests.outside.anil import ANIL
 
 SIZES = [(5, 7)] * 11 + [(3, 4)] * 3 + [(8, 2)] * 9  # more than a vector's lanes, of unequal size
 STRATEGIES: dict[str, type[MetaStrategy]] = {**CATALOGUE, "anil": ANIL}
-EAGER = [name for name in ENGINES if name not in ("loop", "compiled")]
+EAGER = [name for name in ENGINES if name != "loop"]
 
 LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[], nn.Module]]] = {
     "cross-entropy": (losses.cross_entropy, lambda: MLP((4, 6, 5, 3), torch.tanh)),

@@ -2,13 +2,29 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fedmaml.core import seeding
-from fedmaml.core.networks import MLP, Conv4, LinearModel
+from fedmaml.core.networks import GRU, MLP, Conv4, LinearModel, MultiheadAttention
 from fedmaml.core.params import map_params
 
 CLIENTS = 3
+
+
+class Reader(nn.Module):
+    """Reads a sequence by `GRU`, and looks back by `MultiheadAttention`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = GRU(3, 6)
+        self.attention = MultiheadAttention(6, 2)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = self.cell(x)
+        return self.head(self.attention(states[:, -1:], states, states)[:, 0])
+
 
 NETWORKS = {
     "mlp": (lambda: MLP((5, 4, 3)), (5,)),
@@ -16,6 +32,7 @@ NETWORKS = {
     "mlp-without-hidden-layer": (lambda: MLP((5, 3)), (5,)),
     "linear": (lambda: LinearModel(5, 3), (5,)),
     "conv4-group": (lambda: Conv4(1, 16, 3, filters=4, norm="group"), (1, 16, 16)),
+    "recurrent-with-attention": (Reader, (5, 3)),
     "conv4-batch": (lambda: Conv4(2, 16, 3, filters=4, norm="batch"), (2, 16, 16)),
 }
 
@@ -87,3 +104,61 @@ def test_group_norm_keeps_examples_apart_and_batch_norm_does_not() -> None:
 @pytest.mark.parametrize("size", [16, 28, 31, 32])
 def test_conv4_takes_images_of_any_size_from_16(size: int) -> None:
     assert Conv4(1, size, 3, filters=4)(torch.zeros(2, 1, size, size)).shape == (2, 3)
+
+
+# --- recurrent cell and attention -----------------------------------------------------------------
+
+
+def alike(ours: nn.Module, theirs: nn.Module) -> None:
+    """Give PyTorch's module the parameters of ours, and test that ours begins as PyTorch's does."""
+    names = {name: value.shape for name, value in ours.state_dict().items()}
+    assert names == {name: value.shape for name, value in theirs.state_dict().items()}
+    for name, value in theirs.state_dict().items():
+        own = ours.state_dict()[name]
+        assert float(own.std()) == pytest.approx(float(value.std()), rel=0.15)
+        assert float(own.abs().max()) == pytest.approx(float(value.abs().max()), rel=0.15)
+    theirs.load_state_dict(ours.state_dict())
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_gru_equals_that_of_pytorch_in_value_and_gradient(started: bool) -> None:
+    with seeding.isolated(seeding.generator(0)):
+        ours, theirs = GRU(4, 100).double(), nn.GRU(4, 100, batch_first=True).double()
+        x = torch.randn(3, 7, 4, dtype=torch.float64)
+        start = torch.randn(3, 100, dtype=torch.float64) if started else None
+    alike(ours, theirs)
+    expected, _ = theirs(x, None if start is None else start[None])
+    found = ours(x, start)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+    slopes = torch.autograd.grad(found.square().sum(), list(ours.parameters()))
+    wanted = torch.autograd.grad(expected.square().sum(), list(theirs.parameters()))
+    for own, slope in zip(slopes, wanted, strict=True):
+        torch.testing.assert_close(own, slope, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("masks", [(), ("key_padding_mask",), ("key_padding_mask", "attn_mask")])
+def test_attention_equals_that_of_pytorch_in_value_and_gradient(masks: tuple[str, ...]) -> None:
+    with seeding.isolated(seeding.generator(0)):
+        ours = MultiheadAttention(16, 4).double()
+        theirs = nn.MultiheadAttention(16, 4, batch_first=True).double()
+        query, key, value = (torch.randn(3, rows, 16, dtype=torch.float64) for rows in (5, 6, 6))
+    alike(ours, theirs)
+    of_name = {
+        "key_padding_mask": torch.arange(6) >= torch.tensor([[6], [4], [2]]),
+        "attn_mask": torch.ones(5, 6, dtype=torch.bool).triu(2),
+    }
+    chosen = {name: of_name[name] for name in masks}
+    expected, _ = theirs(query, key, value, need_weights=False, **chosen)
+    found = ours(query, key, value, **chosen)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+    slopes = torch.autograd.grad(found.square().sum(), list(ours.parameters()))
+    names = dict(theirs.named_parameters())
+    wanted = torch.autograd.grad(expected.square().sum(), list(names.values()))
+    by_name = dict(zip(names, wanted, strict=True))
+    for (name, _), slope in zip(ours.named_parameters(), slopes, strict=True):
+        torch.testing.assert_close(slope, by_name[name], rtol=1e-11, atol=1e-12)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 heads do not divide a width of 16"):
+        MultiheadAttention(16, 3)

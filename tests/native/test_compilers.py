@@ -14,12 +14,8 @@ from pathlib import Path
 import pytest
 
 from fedmaml import native
-from fedmaml.computing.engines import COMPILED, Job
 from fedmaml.computing.engines.fused import call
-from fedmaml.core import seeding
 from fedmaml.native import compilers
-from fedmaml.simulations.scenarios import Sinusoid
-from fedmaml.strategies import FOMAML
 from tests.commands import fedmaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -256,10 +252,3 @@ def test_ziglang_builds_kernels_that_equal_the_loop(tmp_path: Path) -> None:
     held = python("-m", "pytest", "-q", "-p", "no:xdist", "-o", "addopts=", "-rs", *tests)
     assert held.returncode == 0, held.stdout[-2000:]
     assert "not available" not in held.stdout
-
-
-@pytest.mark.usefixtures("kernels", "nothing_on_the_path")
-def test_engine_compiled_does_not_do_with_ziglang() -> None:
-    start = FOMAML().build(Sinusoid().problem(), seeding.generator(0, "init"))
-    reason = COMPILED.why_unsupported(Job(FOMAML(), start.learner, start.state.meta))
-    assert "Inductor needs the system's C++ compiler" in reason

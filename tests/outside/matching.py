@@ -24,16 +24,13 @@ from fedmaml.strategies.prelude import (
     Facts,
     Generator,
     Initialised,
-    Learner,
-    MetaParams,
     MetaStrategy,
     OuterOptimizer,
-    Params,
-    Predictor,
     Problem,
     ServerState,
     Tensor,
     UnsupportedProblemError,
+    by_comparison,
     field,
     in_head,
     mask_of,
@@ -75,24 +72,16 @@ class Matching(MetaStrategy):
         }
         return Initialised(without_head(learner), ServerState({"theta": theta}), memory)
 
-    def adapt(
-        self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
-    ) -> Predictor:
-        def embedded(x: Tensor) -> Tensor:
-            return F.normalize(learner.apply(meta["theta"], x).flatten(1), dim=-1)
+    adapt = by_comparison
 
-        known, mask = embedded(support.x), mask_of(support)
-        classes = torch.arange(learner.problem.classes or 0, device=support.y.device)
-        labels = (support.y[:, None] == classes).to(known.dtype)  # (examples, classes)
-
-        def predict(x: Tensor) -> Tensor:
-            cosine = embedded(x) @ known.T  # (queries, examples)
-            if mask is not None:
-                cosine = cosine.masked_fill(~mask, -torch.inf)
-            attention = (self.scale * cosine).softmax(-1)  # eq. 2
-            return (attention @ labels + _SMALLEST).log()  # eq. 1
-
-        return predict
+    def compare(self, problem: Problem, known: Batch, embedded: Tensor) -> Tensor:
+        classes, mask = torch.arange(problem.classes or 0, device=embedded.device), mask_of(known)
+        labels = (known.y[:, None] == classes).to(embedded.dtype)  # (examples, classes)
+        cosine = F.normalize(embedded, dim=-1) @ F.normalize(known.x, dim=-1).T
+        if mask is not None:
+            cosine = cosine.masked_fill(~mask, -torch.inf)
+        attention = (self.scale * cosine).softmax(-1)  # eq. 2, (queries, examples)
+        return (attention @ labels + _SMALLEST).log()  # eq. 1
 
     client_update = meta_update
     server_update = outer_step

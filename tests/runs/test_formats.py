@@ -7,6 +7,7 @@ import pytest
 
 from fedmaml.core.errors import RunDirectoryError
 from fedmaml.runs.directory import FORMAT, RunDirectory
+from tests.commands import fedmaml
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,24 @@ def test_a_summary_that_is_written_again_keeps_its_format(tmp_path: Path) -> Non
     directory.finish(json.loads(written))
     assert (tmp_path / "summary.json").read_bytes() == written
     assert next(iter(json.loads(written))) == "format"
+
+
+def test_a_run_of_an_engine_that_is_gone_is_shown_and_reported(tmp_path: Path) -> None:
+    settings = ("--strategy", "protonet", "--rounds", "1", "--set", "task.test_clients=3")
+    assert fedmaml("run", "digits", *settings, "--out", "run", cwd=tmp_path).returncode == 0
+    for name in ("summary.json", "config.toml", "rounds.jsonl"):
+        file = tmp_path / "run" / name
+        text = file.read_text()
+        for engine in ("shared", "auto"):
+            text = text.replace(f'"{engine}', '"compiled')
+        file.write_text(text)
+    assert '"compiled' in (tmp_path / "run" / "summary.json").read_text()
+    assert 'engine = "compiled"' in (tmp_path / "run" / "config.toml").read_text()
+    shown = fedmaml("show", "run", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "protonet" in shown.stdout.lower()
+    reported = fedmaml("report", "run", cwd=tmp_path)
+    assert reported.returncode == 0, reported.stderr
+    again = fedmaml("run", "--config", "run/config.toml", "--out", "again", cwd=tmp_path)
+    assert again.returncode != 0
+    assert "engine = 'compiled': input should be 'auto', 'fused'," in again.stderr

@@ -13,16 +13,15 @@ from fedmaml.computing.engines.base import (
     Rows,
     Total,
 )
-from fedmaml.computing.engines.compiled import Compiled
 from fedmaml.computing.engines.factored import Factored
 from fedmaml.computing.engines.fused import Fused
 from fedmaml.computing.engines.generic import Loop, Vmap
+from fedmaml.computing.engines.shared import Shared
 
-COMPILED = Compiled()
 FUSED = Fused()
 ENGINES: dict[str, Engine] = {
     engine.name: engine
-    for engine in (FUSED, Factored(), COMPILED, Vmap(), Loop())  # the order of "auto"
+    for engine in (FUSED, Factored(), Shared(), Vmap(), Loop())  # the order of "auto"
 }
 LOOP = ENGINES["loop"]
 
@@ -66,7 +65,6 @@ def plan(wanted: str, job: Job) -> Plan:
 
 
 __all__ = [
-    "COMPILED",
     "ENGINES",
     "FUSED",
     "LOOP",

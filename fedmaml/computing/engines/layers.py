@@ -66,6 +66,23 @@ class BatchNorm2d:
 
 
 @dataclass(frozen=True)
+class GroupNorm:
+    """Normalisation of each image by itself, by the statistics of groups of its channels.
+
+    Attributes:
+        weight: Name of the scale.
+        bias: Name of the shift.
+        eps: Added to the variance.
+        groups: Number of groups, of equal size.
+    """
+
+    weight: str
+    bias: str
+    eps: float
+    groups: int
+
+
+@dataclass(frozen=True)
 class Elementwise:
     """An activation."""
 
@@ -88,7 +105,7 @@ class Flatten:
     """All axes but the first become one."""
 
 
-ImageLayer = Conv2d | BatchNorm2d | Elementwise | MaxPool2d
+ImageLayer = Conv2d | BatchNorm2d | GroupNorm | Elementwise | MaxPool2d
 Layer = ImageLayer | Linear | Flatten
 
 _ACTIVATIONS: dict[Any, Activation] = {
@@ -159,6 +176,8 @@ def _module(name: str, module: nn.Module) -> list[Layer] | str:
             return [Conv2d(f"{name}.weight", _bias(name, module), stride, padding)]  # type: ignore[arg-type]
         case nn.BatchNorm2d(affine=True, running_mean=None):
             return [BatchNorm2d(f"{name}.weight", f"{name}.bias", module.eps)]
+        case nn.GroupNorm(affine=True):
+            return [GroupNorm(f"{name}.weight", f"{name}.bias", module.eps, module.num_groups)]
         case nn.ReLU():
             return [Elementwise("relu")]
         case nn.Tanh():

@@ -1,17 +1,20 @@
-"""`factored`: first-order training of large networks, with little memory per client.
+"""`factored`: training of large networks, with little memory per client.
 
 Linear layers are computed for all clients together (`factored.linear`), convolutions client by
 client in the layout that suits the machine (`factored.images`). An update is formed a few rows of
-a weight at a time and added at once, so no memory grows with clients times parameters.
+a weight at a time and added at once, so no memory grows with clients times parameters. Second order
+is for networks on images only (`factored.exact`).
 """
 
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
+from torch.utils._pytree import tree_map
 
 from fedmaml.computing.engines.base import Engine, Job, Memories, Rows, Total
 from fedmaml.computing.engines.factored import images
+from fedmaml.computing.engines.factored.exact import OneClient, update_of
 from fedmaml.computing.engines.factored.linear import LowRank, StepRule
 from fedmaml.computing.engines.factored.network import Chain, Network, chain_of, kind_in
 from fedmaml.computing.engines.factored.updates import Sent, Sum, squared_norm_of_rest
@@ -20,7 +23,7 @@ from fedmaml.computing.engines.specs import UNKNOWN_LOSS, known_spec
 from fedmaml.core import losses
 from fedmaml.core.kernels import KernelSpec
 from fedmaml.core.params import count_entries, device_of, squared_norm
-from fedmaml.core.tasks import Batch, Task, TaskGroup
+from fedmaml.core.tasks import Batch, Task, TaskGroup, task_at
 from fedmaml.strategies.base import ClientUpdate
 
 _CACHE_BYTES = 8 * 2**20  # 2: 34 us a client of 500 parameters, 4: 26, 8: 22, 16: 20
@@ -38,13 +41,13 @@ class Factored(Engine):
         spec = known_spec(job.strategy)
         if isinstance(spec, str):
             return spec
-        if spec.sends == "exact":
-            return "it drops second derivatives, and maml needs them"
         if job.learner.problem.loss not in losses.CATALOGUE:
             return UNKNOWN_LOSS
         chain = chain_of(job.learner)
         if isinstance(chain, str):
             return chain
+        if spec.sends == "exact" and not chain.images:
+            return "it drops second derivatives of linear layers, and maml needs them"
         device = device_of(job.meta)
         return "" if device.type == "cpu" else f"the parameters are on {device}, not on the CPU"
 
@@ -74,6 +77,9 @@ class Factored(Engine):
         spec, chain = known_spec(job.strategy), chain_of(job.learner)
         if isinstance(spec, str) or isinstance(chain, str):
             raise ValueError(self.why_unsupported(job))
+        if spec.sends == "exact":
+            yield from _exact(job, spec, chain, groups)
+            return
         total = Sum(job.meta["theta"]) if job.form == "sum" else None
         for group in groups:
             size = _clients_at_a_time(job, spec, chain, group.tasks)
@@ -87,6 +93,14 @@ class Factored(Engine):
                     total.add(group.clients[some], sent)
         if total is not None:
             yield total.result()
+
+
+def _exact(job: Job, spec: KernelSpec, chain: Chain, groups: Sequence[TaskGroup]) -> Iterator[Rows]:
+    client = OneClient(job.learner, images.in_blocks(chain.images), chain.tail)
+    for group in groups:
+        for row, number in enumerate(group.clients):
+            update = update_of(job, spec, client, task_at(group.tasks, row))
+            yield Rows((number,), tree_map(lambda value: value[None], update))
 
 
 # --- the computation -----------------------------------------------------------------------------

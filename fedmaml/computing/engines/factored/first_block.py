@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from fedmaml import native
 from fedmaml.computing.engines.factored.block import Block, channels
+from fedmaml.computing.engines.layers import GroupNorm
 from fedmaml.core.params import Params
 
 _MAX_TAPS = 32  # past some, a product of matrices is faster than a filter that is loaded for each
@@ -37,8 +38,8 @@ class Patches:
         images: As they are, channels last.
         padded: With zeros around them, channels first.
         sizes: What the kernel must know.
-        sums: S, float64, ``(taps,)``.
-        products: G, float64, ``(taps, taps)``.
+        sums: S, float64, ``(taps,)``; with group normalisation of each image.
+        products: G, float64, ``(taps, taps)``; likewise.
         shape: Of what the block puts out: images, filters, height, width.
         pixels: n, of all images.
     """
@@ -83,12 +84,35 @@ def patches_of(layer: Block, params: Params, x: Tensor) -> Patches | None:
         return None
     padded = F.pad(x, (right, right, below, below)).contiguous()
     sizes = torch.tensor([len(x), planes, height, width, *kernel, filters])
-    sums = torch.zeros(taps, dtype=torch.float64)
-    products = torch.zeros(taps, taps, dtype=torch.float64)
-    native.run("products_of_taps", padded, sizes, products, sums)
-    products += products.triu(1).T
+    if isinstance(layer.norm, GroupNorm):
+        each = [_products(image[None], sizes, taps) for image in padded]
+        sums, products = (torch.stack(parts) for parts in zip(*each, strict=True))
+    else:
+        sums, products = _products(padded, sizes, taps)
     shape = len(x), filters, rows // 2, columns // 2
     return Patches(x, padded, sizes, sums, products, shape, len(x) * rows * columns)
+
+
+def _products(padded: Tensor, sizes: Tensor, taps: int) -> tuple[Tensor, Tensor]:
+    """Return S and G of some images."""
+    sums = torch.zeros(taps, dtype=torch.float64)
+    products = torch.zeros(taps, taps, dtype=torch.float64)
+    of_these = torch.cat([torch.tensor([len(padded)]), sizes[1:]])
+    native.run("products_of_taps", padded, of_these, products, sums)
+    return sums, products + products.triu(1).T
+
+
+def pooled_convolution(patches: Patches, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest of each window, channels last, and its place; weights are by taps."""
+    images, filters, rows, columns = patches.shape
+    pooled = patches.padded.new_empty(images, rows, columns, filters)
+    places = torch.empty(pooled.shape, dtype=torch.uint8)
+    of_group = native.library().pooled_convolution_group_bytes() // pooled.element_size()
+    missing = -filters % of_group
+    by_tap = F.pad(weight.T.to(pooled.dtype), (0, missing)).contiguous()
+    start = F.pad(bias.to(pooled.dtype), (0, missing))
+    native.run("pooled_convolution", patches.padded, by_tap, start, patches.sizes, pooled, places)
+    return pooled.permute(0, 3, 1, 2), places
 
 
 def forward(block: Block, params: Params, patches: Patches) -> tuple[Tensor, KeptOfFirst]:
@@ -98,15 +122,8 @@ def forward(block: Block, params: Params, patches: Patches) -> tuple[Tensor, Kep
     spread = patches.products - torch.outer(patches.sums, patches.sums) / patches.pixels
     variance = ((weight @ spread) * weight).sum(1) / patches.pixels
     inverse = (variance.clamp_min_(0) + block.norm.eps).rsqrt_()
-    images, filters, rows, columns = patches.shape
-    pooled = patches.padded.new_empty(images, rows, columns, filters)
-    places = torch.empty(pooled.shape, dtype=torch.uint8)
-    of_group = native.library().pooled_convolution_group_bytes() // pooled.element_size()
-    missing = -filters % of_group
-    by_tap = F.pad(weight.T.to(pooled.dtype), (0, missing)).contiguous()
-    start = F.pad(bias.to(pooled.dtype), (0, missing))
-    native.run("pooled_convolution", patches.padded, by_tap, start, patches.sizes, pooled, places)
-    centred = pooled.permute(0, 3, 1, 2).sub_(channels(mean.to(pooled.dtype)))
+    pooled, places = pooled_convolution(patches, weight, bias)
+    centred = pooled.sub_(channels(mean.to(pooled.dtype)))
     slope = (scale * sign * inverse).to(pooled.dtype)
     y = torch.addcmul(channels(params[block.norm.bias]), centred, channels(slope))
     return y, KeptOfFirst(patches, centred, places, mean, inverse)

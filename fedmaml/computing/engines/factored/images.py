@@ -14,14 +14,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from fedmaml.computing.engines.factored import block, first_block
+from fedmaml.computing.engines.factored import block, first_block, first_group_block, group_block
 from fedmaml.computing.engines.factored.block import Block, KeptOfBlock
 from fedmaml.computing.engines.factored.first_block import KeptOfFirst, Patches
+from fedmaml.computing.engines.factored.first_group_block import KeptOfFirstGroups
+from fedmaml.computing.engines.factored.group_block import KeptOfGroups
 from fedmaml.computing.engines.layers import (
     Activation,
     BatchNorm2d,
     Conv2d,
     Elementwise,
+    GroupNorm,
     ImageLayer,
     Layer,
     MaxPool2d,
@@ -51,7 +54,7 @@ def in_blocks(layers: Sequence[ImageLayer]) -> tuple[ImageLayer | Block, ...]:
     found: list[ImageLayer | Block] = []
     for layer in layers:
         match [*found[-2:], layer]:
-            case [Conv2d() as conv, BatchNorm2d() as norm, MaxPool2d() as pool]:
+            case [Conv2d() as conv, BatchNorm2d() | GroupNorm() as norm, MaxPool2d() as pool]:
                 found[-2:] = [Block(conv, norm, pool)]
             case _:
                 found.append(layer)
@@ -102,8 +105,12 @@ def forward(
     for layer in layers:
         match layer:
             case Block() if block.takes(layer, params) and isinstance(images, Patches) and not kept:
-                x, of_first = first_block.forward(layer, params, images)
+                first = first_group_block if isinstance(layer.norm, GroupNorm) else first_block
+                x, of_first = first.forward(layer, params, images)
                 kept.append(of_first)
+            case Block(norm=GroupNorm()) if block.takes(layer, params):
+                x, of_groups = group_block.forward(layer, params, x)
+                kept.append(of_groups)
             case Block() if block.takes(layer, params):
                 x, of_block = block.forward(layer, params, x)
                 kept.append(of_block)
@@ -123,6 +130,9 @@ def forward(
                 )
                 kept.append((x, mean, (variance + layer.eps).rsqrt_()))
                 x = out
+            case GroupNorm():
+                x, of_norm = group_block.normalise(layer, params, x)
+                kept.append(of_norm)
             case MaxPool2d(size):
                 out, places = torch.ops.aten.max_pool2d_with_indices(x, [size, size])
                 kept.append((x.shape, places))
@@ -166,6 +176,11 @@ def backward(
         match layers[i]:
             case Block() as layer if isinstance(kept[i], KeptOfFirst):
                 gradient |= first_block.backward(layer, params, kept[i], e)
+            case Block() as layer if isinstance(kept[i], KeptOfFirstGroups):
+                gradient |= first_group_block.backward(layer, params, kept[i], e)
+            case Block() as layer if isinstance(kept[i], KeptOfGroups):
+                e, found = group_block.backward(layer, params, kept[i], e, goes_on)
+                gradient |= found
             case Block() as layer if isinstance(kept[i], KeptOfBlock):
                 e, found = block.backward(layer, params, kept[i], e, goes_on)
                 gradient |= found
@@ -186,6 +201,9 @@ def backward(
                     e, x, params[layer.weight], None, None, mean, inverse, True, layer.eps,
                     [True, True, True],
                 )  # fmt: skip
+            case GroupNorm() as layer:
+                e, found = group_block.through(layer, params, kept[i], e)
+                gradient |= found
             case MaxPool2d(size):
                 shape, places = kept[i]
                 unread = torch.empty(shape, dtype=e.dtype, memory_format=torch.channels_last)

@@ -15,7 +15,9 @@ from fedmaml.computing.engines.layers import (
     Conv2d,
     Elementwise,
     Flatten,
+    GroupNorm,
     ImageLayer,
+    Layer,
     Linear,
     MaxPool2d,
     layers_of,
@@ -44,9 +46,24 @@ def chain_of(learner: Learner) -> Chain | str:
     layers = layers_of(learner.network)
     if isinstance(layers, str):
         return f"the network is not a chain of layers: {layers}"
+    parts = split(layers)
+    if isinstance(parts, str):
+        return parts
+    first, tail = parts
+    if not tail or not isinstance(tail[0], Linear):
+        return "it has no linear layer, or an activation before the first"
+    return Chain(first, tail)
+
+
+def split(
+    layers: tuple[Layer, ...],
+) -> tuple[tuple[ImageLayer, ...], tuple[Linear | Elementwise, ...]] | str:
+    """Return layers on images, and those after them, or why they are not in that order."""
     layers = images.pooled_first(layers)
     on_images = [
-        i for i, layer in enumerate(layers) if isinstance(layer, Conv2d | BatchNorm2d | MaxPool2d)
+        i
+        for i, layer in enumerate(layers)
+        if isinstance(layer, Conv2d | BatchNorm2d | GroupNorm | MaxPool2d)
     ]
     cut = on_images[-1] + 1 if on_images else 0
     first = [layer for layer in layers[:cut] if isinstance(layer, ImageLayer)]
@@ -58,10 +75,7 @@ def chain_of(learner: Learner) -> Chain | str:
         del rest[0]
     if first and (not rest or not isinstance(rest[0], Flatten)):
         return "its images are not flattened"
-    tail = tuple(layer for layer in rest if isinstance(layer, Linear | Elementwise))
-    if not tail or not isinstance(tail[0], Linear):
-        return "it has no linear layer, or an activation before the first"
-    return Chain(tuple(first), tail)
+    return tuple(first), tuple(part for part in rest if isinstance(part, Linear | Elementwise))
 
 
 def kind_in(chain: Chain, layer: Linear, steps: int, rows: int) -> type[LinearOfAll]:
