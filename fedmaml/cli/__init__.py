@@ -9,6 +9,7 @@ Help must come at once, so whatever imports torch or Flower is imported inside t
 """
 
 import functools
+import gc
 import sys
 import traceback
 from collections.abc import Callable
@@ -74,7 +75,20 @@ for name, command in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; errors end as one clear line, with --debug below their traceback."""
+    """Run the command line; errors end as one clear line, with --debug below their traceback.
+
+    Python's cyclic garbage collector is off while a command imports: what imports make stays, and
+    to search it takes a tenth of the start. `options.imports_are_done` switches it on again.
+    """
+    gc.disable()
+    try:
+        _main()
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+def _main() -> None:
     from fedmaml.core.errors import TRACEBACK, FedmamlError, described
     from fedmaml.core.processes import refuse_while_importing_script
 
