@@ -30,7 +30,7 @@ CASES = {
 
 
 def carried_out(settings: dict[str, Any], by_value: bool) -> tuple[str, Traffic, list[str], Any]:
-    """Run eight rounds on two nodes; return theta hashed, traffic, kinds of messages, last round."""
+    """Run eight rounds; return theta hashed, traffic, kinds of messages, last round."""
     config = resolve(settings | {"nodes": 2})
     kinds: list[str] = []
 
