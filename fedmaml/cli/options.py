@@ -110,9 +110,10 @@ def given_layers(settings: Sequence[str] | None, path: Path | None) -> list[dict
 
 
 def imports_are_done() -> None:
-    """Collect garbage from now on, but not among what was imported; see `cli.main`."""
-    gc.freeze()
-    gc.enable()
+    """Collect garbage from now on, but not among what was imported; see `cli.process`."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def refuse_unknown_names(scenario: str, strategies: Sequence[str]) -> None:
