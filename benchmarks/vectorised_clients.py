@@ -36,10 +36,13 @@ class Stand:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.config: RunConfig = resolve(settings)
         run_config = to_run_config(self.config, Path("unused"))
-        self.grid = MeteredGrid(InProcessGrid(client_app, 1, run_config))
+        self.grid = MeteredGrid(InProcessGrid(client_app, 1, run_config, by_value=True))
         self.roll_call: RollCall = call_roll(self.grid, 1, 10.0)
         self.strategy = FlowerStrategy(
-            self.config.make_strategy(), self.config.make_problem(), roll_call=self.roll_call
+            self.config.make_strategy(),
+            self.config.make_problem(),
+            roll_call=self.roll_call,
+            by_value=True,
         )
         self.rounds = 0
 

@@ -1,6 +1,6 @@
 """``python -m fedmaml.cli``."""
 
-from fedmaml.cli import main
+from fedmaml.cli import process
 
 if __name__ == "__main__":
-    main()
+    process()

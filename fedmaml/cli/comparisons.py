@@ -21,6 +21,7 @@ from fedmaml.cli.options import (
     Target,
     WorkerCount,
     given_layers,
+    imports_are_done,
     own_names,
     refuse_unknown_names,
     scenario_names,
@@ -111,6 +112,7 @@ def compare(
     from fedmaml.comparison.tables import as_table, print_comparison, write_files
     from fedmaml.runs.directory import RunDirectory
 
+    imports_are_done()
     planned = planning.plan(scenario, names, seeds, layers, rounds, equal)
     first = {name: configs[0] for name, configs in planned.runs.items()}
     if tune is not None:
@@ -160,6 +162,7 @@ def report(
     """
     from fedmaml.report import write_report
 
+    imports_are_done()
     written = write_report(directories, out, force=force, progress=not as_json)
     if as_json:
         print(json.dumps(written.to_json()))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedmaml.cli.options import OUT, Json
+from fedmaml.cli.options import OUT, Json, imports_are_done
 
 
 def new(
@@ -147,6 +147,7 @@ def export(
         )
     if to == "tensorboard" and (file := next(filter(Path.is_file, (out, *out.parents)), None)):
         raise ConfigurationError(f"--out {out}: {file} is a file; give a folder, or a new name")
+    imports_are_done()
     for path, name in zip(directories, exporting.names_of(directories), strict=True):
         run = exporting.followed(path) if follow else exporting.recorded(path)
         if to == "mlflow":

@@ -1,6 +1,8 @@
 """Options that several commands share."""
 
+import gc
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -107,6 +109,13 @@ def given_layers(settings: Sequence[str] | None, path: Path | None) -> list[dict
     return layers + [parse_assignment(text) for text in settings or []]
 
 
+def imports_are_done() -> None:
+    """Collect garbage from now on, but not among what was imported; see `cli.process`."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+
+
 def refuse_unknown_names(scenario: str, strategies: Sequence[str]) -> None:
     """Refuse names that the catalogues lack, before anything slow is imported.
 
@@ -166,8 +175,13 @@ def configured(
     client: ClientColumn = None,
     settings: Settings = None,
     config: ConfigFile = None,
+    *,
+    quiet: bool = True,
 ) -> "RunConfig":
-    """Return the configuration that a command line describes; what it leaves out is None."""
+    """Return the configuration that a command line describes; what it leaves out is None.
+
+    Unless ``quiet``, one line on standard error says at once what will run.
+    """
     from fedmaml.config import resolve
 
     given = settings_of_options(
@@ -175,7 +189,11 @@ def configured(
         nodes=nodes, clients=clients, engine=engine, client_batch=client_batch, workers=workers,
         device=device, data_dir=data_dir, data=data, target=target, client=client,
     )  # fmt: skip
-    return resolve(*given_layers(settings, config), given)
+    return resolve(*given_layers(settings, config), given, say=None if quiet else _tell)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def settings_of_options(settings: Sequence[str] | None, **options: Any) -> dict[str, Any]:
@@ -231,13 +249,14 @@ def about_a_run(command: Callable[..., None]) -> Callable[..., None]:
     Args:
         command: Gets the configuration, and its own options by name.
     """
-    of_the_run = inspect.signature(configured).parameters
+    *of_the_run, _quiet = inspect.signature(configured).parameters.values()
     _, *own = inspect.signature(command).parameters.values()
-    parameters = [*of_the_run.values(), *own]
+    parameters = [*of_the_run, *own]
 
     @wraps(command)
     def described(**given: Any) -> None:
-        config = configured(**{name: given.pop(name) for name in of_the_run})
+        options = {each.name: given.pop(each.name) for each in of_the_run}
+        config = configured(**options, quiet=given["as_json"])
         command(config, **given)
 
     # typer reads the signature, and the annotations for what the signature leaves open.

@@ -20,6 +20,7 @@ from fedmaml.cli.options import (
     Target,
     about_a_run,
     configured,
+    imports_are_done,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def run(
     from fedmaml.running import execute
     from fedmaml.tables.runs import run_table
 
+    imports_are_done()
     summary = execute(config, out, force=force, progress=not as_json)
     if as_json:
         print(json.dumps(summary))
@@ -63,6 +65,7 @@ def estimate(
     from fedmaml.estimating import estimate as estimated
     from fedmaml.tables.estimates import estimate_table
 
+    imports_are_done()
     if timed and not as_json:
         print("carrying out a few rounds and an evaluation", file=sys.stderr)
     cost = estimated(config, timed=timed).to_json()
@@ -99,6 +102,7 @@ def audit(
     from fedmaml import auditing
     from fedmaml.tables.checks import audit_table
 
+    imports_are_done()
     found = auditing.audit(
         resolved.make_scenario(),
         resolved.make_strategy(),
@@ -141,6 +145,7 @@ def check_gradients(
     """Compare the updates that clients send with finite differences, formulas and closed forms."""
     from fedmaml.verification import TOLERANCE, check_all
 
+    imports_are_done()
     results = check_all(strategy)
     if as_json:
         print(json.dumps([result.to_json() for result in results], indent=2))

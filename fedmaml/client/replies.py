@@ -20,6 +20,7 @@ from fedmaml.core.requests import EvaluateRequest, TrainRequest
 from fedmaml.core.tasks import Task, TaskGroup, stack
 from fedmaml.flower_internals import CLIENT_APP_RAISED
 from fedmaml.messages.evaluate import read_evaluate_request, write_evaluate_reply
+from fedmaml.messages.handed import Handed, handed_reply
 from fedmaml.messages.train import read_train_request, write_train_reply
 from fedmaml.strategies.base import Initialised, MetaStrategy
 
@@ -124,6 +125,8 @@ def answer_train(
     )
     save_memories(context, trained.memories)
     save_costs(context, trained.costs)
+    if isinstance(message.content, Handed):
+        return Message(handed_reply(trained.reply, write_train_reply), reply_to=message)
     return Message(write_train_reply(trained.reply), reply_to=message)
 
 

@@ -1,7 +1,7 @@
 """Layers of settings become the configuration of a run."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,12 +22,14 @@ from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 
-def resolve(*layers: Mapping[str, Any]) -> RunConfig:
+def resolve(*layers: Mapping[str, Any], say: Callable[[str], None] | None = None) -> RunConfig:
     """Put layers of settings together, later ones winning, and check every one.
 
     Args:
         *layers: Nested or dotted settings; one of them names the scenario. The strategy is "maml"
             unless one says otherwise.
+        say: Gets a line about the run once every single setting is right, before PyTorch is
+            imported.
 
     Raises:
         ConfigurationError: Names the key, the value, what is allowed and the nearest right key.
@@ -58,6 +60,8 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     # at once; then the classes themselves.
     _checked(declared_by_scenario(scenario).settings, task, "task.")
     _checked(declared_by_strategy(strategy).settings, complete, "")
+    if say is not None:
+        say(_announcement(run))
     task |= {
         name: value
         for name, value in dataclasses.asdict(_checked(SCENARIOS[scenario], task, "task.")).items()
@@ -71,6 +75,12 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     check_idle(given, config)
     check_together(config)
     return config
+
+
+def _announcement(run: RunConfig) -> str:
+    rounds = "1 round" if run.rounds == 1 else f"{run.rounds} rounds"
+    clients = "all clients" if run.clients == 0 else f"{run.clients} clients"
+    return f"{run.scenario}: {run.strategy}, {rounds} of {clients}, {run.backend}"
 
 
 def _recipe(scenario: str, strategy: str) -> Mapping[str, Any]:

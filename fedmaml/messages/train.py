@@ -8,9 +8,11 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import MetaParams, sha256
+from fedmaml.core.records import Rejection
 from fedmaml.core.requests import TrainReply, TrainRequest
 from fedmaml.messages.arrays import pack, unpack
 from fedmaml.messages.codes import compression_text, read_compression
+from fedmaml.messages.handed import Handed
 from fedmaml.messages.records import (
     computation_lists,
     counter_lists,
@@ -79,6 +81,8 @@ def fingerprint(meta: MetaParams) -> str:
 
 def read_train_request(content: RecordDict) -> TrainRequest:
     """Read what `TrainRequestWriter` wrote."""
+    if isinstance(content, Handed) and isinstance(content.value, TrainRequest):
+        return content.value
     request = content.config_records["request"]
     return TrainRequest(
         round=int(request["round"]),  # type: ignore[arg-type]
@@ -129,24 +133,14 @@ def read_train_reply(
     Raises:
         MessageError: With the reason, if anything does not fit.
     """
+    if isinstance(content, Handed) and isinstance(content.value, TrainReply):
+        return _fitting(content.value, request)
     reply = required(
         content.config_records, "reply", ("round", "base", "form", "clients", "rejected")
     )
-    if reply["round"] != request.round:
-        raise MessageError("STALE", f"reply of round {reply['round']} in round {request.round}")
-    if reply["base"] != request.base:
-        raise MessageError(
-            "VERSION", f"computed from meta-parameters {reply['base']}, current are {request.base}"
-        )
     clients = tuple(int(client) for client in reply["clients"])
     rejected = tuple(read_rejection(text) for text in reply["rejected"])
-    spoken_for = [*clients, *(client for item in rejected for client in item.clients)]
-    if sorted(spoken_for) != sorted(request.clients):
-        raise MessageError(
-            "CLIENTS",
-            f"speaks for {len(spoken_for)} clients, asked were {len(request.clients)} "
-            "(or others than these)",
-        )
+    _check_fit(reply["round"], reply["base"], clients, rejected, request)
     metrics = dict(required(content.metric_records, "metrics", ("num-examples",)))
     weights = _read_weights(metrics.pop("num-examples"), len(clients))
     computations = take_computations(metrics, len(clients))
@@ -170,6 +164,35 @@ def read_train_reply(
         engines=_read_engines(str(reply.get("engine", "")), len(clients)),
         counted=counted,
     )
+
+
+def _fitting(reply: TrainReply, request: TrainRequest) -> TrainReply:
+    """Return a reply of this process, which computed and checked the updates itself."""
+    _check_fit(reply.round, reply.base, reply.clients, reply.rejected, request)
+    return reply
+
+
+def _check_fit(
+    round: Any,
+    base: Any,
+    clients: tuple[int, ...],
+    rejected: Sequence[Rejection],
+    request: TrainRequest,
+) -> None:
+    """Refuse a reply to another request."""
+    if round != request.round:
+        raise MessageError("STALE", f"reply of round {round} in round {request.round}")
+    if base != request.base:
+        raise MessageError(
+            "VERSION", f"computed from meta-parameters {base}, current are {request.base}"
+        )
+    spoken_for = [*clients, *(client for item in rejected for client in item.clients)]
+    if sorted(spoken_for) != sorted(request.clients):
+        raise MessageError(
+            "CLIENTS",
+            f"speaks for {len(spoken_for)} clients, asked were {len(request.clients)} "
+            "(or others than these)",
+        )
 
 
 def _engines_text(engines: Mapping[str, int]) -> str:

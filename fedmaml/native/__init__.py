@@ -17,7 +17,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
-import pooch
+from platformdirs import user_cache_path
 from torch import Tensor
 
 from fedmaml.native import compilers
@@ -144,7 +144,7 @@ def _as_c(argument: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int64 | 
 
 def cache_folder() -> Path:
     """Return the folder in which compiled code is kept."""
-    return Path(os.environ.get("FEDMAML_CACHE") or pooch.os_cache("fedmaml"))
+    return Path(os.environ.get("FEDMAML_CACHE") or user_cache_path("fedmaml"))
 
 
 def _fingerprint() -> str:

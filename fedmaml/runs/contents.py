@@ -37,7 +37,7 @@ WholeCost = Annotated[Cost, BeforeValidator(_whole)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Configuration(_Part):
@@ -68,7 +68,7 @@ class Round(_Part):
 class Client(_Part):
     """A line of ``clients.jsonl``: a client's values under ``"<column>:<stage>"``."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
     __pydantic_extra__: dict[str, Value]
 
     client: int

@@ -60,7 +60,8 @@ def _run_metered(
     problem = config.make_problem()
     roll_call = call_roll(metered, config.nodes, config.timeout)
     config = replace(config, nodes=len(roll_call.hosts))  # more than asked for, if Flower runs more
-    strategy = flower_strategy(config, problem, roll_call)
+    by_value = isinstance(grid, HostsNodes) and grid.by_value and config.device == "cpu"
+    strategy = flower_strategy(config, problem, roll_call, by_value=by_value)
     used, left_out, cost = 0, 0, Cost()
     chosen = Chosen(0, strategy.state.meta)
     for record in run_rounds(strategy, metered, roll_call, config):
@@ -114,6 +115,9 @@ def _run_metered(
 class HostsNodes(Protocol):
     """A grid whose nodes are in this process."""
 
+    by_value: bool
+    """Whether the nodes take requests that are not written, see `messages.handed`."""
+
     def node_states(self) -> Iterable[RecordDict]:
         """Return what each node keeps between messages."""
 
@@ -145,7 +149,9 @@ def _gpu(config: RunConfig) -> str:
     return str(torch.cuda.get_device_properties(0).uuid)
 
 
-def flower_strategy(config: RunConfig, problem: Problem, roll_call: RollCall) -> FlowerStrategy:
+def flower_strategy(
+    config: RunConfig, problem: Problem, roll_call: RollCall, *, by_value: bool = False
+) -> FlowerStrategy:
     """Return the Flower strategy that a configuration describes."""
     return FlowerStrategy(
         config.make_strategy(),
@@ -157,4 +163,5 @@ def flower_strategy(config: RunConfig, problem: Problem, roll_call: RollCall) ->
         evaluation_steps=config.evaluation.steps,
         evaluation_shots=config.evaluation.shots,
         compression=config.compression,
+        by_value=by_value,
     )

@@ -35,6 +35,9 @@ class RollCall:
     shared_statistics: Params = field(default_factory=dict)
     engines: Mapping[str, int] = field(default_factory=dict)
     statistics_from: tuple[int, ...] = ()
+    _nodes_of: dict[str, list[int] | dict[int, int]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def population(self, split: str) -> Sequence[int]:
         """Return all client numbers of a split in ascending order.
@@ -62,17 +65,35 @@ class RollCall:
     def place(self, split: str, clients: Iterable[int]) -> dict[int, list[int]]:
         """Return node id -> its clients among these, ascending."""
         placed: dict[int, list[int]] = {}
-        hosts = [(node, hosted[split]) for node, hosted in self.hosts.items() if split in hosted]
+        nodes = self._nodes(split)
         for client in sorted(clients):
-            node = next(node for node, numbers in hosts if client in numbers)
+            node = nodes[client % len(nodes)] if isinstance(nodes, list) else nodes[client]
             placed.setdefault(node, []).append(client)
         return placed
+
+    def _nodes(self, split: str) -> list[int] | dict[int, int]:
+        """Return the nodes by remainder of the client number, else client -> node; made once."""
+        if split not in self._nodes_of:
+            hosts = {n: own[split] for n, own in self.hosts.items() if len(own.get(split, ()))}
+            self._nodes_of[split] = _by_remainder(hosts) or {
+                client: node for node, numbers in hosts.items() for client in numbers
+            }
+        return self._nodes_of[split]
 
 
 def _are_residues(parts: Sequence[range]) -> bool:
     """Return whether ranges share one step and differ in their remainder, so cannot overlap."""
     steps = {part.step for part in parts}
     return len(steps) == 1 and len({part.start % part.step for part in parts}) == len(parts)
+
+
+def _by_remainder(hosts: Mapping[int, range]) -> list[int] | None:
+    """Return the nodes in the order of the remainders they host; None if they host otherwise."""
+    step = len(hosts)
+    if any(numbers.step != step for numbers in hosts.values()):
+        return None
+    nodes = {numbers.start % step: node for node, numbers in hosts.items()}
+    return [nodes[rest] for rest in range(step)] if len(nodes) == step else None
 
 
 def one_client_per_node(numbers: Mapping[int, int]) -> RollCall:

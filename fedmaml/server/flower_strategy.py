@@ -1,12 +1,12 @@
 """Any `MetaStrategy` as a Flower strategy: for fedmaml's own ServerApp and for anyone else's."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -21,6 +21,7 @@ from fedmaml.core.records import Rejection
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from fedmaml.messages.arrays import arrays_from_meta, meta_from_arrays
 from fedmaml.messages.evaluate import read_evaluate_reply, write_evaluate_request
+from fedmaml.messages.handed import copied, handed_request
 from fedmaml.messages.train import TrainRequestWriter, fingerprint, read_train_reply
 from fedmaml.server.aggregate import apply_rule, weighted_mean
 from fedmaml.server.cohort import RollCall, choose, one_client_per_node, wait_for_nodes
@@ -53,6 +54,8 @@ class FlowerStrategy(Strategy):
         min_nodes: Without a roll call: how many nodes to wait for.
         patience: Seconds to wait for the nodes.
         compression: How clients compress their updates.
+        by_value: Whether all nodes are in this process, so that requests for training need not be
+            written (`messages.handed`); compressed updates travel written anyway.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class FlowerStrategy(Strategy):
         min_nodes: int = 1,
         patience: float = 300.0,
         compression: Compression = NO_COMPRESSION,
+        by_value: bool = False,
     ) -> None:
         self.strategy = strategy
         self.state: ServerState = strategy.build(problem, seeding.generator(seed, "init")).state
@@ -86,6 +90,7 @@ class FlowerStrategy(Strategy):
         self._evaluation_shots = tuple(evaluation_shots)
         self._min_nodes, self._patience = min_nodes, patience
         self._compression = compression
+        self._by_value = by_value and compression.compressor() is None
         self._numbers: dict[int, int] = {}
         self._train_sent: list[tuple[Message, TrainRequest]] = []
         self._evaluate_sent: list[tuple[Message, tuple[int, ...]]] = []
@@ -118,11 +123,17 @@ class FlowerStrategy(Strategy):
             compression=self._compression,
             seed=self._seed,
         )
-        writer = TrainRequestWriter(request)
+        writer = cache(partial(TrainRequestWriter, request))
+        sent = copied(request.meta) if self._by_value else {}
         self._train_sent = []
         for node, clients in roll_call.place("train", cohort).items():
-            message = Message(writer.write(clients), node, "train")
-            self._train_sent.append((message, replace(request, clients=tuple(clients))))
+            asked = replace(request, clients=tuple(clients))
+            if self._by_value:
+                write = partial(_written, writer, clients)
+                content: RecordDict = handed_request(replace(asked, meta=sent), write)
+            else:
+                content = writer().write(clients)
+            self._train_sent.append((Message(content, node, "train"), asked))
         return [message for message, _ in self._train_sent]
 
     def aggregate_train(
@@ -238,3 +249,7 @@ class FlowerStrategy(Strategy):
         if self._aggregator is None:
             return weighted_mean(sound, self.state.meta)
         return apply_rule(self._aggregator, sound, self.state.meta, server_round)
+
+
+def _written(writer: Callable[[], TrainRequestWriter], clients: Sequence[int]) -> RecordDict:
+    return writer().write(clients)

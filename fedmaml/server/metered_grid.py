@@ -2,7 +2,9 @@
 
 Serialising a message to learn its size costs about as much as sending it. So it is done once for
 each shape of message: the same records, keys, array sizes and list lengths. Small numbers take
-fewer bytes than large ones, so messages of one shape may differ by a few bytes.
+fewer bytes than large ones, so messages of one shape may differ by a few bytes. A message that
+stays a value (`messages.handed`) is written if it is the first of its shape, and travels as
+written, so that its reader checks it.
 """
 
 import time
@@ -14,6 +16,7 @@ from flwr.app import Array, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedmaml.flower_internals import NodeInfo, Run, message_bytes
+from fedmaml.messages.handed import Handed
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,23 @@ class MeteredGrid(Grid):
         counted = list(messages)
         for message in counted:
             way = (message.metadata.message_type, direction)
-            shape = (way, _shape(message))
-            if shape not in self._sizes:
-                self._sizes[shape] = message_bytes(message)
             self._messages[way] += 1
-            self._bytes[way] += self._sizes[shape]
+            self._bytes[way] += self._size(message, way)
         return counted
+
+    def _size(self, message: Message, way: tuple[str, str]) -> int:
+        handed = message.content if message.has_content() else None
+        known = (way, handed.shape) if isinstance(handed, Handed) else None
+        if known in self._sizes:
+            return self._sizes[known]
+        if isinstance(handed, Handed):
+            message.content = handed.written()
+        shape = (way, _shape(message))
+        if shape not in self._sizes:
+            self._sizes[shape] = message_bytes(message)
+        if known is not None:
+            self._sizes[known] = self._sizes[shape]
+        return self._sizes[shape]
 
 
 def _shape(message: Message) -> Hashable:

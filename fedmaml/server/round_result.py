@@ -1,5 +1,6 @@
 """Results of a round or an evaluation: clients used, means, and costs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -36,25 +37,30 @@ def result_of_round(
     requests: Sequence[TrainRequest], sound: Sequence[TrainReply], rejected: Sequence[Rejection]
 ) -> RoundResult:
     """Return the result of a round; clients in ascending order, whoever answered first."""
-    rows = sorted(
-        (
-            (client, reply.weights[i], {name: column[i] for name, column in reply.metrics.items()})
-            for reply in sound
-            for i, client in enumerate(reply.clients)
-        ),
-        key=lambda row: row[0],
-    )
-    names = dict.fromkeys(name for _, _, row in rows for name in row)
-    columns = {name: [row.get(name, float("nan")) for _, _, row in rows] for name in names}
-    weights = [weight for _, weight, _ in rows]
+    clients = [client for reply in sound for client in reply.clients]
+    order = sorted(range(len(clients)), key=clients.__getitem__)
+    columns = {
+        name: _column(name, sound, order)
+        for name in dict.fromkeys(name for reply in sound for name in reply.metrics)
+    }
+    every_weight = [weight for reply in sound for weight in reply.weights]
+    weights = [every_weight[position] for position in order]
     return RoundResult(
         cohort=sum(len(request.clients) for request in requests),
-        clients=tuple(client for client, _, _ in rows),
+        clients=tuple(clients[position] for position in order),
         weight=sum(weights),
         metrics=mean_metrics(columns, weights),
         rejected=tuple(rejected),
         cost=_cost_of_training(requests, sound),
     )
+
+
+def _column(name: str, sound: Sequence[TrainReply], order: Sequence[int]) -> list[float]:
+    """Return a metric of all clients in an order; NaN for those of replies without it."""
+    values: list[float] = []
+    for reply in sound:
+        values += reply.metrics.get(name) or [math.nan] * len(reply.clients)
+    return [values[position] for position in order]
 
 
 def _cost_of_training(requests: Sequence[TrainRequest], sound: Sequence[TrainReply]) -> Cost:

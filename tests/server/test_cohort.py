@@ -1,5 +1,6 @@
 """Who takes part does not depend on who hosts whom."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,21 @@ def test_roll_call_waits_for_nodes_that_the_others_know_of() -> None:
     config = resolve({"scenario": "digits", "strategy": "maml"})
     grid = LateGrid(client_app, 3, to_run_config(config, Path("unused")))
     assert call_roll(grid, 1, 5.0).population("train") == range(60)
+
+
+@pytest.mark.parametrize("by_remainder", [False, True])
+def test_placing_many_clients_on_many_nodes_takes_time_in_proportion(by_remainder: bool) -> None:
+    def seconds(nodes: int) -> float:
+        least = float("inf")
+        for _ in range(3):
+            roll_call = one_client_per_node({10 + number: number for number in range(nodes)})
+            if by_remainder:
+                hosts = {10 + part: {"train": range(part, nodes, nodes)} for part in range(nodes)}
+                roll_call = RollCall(hosts)
+            started = time.process_time()
+            placed = roll_call.place("train", range(nodes))
+            least = min(least, time.process_time() - started)
+            assert placed == {10 + number: [number] for number in range(nodes)}
+        return least
+
+    assert seconds(20_000) < 50 * seconds(1_000)  # in proportion: 20; each by a search: 400

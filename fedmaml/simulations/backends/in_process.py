@@ -30,12 +30,20 @@ class InProcessGrid(Grid):
         client_app: Answers the messages of all nodes.
         nodes: Number of nodes; each gets ``partition-id`` and ``num-partitions``.
         run_config: The run config of the ClientApp, ``context.run_config``.
+        by_value: Whether the ClientApp takes requests that are not written (`messages.handed`), as
+            fedmaml's own does.
     """
 
     def __init__(
-        self, client_app: ClientApp, nodes: int, run_config: Mapping[str, str | int | float | bool]
+        self,
+        client_app: ClientApp,
+        nodes: int,
+        run_config: Mapping[str, str | int | float | bool],
+        *,
+        by_value: bool = False,
     ) -> None:
         flower_internals.become_server(RUN_ID)
+        self.by_value = by_value
         self._client_app = client_app
         self._run = Run.create_empty(RUN_ID)
         self._contexts = {
@@ -118,7 +126,7 @@ class InProcessGrid(Grid):
 def run(apps: Apps, run_config: Mapping[str, str | int | float | bool], nodes: int) -> None:
     """Run the apps in this process; returns when the ServerApp has finished."""
     server_app: ServerApp = _load(apps.server)
-    grid = InProcessGrid(_load(apps.client), nodes, run_config)
+    grid = InProcessGrid(_load(apps.client), nodes, run_config, by_value=True)
     context = Context(
         run_id=RUN_ID,
         node_id=flower_internals.SERVER_NODE_ID,
