@@ -6,13 +6,22 @@ A `Problem` may use any function of this form. These are the ones that the hand-
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_IGNORED = -100
+
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return -log softmax(logits)[y]; logits ``(examples, classes)``, y class indices."""
-    return -F.log_softmax(logits, -1).gather(-1, y[:, None])[:, 0]
+    """Return -log softmax(logits)[y]; logits ``(examples, classes)``, y class indices.
+
+    Like PyTorch's, it is 0 where y is -100.
+    """
+    ignored = y == _IGNORED
+    known = torch.where(ignored, 0, y)
+    losses = -F.log_softmax(logits, -1).gather(-1, known[:, None])[:, 0]
+    return torch.where(ignored, 0, losses)
 
 
 def binary_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
