@@ -288,8 +288,10 @@ def test_only_auto_and_fused_take_the_kernel_and_only_where_it_pays(
     mini_batches = MAML(inner=GradientSteps(steps=2, batch=2))
     evaluated(mini_batches, problem, groups, "fused")
     assert not kernel_calls
-    wide = replace(problem, network=lambda: MLP((4, 9000, 2)))
-    start = MAML().build(wide, seeding.generator(0, "init"))
-    job = Job(MAML(), start.learner, start.state.meta)
+    wide = replace(problem, network=lambda: MLP((4, 18_000, 2)))
+    start = FOMAML().build(wide, seeding.generator(0, "init"))
+    job = Job(FOMAML(), start.learner, start.state.meta)
     assert "it does not pay" in FUSED.why_slow(job)
     assert evaluation.chunk_size(job, "auto", 5000) < 512
+    # what no other engine but vmap computes has no such bound
+    assert FUSED.why_slow(Job(MAML(), start.learner, start.state.meta)) == ""
