@@ -105,7 +105,7 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     stages: dict[str, dict[str, Any]] = {}
     for network, workload in WORKLOADS.items():
-        for name in ("fomaml", "maml", "reptile", "meta_sgd"):
+        for name in ("fomaml", "maml", "reptile", "meta_sgd", "fedrep"):
             contenders = requests(workload(), name, chosen.clients, STEPS)
             names = ("training", "evaluation", "by vmap")
             training, evaluated, by_vmap = timed(contenders, names, chosen.clients, chosen.seconds)

@@ -18,7 +18,14 @@ from fedmaml.core.tasks import Batch, group_by_shape
 class JaxRound:
     """A round that another process computes, and times."""
 
-    def __init__(self, round_: Round) -> None:
+    def __init__(self, round_: Round, together: int = 0) -> None:
+        """Start the worker.
+
+        Args:
+            round_: What to compute.
+            together: How many clients are computed in one vmap, of as many as follow one another
+                in ``lax.map``; 0: all.
+        """
         python = os.environ.get("JAX_PYTHON")
         if not python:
             raise NotInstalledError(
@@ -33,7 +40,7 @@ class JaxRound:
             raise RefusedError("clients of unequal size are not vmapped")
         tasks = groups[0].tasks
         training = tasks.support
-        if round_.algorithm == "reptile":
+        if round_.algorithm in ("reptile", "fedrep"):
             pairs = zip(tasks.support, tasks.query, strict=True)
             training = Batch(*(torch.cat(pair, dim=1) for pair in pairs))
         self._folder = tempfile.TemporaryDirectory()
@@ -50,6 +57,7 @@ class JaxRound:
             layers=layers,
             loss=round_.workload.problem.loss.__name__,
             algorithm=round_.algorithm,
+            together=_divisor(len(round_.tasks), together),
             steps=round_.steps,
             lr=LR,
         )
@@ -81,6 +89,13 @@ class JaxRound:
         if not answer:
             raise RuntimeError("the JAX worker ended; its traceback is above")
         return json.loads(answer)
+
+
+def _divisor(clients: int, most: int) -> int:
+    """Return the largest number up to ``most`` that divides the clients; 0 for all of them."""
+    if not most or clients <= most:
+        return 0
+    return max(size for size in range(1, most + 1) if clients % size == 0)
 
 
 def _description(layer: nn.Module) -> list[Any]:

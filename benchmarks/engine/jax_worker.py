@@ -1,7 +1,7 @@
-"""JAX ``jit(vmap)`` in an interpreter of its own; commands and answers are lines of JSON.
+"""JAX ``jit(vmap)``, or ``jit(lax.map over chunks of vmap)``, in an interpreter of its own.
 
-Runs under the interpreter that JAX_PYTHON names, which need not have PyTorch or fedmaml: nothing
-of this repository is imported here.
+Commands and answers are lines of JSON. It runs under the interpreter that JAX_PYTHON names, which
+need not have PyTorch or fedmaml: nothing of this repository is imported here.
 """
 
 import json
@@ -85,9 +85,51 @@ def compiled(job):
         del query_x, query_y
         return [start - end for start, end in zip(theta, steps(theta, x, y), strict=True)]
 
-    update = {"fomaml": fomaml, "maml": maml, "reptile": reptile}[job["algorithm"]]
+    def meta_sgd(theta, x, y, query_x, query_y):
+        def at(start, rates):
+            for _ in range(job["steps"]):
+                parts = zip(start, rates, jax.grad(loss)(start, x, y), strict=True)
+                start = [value - rate * part for value, rate, part in parts]
+            return loss(start, query_x, query_y)
+
+        rates = [jnp.full_like(value, job["lr"]) for value in theta]
+        of_theta, of_rates = jax.grad(at, (0, 1))(theta, rates)
+        return of_theta + of_rates
+
+    def descend(of, params, count):
+        for _ in range(count):
+            parts = zip(params, jax.grad(of)(params), strict=True)
+            params = [value - job["lr"] * part for value, part in parts]
+        return params
+
+    def anil(theta, x, y, query_x, query_y):
+        def at(start):
+            body, head = start[:-2], start[-2:]
+            head = descend(lambda own: loss(body + own, x, y), head, job["steps"])
+            return loss(body + head, query_x, query_y)
+
+        return jax.grad(at)(list(theta))
+
+    def fedrep(theta, x, y, query_x, query_y):
+        del query_x, query_y
+        start, head = list(theta[:-2]), list(theta[-2:])
+        head = descend(lambda own: loss(start + own, x, y), head, 2 * job["steps"])
+        body = descend(lambda own: loss(own + head, x, y), start, job["steps"])
+        return [before - after for before, after in zip(start, body, strict=True)]
+
+    updates = (fomaml, maml, reptile, meta_sgd, anil, fedrep)
+    update = {each.__name__: each for each in updates}[job["algorithm"]]
     many = jax.vmap(update, (None, 0, 0, 0, 0))
-    return jax.jit(lambda *inputs: [value.mean(0) for value in many(*inputs)])
+    size = job["together"]
+
+    def mean(theta, *data):
+        if not size:
+            return [value.mean(0) for value in many(theta, *data)]
+        chunks = [value.reshape(-1, size, *value.shape[1:]) for value in data]
+        sums = jax.lax.map(lambda some: [v.sum(0) for v in many(theta, *some)], tuple(chunks))
+        return [value.sum(0) / data[0].shape[0] for value in sums]
+
+    return jax.jit(mean)
 
 
 def main():

@@ -1,12 +1,13 @@
 """fedmaml's engines as contenders: what a node runs, from the request to the exact sum."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from benchmarks.engine.rounds import LR, Contender, RefusedError, Round
+from benchmarks.engine.rounds import LR, Algorithm, Contender, RefusedError, Round
 from fedmaml.computing import updates
 from fedmaml.computing.costs import Costs
 from fedmaml.computing.engines import ENGINES, Job
@@ -15,9 +16,9 @@ from fedmaml.core.aggregation import ExactSum
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.requests import TrainRequest
 from fedmaml.core.tasks import TaskGroup, group_by_shape
-from fedmaml.strategies import FOMAML, MAML, Reptile
-
-_STRATEGIES = {"fomaml": FOMAML, "maml": MAML, "reptile": Reptile}
+from fedmaml.strategies import FOMAML, MAML, FedRep, MetaSGD, Reptile
+from fedmaml.strategies.base import MetaStrategy
+from tests.outside.anil import ANIL
 
 
 def contender(engine: str, round_: Round) -> Contender:
@@ -26,7 +27,7 @@ def contender(engine: str, round_: Round) -> Contender:
     Raises:
         RefusedError: If the engine cannot compute it.
     """
-    strategy = _STRATEGIES[round_.algorithm](inner=GradientSteps(lr=LR, steps=round_.steps))
+    strategy = _strategy(round_.algorithm, round_.steps)
     learner, state, memory = strategy.build(round_.workload.problem, seeding.generator(0, "init"))
     reason = ENGINES[engine].why_unsupported(Job(strategy, learner, state.meta))
     if reason:
@@ -48,10 +49,22 @@ def contender(engine: str, round_: Round) -> Contender:
         reply, _, _ = updates.train(
             strategy, learner, request, tasks, memories, known_costs=costs, engine=engine
         )
-        update = reply.update["theta"]
-        if isinstance(update, ExactSum):
-            return update.mean()
         weights = torch.tensor(reply.weights, dtype=torch.float64)
-        return weights @ update.double() / weights.sum()
+        return torch.cat([_mean(update, weights) for update in reply.update.values()])
 
     return mean
+
+
+def _mean(update: ExactSum | Tensor, weights: Tensor) -> Tensor:
+    if isinstance(update, ExactSum):
+        return update.mean()
+    return weights @ update.double() / weights.sum()
+
+
+def _strategy(algorithm: Algorithm, steps: int) -> MetaStrategy:
+    inner = GradientSteps(lr=LR, steps=steps)
+    if algorithm == "fedrep":
+        return FedRep(inner=inner, head=replace(inner, steps=2 * steps))
+    return {"fomaml": FOMAML, "maml": MAML, "reptile": Reptile, "meta_sgd": MetaSGD, "anil": ANIL}[
+        algorithm
+    ](inner=inner)

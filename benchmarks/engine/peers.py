@@ -11,12 +11,21 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from benchmarks.engine.rounds import LR, Contender, NotInstalledError, RefusedError, Round, flat
+from benchmarks.engine.rounds import (
+    LR,
+    OF_LIBRARIES,
+    Contender,
+    NotInstalledError,
+    RefusedError,
+    Round,
+    flat,
+)
 from fedmaml.core.tasks import Task
 
 
 def deepcopy_loop(round_: Round) -> Contender:
     """Copy the module, run ``torch.optim.SGD`` on the copy: what most federated baselines do."""
+    _refuse_what_is_not_theirs(round_)
     if round_.algorithm == "maml":
         raise RefusedError("first order only: a copy is cut off from the original")
     module, loss = round_.workload.module(), round_.workload.mean_loss
@@ -44,6 +53,7 @@ def deepcopy_loop(round_: Round) -> Contender:
 
 def learn2learn(round_: Round) -> Contender:
     """Clone and adapt with learn2learn's ``MAML``."""
+    _refuse_what_is_not_theirs(round_)
     algorithm = _learn2learn().MAML(
         round_.workload.module(), lr=LR, first_order=round_.algorithm != "maml"
     )
@@ -68,6 +78,7 @@ def learn2learn(round_: Round) -> Contender:
 
 def higher(round_: Round) -> Contender:
     """Adapt in higher's ``innerloop_ctx``."""
+    _refuse_what_is_not_theirs(round_)
     library = _import("higher", "pip install higher==0.2.1")
     module, loss = round_.workload.module(), round_.workload.mean_loss
     exact = round_.algorithm == "maml"
@@ -99,6 +110,7 @@ def higher(round_: Round) -> Contender:
 
 def torchopt(round_: Round) -> Contender:
     """Adapt with TorchOpt's ``MetaSGD``, which puts the fast weights into the module itself."""
+    _refuse_what_is_not_theirs(round_)
     library = _import("torchopt", "pip install torchopt==0.7.3")
     module, loss = round_.workload.module(), round_.workload.mean_loss
 
@@ -130,6 +142,11 @@ def torchopt(round_: Round) -> Contender:
         return flat(_gradients(module) if round_.algorithm == "maml" else total)
 
     return mean
+
+
+def _refuse_what_is_not_theirs(round_: Round) -> None:
+    if round_.algorithm not in OF_LIBRARIES:
+        raise RefusedError("compared with JAX alone")
 
 
 def _weighted(round_: Round) -> Iterator[tuple[Task, float]]:

@@ -3,6 +3,9 @@
 phi_0 = theta,  phi_{t+1} = phi_t - lr * grad L(phi_t)
 fomaml   grad L_query at phi_k        maml   the same, through the steps
 reptile  theta - phi_k
+meta_sgd maml with a rate for each entry, which starts at lr; and the gradient in the rates
+anil     maml whose steps move the last layer (its weight and bias) alone
+fedrep   twice the steps of the last layer, then steps of the others; their difference
 """
 
 from collections.abc import Callable
@@ -42,7 +45,39 @@ def client_update(round_: Round) -> Callable[[Params, Batch, Batch], Params]:
         phi = steps(theta, training)
         return {name: theta[name] - phi[name] for name in theta}
 
-    return {"fomaml": fomaml, "maml": maml, "reptile": reptile}[round_.algorithm]
+    def meta_sgd(theta: Params, training: Batch, query: Batch) -> Params:
+        def at(start: Params, rates: Params) -> Tensor:
+            for _ in range(round_.steps):
+                gradient = grad(loss)(start, training)
+                start = {name: start[name] - rates[name] * gradient[name] for name in start}
+            return loss(start, query)
+
+        rates = {name: torch.full_like(value, LR) for name, value in theta.items()}
+        of_theta, of_rates = grad(at, argnums=(0, 1))(theta, rates)
+        return of_theta | {f"rate of {name}": value for name, value in of_rates.items()}
+
+    def some_steps(params: Params, names: list[str], batch: Batch, count: int) -> Params:
+        for _ in range(count):
+            gradient = grad(loss)(params, batch)
+            params = params | {name: params[name] - LR * gradient[name] for name in names}
+        return params
+
+    *body, weight, bias = round_.workload.theta()
+
+    def anil(theta: Params, training: Batch, query: Batch) -> Params:
+        def at(start: Params) -> Tensor:
+            return loss(some_steps(start, [weight, bias], training, round_.steps), query)
+
+        return grad(at)(theta)
+
+    def fedrep(theta: Params, training: Batch, query: Batch) -> Params:
+        del query
+        own = some_steps(theta, [weight, bias], training, 2 * round_.steps)
+        phi = some_steps(own, body, training, round_.steps)
+        return {name: theta[name] - phi[name] for name in body}
+
+    functions = (fomaml, maml, reptile, meta_sgd, anil, fedrep)
+    return {function.__name__: function for function in functions}[round_.algorithm]
 
 
 def loop(round_: Round, dtype: torch.dtype = torch.float32) -> Contender:

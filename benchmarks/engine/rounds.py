@@ -14,7 +14,9 @@ from fedmaml.core.tasks import Batch, Task, joined
 LR = 0.01
 """Step size of the inner loop."""
 
-Algorithm = Literal["fomaml", "maml", "reptile"]
+Algorithm = Literal["fomaml", "maml", "reptile", "meta_sgd", "anil", "fedrep"]
+OF_LIBRARIES = ("fomaml", "maml", "reptile")
+"""What the libraries' own examples do; the others are compared with JAX."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class Round:
     Attributes:
         workload: Network and loss.
         algorithm: "maml" and "fomaml" send the gradient of the query loss after `steps` steps on
-            the support set, exact or first order; "reptile" steps on both and sends theta - phi.
+            the support set, exact or first order; "meta_sgd" the exact gradient in theta and in the
+            rates of all entries, "anil" that of steps of the last layer alone; "reptile" steps on
+            both and sends theta - phi; "fedrep" takes twice the steps with the last layer, on both,
+            then steps with the others, and sends their difference.
         steps: Gradient steps of the inner loop.
         tasks: One per client.
     """
@@ -39,12 +44,16 @@ class Round:
 
     def training(self, task: Task) -> Batch:
         """Return the examples that the inner loop sees."""
-        return joined(task) if self.algorithm == "reptile" else task.support
+        return joined(task) if self._takes_all else task.support
+
+    @property
+    def _takes_all(self) -> bool:
+        return self.algorithm in ("reptile", "fedrep")
 
     def weights(self) -> list[float]:
         """Return each client's share of the mean."""
         examples = [
-            len(task.query.y) + (len(task.support.y) if self.algorithm == "reptile" else 0)
+            len(task.query.y) + (len(task.support.y) if self._takes_all else 0)
             for task in self.tasks
         ]
         return [count / sum(examples) for count in examples]

@@ -14,7 +14,10 @@ GROUPS = {
     "small networks": (
         "W2-fomaml", "W2-maml", "W2-unequal", "W1-fomaml", "W1-maml", "W1-reptile",
     ),
-    "few clients, large layers": ("W1-fomaml-25", "W1-maml-25", "MLP-1e6", "MLP-1e7"),
+    "other strategies": ("W2-meta_sgd", "W2-anil", "W2-fedrep"),
+    "few clients, large layers": (
+        "W1-fomaml-25", "W1-maml-25", "W2-fomaml-10", "MLP-1e6", "MLP-1e7",
+    ),
     "convolutions": ("W4-fomaml", "W3-fomaml-1", "W3-fomaml"),
     "any network": ("W3-maml-1", "C4-fomaml-1", "GRU-fomaml"),
 }  # fmt: skip

@@ -23,6 +23,7 @@ class Target:
 
 
 _L2L = ("learn2learn", "deepcopy loop")
+_CHUNKS = ("JAX jit(lax.map of vmap)", "JAX jit(vmap)")
 _LOOP = ("deepcopy loop",)
 TARGETS = (
     Target("W1-fomaml", _L2L, 200),
@@ -30,6 +31,14 @@ TARGETS = (
     Target("W2-fomaml", _L2L, 350),
     Target("W2-fomaml", _LOOP, 350),
     Target("W2-fomaml", ("JAX jit(vmap)",), 6),
+    Target("W2-fomaml", _CHUNKS, 5),
+    Target("W2-maml", _CHUNKS, 6),
+    Target("W1-fomaml-25", _CHUNKS, 1.5),
+    Target("W1-maml-25", _CHUNKS, 1.5),
+    Target("W2-fomaml-10", _CHUNKS, 1),
+    Target("W2-meta_sgd", _CHUNKS, 3),
+    Target("W2-anil", _CHUNKS, 3),
+    Target("W2-fedrep", _CHUNKS, 3),
     Target("W2-fomaml", (FLOWER,), 2000),
     Target("W2-maml", ("learn2learn",), 220),
     Target("W3-fomaml-1", _L2L, 1.5),

@@ -69,7 +69,10 @@ def sinusoid() -> Workload:
         return _split(x, amplitude * torch.sin(x + phase), 10)
 
     return Workload(
-        Problem(lambda: fully_connected(1, 40, 40, 1), squared_error, (MEAN_SQUARED_ERROR,)), draw
+        Problem(
+            lambda: fully_connected(1, 40, 40, 1), squared_error, (MEAN_SQUARED_ERROR,), head="4"
+        ),
+        draw,
     )
 
 
@@ -82,7 +85,7 @@ def hospital(smallest: int = 32, largest: int = 32) -> Workload:
         y = (x @ torch.randn(13, generator=rng) > 0).long()
         return _split(x, y, half)
 
-    return _classification(lambda: fully_connected(13, 32, 2), draw)
+    return _classification(lambda: fully_connected(13, 32, 2), draw, head="2")
 
 
 def omniglot() -> Workload:
@@ -164,8 +167,8 @@ def fully_connected(*widths: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def _classification(network: Callable[[], nn.Module], draw: Draw) -> Workload:
-    return Workload(Problem(network, cross_entropy, (ACCURACY,)), draw)
+def _classification(network: Callable[[], nn.Module], draw: Draw, head: str = "head") -> Workload:
+    return Workload(Problem(network, cross_entropy, (ACCURACY,), head=head), draw)
 
 
 def _split(x: Tensor, y: Tensor, support: int) -> Task:

@@ -8,6 +8,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -105,7 +106,10 @@ def _once(
 
 def _job_word(job: Job) -> str:
     shapes = [_shape(value) for tree in job.meta.values() for value in tree.values()]
-    return f"{job.strategy!r}|{shapes}"
+    return f"{_described(job.strategy)}|{shapes}"
+
+
+_described = lru_cache(maxsize=64)(repr)
 
 
 def _key(job_word: str, memory: Params, group: TaskGroup) -> str:

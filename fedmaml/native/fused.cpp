@@ -48,28 +48,50 @@ struct Stages {
 
 namespace {
 
+template <typename V> class Room {  // for vectors; it only grows, and holds what was left in it
+  std::unique_ptr<V[]> values;
+  int64_t size = 0;
+
+ public:
+  V* of(int64_t count) {
+    if (count > size) values.reset(new V[size = count]);
+    return values.get();
+  }
+};
+
+// A thread's memory, kept from call to call: new memory costs a small cohort as much as its mathematics.
+template <typename T> struct Memory {
+  Batch<T> part[2];
+  Room<Vec<T>> theta, rates, phi, gradient, product, moved;
+  Room<Doubles> sums;
+  static Memory& own() {
+    static thread_local Memory memory;
+    return memory;
+  }
+};
+
 template <typename T> class Block {  // the computation of the clients of one vector
   typedef Vec<T> V;
   static constexpr int lanes = Lanes<T>::count;
   const Network& net;
   const Recipe& recipe;
   Chain<T> chain;
-  Batch<T> part[2];  // support (or all rows), query
-  std::vector<V> theta, rates;
-  std::unique_ptr<V[]> phi, gradient, product, moved;
+  Batch<T>* part;  // support (or all rows), query
+  V *theta, *rates = nullptr, *phi, *gradient, *product, *moved = nullptr;
 
  public:
-  Block(const Network& net, const Recipe& recipe, const T* start)
-      : net(net), recipe(recipe), chain(net, recipe.sends == 1), theta(net.entries) {
+  Block(const Network& net, const Recipe& recipe, const T* start, Memory<T>& memory)
+      : net(net), recipe(recipe), chain(net, recipe.sends == 1), part(memory.part) {
+    theta = memory.theta.of(net.entries);
     for (int64_t i = 0; i < net.shared; i++) theta[i] = all<T>(start[i]);
     if (recipe.rates) {
-      rates.resize(net.entries);
+      rates = memory.rates.of(net.entries);
       for (int64_t i = 0; i < net.entries; i++) rates[i] = all<T>(((const T*)recipe.rates)[i]);
-      moved.reset(new V[net.entries]);
+      moved = memory.moved.of(net.entries);
     }
-    phi.reset(new V[(recipe.sends == 1 ? recipe.steps + 1 : 1) * net.entries]);
-    gradient.reset(new V[sent()]);
-    product.reset(new V[net.entries]);
+    phi = memory.phi.of((recipe.sends == 1 ? recipe.steps + 1 : 1) * net.entries);
+    gradient = memory.gradient.of(sent());
+    product = memory.product.of(net.entries);
   }
 
   bool exact() const { return recipe.sends == 1; }
@@ -109,11 +131,11 @@ template <typename T> class Block {  // the computation of the clients of one ve
     for (int done = 0; done < recipe.steps; done++, valid = recipe.low, point += exact() ? P : 0)
       step(local, point, exact() ? point + P : point, valid);
     after = chain.forward(evaluated, point, true, recipe.sends == 2 ? 0 : recipe.low);
-    V* v = gradient.get();
+    V* v = gradient;
     if (recipe.sends == 3) {
       std::fill_n((T*)v, sent() * lanes, T(0));
     } else if (recipe.sends == 2) {
-      before += chain.penalty(theta.data()), after += chain.penalty(point);
+      before += chain.penalty(theta), after += chain.penalty(point);
       for (int64_t i = 0; i < net.shared; i++) v[i] = theta[i] - point[i];
     } else {
       chain.template backward<ZERO>(evaluated, point, v, 1, 0, net.layers);
@@ -158,8 +180,8 @@ template <typename T> class Block {  // the computation of the clients of one ve
 
  private:
   V* begin() {
-    std::memcpy((void*)phi.get(), theta.data(), net.entries * sizeof(V));
-    return phi.get();
+    std::memcpy((void*)phi, theta, net.entries * sizeof(V));
+    return phi;
   }
 
   // Call a function with the place and the number of each piece of the layers from "low" to "high".
@@ -181,7 +203,7 @@ template <typename T> class Block {  // the computation of the clients of one ve
     chain.forward(b, point, false, valid);
     bool whole = low == 0 && high == net.layers;
     if (next != point && !whole) std::memcpy((void*)next, point, net.entries * sizeof(V));
-    V* p = product.get();
+    V* p = product;
     if (recipe.rates) {
       T l2 = T(2 * net.l2);
       chain.template backward<ZERO>(b, point, p, 1, low, high);
@@ -205,14 +227,14 @@ template <typename T> class Block {  // the computation of the clients of one ve
   // v, the gradient behind the step at "point", becomes that before it; behind v stands that of rates.
   // "last": this was the last step, whose numbers are still there.
   void through_step(Batch<T>& b, const V* point, V* v, bool last) {
-    V* p = product.get();
+    V* p = product;
     if (!last) {
       chain.forward(b, point, false, recipe.low);
       chain.template backward<ZERO>(b, point, recipe.rates ? p : nullptr, 1, recipe.low, recipe.high);
     }
     T l2 = T(2 * net.l2);
     if (recipe.rates) {
-      V *u = moved.get(), *of_rates = v + net.entries;
+      V *u = moved, *of_rates = v + net.entries;
       for (int64_t i = 0; i < net.entries; i++) {
         of_rates[i] -= (p[i] + l2 * point[i]) * v[i];
         u[i] = rates[i] * v[i];
@@ -237,9 +259,12 @@ template <typename T> class Block {  // the computation of the clients of one ve
 template <typename T>
 void run(const Network& net, const Recipe& recipe, const T* theta, const Clients& clients, Result out) {
   constexpr int lanes = Lanes<T>::count;
-  Block<T> block(net, recipe, theta);
+  Memory<T>& memory = Memory<T>::own();
+  Block<T> block(net, recipe, theta, memory);
   int64_t P = block.sent(), own = net.entries - net.shared;
-  std::vector<Doubles> sums(out.stack ? 0 : 3 * P);
+  Doubles* sums = memory.sums.of(out.stack ? 0 : LIMBS * P);
+  bool large = false;  // whether a number has a first limb; without, its sums are not used
+  if (!out.stack) std::fill_n((double*)(sums + P), (LIMBS - 1) * P * DOUBLES, 0.0);
   for (int64_t first = 0; first < clients.count; first += lanes) {
     int used = int(clients.count - first < lanes ? clients.count - first : lanes);
     block.load(clients, first, used);
@@ -266,19 +291,21 @@ void run(const Network& net, const Recipe& recipe, const T* theta, const Clients
         for (int64_t i = 0; i < P; i++) ((T*)out.stack)[client * P + i] = v[i][lane];
     }
     if (out.stack) continue;
-    if (most < SPACING[0] / 2)
-      add_exactly<T, 1>(v, weight, P, sums.data());
-    else
-      add_exactly<T, 0>(v, weight, P, sums.data());
+    if (most < SPACING[0] / 2) {
+      add_exactly<T, 1>(v, weight, P, sums);
+    } else {
+      if (!large) std::fill_n((double*)sums, P * DOUBLES, 0.0);
+      large = true;
+      add_exactly<T, 0>(v, weight, P, sums);
+    }
   }
-  for (int64_t i = 0; !out.stack && i < 3 * P; i++)
-    for (int lane = 0; lane < DOUBLES; lane++) out.limbs[i] += sums[i][lane];
+  for (int64_t i = large ? 0 : P; !out.stack && i < LIMBS * P; i++) out.limbs[i] += sum_of(sums[i]);
 }
 
 template <typename T>
 void predict(const Network& net, const Recipe& recipe, const T* theta, const Clients& clients, Stages stages) {
   constexpr int lanes = Lanes<T>::count;
-  Block<T> block(net, recipe, theta);
+  Block<T> block(net, recipe, theta, Memory<T>::own());
   for (int64_t first = 0; first < clients.count; first += lanes) {
     int used = int(clients.count - first < lanes ? clients.count - first : lanes);
     block.load(clients, first, used);

@@ -6,6 +6,17 @@
 
 #include "lanes.h"
 
+// The sum of a vector's numbers, by halves: they add without rounding, in any order.
+inline double sum_of(const Doubles& numbers) {
+  double part[DOUBLES];
+  std::memcpy(part, &numbers, sizeof part);
+#pragma GCC unroll 4
+  for (int half = DOUBLES / 2; half > 0; half /= 2)
+#pragma GCC unroll 4
+    for (int i = 0; i < half; i++) part[i] += part[i + half];
+  return part[0];
+}
+
 // Add weight * v of the lanes to sums: [limbs][entries], a vector of partial sums each. The first limb of
 // numbers below half its grid is 0 and may be left out.
 template <typename T, int first_limb>

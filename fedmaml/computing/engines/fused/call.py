@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import compress
 
 import numpy as np
@@ -11,7 +12,13 @@ from torch import Tensor
 from fedmaml import native
 from fedmaml.computing.engines.base import Job, Memories, Rows, Total
 from fedmaml.computing.engines.fused.chain import Chain
-from fedmaml.computing.engines.fused.structures import Laid, Result, network_of, recipe_of
+from fedmaml.computing.engines.fused.structures import (
+    Laid,
+    Network,
+    Result,
+    network_of,
+    recipe_of,
+)
 from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum
 from fedmaml.core.kernels import KernelSpec
 from fedmaml.core.params import Layout, MetaParams, Params, flatten, layout_of, unflatten
@@ -21,17 +28,43 @@ from fedmaml.strategies.base import ClientUpdate
 _KERNELS = {torch.float32: "fused_float32", torch.float64: "fused_float64"}
 
 
+@dataclass
+class Planned:
+    """A job in the kernel's terms.
+
+    Attributes:
+        spec: The steps.
+        chain: The network.
+        theta: Layout of theta.
+        l2: Of the loss.
+    """
+
+    spec: KernelSpec
+    chain: Chain
+    theta: Layout
+    l2: float
+
+    def __post_init__(self) -> None:
+        self._networks: dict[Layout, tuple[list[np.ndarray], Network]] = {}
+
+    def network(self, own: Layout) -> Network:
+        """Return the network, of which each client keeps some parameters."""
+        if own not in self._networks:
+            self._networks[own] = network_of(self.chain, self.theta, own, self.l2)
+        return self._networks[own][1]
+
+
 class Call:
     """One call of the kernel; holds every array whose address it passes."""
 
     def __init__(
         self,
         job: Job,
-        spec: KernelSpec,
-        chain: Chain,
+        planned: Planned,
         groups: Sequence[TaskGroup],
         memories: Memories,
     ) -> None:
+        spec, chain = planned.spec, planned.chain
         self._job, self._chain, self._groups = job, chain, groups
         theta, rates = job.meta["theta"], spec.adapts.rates
         self._sent = {"theta": theta} | ({rates: job.meta[rates]} if rates else {})
@@ -39,9 +72,7 @@ class Call:
         self._rates = flatten(job.meta[rates]) if rates else None
         own, self._kept = own_of(groups, memories, self._theta.dtype)
         self._laid = Laid(groups, chain, self._theta.dtype, own)
-        self._arrays, self._network = network_of(
-            chain, layout_of(theta), self._kept, job.learner.problem.l2
-        )
+        self._network = planned.network(self._kept)
         self._recipe = recipe_of(spec, chain, self._rates)
         rows = self._laid.rows
         evaluated = rows[0] + rows[1] if spec.sends == "difference" else rows[1]
@@ -94,7 +125,7 @@ class Call:
             weight = weight[sound]
             metrics = {name: values[torch.from_numpy(sound)] for name, values in metrics.items()}
         whole, terms = float(weight.sum()), len(weight)
-        parts = torch.split(limbs, len(self._theta), dim=1)
+        parts = torch.split(limbs, len(self._theta), dim=1) if len(self._sent) > 1 else [limbs]
         named = zip(self._sent, parts, strict=True)
         sums = {group: ExactSum(part, whole, terms) for group, part in named}
         return Total(clients, torch.from_numpy(weight), metrics, sums, unsound)

@@ -4,21 +4,22 @@ fedmaml/native/fused.h has the mathematics. A client's update does not depend on
 vector, so its bits are the same in any cohort; clients of unequal size need no groups.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from fedmaml import native
 from fedmaml.computing.engines.base import Engine, Job, Memories, Rows, Total
-from fedmaml.computing.engines.fused.call import Call
+from fedmaml.computing.engines.fused.call import Call, Planned
 from fedmaml.computing.engines.fused.chain import Chain, chain_of
 from fedmaml.computing.engines.fused.predictions import Predicted, predictions
 from fedmaml.computing.engines.specs import known_adaptation, known_spec_of_parts
 from fedmaml.core.kernels import AdaptationSpec, Adapts, KernelSpec
-from fedmaml.core.params import count_entries, device_of
+from fedmaml.core.params import MetaParams, count_entries, device_of, layout_of
 from fedmaml.core.tasks import TaskGroup
 
 _LARGEST_BLOCK_BYTES = 32 * 2**20
-_WORTHWHILE_ENTRIES = 30_000
+_WORTHWHILE_ENTRIES = 100_000  # first order, 16 clients: 1.2 times as fast as `factored` there
 
 
 class Fused(Engine):
@@ -29,11 +30,8 @@ class Fused(Engine):
 
     def why_unsupported(self, job: Job) -> str:
         """Return why it cannot compute a job; builds the kernel if nothing else prevents it."""
-        spec = known_spec_of_parts(job.strategy)
-        if isinstance(spec, str):
-            return spec
-        kept = spec.inner.steps if spec.sends == "exact" else 0
-        return _why_not(job, spec, 3 + kept, keeps_head=spec.own_head is not None)
+        found = _plan(job)
+        return found if isinstance(found, str) else native.missing()
 
     def why_not_evaluated(self, job: Job) -> str:
         """Return why it cannot compute the predictions of adapted clients; "" if it can."""
@@ -42,11 +40,17 @@ class Fused(Engine):
             return spec
         theta = job.meta["theta"]
         keeps_head = any(name not in theta for name, _ in job.learner.network.named_parameters())
-        return _why_not(job, spec, 3, keeps_head)
+        return _why_not(job, spec, 3, keeps_head) or native.missing()
 
     def why_slow(self, job: Job) -> str:
-        """Return that other engines are faster for larger networks."""
-        if count_entries(job.meta) > _WORTHWHILE_ENTRIES:
+        """Return that `factored` is faster for larger networks; it has no second derivatives.
+
+        `benchmarks.choice` has the measurements. They are of eight clients and more: fewer leave
+        most lanes of a vector unused.
+        """
+        spec = known_spec_of_parts(job.strategy)
+        exact = not isinstance(spec, str) and spec.sends == "exact"
+        if not exact and count_entries({"theta": job.meta["theta"]}) > _WORTHWHILE_ENTRIES:
             return f"it does not pay above {_WORTHWHILE_ENTRIES:,} parameters"
         return ""
 
@@ -58,10 +62,10 @@ class Fused(Engine):
         self, job: Job, groups: Sequence[TaskGroup], memories: Memories
     ) -> Iterator[Rows | Total]:
         """Yield all clients at once."""
-        spec, chain = known_spec_of_parts(job.strategy), chain_of(job.learner)
-        if isinstance(spec, str) or isinstance(chain, str):
-            raise ValueError(self.why_unsupported(job))
-        yield Call(job, spec, chain, groups, memories).run()
+        found = _plan(job)
+        if isinstance(found, str):
+            raise ValueError(found)
+        yield Call(job, found, groups, memories).run()
 
     def predictions(
         self, job: Job, groups: Sequence[TaskGroup], memories: Memories, steps: Sequence[int]
@@ -71,6 +75,47 @@ class Fused(Engine):
         if isinstance(spec, str) or isinstance(chain, str):
             raise ValueError(self.why_not_evaluated(job))
         return predictions(job, spec, chain, groups, memories, steps)
+
+
+class _Last(threading.local):
+    """A thread's last job and what it is: a run asks the same in every round."""
+
+    job: Job | None = None
+    shape: dict[str, tuple[object, ...]] | None = None
+    found: Planned | str = ""
+
+
+_last = _Last()
+
+
+def _plan(job: Job) -> Planned | str:
+    """Return what a job is in the kernel's terms, or why it is none for it."""
+    last = _last.job
+    if last is job:
+        return _last.found
+    shape = _shape_of(job.meta)
+    same = last is not None and last.strategy is job.strategy and last.learner is job.learner
+    if not same or _last.shape != shape:
+        _last.shape, _last.found = shape, _planned(job)
+    _last.job = job
+    return _last.found
+
+
+def _shape_of(meta: MetaParams) -> dict[str, tuple[object, ...]]:
+    """Return what of meta-parameters the kernel depends on, beside their values."""
+    of_groups = {group: layout_of(params) for group, params in meta.items()}
+    return of_groups | {"": (device_of(meta),)}
+
+
+def _planned(job: Job) -> Planned | str:
+    spec, chain = known_spec_of_parts(job.strategy), chain_of(job.learner)
+    if isinstance(spec, str):
+        return spec
+    if isinstance(chain, str):
+        return chain
+    kept = spec.inner.steps if spec.sends == "exact" else 0
+    why = _why_not(job, spec, 3 + kept, spec.own_head is not None)
+    return why or Planned(spec, chain, layout_of(job.meta["theta"]), job.learner.problem.l2)
 
 
 def _why_not(job: Job, spec: KernelSpec | AdaptationSpec, copies: int, keeps_head: bool) -> str:
@@ -88,7 +133,7 @@ def _why_not(job: Job, spec: KernelSpec | AdaptationSpec, copies: int, keeps_hea
     block_bytes = 64 * copies * entries
     if block_bytes > _LARGEST_BLOCK_BYTES:
         return f"the network is too large for it ({block_bytes / 2**20:.0f} MiB a block)"
-    return native.missing()
+    return ""
 
 
 def _why_no_parts(job: Job, adapts: Adapts, chain: Chain, keeps_head: bool) -> str:

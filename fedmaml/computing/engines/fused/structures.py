@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
+from itertools import chain as joined
 
 import numpy as np
 import torch
@@ -132,55 +133,79 @@ class Laid:
         *,
         with_query_targets: bool = True,
     ) -> None:
-        self.clients = tuple(client for group in groups for client in group.clients)
+        clients = [group.clients for group in groups]
+        self.clients = clients[0] if len(clients) == 1 else tuple(joined.from_iterable(clients))
         self._own = own
-        self._table, self._tensors = _laid_out(groups, chain, dtype, with_query_targets)
-        self.rows = rows = self._table[1:3]
-        self._table[0] = np.lexsort(rows[::-1]) if len(groups) > 1 else np.arange(rows.shape[1])
-        if not rows.all():
-            raise ValueError("a client has no examples")
-        first, step = self._table.ctypes.data, self._table.strides[0]
-        column: list[int | None] = [first + step * i for i in range(_COLUMNS)]
+        self._tensors = _tensors(groups, chain, dtype, with_query_targets)
+        self._table = table = _order_and_rows(_sizes(groups)).copy()
+        self.rows = table[1:3]
+        for row, column in enumerate(self._tensors, 3):
+            _point(table[row], column)
+        first, step = table.ctypes.data, table.strides[0]
+        place: list[int | None] = [first + step * row for row in range(_COLUMNS)]
         if not with_query_targets:
-            column[-1] = None
-        self.arguments = Clients(
-            len(self.clients), column[0], *(_Pair(*column[i : i + 2]) for i in (1, 3, 5)), None,
-            None if own is None else own.data_ptr(),
-        )  # fmt: skip
+            place[-1] = None
+        pairs = (_Pair(*place[row : row + 2]) for row in (1, 3, 5))
+        kept = None if own is None else own.data_ptr()
+        self.arguments = Clients(table.shape[1], place[0], *pairs, None, kept)
 
 
-def _laid_out(
-    groups: Sequence[TaskGroup], chain: Chain, dtype: torch.dtype, with_query_targets: bool
-) -> tuple[np.ndarray, list[Tensor]]:
-    """Return for each client how many examples it has and where they begin.
+def _sizes(groups: Sequence[TaskGroup]) -> tuple[tuple[int, int, int], ...]:
+    """Return for each group its clients, support and query rows."""
+    return tuple(
+        (len(group.clients), group.tasks.support.y.shape[1], group.tasks.query.x.shape[1])
+        for group in groups
+    )
 
-    Returns:
-        A column for each client, of which the first number is left open; and the tensors that the
-        addresses point into.
+
+@lru_cache(maxsize=32)
+def _order_and_rows(sizes: tuple[tuple[int, int, int], ...]) -> np.ndarray:
+    """Return a table of each client's order and rows; the rest of its lines is left open.
+
+    Raises:
+        ValueError: If a client has no examples.
     """
-    kept: list[Tensor] = []
+    counts, *rows = np.array(sizes).T
+    if not all(map(np.all, rows)):
+        raise ValueError("a client has no examples")
+    table = np.empty((_COLUMNS, counts.sum()), np.int64)  # one: an address takes numpy 1 us
+    table[1:3] = np.repeat(rows, counts, axis=1)
+    table[0] = np.lexsort(table[2:0:-1]) if len(sizes) > 1 else np.arange(table.shape[1])
+    return table
 
-    def place(values: Tensor, columns: tuple[int, ...], dtype: torch.dtype) -> tuple[int, int]:
-        if values.shape[2:] != columns:
-            raise ValueError(f"examples of shape {tuple(values.shape[2:])}, expected {columns}")
-        kept.append(values := values.to(dtype).contiguous())
-        return values.data_ptr(), values.nbytes // len(values)
 
+def _tensors(
+    groups: Sequence[TaskGroup], chain: Chain, dtype: torch.dtype, with_query_targets: bool
+) -> list[list[Tensor]]:
+    """Return the groups' x of support and query, and their y, as the kernel reads them."""
     inputs, targets = (chain.widths[0],), (chain.widths[-1],) if chain.targets_have_columns else ()
     target_type = torch.int64 if chain.loss == 1 else dtype
-    sizes, places = [], []
-    for group in groups:
-        support, query = group.tasks
-        sizes.append(len(group.clients))
-        places.append((
-            support.y.shape[1], query.x.shape[1],
-            *place(support.x.flatten(2), inputs, dtype), *place(query.x.flatten(2), inputs, dtype),
-            *place(support.y, targets, target_type),
-            *(place(query.y, targets, target_type) if with_query_targets else (0, 0)),
-        ))  # fmt: skip
-    in_group = np.arange(sum(sizes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    of_each = np.repeat(np.array(places).T, sizes, axis=1)
-    table = np.empty((_COLUMNS, len(in_group)), np.int64)  # one array: an address takes numpy 1 us
-    table[1:3] = of_each[:2]
-    table[3:] = of_each[2::2] + of_each[3::2] * in_group
-    return table, kept
+    supports, queries = zip(*(group.tasks for group in groups), strict=True)
+    return [
+        [_as_read(_flat(batch.x), inputs, dtype) for batch in supports],
+        [_as_read(_flat(batch.x), inputs, dtype) for batch in queries],
+        [_as_read(batch.y, targets, target_type) for batch in supports],
+        [_as_read(batch.y, targets, target_type) for batch in queries if with_query_targets],
+    ]
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.flatten(2) if x.ndim > 3 else x
+
+
+def _as_read(values: Tensor, columns: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    if values.shape[2:] != columns:
+        raise ValueError(f"examples of shape {tuple(values.shape[2:])}, expected {columns}")
+    if values.dtype is not dtype:
+        values = values.to(dtype)
+    return values if values.is_contiguous() else values.contiguous()
+
+
+def _point(row: np.ndarray, groups: Sequence[Tensor]) -> None:
+    """Write where the examples of each client begin."""
+    first = 0
+    for values in groups:
+        count = values.shape[0]
+        start, size = values.data_ptr(), values.nbytes
+        row[first : first + count] = np.arange(start, start + size, size // count)
+        first += count
