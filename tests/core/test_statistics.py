@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import chi2, norm
+from scipy.stats import chi2, norm, wilcoxon
 
 from fedmaml.core.statistics import (
     Estimates,
@@ -210,3 +210,16 @@ def test_wilcoxon_by_hand() -> None:
     assert wilcoxon_p_value([[1.0, 2.0, 3.0], [4.0, math.inf]]) == pytest.approx(2 / 32)
     assert wilcoxon_p_value([[0.0, 0.0], [0.0]]) == 1.0
     assert wilcoxon_p_value([[math.nan]]) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "decimals"), [(6, 0), (9, 1), (12, 3), (30, 3), (50, 6), (80, 1)]
+)
+def test_wilcoxon_agrees_with_scipy(count: int, decimals: int) -> None:
+    """Few decimals make ties and zeros; scipy enumerates them up to 13 pairs."""
+    rng = np.random.default_rng(count)
+    values = np.round(rng.normal(0.3, 1, count), decimals)
+    ties = len(np.unique(np.abs(values))) < count or not values.all()
+    assert not ties or count <= 13 or count > 50
+    expected = wilcoxon(values, zero_method="pratt").pvalue
+    assert wilcoxon_p_value([values[: count // 2], values[count // 2 :]]) == pytest.approx(expected)
