@@ -62,7 +62,7 @@ def test_an_error_before_the_run_says_file_line_and_function(tmp_path: Path) -> 
     assert done.returncode == 1
     place = rf"\(wards\.py, line {LINE['rows[5]']}, in tasks\)"
     assert re.search(
-        r"^fedmaml: ConfigurationError: strategy 'maml' cannot compute on a task of scenario "
+        r"\nfedmaml: ConfigurationError: strategy 'maml' cannot compute on a task of scenario "
         rf"'wards' with these settings: IndexError: list index out of range {place}; "
         r"fedmaml --debug shows the traceback\n$",
         done.stderr,
@@ -88,7 +88,9 @@ def test_what_nobody_foresaw_ends_in_one_line(tmp_path: Path) -> None:
     done = run(*words, cwd=tmp_path)
     assert done.returncode == 1
     assert re.fullmatch(
-        rf"fedmaml: KeyError: 'beds' {place}; fedmaml --debug shows the traceback\n", done.stderr
+        r"wards: maml, 3 rounds of 8 clients, in-process\n"
+        rf"fedmaml: KeyError: 'beds' {place}; fedmaml --debug shows the traceback\n",
+        done.stderr,
     )
     shown = run(*words, "--debug", cwd=tmp_path).stderr
     assert "Traceback (most recent call last)" in shown
