@@ -1,4 +1,7 @@
-"""Kernels in C++: built on first use, and kept for later runs.
+"""Kernels in C++: those that the wheel carries, or built on first use and kept for later runs.
+
+A wheel for x86-64 carries them for processors with AVX-512 and with AVX2, so that no compiler is
+needed; ``CXX`` asks for a build. Elsewhere, and in a clone, they are built.
 
 The sources are beside this file and make one library. It is kept in the user's cache folder; its
 name identifies sources, flags, processor and compiler. ``FEDMAML_CACHE`` names another folder.
@@ -89,6 +92,8 @@ def _loaded_or_built() -> ctypes.CDLL:
         NativeError: If there is none, and none can be built.
         OSError: If the cache folder cannot be written, or a library not be loaded.
     """
+    if carried := _carried():
+        return _loaded(carried)
     folder, name = cache_folder() / "native", f"kernels-{_fingerprint()}"
     try:
         compiler = compilers.find()
@@ -107,6 +112,18 @@ def _loaded_or_built() -> ctypes.CDLL:
         except (NativeError, OSError) as error:
             logger.warning("the kernels are built again: %s", error)
     return _build(path, compiler)
+
+
+def _carried() -> Path | None:
+    """Return the library that the wheel carries for this processor; None if there is none."""
+    if os.environ.get("CXX"):
+        return None
+    sources = (*_SOURCES.glob("*.h"), *_SOURCES.glob("*.cpp"))
+    for level in compilers.supported_levels():
+        path = _SOURCES / compilers.shipped_name(level, sources)
+        if path.exists():
+            return path
+    return None
 
 
 def _loaded(path: Path, cure: str = "") -> ctypes.CDLL:

@@ -5,6 +5,7 @@ ziglang, which the extra ``fedmaml[compiler]`` installs. The library has a plain
 links nothing of PyTorch, so any of them builds it with one call.
 """
 
+import hashlib
 import importlib.util
 import os
 import platform
@@ -16,12 +17,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+LEVELS = {
+    "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+    "x86-64-v3": {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"},
+}
+"""Processors for which a wheel carries the kernels -> the flags that they need, best first.
+
+As named by the psABI of x86-64; each includes the ones below it.
+"""
+
 _FLAGS = (
-    "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math",
+    "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math",
     "-ffp-contract=fast",  # gcc's default, which clang does not share
     "-Wno-psabi", "-shared", "-fPIC",
 )  # fmt: skip
 _X86_FLAGS = ("-mprefer-vector-width=512",)  # clang would halve the vectors; gcc does not care
+_SHIPPED_FLAGS = ("-static-libstdc++", "-static-libgcc")  # a user may have neither
 _LINUX_FLAGS = ("-Wl,-z,defs",)  # else gcc may make a library that cannot be loaded
 
 _CURE = "install g++, or run: pip install 'fedmaml[compiler]'"
@@ -71,20 +82,52 @@ def find() -> Compiler:
     raise NativeError(f"there is no C++ compiler (no c++ on the PATH, no CXX); {_CURE}")
 
 
+def shipped_name(level: str, sources: Sequence[Path]) -> str:
+    """Return the name of the file that a wheel carries for a level of processors.
+
+    Args:
+        level: One of `LEVELS`.
+        sources: What it is compiled from, headers included.
+    """
+    digest = hashlib.sha256()
+    for source in sorted(sources):
+        digest.update(source.read_bytes())
+    return f"kernels-{level}-{digest.hexdigest()[:16]}.so"
+
+
+def supported_levels() -> list[str]:
+    """Return the levels that this processor has, best first; [] if that cannot be seen."""
+    information = Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or not information.exists():
+        return []
+    lines = information.read_text().splitlines()
+    known = set(next((line for line in lines if line.startswith("flags")), "").split())
+    needed: set[str] = set()
+    supported: list[str] = []
+    for level, flags in reversed(LEVELS.items()):
+        needed |= flags
+        if needed <= known:
+            supported.insert(0, level)
+    return supported
+
+
 def flags() -> tuple[str, ...]:
-    """Return the flags for every compiler."""
+    """Return the flags for every compiler and processor."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     linux = sys.platform.startswith("linux")
     return _FLAGS + (_X86_FLAGS if x86 else ()) + (_LINUX_FLAGS if linux else ())
 
 
-def build(compiler: Compiler, sources: Sequence[Path], library: Path) -> None:
+def build(
+    compiler: Compiler, sources: Sequence[Path], library: Path, level: str = "native"
+) -> None:
     """Compile the sources into a shared library.
 
     Args:
         compiler: The compiler.
         sources: Its files in C++.
         library: Its file, in a folder that will be deleted.
+        level: Processors for which it is compiled: one of `LEVELS`, or this one.
 
     Raises:
         NativeError: If the compiler fails; the text has the first line that says why.
@@ -92,9 +135,11 @@ def build(compiler: Compiler, sources: Sequence[Path], library: Path) -> None:
     """
     # Without a cache of its own ziglang would leave 90 MB in the home folder.
     cache = {f"ZIG_{which}_CACHE_DIR": str(library.parent) for which in ("GLOBAL", "LOCAL")}
+    shipped = _SHIPPED_FLAGS if level != "native" else ()
     environment = cache | os.environ | {"LC_ALL": "C"}  # "error" in English
     done = subprocess.run(
-        [*compiler.command, *flags(), *map(str, sources), "-o", str(library)],
+        [*compiler.command, f"-march={level}", *flags(), *shipped, *map(str, sources),
+         "-o", str(library)],
         capture_output=True, text=True, errors="replace", check=False, env=environment,
     )  # fmt: skip
     if done.returncode or not library.exists():
