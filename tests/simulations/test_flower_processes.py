@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from fedmaml.core.errors import BackendError
-from fedmaml.simulations.backends import flower_processes, flower_simulation, processes
+from fedmaml.simulations.backends import flower_processes, flower_simulation, processes, watchdog
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.backends.flower_processes import (
     environment_of,
@@ -188,7 +188,7 @@ def test_grandchild_whose_parent_died_is_ended_too() -> None:
 def test_process_deaf_to_sigterm_is_killed_after_the_grace_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(watchdog, "GRACE_SECONDS", 0.3)
     with workspace() as space:
         child = start(space, "stubborn", STUBBORN)
         assert eventually(lambda: "deaf" in child.log.read_text())
@@ -205,7 +205,8 @@ def test_two_workspaces_do_not_touch_each_others_processes() -> None:
 
 
 @needs_proc
-def test_sigterm_to_the_program_ends_its_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_program_that_is_ended_takes_its_processes_and_its_folder_along(how: int) -> None:
     program = (
         "import os, sys, time\n"
         "from fedmaml.simulations.backends.processes import workspace\n"
@@ -218,10 +219,10 @@ def test_sigterm_to_the_program_ends_its_processes(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as popen:
         assert popen.stdout is not None
         pid, folder = popen.stdout.readline().split()
-        popen.terminate()
-        assert popen.wait(30) == 128 + signal.SIGTERM
-    assert not runs(int(pid))
-    assert not Path(folder).exists()
+        popen.send_signal(how)
+        assert popen.wait(30) == (-how if how == signal.SIGKILL else 128 + how)
+    assert eventually(lambda: not runs(int(pid)))
+    assert eventually(lambda: not Path(folder).exists())
 
 
 def test_a_programs_own_sigterm_handler_stays_in_force() -> None:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -22,10 +23,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from fedmaml.core.errors import BackendError
+from fedmaml.simulations.backends import watchdog
 
-GRACE_SECONDS = 3.0  # between SIGTERM and SIGKILL; all that is lost is a temporary state
 QUOTED_LINES = 20
-_MARK = "FEDMAML_WORKSPACE"  # every descendant inherits it, and is found and ended by it
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOISE = re.compile(r'^(INFO\s*:)?\s*$|"(GET|POST) /\S* HTTP')  # empty lines and access logs
 
@@ -84,10 +84,12 @@ class Workspace:
 
     Attributes:
         folder: Homes, working directories and logs; removed at the end unless the run failed.
+        watchdog: Ends all others if this process is killed.
         children: The processes we started, in order.
     """
 
     folder: Path
+    watchdog: subprocess.Popen[bytes]
     children: list[Child] = field(default_factory=list)
 
     def start(self, name: str, command: Sequence[str], environment: dict[str, str]) -> Child:
@@ -103,7 +105,7 @@ class Workspace:
             popen = subprocess.Popen(
                 [executable(command[0], environment), *command[1:]],
                 cwd=directory,
-                env=environment | {_MARK: str(self.folder)},
+                env=environment | {watchdog.MARK: str(self.folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -111,37 +113,28 @@ class Workspace:
             )
         child = Child(name, popen, log)
         self.children.append(child)
+        self.tell_watchdog(str(popen.pid))
         return child
 
-    def members(self) -> set[int]:
-        """Return the live processes of this workspace, even if they have left our session.
+    def tell_watchdog(self, line: str) -> None:
+        """Write a line to the process that outlives us."""
+        assert self.watchdog.stdin is not None
+        with suppress(BrokenPipeError):  # somebody ended it
+            self.watchdog.stdin.write(f"{line}\n".encode())
+            self.watchdog.stdin.flush()
 
-        On Linux: all that carry our mark in their environment or descend from one that does.
-        Elsewhere: those we started ourselves; their descendants watch their parents.
-        """
-        alive = {child.popen.pid for child in self.children if not child.ended()}
-        mark = f"{_MARK}={self.folder}\0".encode()
-        parent: dict[int, int] = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # gone in the meantime, or another user's
-                state, ppid = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                if state not in "ZX":
-                    parent[int(entry.name)] = int(ppid)
-                    if mark in (entry / "environ").read_bytes():
-                        alive.add(int(entry.name))
-        while more := {pid for pid, ppid in parent.items() if ppid in alive} - alive:
-            alive |= more
-        return alive
+    def members(self) -> set[int]:
+        """Return the live processes of this workspace, even if they have left our session."""
+        ours = {child.popen.pid for child in self.children if not child.ended()}
+        return watchdog.members(self.folder, ours)
 
     def end(self) -> None:
         """End all processes: SIGTERM, then SIGKILL to those left after the grace time."""
         for signum in (signal.SIGTERM, signal.SIGKILL):
             terminated: set[int] = set()
-            deadline = time.monotonic() + GRACE_SECONDS
+            deadline = time.monotonic() + watchdog.GRACE_SECONDS
             while (alive := self.members()) and time.monotonic() < deadline:
-                for pid in alive - terminated:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signum)
+                watchdog.signal_all(alive - terminated, signum)
                 terminated |= alive
                 time.sleep(0.05)
         for child in self.children:
@@ -153,27 +146,42 @@ class Workspace:
 def workspace() -> Iterator[Workspace]:
     """Open a workspace; on leaving, for whatever reason, end every process of it.
 
-    SIGTERM and SIGHUP (a closed terminal) count as reasons, unless the program handles them itself;
-    SIGKILL cannot. The folder stays if the run failed, for its logs.
+    SIGTERM and SIGHUP (a closed terminal) count as reasons, unless the program handles them itself.
+    If this process is killed, `watchdog` does the same. The folder stays if the run failed, for its
+    logs.
     """
-    space = Workspace(Path(tempfile.mkdtemp(prefix="fedmaml-")))
-    keep = False
-    try:
-        with ExitStack() as stack:
-            for signum in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(signum) in (None, signal.SIG_DFL):
-                    stack.enter_context(_handler(signum, _exit))
-            yield space
-    except BackendError:
-        keep = True
-        raise
-    finally:
-        with ExitStack() as stack:
-            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                stack.enter_context(_handler(signum, signal.SIG_IGN))
+    folder = Path(tempfile.mkdtemp(prefix="fedmaml-"))
+    with _watched(folder) as watching:
+        space = Workspace(folder, watching)
+        try:
+            with ExitStack() as stack:
+                for signum in (signal.SIGTERM, signal.SIGHUP):
+                    if signal.getsignal(signum) in (None, signal.SIG_DFL):
+                        stack.enter_context(_handler(signum, _exit))
+                yield space
+        except BackendError:
+            space.tell_watchdog(watchdog.KEEP)
+            raise
+        finally:
             space.end()
-        if not keep:
-            shutil.rmtree(space.folder, ignore_errors=True)
+            space.tell_watchdog(watchdog.ENDED)
+
+
+@contextmanager
+def _watched(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the watchdog of a workspace; on leaving, let it remove what is left."""
+    watching = subprocess.Popen(
+        [sys.executable, "-I", "-S", watchdog.__file__, str(folder)],
+        cwd=folder.parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield watching
+    finally:
+        watching.communicate()
 
 
 def wait_until(
@@ -209,7 +217,7 @@ def _exit(signum: int, _frame: FrameType | None) -> NoReturn:
 
 
 @contextmanager
-def _handler(signum: int, handler: Callable[[int, FrameType | None], Any] | int) -> Iterator[None]:
+def _handler(signum: int, handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
     """Handle a signal differently for a while; in other threads than the main one, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
