@@ -1,6 +1,6 @@
 """Numbers as text: in tables, in sentences and along axes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 _PREFIXES = {
     "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3, "µ": 1e-6,
@@ -53,3 +53,9 @@ def signed(value: float | None) -> str:
 def p_text(value: float | None) -> str:
     """Return a p-value as text."""
     return "–" if value is None else "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")
+
+
+def resumed(after: Sequence[int]) -> str:
+    """Return "resumed after round 3", or "resumed after rounds 3, 7"."""
+    plural = "s" if len(after) > 1 else ""
+    return f"resumed after round{plural} {', '.join(map(str, after))}"

@@ -11,7 +11,12 @@ from typing import Any
 from fedmaml.auditing import IN_A_RUN, KINDS, Audit, NotChecked, audit_data
 from fedmaml.computing.references import evaluate_references
 from fedmaml.config import RunConfig, allow_own_code, to_run_config
-from fedmaml.core.errors import BackendError, DivergedError
+from fedmaml.core.errors import (
+    BackendError,
+    ConfigurationError,
+    DivergedError,
+    RunDirectoryError,
+)
 from fedmaml.core.processes import refuse_while_importing_script
 from fedmaml.preflight import preflight
 from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
@@ -32,7 +37,12 @@ APPS = Apps(server="fedmaml.server.app:app", client="fedmaml.client.app:app")
 
 
 def execute(
-    config: RunConfig, out: Path | None = None, *, force: bool = False, progress: bool = False
+    config: RunConfig,
+    out: Path | None = None,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Run a configuration and return its summary.
 
@@ -40,12 +50,14 @@ def execute(
         config: What to run.
         out: Run directory; None: a new one below ``runs``.
         force: Overwrite the run that ``out`` holds.
+        resume: Go on with the run that ``out`` holds, and that was cut short; the configuration
+            must be its own (`RunDirectory.config`).
         progress: Show a progress bar on standard error.
 
     Raises:
         FedmamlError: If strategy, scenario, data or back end do not work; the reason is in the
             run directory, too.
-        KeyboardInterrupt: After Ctrl-C; names the folder of the finished rounds.
+        KeyboardInterrupt: After Ctrl-C; says what is kept and how to go on.
     """
     refuse_while_importing_script()
     if config.backend == "in-process":
@@ -53,24 +65,74 @@ def execute(
     if data := os.environ.get("FEDMAML_DATA"):  # nodes may start in another working directory
         os.environ["FEDMAML_DATA"] = str(Path(data).absolute())
     allow_own_code()  # this machine is its user's, and so are nodes that it starts
+    folder = _folder_to_resume(config, out) if resume else out
     preflight(config, _tell if progress else logger.debug)
-    folder = out or new_directory(config)
+    folder = folder or new_directory(config)
     directory = RunDirectory(folder.absolute())
     with directory.entered() as token:
-        directory.create(config, force)
+        if resume:
+            _reopen(directory, folder, config)
+        else:
+            directory.create(config, force)
         try:
-            audit = audit_before(config)
-            directory.save_audit(audit)
-            directory.save_references(references_before(config))
+            audit = directory.audit() or _look_at_data(config, directory)
             if progress:
                 _tell(f"writing to {folder}")
                 if line := audit.line():
                     _tell(f"{line}: fedmaml audit --config {folder / 'config.toml'}")
             return _run(config, directory, token, progress)
         except KeyboardInterrupt as error:
-            done = len(directory.rounds())
-            words = f"{done} of {config.rounds} rounds are finished and kept in {folder}"
-            raise KeyboardInterrupt(words) from error
+            raise KeyboardInterrupt(_how_to_go_on(config, directory, folder)) from error
+
+
+def _folder_to_resume(config: RunConfig, out: Path | None) -> Path:
+    """Return the folder of a run that is to be resumed.
+
+    Raises:
+        ConfigurationError: If no folder is named, or its run has another configuration.
+        RunDirectoryError: If it holds no run, or a complete one.
+    """
+    if out is None:
+        raise ConfigurationError("resume which run? name its folder")
+    directory = RunDirectory(out)
+    if directory.summary() is not None:
+        raise RunDirectoryError(f"the run in {out} is complete: fedmaml show {out} shows it")
+    if directory.config() != config:
+        raise ConfigurationError(
+            f"the run in {out} has another configuration: resume it with its own, or begin "
+            "another run in another folder"
+        )
+    return out
+
+
+def _reopen(directory: RunDirectory, folder: Path, config: RunConfig) -> None:
+    """Prepare a folder to go on, and report from where."""
+    found = directory.reopen()
+    for name, why in found.damaged.items():
+        logger.warning("%s is damaged and was removed: %s", folder / name, why)
+    if found.state is None:
+        logger.warning("%s holds no state yet: the run begins anew", folder)
+    else:
+        _tell(f"{folder}: going on after round {found.state.round} of {config.rounds}")
+
+
+def _look_at_data(config: RunConfig, directory: RunDirectory) -> Audit:
+    """Evaluate references and audit for leakage; the audit is written last, so it tells of both."""
+    directory.save_references(references_before(config))
+    audit = audit_before(config)
+    directory.save_audit(audit)
+    return audit
+
+
+def _how_to_go_on(config: RunConfig, directory: RunDirectory, folder: Path) -> str:
+    if directory.summary() is not None:
+        return f"the run in {folder} is complete"
+    state = directory.newest_state().state
+    done = 0 if state is None else state.round
+    return (
+        f"{done} of {config.rounds} rounds are kept in {folder}; go on with: "
+        f"fedmaml run --resume {folder}"
+    )
 
 
 def _run(config: RunConfig, directory: RunDirectory, token: str, progress: bool) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The command line for tests: in this process, or in one of its own."""
 
 import os
+import signal
 import subprocess
 import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
@@ -25,11 +27,24 @@ def fedmaml(*arguments: str, cwd: Path) -> Done:
     """
     out, err = StringIO(), StringIO()
     with (
+        own_signals(),
         chdir(cwd), redirect_stdout(out), redirect_stderr(err), patch.dict(os.environ, WIDTH),
         patch.object(sys, "argv", ["fedmaml", *arguments]), pytest.raises(SystemExit) as ended,
     ):  # fmt: skip
         main()
     return Done(arguments, int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Undo what a command does to the handlers of signals, for which it has a process to itself."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before |= {signal.SIGHUP: signal.getsignal(signal.SIGHUP)} if os.name != "nt" else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def fedmaml_process(*arguments: str, cwd: Path) -> Done:

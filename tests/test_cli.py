@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fedmaml.runs.directory import RunDirectory
 from tests.commands import COMMAND, fedmaml, fedmaml_process
 
 FAST = ["--rounds", "3", "--set", "task.test_clients=8"]
@@ -53,9 +55,9 @@ def test_run_leaves_a_complete_directory_that_show_reads(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
     files = {path.name for path in (tmp_path / "one").iterdir()}
-    assert files - {".command.lock", ".server.lock"} == {
+    assert files - {".command.lock", ".server.lock", "journal.previous.safetensors"} == {
         "config.toml", "audit.json", "references.json", "rounds.jsonl", "theta.safetensors",
-        "state.safetensors", "clients.jsonl", "summary.json",
+        "journal.safetensors", "clients.jsonl", "summary.json",
     }  # fmt: skip
     assert len((tmp_path / "one" / "rounds.jsonl").read_text().splitlines()) == 3
     shown = json.loads(fedmaml("show", "one", "--json", cwd=tmp_path).stdout)
@@ -185,24 +187,76 @@ def test_workers_that_have_nothing_to_do_are_pointed_out(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_interrupt_ends_cleanly_with_what_is_finished_on_disk(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGHUP)),
+    ],
+)
+def test_a_signal_saves_the_run_and_says_how_to_go_on(number: int, tmp_path: Path) -> None:
     command = [*COMMAND, "run", "sinusoid", "--rounds", "100000", "--out", "x"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as popen:
-        records = tmp_path / "x" / "rounds.jsonl"
-        theta = tmp_path / "x" / "theta.safetensors"
-        deadline = time.monotonic() + 60
-        while not theta.exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        popen.send_signal(signal.SIGINT)
-        _, errors = popen.communicate(timeout=30)
-    assert popen.returncode == 130
-    done = len(records.read_text().splitlines())
+        until((tmp_path / "x" / "rounds.jsonl").exists)
+        popen.send_signal(number)
+        _, errors = popen.communicate(timeout=60)
+    assert popen.returncode == 128 + number
+    state = RunDirectory(tmp_path / "x").newest_state().state
+    assert state is not None
+    assert len(RunDirectory(tmp_path / "x").rounds()) in (state.round, state.round + 1)
     assert errors.endswith(
-        f"fedmaml: interrupted; {done} of 100000 rounds are finished and kept in x; a run is not "
-        "taken up again: repeat the command, with --force for the same --out\n"
+        f"fedmaml: interrupted; {state.round} of 100000 rounds are kept in x; go on with: fedmaml "
+        "run --resume x\n"
     )
     assert "Traceback" not in errors
-    assert all(json.loads(line)["round"] for line in records.read_text().splitlines())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.slow
+@pytest.mark.parametrize("pause", [0.0, 0.02, 0.1, 0.3])
+def test_a_second_signal_ends_at_once_without_a_traceback(pause: float, tmp_path: Path) -> None:
+    command = [*COMMAND, "run", "sinusoid", "--rounds", "100000", "--out", "x", "--workers", "2"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as popen:
+        until((tmp_path / "x" / "rounds.jsonl").exists)
+        popen.send_signal(signal.SIGINT)
+        time.sleep(pause)
+        popen.send_signal(signal.SIGINT)
+        _, errors = popen.communicate(timeout=60)
+    assert popen.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in errors
+    assert RunDirectory(tmp_path / "x").newest_state()
+
+
+def until(there: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not there() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_resume_takes_the_runs_own_configuration_and_folder(tmp_path: Path) -> None:
+    run = ["run", "quadratic", "--strategy", "fomaml", "--rounds", "3", "--json"]
+    assert fedmaml(*run, "--out", "x", cwd=tmp_path).returncode == 0
+    for more, message in (
+        ([], "the run in x is complete: fedmaml show x shows it"),
+        (["--rounds", "9"], "with the configuration of the run in x; leave out --rounds"),
+        (["--out", "y"], "goes on in its own folder: leave out --out and --force"),
+        (["--force"], "goes on in its own folder: leave out --out and --force"),
+    ):
+        done = fedmaml("run", "--resume", "x", *more, cwd=tmp_path)
+        assert done.returncode == 1
+        assert message in done.stderr
+    done = fedmaml("run", "--resume", "nothing", cwd=tmp_path)
+    assert "nothing holds no run: it does not exist" in done.stderr
+    shown = fedmaml("show", "x", "--verify", cwd=tmp_path)
+    assert shown.stdout.startswith("x: 3 lines of rounds.jsonl follow from each other and from")
+    (tmp_path / "x" / "summary.json").unlink()
+    assert "resumed after round 3" in fedmaml("show", "x", "--verify", cwd=tmp_path).stdout
+    done = fedmaml("run", "--resume", "x", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["resumed_after"] == [3]
+    lines = (tmp_path / "x" / "rounds.jsonl").read_text()
+    (tmp_path / "x" / "rounds.jsonl").write_text(lines.replace('"round": 2', '"round": 7'))
+    shown = fedmaml("show", "x", "--verify", cwd=tmp_path)
+    assert (shown.returncode, "line 3 of" in shown.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +296,7 @@ def test_interrupt_amid_the_audit_says_that_the_folder_holds_a_run(
     monkeypatch.setattr("fedmaml.running.audit_data", interrupted)
     done = fedmaml("run", "digits", "--out", "x", cwd=tmp_path)
     assert done.returncode == 130
-    assert "rounds are finished and kept in x" in done.stderr
+    assert "0 of 150 rounds are kept in x; go on with: fedmaml run --resume x" in done.stderr
     assert "nothing was written" not in done.stderr
 
 

@@ -11,6 +11,7 @@ Help must come at once, so whatever imports torch or Flower is imported inside t
 import functools
 import gc
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
@@ -44,7 +45,6 @@ app = typer.Typer(
 _DEBUG = "--debug"
 _INTERRUPTED = 130
 _KEPT = {
-    "run": "a run is not taken up again: repeat the command, with --force for the same --out",
     "compare": "finished runs and trials are kept; the same command goes on with what is missing",
     "report": "no page was written or changed, unless the figures were being written just now; "
     "repeat the command",
@@ -65,7 +65,7 @@ def _interruptible(name: str, command: Callable[..., None]) -> Callable[..., Non
         except KeyboardInterrupt as error:
             kept = _KEPT.get(name, _NOTHING)
             if name == "run":  # what `execute` says; nothing if it had not begun
-                kept = f"{error}; {kept}" if str(error) else _NOTHING
+                kept = str(error) or _NOTHING
             print(f"fedmaml: interrupted; {kept}", file=sys.stderr)
             raise
 
@@ -93,10 +93,13 @@ def process() -> NoReturn:
 def main() -> NoReturn:
     """Run the command line; errors end as one clear line, with --debug below their traceback."""
     from fedmaml.core.errors import TRACEBACK, FedmamlError, described
+    from fedmaml.core.interrupts import exit_code, handle_signals
     from fedmaml.core.processes import refuse_while_importing_script
 
     arguments = [word for word in sys.argv[1:] if word != _DEBUG]  # wherever it stands
     debug = len(arguments) < len(sys.argv[1:])
+    if threading.current_thread() is threading.main_thread():
+        handle_signals()
     try:
         refuse_while_importing_script()
         code = app(arguments, standalone_mode=False)  # what typer would exit with; 130 after Ctrl-C
@@ -104,7 +107,7 @@ def main() -> NoReturn:
         _show(error, debug)
         _fail(f"{type(error).__name__}: {error}", 1)
     except KeyboardInterrupt:
-        _fail("interrupted", _INTERRUPTED)
+        _fail("interrupted", exit_code() or _INTERRUPTED)
     except Exception as error:
         usage = getattr(error, "format_message", None)  # click's errors about arguments
         if usage is None:  # in the code of somebody else, or a mistake in fedmaml
@@ -113,7 +116,7 @@ def main() -> NoReturn:
         if usage():
             _fail(f"{usage()} (see --help)", 2)
         sys.exit(2)  # no arguments: the help was printed
-    sys.exit(code or 0)
+    sys.exit(exit_code() or code or 0)
 
 
 def _show(error: Exception, debug: bool) -> None:

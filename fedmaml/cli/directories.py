@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -61,12 +62,22 @@ def list_everything(
 
 def show(
     directories: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Check that the files are as the runs wrote them; no table."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show finished runs: the table of one run directory or several."""
     from fedmaml.runs.completeness import complete_summary
     from fedmaml.runs.directory import RunDirectory
 
+    if verify:
+        from fedmaml.runs.verifying import verify as verified
+
+        found = {str(path): verified(RunDirectory(path)) for path in directories}
+        print(json.dumps(found, indent=2) if as_json else _lines(found))
+        return
     summaries = [complete_summary(RunDirectory(path)) for path in directories]
     if as_json:
         print(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=2))
@@ -157,3 +168,7 @@ def export(
         print(f"{name}: {count} points, run {run.outcome()}", file=sys.stderr)
     if to == "tensorboard":
         print(f"tensorboard --logdir {out}", file=sys.stderr)
+
+
+def _lines(found: Mapping[str, str]) -> str:
+    return "\n".join(f"{name}: {sentence}" for name, sentence in found.items())

@@ -217,6 +217,19 @@ def settings_of_options(settings: Sequence[str] | None, **options: Any) -> dict[
     return given
 
 
+def of_run(folder: Path, options: Mapping[str, Any]) -> "RunConfig":
+    """Return the configuration of a run that is to be resumed, which no option may change."""
+    from fedmaml.core.errors import ConfigurationError
+    from fedmaml.runs.directory import RunDirectory
+
+    if given := [name for name, value in options.items() if value is not None]:
+        named = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ConfigurationError(
+            f"--resume goes on with the configuration of the run in {folder}; leave out {named}"
+        )
+    return RunDirectory(folder).config()
+
+
 def _refuse_twice(given: Mapping[str, Any], settings: Sequence[str] | None) -> None:
     """Refuse a --set that says something else than an option or the argument, which win."""
     from fedmaml.core.errors import ConfigurationError
@@ -256,7 +269,10 @@ def about_a_run(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def described(**given: Any) -> None:
         options = {each.name: given.pop(each.name) for each in of_the_run}
-        config = configured(**options, quiet=given["as_json"])
+        if (resumed := given.get("resume")) is None:
+            config = configured(**options, quiet=given["as_json"])
+        else:
+            config = of_run(resumed, options)
         command(config, **given)
 
     # typer reads the signature, and the annotations for what the signature leaves open.

@@ -34,14 +34,23 @@ def run(
         Path | None, typer.Option(help="Run directory. (default: a new one below runs)", **OUT)
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the run in --out.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Run directory: go on with a run that was cut short.", **OUT),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a scenario (see `fedmaml list`) and evaluate it on unseen clients."""
+    from fedmaml.core.errors import ConfigurationError
     from fedmaml.running import execute
     from fedmaml.tables.runs import run_table
 
+    if resume is not None and (out is not None or force):
+        raise ConfigurationError("--resume goes on in its own folder: leave out --out and --force")
     imports_are_done()
-    summary = execute(config, out, force=force, progress=not as_json)
+    summary = execute(
+        config, resume or out, force=force, resume=resume is not None, progress=not as_json
+    )
     if as_json:
         print(json.dumps(summary))
     else:

@@ -3,48 +3,79 @@
 It is the strategy's memory and, if updates are compressed with error feedback, beside it the
 residual, flat, under `RESIDUAL` and the group. Both are saved together, and do not change in rounds
 without the client. A strategy never sees the residual.
+
+A request names the last update of each client that the server used (`core.requests.Used`). The
+client starts from its memory after that update, and forgets what followed. So an update that was
+refused, lost or late, or that a server computed before it was killed, leaves no trace. A client
+that lacks that memory is left out with the reason MEMORY; the server then lets it start anew.
 """
 
 from collections.abc import Mapping, Sequence
 
-from flwr.app import ConfigRecord, Context
+from flwr.app import Context
 
 from fedmaml.computing.costs import Costs
-from fedmaml.core.costs import Computation
 from fedmaml.core.params import Params
-from fedmaml.messages.memories import read_memory, write_memory
-
-_COSTS = "costs"
+from fedmaml.core.records import Rejection
+from fedmaml.core.requests import NEVER, Used
+from fedmaml.messages.memories import read_costs, read_memory, write_costs, write_memory
 
 
 def load_memories(
-    context: Context, clients: Sequence[int], initial_memory: Params
+    context: Context,
+    clients: Sequence[int],
+    initial_memory: Params,
+    used: Mapping[int, Used] | None = None,
 ) -> dict[int, Params]:
-    """Return each client's memory, entry by entry, or ``initial_memory`` if it is new."""
+    """Return the memory of each client after its last used update; a new one if none was used.
+
+    Args:
+        context: Of the node.
+        clients: Their numbers.
+        initial_memory: Of a new client; only these entries are returned.
+        used: Client -> its last used update.
+
+    Returns:
+        Memories in the order of the clients, without those that the node lacks.
+    """
     if not initial_memory:
         return dict.fromkeys(clients, initial_memory)
     memories = {}
     for client in clients:
-        stored = read_memory(context.state, client)
-        memories[client] = {name: stored.get(name, value) for name, value in initial_memory.items()}
+        update = (used or {}).get(client, NEVER)
+        stored = read_memory(context.state, client, update) if update.round else {}
+        if stored is not None:
+            memories[client] = {
+                name: stored.get(name, value) for name, value in initial_memory.items()
+            }
     return memories
 
 
-def save_memories(context: Context, memories: Mapping[int, Params]) -> None:
-    """Store the new memories of clients."""
+def save_memories(
+    context: Context,
+    memories: Mapping[int, Params],
+    made: Used,
+    used: Mapping[int, Used] | None = None,
+) -> None:
+    """Store the memories of clients after an update, beside those after the last used ones."""
     for client, memory in memories.items():
         if memory:
-            write_memory(context.state, client, memory)
+            write_memory(context.state, client, memory, made, (used or {}).get(client, NEVER))
+
+
+def without_memory(clients: Sequence[int], memories: Mapping[int, Params]) -> tuple[Rejection, ...]:
+    """Return the rejection of the clients whose memories `load_memories` did not find."""
+    lost = tuple(client for client in clients if client not in memories)
+    if not lost:
+        return ()
+    return (Rejection("MEMORY", "the node lacks the memory after the last used update", "", lost),)
 
 
 def load_costs(context: Context) -> Costs:
     """Return the costs that the node has measured."""
-    record = context.state.get(_COSTS, ConfigRecord())
-    return {key: Computation(*values) for key, values in record.items()}  # type: ignore[misc]
+    return read_costs(context.state)
 
 
 def save_costs(context: Context, costs: Costs) -> None:
     """Store the costs that the node has measured."""
-    if costs and (_COSTS not in context.state or len(context.state[_COSTS]) != len(costs)):
-        stored = {key: [cost.flops, cost.peak_bytes] for key, cost in costs.items()}
-        context.state[_COSTS] = ConfigRecord(stored)  # type: ignore[arg-type]
+    write_costs(context.state, costs)

@@ -8,7 +8,13 @@ from typing import TypeVar
 import torch
 from flwr.app import Context, Error, Message
 
-from fedmaml.client.memory import load_costs, load_memories, save_costs, save_memories
+from fedmaml.client.memory import (
+    load_costs,
+    load_memories,
+    save_costs,
+    save_memories,
+    without_memory,
+)
 from fedmaml.computing import evaluation, updates
 from fedmaml.computing.chunks import Executor, Tasks
 from fedmaml.computing.compression import RESIDUAL
@@ -16,7 +22,14 @@ from fedmaml.core import seeding
 from fedmaml.core.errors import FedmamlError, place_of
 from fedmaml.core.learner import Learner, Problem, on_device
 from fedmaml.core.params import Params, to_device
-from fedmaml.core.requests import EvaluateRequest, TrainRequest
+from fedmaml.core.records import Rejection
+from fedmaml.core.requests import (
+    EvaluateReply,
+    EvaluateRequest,
+    TrainReply,
+    TrainRequest,
+    Used,
+)
 from fedmaml.core.tasks import Task, TaskGroup, stack
 from fedmaml.flower_internals import CLIENT_APP_RAISED
 from fedmaml.messages.evaluate import read_evaluate_request, write_evaluate_reply
@@ -25,6 +38,7 @@ from fedmaml.messages.train import read_train_request, write_train_reply
 from fedmaml.strategies.base import Initialised, MetaStrategy
 
 Q = TypeVar("Q", TrainRequest, EvaluateRequest)
+A = TypeVar("A", TrainReply, EvaluateReply)
 
 CPU = torch.device("cpu")
 
@@ -111,11 +125,11 @@ def answer_train(
     initial_memory = prepared.initial_memory | {
         RESIDUAL + group: zeros for group, zeros in residual.items()
     }
-    memories = load_memories(context, request.clients, initial_memory)
+    memories = load_memories(context, request.clients, initial_memory, request.used)
     trained = updates.train(
         prepared.strategy,
         prepared.learner,
-        request,
+        replace(request, clients=tuple(memories), used={}),
         tasks,
         memories,
         prepared.client_batch,
@@ -123,11 +137,12 @@ def answer_train(
         prepared.engine,
         executor,
     )
-    save_memories(context, trained.memories)
+    save_memories(context, trained.memories, Used(request.round, request.base), request.used)
     save_costs(context, trained.costs)
+    reply = left_out(trained.reply, without_memory(request.clients, memories))
     if isinstance(message.content, Handed):
-        return Message(handed_reply(trained.reply, write_train_reply), reply_to=message)
-    return Message(write_train_reply(trained.reply), reply_to=message)
+        return Message(handed_reply(reply, write_train_reply), reply_to=message)
+    return Message(write_train_reply(reply), reply_to=message)
 
 
 def answer_evaluate(
@@ -140,18 +155,24 @@ def answer_evaluate(
 ) -> Message:
     """Reply to an evaluate message for all clients that it names."""
     request = prepared.on_device(request)
-    memories = load_memories(context, request.clients, prepared.initial_memory)
+    memories = load_memories(context, request.clients, prepared.initial_memory, request.used)
     reply = evaluation.evaluate(
         prepared.strategy,
         prepared.learner,
-        request,
+        replace(request, clients=tuple(memories), used={}),
         tasks,
         memories,
         prepared.client_batch,
         executor,
         prepared.engine,
     )
+    reply = left_out(reply, without_memory(request.clients, memories))
     return Message(write_evaluate_reply(reply), reply_to=message)
+
+
+def left_out(reply: A, rejected: tuple[Rejection, ...]) -> A:
+    """Return a reply that also names the clients that could not begin."""
+    return replace(reply, rejected=(*reply.rejected, *rejected)) if rejected else reply
 
 
 def error_reply(message: Message, error: Exception, stage: str) -> Message:

@@ -24,6 +24,8 @@ REASONS = {
     "CLIENTS": "the reply speaks for other clients than were asked",
     "STALE": "the reply belongs to another round",
     "VERSION": "the reply was computed from other meta-parameters",
+    "MEMORY": "the node lacks the memory that belongs to the client's last used update; the client "
+    "starts anew in its next round",
     "RULE": "the aggregation rule could not be applied to the replies that were left",
 }
 """Why an update was not used; the word stands in rounds.jsonl."""
@@ -52,6 +54,19 @@ class Rejection:
 
 
 @dataclass(frozen=True)
+class Event:
+    """What happened to a run between two rounds.
+
+    Attributes:
+        what: A node joined or left (at a roll call), or the run was resumed.
+        node: Flower node id as text; "" for the run.
+    """
+
+    what: Literal["joined", "left", "resumed"]
+    node: str = ""
+
+
+@dataclass(frozen=True)
 class RoundRecord:
     """One finished round.
 
@@ -65,6 +80,7 @@ class RoundRecord:
         seconds: Wall time of the round; ``seconds_clients`` of it was spent waiting for replies.
         evaluation: Mean metrics on validation clients, in rounds that evaluate.
         cost: Cost of the round's training.
+        events: What happened before it.
     """
 
     round: int
@@ -77,6 +93,7 @@ class RoundRecord:
     seconds_clients: float
     evaluation: dict[str, float] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
+    events: tuple[Event, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; empty parts are left out."""
@@ -84,6 +101,7 @@ class RoundRecord:
         for name in ("metrics", "evaluation"):  # JSON has no infinity
             means = record[name].items()
             record[name] = {key: value if math.isfinite(value) else None for key, value in means}
-        if not self.evaluation:
-            del record["evaluation"]
+        for name in ("evaluation", "events"):
+            if not record[name]:
+                del record[name]
         return record

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -19,6 +19,21 @@ Update = dict[str, Tensor] | dict[str, ExactSum]
 """Group -> stacked updates, ``(clients, entries)``, or their weighted sum."""
 
 
+class Used(NamedTuple):
+    """The last update of a client that the server used; it tells the client which memory to use.
+
+    Attributes:
+        round: Of the update; 0: none was used, so the client starts anew.
+        base: `fingerprint` of the meta-parameters that it was computed from.
+    """
+
+    round: int = 0
+    base: str = ""
+
+
+NEVER = Used()
+
+
 @dataclass(frozen=True)
 class TrainRequest:
     """What the server requests from a node in one round.
@@ -32,6 +47,7 @@ class TrainRequest:
         base: `fingerprint` of ``meta``; the reply repeats it.
         compression: How each client's update is to be compressed, whatever the form.
         seed: Determines all noise: of compression, and what problem and strategy declare.
+        used: Client -> its last used update, where clients keep a memory; the others start anew.
     """
 
     round: int
@@ -42,6 +58,7 @@ class TrainRequest:
     base: str = ""
     compression: Compression = NO_COMPRESSION
     seed: int = 0
+    used: Mapping[int, Used] = field(default_factory=dict)
 
     @property
     def computed_form(self) -> Form:
@@ -97,6 +114,7 @@ class EvaluateRequest:
     shots: tuple[int, ...] = ()
     shared_statistics: Params = field(default_factory=dict)
     seed: int = 0
+    used: Mapping[int, Used] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from fedmaml.core.statistics import bootstrap_interval
 from fedmaml.estimating.counting import made_up_replies
 from fedmaml.estimating.rehearsal import Rehearsal
-from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.journal import Journal
+from fedmaml.runs.state import RunState
 from fedmaml.server.rounds import evaluate, run_rounds
 from fedmaml.server.summary import peak_process_bytes
 
@@ -87,11 +89,12 @@ def _rounds(ready: Rehearsal) -> tuple[float, float, float]:
     )
     of_clients, of_server = [], []
     with tempfile.TemporaryDirectory(prefix="fedmaml-estimate-") as folder:
-        directory = RunDirectory(Path(folder))
+        journal = Journal(Path(folder), "")
         before = started = time.perf_counter()
         for record in run_rounds(ready.server, ready.grid, ready.roll_call, small):
-            directory.append(record)
-            directory.save_meta(ready.server.state.meta, at_most_every=1.0)
+            journal.append(record)
+            state = partial(RunState, record.round, ready.server.state)
+            journal.commit(state, at_most_every=1.0)
             now = time.perf_counter()
             of_clients.append(record.seconds_clients)
             of_server.append(now - before - record.seconds_clients)
@@ -100,6 +103,7 @@ def _rounds(ready: Rehearsal) -> tuple[float, float, float]:
                 started = now
             elif len(of_clients) > LEAST_ROUNDS and now - started > BUDGET_SECONDS:
                 break
+        journal.close()
     factor = scale(ready, "train", cohort, probe, ready.train_chunk)
     later = slice(1, None) if len(of_clients) > 1 else slice(None)
     clients, server = _mean(of_clients[later]), _mean(of_server[later])

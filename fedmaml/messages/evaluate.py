@@ -13,10 +13,12 @@ from fedmaml.messages.records import (
     per_client,
     read_rejection,
     read_shared_statistics,
+    read_used,
     rejection_text,
     required,
     take_computations,
     take_counters,
+    used_lists,
     with_shared_statistics,
 )
 
@@ -34,6 +36,8 @@ def write_evaluate_request(request: EvaluateRequest) -> RecordDict:
             "seed": str(request.seed),
         }
     )
+    if request.used:
+        config.update(used_lists(request.used, request.clients))
     shared_statistics = (
         pack({"shared_statistics": request.shared_statistics})
         if request.shared_statistics
@@ -56,6 +60,7 @@ def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
         shots=tuple(request["shots"]),  # type: ignore[arg-type]
         shared_statistics=read_shared_statistics(content),
         seed=int(str(request["seed"])),
+        used=read_used(request),
     )
 
 

@@ -56,7 +56,8 @@ def copied(meta: MetaParams) -> MetaParams:
 
 def handed_request(request: TrainRequest, write: Callable[[], RecordDict]) -> Handed:
     """Return a request as a message's content; ``meta`` should be `copied`."""
-    return Handed(request, ("request", request.form, len(request.clients)), write)
+    shape = ("request", request.form, len(request.clients), bool(request.used))
+    return Handed(request, shape, write)
 
 
 def handed_reply(reply: TrainReply, write: Callable[[TrainReply], RecordDict]) -> Handed:

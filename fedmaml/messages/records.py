@@ -11,10 +11,14 @@ from fedmaml.core.counters import Counted, Units
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import Params
 from fedmaml.core.records import Rejection
+from fedmaml.core.requests import NEVER, Used
 from fedmaml.messages.arrays import unpack
 
 MAX_COST = 2**62
 """Claims of more operations, bytes or units than this are refused."""
+
+_USED_ROUNDS, _USED_BASES = "used-rounds", "used-bases"
+_NO_BASE = "-" * 16
 
 MAX_DETAIL = 500
 """Characters of a node's own words that are kept; they go to logs and pages."""
@@ -38,6 +42,25 @@ def read_shared_statistics(content: RecordDict) -> Params:
         content.config_records["shared_statistics-layout"],
     )
     return unpack(arrays, layout)["shared_statistics"]
+
+
+def used_lists(used: Mapping[int, Used], clients: Sequence[int]) -> dict[str, Any]:
+    """Return the last used updates of some clients, in their order, as entries of a request."""
+    of_clients = [used.get(client, NEVER) for client in clients]
+    return {
+        _USED_ROUNDS: [each.round for each in of_clients],
+        # Of one length, so that all messages to a number of clients have one shape.
+        _USED_BASES: [each.base or _NO_BASE for each in of_clients],
+    }
+
+
+def read_used(request: ConfigRecord) -> dict[int, Used]:
+    """Undo `used_lists`; {} if a request has no such entries."""
+    if _USED_ROUNDS not in request:
+        return {}
+    columns: Any = request["clients"], request[_USED_ROUNDS], request[_USED_BASES]
+    rows = zip(*columns, strict=True)
+    return {client: Used(round, base) for client, round, base in rows if round}
 
 
 def required(records: Mapping[str, Any], name: str, keys: Any) -> Any:

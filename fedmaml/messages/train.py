@@ -19,10 +19,12 @@ from fedmaml.messages.records import (
     per_client,
     read_rejection,
     read_shared_statistics,
+    read_used,
     rejection_text,
     required,
     take_computations,
     take_counters,
+    used_lists,
     with_shared_statistics,
 )
 from fedmaml.messages.updates import read_update, write_update
@@ -66,6 +68,8 @@ class TrainRequestWriter:
                 "seed": str(asked.seed),
             }
         )
+        if asked.used:
+            request.update(used_lists(asked.used, clients))
         if self._compression:
             request["compression"] = self._compression
         return with_shared_statistics(
@@ -93,6 +97,7 @@ def read_train_request(content: RecordDict) -> TrainRequest:
         base=str(request["base"]),
         compression=read_compression(str(request.get("compression", ""))),
         seed=int(str(request["seed"])),
+        used=read_used(request),
     )
 
 

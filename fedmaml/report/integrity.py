@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fedmaml.core.findings import audit_from_json
 from fedmaml.core.records import REASONS
+from fedmaml.quantities import resumed
 from fedmaml.report.reading import Material
 from fedmaml.tables.table import Table
 
@@ -53,6 +54,16 @@ def rejected(material: Material) -> Table | None:
         ]
     header = ("strategy", "reason", "which means", "detail", "updates", "rounds")
     return Table("Updates that were left out", header, tuple(rows), (0, 1, 2, 3)) if rows else None
+
+
+def interruptions(material: Material) -> tuple[str, ...]:
+    """Return a sentence for each run that was interrupted and resumed."""
+    return tuple(
+        f"{name}, seed {run.table['seed']}: {resumed(run.summary['resumed_after'])}"
+        for name, runs in material.runs.items()
+        for run in runs
+        if run.summary.get("resumed_after")
+    )
 
 
 def audit(material: Material) -> Audited:

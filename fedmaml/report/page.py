@@ -50,6 +50,7 @@ def render(material: Material, figures: Sequence[Figure]) -> str:
             rejected_count=sum(
                 run.summary["rejected_replies"] for runs in material.runs.values() for run in runs
             ),
+            interruptions=integrity.interruptions(material),
             audit=integrity.audit(material),
             runs=tables.runs(material),
             command=reproduce.compare_command(material).replace(" --", " \\\n    --"),

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from fedmaml.core.costs import Cost
 from fedmaml.core.counters import Units
 from fedmaml.core.findings import Audit
-from fedmaml.core.records import Better, Rejection
+from fedmaml.core.records import Better, Event, Rejection
 
 Number = float | None
 """None: undefined, or not finite."""
@@ -63,6 +63,7 @@ class Round(_Part):
     seconds_clients: float
     evaluation: dict[str, Number] = {}
     cost: WholeCost
+    events: tuple[Event, ...] = ()
 
 
 class Client(_Part):
@@ -208,6 +209,8 @@ class Summary(_Part):
     families: dict[str, int]
     distance_to_closed_form: float = 0.0
     updates_used: int
+    resumed_after: tuple[int, ...] = ()
+    rounds_sha256: str = ""
     rejected_replies: int
     seconds: float
     engines: _Engines

@@ -3,11 +3,12 @@
 config.toml         everything needed to repeat the run
 audit.json          findings of the leakage audit before the run
 references.json     metrics of the scenario's references at each test client
-rounds.jsonl        one line per finished round, written as it finishes
-theta.safetensors   the meta-parameters ("theta/<name>", "alpha/<name>"): while a run goes on those
-                    of the latest round, at its end the evaluated ones (`evaluated_round`)
-state.safetensors   everything needed to continue after the round that it names; written at most
-                    once a second, and at the end of training; see `state` for what is in it
+rounds.jsonl        one line per finished round, written as it finishes; see `chain`
+journal.safetensors everything needed to continue after the round that it names, written at most
+                    once a second, and at the end of training; see `journal` and `state`
+journal.previous... the one before it, which is used if the newest is damaged
+theta.safetensors   the evaluated meta-parameters ("theta/<name>", "alpha/<name>"); names their
+                    round (`evaluated_round`) and their SHA-256
 clients.jsonl       one line per test client (validation client, with evaluation.split =
                     "validation"): its metrics before and after adaptation
 summary.json        written last, so a run with one is complete; names the format
@@ -15,15 +16,17 @@ summary.json        written last, so a run with one is complete; names the forma
 error.txt           why a run failed, if it did
 .command.lock       empty, as .server.lock; who writes to the folder holds them, see `holding`
 
+Only their owner may read them.
+
 On disk, for d numbers of meta-parameters of b bytes: theta.safetensors d b bytes, and about 100 for
-each tensor; state.safetensors those once more, with Adam or Yogi twice more, with momentum once
-more, with an earlier best round once more, and the memories of the clients (in-process back end
-only). rounds.jsonl grows by 1 kB a round, clients.jsonl by 100 bytes a client and number.
+each tensor; a journal those once more, with Adam or Yogi twice more, with momentum once more, with
+an earlier best round once more, and the memories of the clients (in-process back end only). There
+are two journals. rounds.jsonl grows by 1 kB a round, clients.jsonl by 100 bytes a client and
+number.
 """
 
 import hashlib
 import json
-import time
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -34,10 +37,10 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from fedmaml import __version__
-from fedmaml.config import RunConfig
+from fedmaml.config import RunConfig, resolve
 from fedmaml.core.errors import FedmamlError, OtherFormatError, RunDirectoryError, described
 from fedmaml.core.findings import Audit, audit_from_json
-from fedmaml.core.records import RoundRecord
+from fedmaml.runs.chain import NEWEST, PREVIOUS
 from fedmaml.runs.contents import (
     Client,
     Configuration,
@@ -48,12 +51,18 @@ from fedmaml.runs.contents import (
     wrong_in_text,
 )
 from fedmaml.runs.finding import why_no_run
-from fedmaml.runs.holding import held, is_held_by, refuse_if_held
-from fedmaml.runs.writing import write_whole
+from fedmaml.runs.holding import (
+    command_lives,
+    held,
+    is_held_by,
+    refuse_if_held,
+    same_folder,
+)
+from fedmaml.runs.writing import cannot_write, how_to_resume, write_whole
 
-if TYPE_CHECKING:  # a directory is read without PyTorch, except for the tensors in `state`
+if TYPE_CHECKING:  # a directory is read without PyTorch, except for its tensors
     from fedmaml.core.params import MetaParams
-    from fedmaml.runs.state import RunState
+    from fedmaml.runs.journal import Found, Journal
 
 TOKEN = "holder"
 """Key of a run config: the token of the command that entered the run directory; none: none did."""
@@ -67,7 +76,8 @@ _FILES = (
     "references.json",
     "rounds.jsonl",
     "theta.safetensors",
-    "state.safetensors",
+    NEWEST,
+    PREVIOUS,
     "clients.jsonl",
     "summary.json",
     "error.txt",
@@ -84,8 +94,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._saved_at = 0.0
-        self._state_saved_at, self._state_took = time.monotonic(), 0.0
+        self._checks: list[Callable[[], None]] = []
 
     @contextmanager
     def entered(self) -> Iterator[str]:
@@ -107,6 +116,7 @@ class RunDirectory:
                 token = stack.enter_context(held(self.path, "command"))
                 # In this order: a server that starts from now on sees the holder of the folder.
                 refuse_if_held(self.path, "server")
+                self._checks = [same_folder(self.path, "command")]
             except OSError as error:
                 raise self._cannot_write(error) from error
             yield token
@@ -130,7 +140,13 @@ class RunDirectory:
                     f"the command that started this server no longer holds {self.path}; run it "
                     "again"
                 )
+            self._checks = [same_folder(self.path, "server"), command_lives(self.path)]
             yield
+
+    def _check(self) -> None:
+        """Make sure that the folder is still that of this run, and its command lives."""
+        for check in self._checks:
+            check()
 
     def create(self, config: RunConfig, force: bool = False) -> None:
         """Write the configuration to a folder that was entered; begin a run.
@@ -160,59 +176,73 @@ class RunDirectory:
             f"cannot write to {self.path}: {reason}; choose another folder with --out"
         )
 
-    def append(self, record: RoundRecord) -> None:
-        """Add a finished round."""
-        with (self.path / "rounds.jsonl").open("a") as file:
-            file.write(json.dumps(record.to_json()) + "\n")
-
     def has_meta(self) -> bool:
         """Return whether there are meta-parameters."""
         return (self.path / "theta.safetensors").is_file()
 
-    def save_meta(self, meta: "MetaParams", at_most_every: float = 0.0) -> None:
-        """Write the meta-parameters, at most every ``at_most_every`` seconds."""
-        if time.monotonic() - self._saved_at < at_most_every:
-            return
+    def save_meta(self, meta: "MetaParams", round: int) -> None:
+        """Write the meta-parameters of a round."""
         from fedmaml.runs.state import meta_to_bytes
 
-        self._write("theta.safetensors", meta_to_bytes(meta))
-        self._saved_at = time.monotonic()
+        self._write("theta.safetensors", meta_to_bytes(meta, round))
 
     def load_meta(self) -> "MetaParams":
-        """Read the meta-parameters."""
-        from fedmaml.runs.state import read_meta
-
-        return read_meta(self.path / "theta.safetensors")
-
-    def save_state(self, state: "Callable[[], RunState]", at_most_every: float = 0.0) -> None:
-        """Write everything a run needs to continue, unless that was done recently.
-
-        Args:
-            state: Called only for a write: collecting memories may take long.
-            at_most_every: Least seconds between two writes; longer if a write is slow, so that
-                writing takes at most a fiftieth of the time. 0: always write.
-        """
-        from fedmaml.runs.state import to_bytes
-
-        started = time.monotonic()
-        pause = max(at_most_every, 50 * self._state_took)
-        if at_most_every and started - self._state_saved_at < pause:
-            return
-        self._write("state.safetensors", to_bytes(state(), self._config_sha256()))
-        self._state_saved_at = time.monotonic()
-        self._state_took = self._state_saved_at - started
-
-    def load_state(self) -> "RunState":
-        """Read what `save_state` wrote, to the bit.
+        """Read the meta-parameters.
 
         Raises:
-            RunDirectoryError: If there is none, or it is damaged or another configuration's.
+            RunDirectoryError: If they are missing, damaged, or not those that were written.
         """
-        from fedmaml.runs.state import read_state
+        from fedmaml.runs.state import read_meta
 
-        return read_state(self.path / "state.safetensors", self._config_sha256())
+        try:
+            return read_meta(self.path / "theta.safetensors")
+        except ValueError as error:
+            raise self._damaged("theta.safetensors", str(error)) from error
 
-    def _config_sha256(self) -> str:
+    @contextmanager
+    def journal(self) -> Iterator["Journal"]:
+        """Open the journal of the run, to write to it."""
+        from fedmaml.runs.journal import Journal
+
+        found, anchor = self.newest_state(), self.anchor()
+        writer = Journal(self.path, anchor, self._check)
+        writer.go_on(found)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+    def newest_state(self) -> "Found":
+        """Return the newest sound state of the run.
+
+        Raises:
+            RunDirectoryError: If there are states and none can be used.
+        """
+        from fedmaml.runs import journal
+
+        try:
+            return journal.newest(self.path, self.anchor())
+        except RunDirectoryError as error:
+            raise RunDirectoryError(f"{error}; {self.how_to_repeat()}") from error
+
+    def reopen(self) -> "Found":
+        """Prepare the folder of a run that was cut short, which was entered, to be continued.
+
+        Raises:
+            RunDirectoryError: If none of its states can be used.
+        """
+        from fedmaml.runs import journal
+
+        found = self.newest_state()
+        try:
+            journal.cut_back(self.path, found)
+            (self.path / "error.txt").unlink(missing_ok=True)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        return found
+
+    def anchor(self) -> str:
+        """Return the SHA-256 of the configuration, on which the chain of rounds hangs."""
         return hashlib.sha256((self.path / "config.toml").read_bytes()).hexdigest()
 
     def save_clients(self, rows: list[dict[str, Any]]) -> None:
@@ -264,7 +294,8 @@ class RunDirectory:
 
     def fail(self, error: Exception) -> None:
         """Write why the run failed."""
-        with suppress(OSError):  # the folder may be what failed; the error itself goes on
+        # The folder may be what failed; the error itself goes on.
+        with suppress(OSError, RunDirectoryError):
             why = str(error) if isinstance(error, FedmamlError) else described(error)
             self._write("error.txt", f"{why}\n".encode())
 
@@ -295,6 +326,15 @@ class RunDirectory:
         if wrong := wrong_in(Configuration, table):
             raise RunDirectoryError(f"{path} is not the configuration of a run ({wrong}): {cure}")
         return table
+
+    def config(self) -> RunConfig:
+        """Return the configuration.
+
+        Raises:
+            RunDirectoryError: If there is none, or it is damaged.
+            ConfigurationError: If this version of fedmaml cannot run it.
+        """
+        return resolve(self.config_table())
 
     def summary(self) -> dict[str, Any] | None:
         """Return the summary; None if the run is not complete.
@@ -362,7 +402,13 @@ class RunDirectory:
         )
 
     def _write(self, name: str, data: bytes) -> None:
-        write_whole(self.path / name, data)
+        self._check()
+        try:
+            write_whole(self.path / name, data, private=True)
+        except OSError as error:
+            raise cannot_write(
+                self.path / name, len(data), error, how_to_resume(self.path)
+            ) from error
 
 
 def new_directory(config: RunConfig) -> Path:

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -35,7 +35,7 @@ def held(folder: Path, role: Role) -> Iterator[str]:
         RunDirectoryError: If another holds it; says who, and what to do.
         OSError: If the folder cannot be written to.
     """
-    lock = FileLock(folder / f".{role}.lock")
+    lock = FileLock(_lock(folder, role), mode=0o600)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -43,7 +43,7 @@ def held(folder: Path, role: Role) -> Iterator[str]:
     note, token = _note(folder, role), uuid.uuid4().hex
     try:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "token": token}
-        write_whole(note, json.dumps(holder).encode())
+        write_whole(note, json.dumps(holder).encode(), private=True)
         yield token
     finally:
         note.unlink(missing_ok=True)
@@ -63,6 +63,61 @@ def refuse_if_held(folder: Path, role: Role) -> None:
 def is_held_by(folder: Path, role: Role, token: str) -> bool:
     """Return whether the holder of this token holds the folder, or was the last to hold it."""
     return _holder(folder, role).get("token") == token
+
+
+def same_folder(folder: Path, role: Role) -> Callable[[], None]:
+    """Return a check that a held folder was not removed or replaced since.
+
+    The holder keeps the lock file open, so no other file gets its identity.
+    """
+    before = _lock(folder, role).stat()
+
+    def check() -> None:
+        try:
+            same = os.path.samestat(before, _lock(folder, role).stat())
+        except OSError:
+            same = False
+        if not same:
+            raise RunDirectoryError(
+                f"{folder} was removed or replaced while a run was writing to it; this run ends "
+                "and writes nothing more; begin it again with another --out"
+            )
+
+    return check
+
+
+def command_lives(folder: Path) -> Callable[[], None]:
+    """Return a check that the command that holds a folder now has not ended since.
+
+    A command on another machine cannot be seen, and passes.
+    """
+    holder = _holder(folder, "command")
+    pid, here = holder.get("pid"), holder.get("host") == socket.gethostname()
+    watched = pid if isinstance(pid, int) and here and pid != os.getpid() else None
+
+    def check() -> None:
+        if watched is not None and not pid_exists(watched):
+            raise RunDirectoryError(
+                f"the command that started the run in {folder} (process {watched}) was killed; "
+                f"go on with: fedmaml run --resume {folder}"
+            )
+
+    return check
+
+
+def pid_exists(pid: int) -> bool:
+    """Return whether there is a process of this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # there is one, of another user
+        return True
+    return True
+
+
+def _lock(folder: Path, role: Role) -> Path:
+    return folder / f".{role}.lock"
 
 
 def _note(folder: Path, role: Role) -> Path:

@@ -1,35 +1,42 @@
 """The ServerApp: configuration in, run directory out."""
 
 import time
-from collections.abc import Iterable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
-from flwr.app import Context, RecordDict
+from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedmaml.config import RunConfig, from_run_config
-from fedmaml.core.costs import Cost
+from fedmaml.core.errors import BackendError, RunDirectoryError
 from fedmaml.core.learner import Problem
-from fedmaml.core.params import Params
+from fedmaml.core.records import Rejection
 from fedmaml.energy import EnergyMeter
-from fedmaml.messages.memories import read_memories
 from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
+from fedmaml.runs.journal import Journal
 from fedmaml.runs.references import against_references
 from fedmaml.runs.state import RunState
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.audit import audited
 from fedmaml.server.cohort import RollCall, call_roll
+from fedmaml.server.continuing import (
+    HostsNodes,
+    after_round,
+    beginning,
+    chosen_in,
+    events_of,
+    take_up,
+    with_memories,
+)
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
-from fedmaml.server.model_selection import Chosen, better, candidate
 from fedmaml.server.rounds import clients_of_final_evaluation, evaluate, run_rounds
-from fedmaml.server.summary import client_rows, cost_summary, summarise
+from fedmaml.server.summary import client_rows, cost_summary, energy_of, summarise
 
-_SAVE_SECONDS = 1.0
+_SECONDS = 1.0
+"""Least time between two commits where rounds are cheap; the others are computed again."""
 
 app = ServerApp()
 
@@ -54,91 +61,134 @@ def main(grid: Grid, context: Context) -> None:
 def _run_metered(
     grid: Grid, config: RunConfig, directory: RunDirectory, meter: EnergyMeter
 ) -> None:
-    started = time.perf_counter()
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
-    metered = MeteredGrid(grid)
+    with directory.journal() as journal:
+        run = _begun(grid, config, directory.newest_state().state)
+        state = _trained(run, journal)
+        _finish(run, state, directory, meter)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run between its roll call and its end.
+
+    Attributes:
+        state: When this process began: before round 1, or where it was resumed.
+        started: Clock when the run would have begun if it had never been interrupted.
+    """
+
+    config: RunConfig
+    problem: Problem
+    grid: Grid
+    metered: MeteredGrid
+    roll_call: RollCall
+    strategy: FlowerStrategy
+    state: RunState
+    started: float
+
+    def seconds(self) -> float:
+        """Return the seconds of the run so far, without those between its processes."""
+        return time.perf_counter() - self.started
+
+
+def _begun(grid: Grid, config: RunConfig, saved: RunState | None) -> _Run:
+    """Call the roll, and begin or take up the run."""
+    started, metered = time.perf_counter(), MeteredGrid(grid)
     problem = config.make_problem()
     roll_call = call_roll(metered, config.nodes, config.timeout)
     config = replace(config, nodes=len(roll_call.hosts))  # more than asked for, if Flower runs more
     by_value = isinstance(grid, HostsNodes) and grid.by_value and config.device == "cpu"
     strategy = flower_strategy(config, problem, roll_call, by_value=by_value)
-    used, left_out, cost = 0, 0, Cost()
-    chosen = Chosen(0, strategy.state.meta)
-    for record in run_rounds(strategy, metered, roll_call, config):
-        directory.append(record)
-        directory.save_meta(strategy.state.meta, at_most_every=_SAVE_SECONDS)
-        used, cost = used + record.clients, cost + record.cost
-        left_out += sum(len(rejection.clients) for rejection in record.rejected)
-        latest = candidate(record, strategy.state.meta, problem.metrics[0])
-        best = config.evaluation.select == "best"
-        chosen = better(chosen, latest, problem.metrics[0]) if best else latest
-        state = partial(run_state, record.round, strategy, roll_call, chosen, grid)
-        directory.save_state(state, at_most_every=_SAVE_SECONDS)
-    directory.save_state(partial(run_state, config.rounds, strategy, roll_call, chosen, grid))
-    directory.save_meta(chosen.meta)
+    if saved is None:
+        state = beginning(strategy, roll_call)
+    else:
+        state, roll_call = take_up(saved, strategy, metered, roll_call, grid)
+    started -= state.totals.seconds
+    return _Run(config, problem, grid, metered, roll_call, strategy, state, started)
+
+
+def _trained(run: _Run, journal: Journal) -> RunState:
+    """Train; return the state after the last round, which is on the disk."""
+    strategy, config, state = run.strategy, run.config, run.state
+    metric, best = run.problem.metrics[0], config.evaluation.select == "best"
+    pause = 0.0 if strategy.keeps_memories and not isinstance(run.grid, HostsNodes) else _SECONDS
+
+    def whole() -> RunState:
+        return with_memories(state, run.roll_call, run.grid)
+
+    events, state = events_of(state, run.roll_call)
+    try:
+        for finished in run_rounds(strategy, run.metered, run.roll_call, config, state.round):
+            _somebody_answered(f"round {finished.round}", finished.clients, finished.rejected)
+            record = replace(finished, events=events)
+            lines, events = journal.append(record), ()
+            state = after_round(
+                state, record, lines, strategy, run.metered, run.seconds(), metric, best
+            )
+            journal.commit(whole, at_most_every=pause)
+    except RunDirectoryError:  # of the journal itself: the last commit stays as it is
+        raise
+    except BaseException:
+        journal.commit(whole)
+        raise
+    journal.commit(whole)
+    return state
+
+
+def _somebody_answered(when: str, clients: int, rejected: Sequence[Rejection]) -> None:
+    """Refuse to go on without anybody: the nodes have ended, or cannot be reached.
+
+    Raises:
+        BackendError: If nobody answered; what was finished before stays.
+    """
+    if not clients and rejected and all(each.reason == "NO_REPLY" for each in rejected):
+        raise BackendError(
+            f"nobody answered in {when} ({rejected[0].detail}); what was finished before is kept: "
+            "fedmaml run --resume goes on with it"
+        )
+
+
+def _finish(run: _Run, state: RunState, directory: RunDirectory, meter: EnergyMeter) -> None:
+    """Evaluate the chosen round and write the results."""
+    config, strategy, chosen = run.config, run.strategy, chosen_in(state)
+    directory.save_meta(chosen.meta, chosen.round)
     strategy.state = replace(strategy.state, meta=chosen.meta)
-    clients = clients_of_final_evaluation(roll_call, config)
+    clients = clients_of_final_evaluation(run.roll_call, config)
     split = config.evaluation.split
-    evaluated = evaluate(strategy, metered, roll_call, config, chosen.round, split, clients)
+    evaluated = evaluate(strategy, run.metered, run.roll_call, config, chosen.round, split, clients)
+    _somebody_answered("the evaluation", len(evaluated.clients), evaluated.rejected)
     rows = client_rows(config.make_scenario(), evaluated)
     directory.save_clients(rows)
-    directory.finish(
-        summarise(
-            config,
-            problem,
-            chosen,
-            evaluated,
-            clients_train=len(roll_call.population("train")),
-            updates_used=used,
-            rejected_replies=left_out,
-            clients_asked=len(clients),
-            planned=roll_call.engines,
-            engines=strategy.engines,
-            cost=cost_summary(
-                cost,
-                config.rounds,
-                metered,
-                strategy.evaluation_cost,
-                meter.energy(),
-                problem.counters,
-            ),
-            seconds=time.perf_counter() - started,
-        )
-        | {
-            "references": against_references(directory.references(), rows, problem.metrics),
-            "audit": audited(config, roll_call, directory).to_json(),
-        }
+    totals = state.totals
+    summary = summarise(
+        config,
+        run.problem,
+        chosen,
+        evaluated,
+        clients_train=len(run.roll_call.population("train")),
+        updates_used=totals.updates,
+        rejected_replies=totals.left_out,
+        clients_asked=len(clients),
+        planned=run.roll_call.engines,
+        engines=strategy.engines,
+        cost=cost_summary(
+            totals.cost,
+            config.rounds,
+            run.metered,
+            strategy.evaluation_cost,
+            energy_of(meter.energy(), totals.resumed_after),
+            run.problem.counters,
+        ),
+        seconds=run.seconds(),
     )
-
-
-@runtime_checkable
-class HostsNodes(Protocol):
-    """A grid whose nodes are in this process."""
-
-    by_value: bool
-    """Whether the nodes take requests that are not written, see `messages.handed`."""
-
-    def node_states(self) -> Iterable[RecordDict]:
-        """Return what each node keeps between messages."""
-
-
-def run_state(
-    round: int, strategy: FlowerStrategy, roll_call: RollCall, chosen: Chosen, grid: Grid
-) -> RunState:
-    """Return what a run needs to go on after a round."""
-    memories: dict[int, Params] | None = None
-    if isinstance(grid, HostsNodes):
-        memories = {}
-        for state in grid.node_states():
-            memories |= read_memories(state)
-    return RunState(
-        round=round,
-        server=strategy.state,
-        shared_statistics=roll_call.shared_statistics,
-        memories=memories,
-        best_round=chosen.round,
-        best_meta=chosen.meta,
-        best_validation=chosen.validation,
+    directory.finish(
+        summary
+        | {
+            "references": against_references(directory.references(), rows, run.problem.metrics),
+            "audit": audited(config, run.roll_call, directory).to_json(),
+            "rounds_sha256": state.lines.sha256,
+            **({"resumed_after": list(totals.resumed_after)} if totals.resumed_after else {}),
+        }
     )
 
 

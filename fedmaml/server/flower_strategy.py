@@ -1,7 +1,7 @@
 """Any `MetaStrategy` as a Flower strategy: for fedmaml's own ServerApp and for anyone else's."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from operator import attrgetter
@@ -18,7 +18,13 @@ from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import mean_metrics
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import Rejection
-from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from fedmaml.core.requests import (
+    EvaluateReply,
+    EvaluateRequest,
+    TrainReply,
+    TrainRequest,
+    Used,
+)
 from fedmaml.messages.arrays import arrays_from_meta, meta_from_arrays
 from fedmaml.messages.evaluate import read_evaluate_reply, write_evaluate_request
 from fedmaml.messages.handed import copied, handed_request
@@ -75,7 +81,10 @@ class FlowerStrategy(Strategy):
         by_value: bool = False,
     ) -> None:
         self.strategy = strategy
-        self.state: ServerState = strategy.build(problem, seeding.generator(seed, "init")).state
+        start = strategy.build(problem, seeding.generator(seed, "init"))
+        self.state: ServerState = start.state
+        self.used: Mapping[int, Used] = {}
+        self.keeps_memories = bool(start.memory or compression.first_residual(start.state.meta))
         self.last_round = RoundResult(0, (), 0.0, {}, (), Cost())
         self.evaluated = EvaluateReply((), {}, ())
         self.evaluation_cost = Cost()
@@ -122,6 +131,7 @@ class FlowerStrategy(Strategy):
             base=fingerprint(self.state.meta),
             compression=self._compression,
             seed=self._seed,
+            used=self.used,
         )
         writer = cache(partial(TrainRequestWriter, request))
         sent = copied(request.meta) if self._by_value else {}
@@ -164,6 +174,10 @@ class FlowerStrategy(Strategy):
             for engine, count in (reply.engines or {"not reported": len(reply.clients)}).items():
                 self.engines[engine] = self.engines.get(engine, 0) + count
         requests = [request for _, request in self._train_sent]
+        if self.keeps_memories and requests:
+            made = Used(server_round, requests[0].base)
+            used_now = {client: made for reply in sound for client in reply.clients}
+            self.used = {**self._remembered(rejected), **used_now}
         self.last_round = result_of_round(requests, sound, rejected)
         return self.last_round
 
@@ -189,6 +203,7 @@ class FlowerStrategy(Strategy):
             shots=self._evaluation_shots if split == "test" else (),
             shared_statistics=roll_call.shared_statistics,
             seed=self._seed,
+            used=self.used,
         )
         stages = [*evaluation_stages(self.strategy, request.steps)]
         stages += [f"shots@{count}" for count in request.shots]
@@ -223,6 +238,7 @@ class FlowerStrategy(Strategy):
             for position, client in enumerate(answer.clients):
                 rows[client] = {name: column[position] for name, column in answer.values.items()}
         log_left_out("evaluation", rejected)
+        self.used = self._remembered(rejected)
         ordered = tuple(sorted(rows))
         names = rows[ordered[0]] if ordered else {}
         values = {name: [rows[client][name] for client in ordered] for name in names}
@@ -240,6 +256,13 @@ class FlowerStrategy(Strategy):
         for node in present:  # a node keeps its number, so that its client keeps its memory
             self._numbers.setdefault(node, len(self._numbers))
         return one_client_per_node({node: self._numbers[node] for node in present})
+
+    def _remembered(self, rejected: Iterable[Rejection]) -> Mapping[int, Used]:
+        """Return the last used updates, without those of clients that lost their memory."""
+        lost = {client for each in rejected if each.reason == "MEMORY" for client in each.clients}
+        if not lost:
+            return self.used
+        return {client: update for client, update in self.used.items() if client not in lost}
 
     def _take_arrays(self, arrays: ArrayRecord) -> None:
         """Take over the arrays of the caller, who may have changed or replaced them."""

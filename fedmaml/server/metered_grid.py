@@ -8,9 +8,11 @@ written, so that its reader checks it.
 """
 
 import time
+from ast import literal_eval
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import Array, Message, RecordDict
 from flwr.serverapp import Grid
@@ -64,6 +66,25 @@ class MeteredGrid(Grid):
             self._bytes[up],
             self._seconds[message_type],
         )
+
+    def sizes(self) -> dict[str, int]:
+        """Return the shapes of messages so far, as texts, and their bytes."""
+        return {repr(shape): size for shape, size in self._sizes.items()}
+
+    def go_on(self, counted: Mapping[str, Mapping[str, float]], sizes: Mapping[str, int]) -> None:
+        """Continue after another process.
+
+        Args:
+            counted: Type of message -> its `Traffic`.
+            sizes: From `sizes`, so that messages count as many bytes as they would have there.
+        """
+        self._sizes |= {literal_eval(shape): size for shape, size in sizes.items()}
+        for kind, counts in counted.items():
+            traffic: Any = counts
+            for way in ("down", "up"):
+                self._messages[kind, way] = traffic[f"messages_{way}"]
+                self._bytes[kind, way] = traffic[f"message_bytes_{way}"]
+            self._seconds[kind] = traffic["seconds"]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -4,7 +4,7 @@ import math
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -137,6 +137,14 @@ def cost_summary(
         "measured": dict(_MEASURED),
         **({"counters": {each.name: each.about for each in counters}} if counters else {}),
     }
+
+
+def energy_of(measured: Energy, resumed_after: Sequence[int]) -> Energy:
+    """Return the energy of a run; of a resumed one only the last part was measured."""
+    if not resumed_after or measured.joules is None:
+        return measured
+    note = f"only what followed round {resumed_after[-1]}, after which the run was resumed"
+    return replace(measured, note=f"{note}; {measured.note}")
 
 
 def peak_process_bytes() -> int | None:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 
 from fedmaml.core.statistics import MIN_UNITS
-from fedmaml.quantities import quantity, signed, support_and_query
+from fedmaml.quantities import quantity, resumed, signed, support_and_query
 from fedmaml.runs.references import label
 from fedmaml.tables.console import console
 from fedmaml.tables.table import Table, on_terminal
@@ -130,6 +130,8 @@ def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
             "the reasons are in rounds.jsonl",
             style="yellow",
         )
+    if after := summary.get("resumed_after"):
+        console.print(f"{name}: {resumed(after)}")
     if summary["rounds"] and not summary["updates_used"]:
         console.print(
             f"{name}: no update was used, so the evaluated model is the initial one",

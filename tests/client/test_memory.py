@@ -17,7 +17,7 @@ from fedmaml.core.losses import half_squared_error
 from fedmaml.core.metrics import Metric
 from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
-from fedmaml.core.requests import EvaluateRequest
+from fedmaml.core.requests import EvaluateRequest, Used
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.flower_internals import become_server
 from fedmaml.messages.evaluate import read_evaluate_reply
@@ -51,7 +51,9 @@ def test_a_known_client_is_evaluated_with_its_own_head(batch: int) -> None:
         client_batch=batch,
     )
     context = Context(1, 1, {}, RecordDict(), {})
-    save_memories(context, {4: {f"head.{name}": value for name, value in layer(3.0).items()}})
+    made = Used(1, "base")
+    head = {f"head.{name}": value for name, value in layer(3.0).items()}
+    save_memories(context, {4: head}, made)
 
     def tasks(clients: Sequence[int]) -> list[TaskGroup]:
         examples = Batch(
@@ -61,7 +63,7 @@ def test_a_known_client_is_evaluated_with_its_own_head(batch: int) -> None:
         return [TaskGroup(tuple(clients), Task(examples, examples))]
 
     body = {f"body.0.{name}": value for name, value in layer(2.0).items()}
-    request = EvaluateRequest(1, "test", (2, 4), {"theta": body})
+    request = EvaluateRequest(1, "test", (2, 4), {"theta": body}, used={4: made})
     become_server(1)
     message = Message(RecordDict(), dst_node_id=1, message_type="evaluate")
     content = answer_evaluate(message, request, context, prepared, tasks).content

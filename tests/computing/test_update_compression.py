@@ -22,8 +22,9 @@ from fedmaml.core.compression import Compression
 from fedmaml.core.compressors import to_bytes
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.params import MetaParams, flatten
-from fedmaml.core.requests import TrainRequest
+from fedmaml.core.requests import TrainRequest, Used
 from fedmaml.core.tasks import Task
+from fedmaml.messages.memories import read_memory
 from fedmaml.messages.train import (
     TrainRequestWriter,
     read_train_reply,
@@ -132,13 +133,15 @@ def test_a_client_that_is_not_asked_keeps_its_residual() -> None:
     context = Context(1, 1, {}, RecordDict(), {})
     initial_memory = {"head": torch.zeros(2), RESIDUAL + "theta": torch.zeros(3)}
     first = {"head": torch.tensor([1.0, 2.0]), RESIDUAL + "theta": torch.tensor([3.0, 4.0, 5.0])}
-    save_memories(context, {0: first})
-    for _ in range(3):
-        save_memories(context, {1: initial_memory})
-    assert {n: v.tolist() for n, v in load_memories(context, [0], initial_memory)[0].items()} == {
+    used = {0: Used(1, "base")}
+    save_memories(context, {0: first}, used[0])
+    for round in range(2, 5):
+        save_memories(context, {1: initial_memory}, Used(round, "base"))
+    loaded = load_memories(context, [0], initial_memory, used)[0]
+    assert {n: v.tolist() for n, v in loaded.items()} == {
         name: value.tolist() for name, value in first.items()
     }
-    assert list(load_memories(context, [0], {"head": torch.zeros(2)})[0]) == ["head"]
+    assert list(load_memories(context, [0], {"head": torch.zeros(2)}, used)[0]) == ["head"]
 
 
 def test_memories_of_thousands_of_clients_are_read_in_a_moment() -> None:
@@ -148,8 +151,10 @@ def test_memories_of_thousands_of_clients_are_read_in_a_moment() -> None:
         {RESIDUAL + "theta": torch.zeros(3)},
     )
     started = time.process_time()
-    save_memories(context, dict.fromkeys(range(3000), initial_memory))
-    assert len(load_memories(context, range(3000), initial_memory)) == 3000
+    made = Used(1, "base")
+    save_memories(context, dict.fromkeys(range(3000), initial_memory), made)
+    used = dict.fromkeys(range(3000), made)
+    assert len(load_memories(context, range(3000), initial_memory, used)) == 3000
     assert time.process_time() - started < 10
 
 
@@ -277,7 +282,9 @@ def test_an_app_of_ones_own_is_reported_how_to_compress_by_the_server(
     losses = [float(result.train_metrics_clientapp[n]["loss_after"]) for n in (1, 2, 3)]
     assert losses[-1] < losses[0]
     for client, context in contexts.items():
-        residual = context.state.array_records[f"memory-{client}"]["memory"].numpy()
+        memory = read_memory(context.state, client, strategy.used[client])
+        assert memory is not None
+        residual = memory[RESIDUAL + "theta"].numpy()
         assert 0 < abs(residual).max() < 1
 
 

@@ -7,6 +7,7 @@ import torch
 from flwr.app import Context, RecordDict
 
 from fedmaml.client.memory import load_memories, save_memories
+from fedmaml.core.requests import Used
 from fedmaml.messages.arrays import pack, unpack
 
 LARGE = 2**24 + 1  # the first whole number that float32 does not hold
@@ -56,9 +57,10 @@ def test_an_empty_group_needs_no_array() -> None:
 def test_memories_of_several_types_survive_in_a_nodes_context() -> None:
     context = Context(1, 2, {}, RecordDict(), {})
     memories = {3: MIXED, 8: MIXED | {"steps": torch.tensor(-LARGE)}}
-    save_memories(context, memories)
+    used = dict.fromkeys(memories, Used(1, "base"))
+    save_memories(context, memories, Used(1, "base"))
     initial = {name: torch.zeros_like(value) for name, value in MIXED.items()}
-    loaded = load_memories(context, [3, 5, 8], initial)
+    loaded = load_memories(context, [3, 5, 8], initial, used)
     assert same(loaded[3], memories[3])
     assert same(loaded[5], initial)
     assert same(loaded[8], memories[8])

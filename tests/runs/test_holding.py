@@ -2,21 +2,23 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from fedmaml.client.app import app as client_app
 from fedmaml.config import resolve, to_run_config
 from fedmaml.core.errors import RunDirectoryError
 from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
-from fedmaml.runs.holding import held, refuse_if_held
+from fedmaml.runs.holding import command_lives, held, refuse_if_held
 from fedmaml.server.app import app as server_app
 from fedmaml.simulations.backends.in_process import InProcessGrid
 from tests.commands import COMMAND, fedmaml
@@ -129,7 +131,7 @@ def test_processes_that_contend_are_never_inside_together(tmp_path: Path) -> Non
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fedmaml.runs.holding import held, refuse_if_held
+from fedmaml.runs.holding import command_lives, held, refuse_if_held
 with held(Path(sys.argv[1]), "command"):
     print("inside", flush=True)
     time.sleep(60)
@@ -173,47 +175,91 @@ def test_a_killed_run_can_be_run_again_at_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.flower
 @pytest.mark.timeout(300)
-def test_a_flower_server_that_outlives_its_command_keeps_others_out(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks into /proc")
+def test_a_killed_command_takes_all_processes_along_and_its_run_goes_on(tmp_path: Path) -> None:
     arguments = ["run", "digits", "--strategy", "fomaml", "--out", "x"]
     flower = ["--backend", "flower-deployment", "--rounds", "1000000"]
     popen = started(*arguments, *flower, cwd=tmp_path)
-    wait_for((tmp_path / "x" / "theta.safetensors").exists, popen)
+    wait_for((tmp_path / "x" / "rounds.jsonl").exists, popen)
     server = json.loads((tmp_path / "x" / ".server.json").read_text())["pid"]
-    mark = b"FEDMAML_WORKSPACE="
-    (mine,) = [
+    (mark,) = [
         entry for entry in Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
-        if entry.startswith(mark)
+        if entry.startswith(b"FEDMAML_WORKSPACE=")
     ]  # fmt: skip
     popen.send_signal(signal.SIGKILL)
     popen.communicate()
+    deadline = time.monotonic() + 60
+    workspace = Path(mark.decode().partition("=")[2])
+    while (carrying(mark) or workspace.exists()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert (carrying(mark), workspace.exists()) == ([], False)
+    assert RunDirectory(tmp_path / "x").summary() is None
+    state = RunDirectory(tmp_path / "x").newest_state().state
+    assert (tmp_path / "x" / "error.txt").exists() or state is None or state.round > 0
+
+
+def carrying(mark: bytes) -> list[int]:
+    """Return the processes that carry a mark in their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_server_whose_command_was_killed_writes_nothing_more(tmp_path: Path) -> None:
+    """The note of the command names a process that has ended, on this machine."""
+    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as gone:
+        gone.wait()
+    with held(tmp_path, "command"):
+        note = tmp_path / ".command.json"
+        note.write_text(json.dumps(json.loads(note.read_text()) | {"pid": gone.pid}))
+        lives = command_lives(tmp_path)
+    words = rf"process {gone.pid}\) was killed; go on with: fedmaml run --resume"
+    with pytest.raises(RunDirectoryError, match=words):
+        lives()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_folder_that_was_removed_or_made_anew_is_noticed(again: bool, tmp_path: Path) -> None:
+    out = tmp_path / "x"
+
+    def removing(message: Message, context: Context) -> Message:
+        rounds = out / "rounds.jsonl"
+        if rounds.exists() and message.metadata.message_type == "train":
+            shutil.rmtree(out)
+            if again:
+                RunDirectory(out).create(resolve({"scenario": "quadratic"}))
+        return client_app(message=message, context=context)
+
+    with pytest.raises(RunDirectoryError, match="x was removed or replaced while a run was"):
+        serve(out, client=removing, rounds=3)
+    left = sorted(path.name for path in out.iterdir()) if again else []
+    assert left == (["config.toml"] if again else [])
+    assert out.exists() == again
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX modes")
+def test_files_of_a_run_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    before = os.umask(0)
     try:
-        refused = fedmaml(*arguments, "--force", cwd=tmp_path)
-        assert refused.returncode == 1
-        assert "the server of a command that was killed still writes to" in refused.stderr
-        assert f"process {server}; wait for it, end it (kill {server})" in refused.stderr
-        assert "x/config.toml" not in refused.stderr
-        rounds = len(RunDirectory(tmp_path / "x").rounds())
-        assert rounds > 0
+        fedmaml("run", "digits", *SMALL, "--strategy", "fomaml", "--out", "x", cwd=tmp_path)
+        with RunDirectory(tmp_path / "x").entered():
+            modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "x").iterdir()}
     finally:
-        for entry in Path("/proc").glob("[0-9]*"):  # those of this workspace alone
-            try:
-                if mine in (entry / "environ").read_bytes():
-                    os.kill(int(entry.name), signal.SIGKILL)
-            except OSError:
-                continue
-    deadline = time.monotonic() + 30
-    again = fedmaml(*arguments, "--rounds", "1", "--force", cwd=tmp_path)
-    while "still writes" in again.stderr and time.monotonic() < deadline:
-        again = fedmaml(*arguments, "--rounds", "1", "--force", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert len(RunDirectory(tmp_path / "x").rounds()) == 1
+        os.umask(before)
+    assert {".command.json", "rounds.jsonl", "journal.safetensors", "summary.json"} <= set(modes)
+    assert modes == dict.fromkeys(modes, 0o600)
 
 
-def serve(out: Path, token: str = "", **settings: int) -> None:
+def serve(out: Path, token: str = "", client: Any = client_app, **settings: int) -> None:
     config = resolve({"scenario": "quadratic", "strategy": "maml", "rounds": 1}, settings)
     run_config = to_run_config(config, out) | ({TOKEN: token} if token else {})
     run_config["out"] = str(out) if out != Path() else ""
-    grid = InProcessGrid(client_app, 1, run_config)
+    grid = InProcessGrid(client, 1, run_config)
     server_app(grid=grid, context=Context(1, 1, {}, RecordDict(), dict(run_config)))
 
 

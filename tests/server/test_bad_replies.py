@@ -21,7 +21,7 @@ from flwr.app import (
 
 from fedmaml.client.app import app as client_app
 from fedmaml.config import resolve, to_run_config
-from fedmaml.core.errors import MessageError
+from fedmaml.core.errors import BackendError, MessageError
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import EvaluateReply
 from fedmaml.messages.evaluate import read_evaluate_reply, write_evaluate_reply
@@ -36,21 +36,35 @@ BAD_ROUND = 2
 Tamper = Callable[[Message, Message], Message]
 
 
-def run(
-    out: Path,
-    tamper: Tamper,
-    settings: dict[str, Any] | None = None,
-    bad_rounds: Sequence[int] = (BAD_ROUND,),
-) -> dict[str, Any]:
-    """Run three rounds of digits on five one-client nodes; return summary and records."""
+Client = Callable[[Message, Context], Message]
+
+
+def ran(out: Path, client: Client, settings: dict[str, Any]) -> dict[str, Any]:
+    """Run digits on five one-client nodes that answer through ``client``; return the summary."""
     config = resolve(
         {
             "scenario": "digits", "strategy": "maml", "rounds": 3, "nodes": NODES, "clients": 0,
             "task.train_clients": NODES, "task.validation_clients": 0, "task.test_clients": NODES,
             "outer.lr": 0.1,
         },
-        settings or {},
+        settings,
     )  # fmt: skip
+    RunDirectory(out).create(config)
+    run_config = to_run_config(config, out)
+    grid = InProcessGrid(client, config.nodes, run_config)  # type: ignore[arg-type]
+    server_app(grid=grid, context=Context(1, 1, {}, RecordDict(), dict(run_config)))
+    summary = RunDirectory(out).summary()
+    assert summary is not None
+    return summary
+
+
+def run(
+    out: Path,
+    tamper: Tamper,
+    settings: dict[str, Any] | None = None,
+    bad_rounds: Sequence[int] = (BAD_ROUND,),
+) -> dict[str, Any]:
+    """Run three rounds, one node tampered with; return summary and records."""
 
     def tampered(message: Message, context: Context) -> Message:
         reply = client_app(message=message, context=context)
@@ -61,16 +75,9 @@ def run(
                 return tamper(message, reply)
         return reply
 
-    RunDirectory(out).create(config)
-    run_config = to_run_config(config, out)
-    grid = InProcessGrid(tampered, config.nodes, run_config)  # type: ignore[arg-type]
-    context = Context(1, 1, {}, RecordDict(), dict(run_config))
-    server_app(grid=grid, context=context)
-    directory = RunDirectory(out)
-    summary = directory.summary()
-    assert summary is not None
+    summary = ran(out, tampered, settings or {})
     return {"sha": summary["theta_sha256"], "rejected": summary["rejected_replies"],
-            "rounds": directory.rounds()}  # fmt: skip
+            "rounds": RunDirectory(out).rounds()}  # fmt: skip
 
 
 def absent(message: Message, reply: Message) -> Message:
@@ -433,6 +440,26 @@ def test_all_replies_bad_keeps_the_model_and_goes_on(tmp_path: Path) -> None:
     assert [record["clients"] for record in records] == [0, 0]
     assert all(record["rejected"][0]["reason"] == "KEYS" for record in records)
     assert RunDirectory(out).load_meta()["theta"]["head.weight"].abs().sum() == 0  # as it began
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_a_run_in_which_nobody_answers_ends_without_a_summary(stage: str, tmp_path: Path) -> None:
+    def gone(message: Message, context: Context) -> Message:
+        late = message.metadata.message_type == stage and (
+            stage == "evaluate" or message.content.config_records["request"]["round"] == 3
+        )
+        reply = client_app(message=message, context=context)
+        return absent(message, reply) if late else reply
+
+    when = "round 3" if stage == "train" else "the evaluation"
+    with pytest.raises(BackendError, match=f"nobody answered in {when} .*what was finished before"):
+        ran(tmp_path / "x", gone, {})
+    directory = RunDirectory(tmp_path / "x")
+    assert directory.summary() is None
+    assert "nobody answered in" in directory.failure()
+    state = directory.newest_state().state
+    assert state is not None
+    assert state.round == len(directory.rounds()) == (2 if stage == "train" else 3)
 
 
 # --- evaluations

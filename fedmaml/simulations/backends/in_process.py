@@ -86,9 +86,9 @@ class InProcessGrid(Grid):
         """Return all nodes."""
         return [NodeInfo(node_id=node) for node in self._contexts]
 
-    def node_states(self) -> list[RecordDict]:
-        """Return the states of the nodes between messages, with the memories of their clients."""
-        return [context.state for context in self._contexts.values()]
+    def node_states(self) -> dict[int, RecordDict]:
+        """Return node id -> what the node keeps between messages: the memories of its clients."""
+        return {node: context.state for node, context in self._contexts.items()}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Store messages; return their ids."""

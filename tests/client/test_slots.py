@@ -1,0 +1,134 @@
+"""A client whose update was not used goes on as if it had been absent, whatever it remembers."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Context, Message, RecordDict
+
+from fedmaml.client.app import app as client_app
+from fedmaml.client.memory import load_memories, save_memories, without_memory
+from fedmaml.core.requests import NEVER, Used
+from fedmaml.runs.directory import RunDirectory
+from fedmaml.strategies import CATALOGUE
+from tests.server.test_bad_replies import BAD_NODE, absent, filled, raising, ran, saying, weighing
+
+FEEDBACK = [
+    {"strategy": strategy, "compression.method": method, "compression.error_feedback": True}
+    for strategy in ("fomaml", "fedrep")
+    for method in ("top-k", "qsgd-4", "float16")
+]
+CASES = [{"strategy": name} for name, cls in CATALOGUE.items() if cls.facts.has_rounds] + FEEDBACK
+LEFT_OUT = {
+    "lost or late": absent,
+    "refused": filled(float("nan")),
+    "refused for its weight": weighing([-1.0]),
+    "of another base": saying(base="0" * 16),
+    "its node raises after computing": raising,
+}
+BAD_ROUNDS = (2, 3)
+Tamper = Callable[[Message, Message], Message]
+
+
+def rounds_of(out: Path, case: dict[str, Any], tamper: Tamper | None) -> list[Any]:
+    """Run four rounds; in two of them a client is tampered with, or (None) not even asked."""
+
+    def client(message: Message, context: Context) -> Message:
+        metadata = message.metadata
+        bad = metadata.message_type == "train" and metadata.dst_node_id == BAD_NODE
+        if bad and message.content.config_records["request"]["round"] in BAD_ROUNDS:
+            if tamper is None:
+                return absent(message, message)
+            return tamper(message, client_app(message=message, context=context))
+        return client_app(message=message, context=context)
+
+    # The validation clients of "within" are training clients, so that memories are evaluated, too.
+    summary = ran(out, client, case | {"rounds": 4})
+    assert [record["clients"] for record in RunDirectory(out).rounds()] == [5, 4, 4, 5]
+    return [summary["theta_sha256"], RunDirectory(out).clients()]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+def test_a_client_whose_reply_was_left_out_was_absent(case: dict[str, Any], tmp_path: Path) -> None:
+    gone = rounds_of(tmp_path / "gone", case, None)
+    assert rounds_of(tmp_path / "lost", case, absent) == gone
+    if case in FEEDBACK or case["strategy"] == "fedrep":
+        remembering = [name for name in LEFT_OUT if name != "lost or late"]
+        compressed = "compression.method" in case
+        for name in remembering:
+            if not (compressed and name == "refused"):  # there is no NaN among codes
+                assert rounds_of(tmp_path / name, case, LEFT_OUT[name]) == gone, name
+
+
+# --- the two slots -------------------------------------------------------------------------------
+
+INITIAL = {"head": torch.zeros(1)}
+
+
+def number(value: float) -> dict[str, torch.Tensor]:
+    return {"head": torch.tensor([value])}
+
+
+def trained(context: Context, used: Used, made: Used) -> float | None:
+    """Train client 7 for a round: its memory grows by the number of the round."""
+    memories = load_memories(context, [7], INITIAL, {7: used})
+    if 7 not in memories:
+        assert without_memory([7], memories)[0].reason == "MEMORY"
+        return None
+    before = float(memories[7]["head"])
+    save_memories(context, {7: number(before + made.round)}, made, {7: used})
+    return before
+
+
+@pytest.fixture
+def context() -> Context:
+    return Context(1, 1, {}, RecordDict(), {})
+
+
+def used(*rounds: int) -> Sequence[Used]:
+    return [Used(round, f"base{round}") if round else NEVER for round in rounds]
+
+
+def test_a_client_starts_from_the_last_used_update(context: Context) -> None:
+    never, one, two, three, four = used(0, 1, 2, 3, 4)
+    assert trained(context, never, one) == 0
+    assert trained(context, one, two) == 1
+    assert trained(context, one, three) == 1  # 2 was not used
+    assert trained(context, three, four) == 4
+    assert trained(context, one, four) is None  # two updates ago
+    assert trained(context, two, four) is None  # was dropped
+    assert trained(context, never, four) == 0  # it starts anew
+    assert len(context.state) == 2  # one slot of an array and its label
+
+
+def test_a_round_that_is_computed_again_starts_where_it_did(context: Context) -> None:
+    never, one, two = used(0, 1, 2)
+    trained(context, never, one)
+    for _ in range(3):
+        assert trained(context, one, two) == 1
+    assert trained(context, two, Used(3)) == 3
+
+
+def test_a_memory_of_another_run_is_not_taken(context: Context) -> None:
+    trained(context, NEVER, Used(1, "base"))
+    assert trained(context, Used(1, "another"), Used(2)) is None
+
+
+def test_a_node_that_was_started_again_says_so_and_its_clients_start_anew(tmp_path: Path) -> None:
+    """The node forgets everything between rounds 2 and 3; round 4 is its first one again."""
+
+    def client(message: Message, context: Context) -> Message:
+        is_train = message.metadata.message_type == "train"
+        bad = is_train and message.metadata.dst_node_id == BAD_NODE
+        if bad and message.content.config_records["request"]["round"] == 3:
+            context.state = RecordDict()
+        return client_app(message=message, context=context)
+
+    ran(tmp_path / "x", client, {"strategy": "fedrep", "rounds": 4})
+    records = RunDirectory(tmp_path / "x").rounds()
+    assert [record["clients"] for record in records] == [5, 5, 4, 5]
+    (rejection,) = records[2]["rejected"]
+    assert (rejection["reason"], rejection["clients"]) == ("MEMORY", [1])
+    assert (rejection["node"], bool(rejection["detail"])) == (str(BAD_NODE), True)
