@@ -5,7 +5,7 @@ A `Computation` is the cost of one client's update; a `Cost` is that of a whole 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fedmaml.core.counters import Units, add_counted, counted_from_json, counted_json
@@ -87,8 +87,9 @@ class Cost:
         """Return plain values, seconds to the microsecond; counters only where there are any."""
         record = {
             name: round(value, 6) if isinstance(value, float) else value
-            for name, value in asdict(self).items()
+            for name, value in vars(self).items()
         }
+        record["counters"] = counted_json(self.counters)
         if not self.counters:
             del record["counters"]
         return record

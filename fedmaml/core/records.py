@@ -97,7 +97,11 @@ class RoundRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; empty parts are left out."""
-        record = asdict(self) | {"cost": self.cost.to_json()}
+        record = vars(self) | {
+            "rejected": [asdict(rejection) for rejection in self.rejected],
+            "cost": self.cost.to_json(),
+            "events": [asdict(event) for event in self.events],
+        }
         for name in ("metrics", "evaluation"):  # JSON has no infinity
             means = record[name].items()
             record[name] = {key: value if math.isfinite(value) else None for key, value in means}

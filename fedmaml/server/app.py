@@ -28,7 +28,7 @@ from fedmaml.server.continuing import (
     chosen_in,
     events_of,
     take_up,
-    with_memories,
+    whole_state,
 )
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
@@ -114,7 +114,7 @@ def _trained(run: _Run, journal: Journal) -> RunState:
     pause = 0.0 if strategy.keeps_memories and not isinstance(run.grid, HostsNodes) else _SECONDS
 
     def whole() -> RunState:
-        return with_memories(state, run.roll_call, run.grid)
+        return whole_state(state, run.metered, run.roll_call, run.grid)
 
     events, state = events_of(state, run.roll_call)
     try:

@@ -1,7 +1,7 @@
 """The state of a run between rounds: how it begins, grows round by round, and is taken up again."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from flwr.app import RecordDict
@@ -123,8 +123,7 @@ def after_round(
             cost=before.cost + record.cost,
             evaluation_cost=strategy.evaluation_cost,
             engines=dict(strategy.engines),
-            traffic={kind: asdict(traffic.traffic(kind)) for kind in _COUNTED},
-            sizes=traffic.sizes(),
+            traffic={kind: vars(traffic.traffic(kind)) for kind in _COUNTED},
             seconds=seconds,
         ),
     )
@@ -135,8 +134,12 @@ def chosen_in(state: RunState) -> Chosen:
     return Chosen(state.best_round, state.best_meta, state.best_validation)
 
 
-def with_memories(state: RunState, roll_call: RollCall, grid: Grid) -> RunState:
-    """Return a state with what nodes in this process keep; other nodes keep it themselves."""
+def whole_state(state: RunState, metered: MeteredGrid, roll_call: RollCall, grid: Grid) -> RunState:
+    """Return a state with what is collected for a commit only: sizes of messages, and memories.
+
+    Nodes in this process give theirs; other nodes keep them themselves.
+    """
+    state = state.with_totals(sizes=metered.sizes())
     if not isinstance(grid, HostsNodes):
         return state
     states = grid.node_states()

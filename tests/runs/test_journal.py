@@ -25,7 +25,7 @@ from fedmaml.runs.state import RunState, Totals
 from fedmaml.runs.verifying import verify
 from fedmaml.server.app import flower_strategy
 from fedmaml.server.cohort import RollCall, call_roll
-from fedmaml.server.continuing import after_round, beginning, take_up, with_memories
+from fedmaml.server.continuing import after_round, beginning, take_up, whole_state
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.server.rounds import run_rounds
@@ -64,7 +64,7 @@ class Live(NamedTuple):
                 state, record, state.lines, self.strategy, self.metered, 1.0,
                 config.make_problem().metrics[0], best=False,
             )  # fmt: skip
-        return with_memories(state, self.roll_call, self.grid)
+        return whole_state(state, self.metered, self.roll_call, self.grid)
 
 
 def live(settings: dict[str, Any]) -> Live:
@@ -238,8 +238,8 @@ def test_a_grid_without_nodes_in_this_process_leaves_memories_to_the_nodes() -> 
     run = live(CASES["memories"])
     state = beginning(run.strategy, run.roll_call)
     # Like Flower's own, a MeteredGrid offers no states of nodes.
-    assert with_memories(state, run.roll_call, run.metered).memories is None
-    assert with_memories(state, run.roll_call, run.grid).memories == {}
+    assert whole_state(state, run.metered, run.roll_call, run.metered).memories is None
+    assert whole_state(state, run.metered, run.roll_call, run.grid).memories == {}
 
 
 def test_commits_take_a_fiftieth_of_the_time_at_most(
