@@ -208,7 +208,7 @@ def test_flower_deployment_gives_the_bits_of_one_process(tmp_path: Path, data_di
     settings = {"rounds": 1}
     here = execute(resolve(hospitals("fedrep", data_dir, **settings)), tmp_path / "here")
     deployed = resolve(
-        hospitals("fedrep", data_dir, nodes=4, backend="flower-deployment", **settings)
+        hospitals("fedrep", data_dir, nodes=2, backend="flower-deployment", **settings)
     )
     there = execute(deployed, tmp_path / "there")
     assert there["theta_sha256"] == here["theta_sha256"]
@@ -219,11 +219,10 @@ def test_flower_deployment_gives_the_bits_of_one_process(tmp_path: Path, data_di
     parts = [there["cost"][name] for name in ("totals", "evaluation", "roll_call")]
     down, up = (sum(part[f"message_bytes_{way}"] for part in parts) for way in ("down", "up"))
     assert there["cost"]["socket"]["down"]["objects"] == pytest.approx(down, rel=0.001)
-    # What a SuperLink still has is not sent again: a part of the roll call is the same at all four
-    # nodes.
+    # What a SuperLink still has is not sent again: part of the roll call is the same at all nodes.
     not_sent = up - there["cost"]["socket"]["up"]["objects"]
-    assert 0 <= not_sent <= 3 * 600
-    assert len(there["cost"]["socket"]["nodes"]) == 4
+    assert 0 <= not_sent <= 600
+    assert len(there["cost"]["socket"]["nodes"]) == 2
 
 
 @pytest.mark.slow

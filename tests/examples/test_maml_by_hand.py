@@ -59,6 +59,7 @@ def test_gradient_holds_second_derivatives(by_hand):
     assert [g.item() for g in torch.autograd.grad(loss, theta)] == pytest.approx([0.72, 0.72])
 
 
+@pytest.mark.slow
 def test_main_prints_progress_and_adaptation_helps_unseen_clients(by_hand, capsys):
     by_hand["main"]()
     lines = capsys.readouterr().out.splitlines()

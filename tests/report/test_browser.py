@@ -13,6 +13,12 @@ from fedmaml.report import Written, figures
 webdriver = pytest.importorskip("selenium.webdriver")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PROGRAM = next(filter(None, map(shutil.which, BROWSERS)), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    PROGRAM is None or DRIVER is None,
+    reason="no Chromium with chromedriver on PATH (Debian: chromium, chromium-driver)",
+)
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -22,16 +28,12 @@ WIDTHS = (1280, 390)
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no Chromium with chromedriver on PATH (Debian: chromium, chromium-driver)")
     options = webdriver.ChromeOptions()
-    options.binary_location = program
+    options.binary_location = PROGRAM
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     yield window
     window.quit()
 
