@@ -25,9 +25,7 @@ are two journals. rounds.jsonl grows by 1 kB a round, clients.jsonl by 100 bytes
 number.
 """
 
-import hashlib
 import json
-import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -36,21 +34,10 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from fedmaml import __version__
-from fedmaml.config import RunConfig, resolve
-from fedmaml.core.errors import FedmamlError, OtherFormatError, RunDirectoryError, described
-from fedmaml.core.findings import Audit, audit_from_json
+from fedmaml.config import RunConfig
+from fedmaml.core.errors import FedmamlError, RunDirectoryError, described
+from fedmaml.core.findings import Audit
 from fedmaml.runs.chain import NEWEST, PREVIOUS
-from fedmaml.runs.contents import (
-    Client,
-    Configuration,
-    Reference,
-    Round,
-    Summary,
-    wrong_in,
-    wrong_in_text,
-)
-from fedmaml.runs.finding import why_no_run
 from fedmaml.runs.holding import (
     command_lives,
     held,
@@ -58,6 +45,7 @@ from fedmaml.runs.holding import (
     refuse_if_held,
     same_folder,
 )
+from fedmaml.runs.records import FORMAT, RunRecords
 from fedmaml.runs.writing import cannot_write, how_to_resume, write_whole
 
 if TYPE_CHECKING:  # a directory is read without PyTorch, except for its tensors
@@ -66,9 +54,6 @@ if TYPE_CHECKING:  # a directory is read without PyTorch, except for its tensors
 
 TOKEN = "holder"
 """Key of a run config: the token of the command that entered the run directory; none: none did."""
-
-FORMAT = 3
-"""Format of a run's files; another number whenever a reader of this one would fail."""
 
 _FILES = (
     "config.toml",
@@ -89,11 +74,11 @@ _CURE_FLOWER = (
 )
 
 
-class RunDirectory:
-    """A folder that holds one run."""
+class RunDirectory(RunRecords):
+    """A folder that holds one run: its records, and what writes them."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._checks: list[Callable[[], None]] = []
 
     @contextmanager
@@ -176,28 +161,11 @@ class RunDirectory:
             f"cannot write to {self.path}: {reason}; choose another folder with --out"
         )
 
-    def has_meta(self) -> bool:
-        """Return whether there are meta-parameters."""
-        return (self.path / "theta.safetensors").is_file()
-
     def save_meta(self, meta: "MetaParams", round: int) -> None:
         """Write the meta-parameters of a round."""
         from fedmaml.runs.state import meta_to_bytes
 
         self._write("theta.safetensors", meta_to_bytes(meta, round))
-
-    def load_meta(self) -> "MetaParams":
-        """Read the meta-parameters.
-
-        Raises:
-            RunDirectoryError: If they are missing, damaged, or not those that were written.
-        """
-        from fedmaml.runs.state import read_meta
-
-        try:
-            return read_meta(self.path / "theta.safetensors")
-        except ValueError as error:
-            raise self._damaged("theta.safetensors", str(error)) from error
 
     @contextmanager
     def journal(self) -> Iterator["Journal"]:
@@ -211,19 +179,6 @@ class RunDirectory:
             yield writer
         finally:
             writer.close()
-
-    def newest_state(self) -> "Found":
-        """Return the newest sound state of the run.
-
-        Raises:
-            RunDirectoryError: If there are states and none can be used.
-        """
-        from fedmaml.runs import journal
-
-        try:
-            return journal.newest(self.path, self.anchor())
-        except RunDirectoryError as error:
-            raise RunDirectoryError(f"{error}; {self.how_to_repeat()}") from error
 
     def reopen(self) -> "Found":
         """Prepare the folder of a run that was cut short, which was entered, to be continued.
@@ -241,10 +196,6 @@ class RunDirectory:
             raise self._cannot_write(error) from error
         return found
 
-    def anchor(self) -> str:
-        """Return the SHA-256 of the configuration, on which the chain of rounds hangs."""
-        return hashlib.sha256((self.path / "config.toml").read_bytes()).hexdigest()
-
     def save_clients(self, rows: list[dict[str, Any]]) -> None:
         """Write one line per test client."""
         self._write("clients.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -253,39 +204,10 @@ class RunDirectory:
         """Write the findings from before the run."""
         self._write("audit.json", (json.dumps(audit.to_json(), indent=2) + "\n").encode())
 
-    def audit(self) -> Audit | None:
-        """Return the findings from before the run; None without an audit.
-
-        Raises:
-            RunDirectoryError: If it is damaged.
-        """
-        path = self.path / "audit.json"
-        if not path.exists():
-            return None
-        try:
-            return audit_from_json(json.loads(path.read_text()))
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise self._damaged(path.name, str(error)) from error
-
     def save_references(self, references: Sequence[Mapping[str, Any]]) -> None:
         """Write the results of references; nothing if the scenario names none."""
         if references:
             self._write("references.json", (json.dumps(list(references)) + "\n").encode())
-
-    def references(self) -> list[dict[str, Any]]:
-        """Return the results of references, see `computing.references`; empty if there are none.
-
-        Raises:
-            RunDirectoryError: If the file is damaged.
-        """
-        path = self.path / "references.json"
-        if not path.exists():
-            return []
-        text = path.read_text(errors="replace")
-        if wrong := wrong_in_text(tuple[Reference, ...], text):
-            raise self._damaged(path.name, wrong)
-        references: list[dict[str, Any]] = json.loads(text)
-        return references
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary; the run is complete."""
@@ -298,108 +220,6 @@ class RunDirectory:
         with suppress(OSError, RunDirectoryError):
             why = str(error) if isinstance(error, FedmamlError) else described(error)
             self._write("error.txt", f"{why}\n".encode())
-
-    def failure(self) -> str:
-        """Return why the run failed; "" if unknown."""
-        path = self.path / "error.txt"
-        return path.read_text().strip() if path.exists() else ""
-
-    def config_table(self) -> dict[str, Any]:
-        """Return the configuration as nested plain values.
-
-        Raises:
-            RunDirectoryError: If there is none, or it is damaged.
-        """
-        path = self.path / "config.toml"
-        if not self.path.is_dir() or not path.exists():
-            raise RunDirectoryError(why_no_run(self.path))
-        cure = (
-            "put it back from a copy, or repeat the command that made it with --force, which runs "
-            "it again"
-        )
-        try:
-            table = tomllib.loads(path.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            raise RunDirectoryError(
-                f"{path} is damaged ({error}), so the settings of the run are lost: {cure}"
-            ) from error
-        if wrong := wrong_in(Configuration, table):
-            raise RunDirectoryError(f"{path} is not the configuration of a run ({wrong}): {cure}")
-        return table
-
-    def config(self) -> RunConfig:
-        """Return the configuration.
-
-        Raises:
-            RunDirectoryError: If there is none, or it is damaged.
-            ConfigurationError: If this version of fedmaml cannot run it.
-        """
-        return resolve(self.config_table())
-
-    def summary(self) -> dict[str, Any] | None:
-        """Return the summary; None if the run is not complete.
-
-        Raises:
-            RunDirectoryError: If it is damaged.
-            OtherFormatError: If another version of fedmaml wrote it, in a format that is not read.
-        """
-        path = self.path / "summary.json"
-        if not path.exists():
-            return None
-        try:
-            text = path.read_text()
-            summary = json.loads(text)
-        except (ValueError, OSError) as error:
-            raise self._damaged("summary.json", str(error)) from error
-        if not isinstance(summary, dict) or not isinstance(summary.get("versions"), dict):
-            raise self._damaged("summary.json", "not a run's summary")
-        if (found := summary.get("format", "none")) != FORMAT:
-            raise OtherFormatError(
-                f"{path} was written by fedmaml {summary['versions'].get('fedmaml', '(unknown)')} "
-                f"in format {found}, and this is fedmaml {__version__}, which reads format "
-                f"{FORMAT}: use the version that wrote it, or {self.how_to_repeat()}"
-            )
-        if wrong := wrong_in_text(Summary, text):
-            raise self._damaged("summary.json", wrong)
-        return summary
-
-    def rounds(self) -> list[dict[str, Any]]:
-        """Return the finished rounds; a last line that was cut short is left out.
-
-        Raises:
-            RunDirectoryError: If a line is damaged.
-        """
-        return self._lines("rounds.jsonl", Round)
-
-    def clients(self) -> list[dict[str, Any]]:
-        """Return one row per client that was evaluated; errors as of `rounds`."""
-        return self._lines("clients.jsonl", Client)
-
-    def _lines(self, name: str, kind: type[Round | Client]) -> list[dict[str, Any]]:
-        path = self.path / name
-        if not path.exists():
-            return []
-        records = []
-        for number, line in enumerate(path.read_text(errors="replace").splitlines(True), 1):
-            wrong = wrong_in_text(kind, line.strip())
-            if wrong and not line.endswith("\n"):
-                break  # cut short, or being written
-            if wrong:
-                raise self._damaged(f"line {number} of {name}", wrong)
-            records.append(json.loads(line))
-        return records
-
-    def how_to_repeat(self) -> str:
-        """Return "run it again: ", and the command that does."""
-        return (
-            f"run it again: fedmaml run --config {self.path / 'config.toml'} --out {self.path} "
-            "--force"
-        )
-
-    def _damaged(self, what: str, why: str) -> RunDirectoryError:
-        return RunDirectoryError(
-            f"{what} in {self.path} is damaged ({why}); {self.how_to_repeat()}"
-        )
 
     def _write(self, name: str, data: bytes) -> None:
         self._check()

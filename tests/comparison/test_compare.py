@@ -31,7 +31,7 @@ from fedmaml.core.errors import (
     RunDirectoryError,
 )
 from fedmaml.core.statistics import holm
-from fedmaml.runs.directory import FORMAT
+from fedmaml.runs.records import FORMAT
 from tests.commands import COMMAND, fedmaml
 
 SMALL = {"task.test_clients": 8, "task.train_clients": 20}

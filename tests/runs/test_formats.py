@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedmaml.core.errors import RunDirectoryError
-from fedmaml.runs.directory import FORMAT, RunDirectory
+from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.records import FORMAT
 from tests.commands import fedmaml
 
 
