@@ -44,7 +44,19 @@ def execute(
     resume: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Run a configuration and return its summary.
+    """Run a configuration and return its summary; as `executed`."""
+    return executed(config, out, force=force, resume=resume, progress=progress)[1]
+
+
+def executed(
+    config: RunConfig,
+    out: Path | None = None,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    progress: bool = False,
+) -> tuple[Path, dict[str, Any]]:
+    """Run a configuration and return its folder and its summary.
 
     Args:
         config: What to run.
@@ -80,7 +92,7 @@ def execute(
                 _tell(f"writing to {folder}")
                 if line := audit.line():
                     _tell(f"{line}: fedmaml audit --config {folder / 'config.toml'}")
-            return _run(config, directory, token, progress)
+            return directory.path, _run(config, directory, token, progress)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(_how_to_go_on(config, directory, folder)) from error
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from fedmaml.core.losses import half_squared_error
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import MLP, LinearModel
 from fedmaml.core.tasks import Batch, Task
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -47,6 +50,16 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder {folder}: name one with the environment variable FEDMAML_DATA")
     return folder
+
+
+@pytest.fixture
+def _catalogues_as_before() -> Iterator[None]:
+    """Take out of the catalogues what a test put in."""
+    before = {catalogue.group: list(catalogue) for catalogue in (SCENARIOS, STRATEGIES)}
+    yield
+    for catalogue in (SCENARIOS, STRATEGIES):
+        for name in set(catalogue) - set(before[catalogue.group]):
+            del catalogue[name]
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fedmaml.cli.options import own_names, settings_of_options
+from fedmaml.api.naming import places, scenario_named, strategy_named
+from fedmaml.cli.options import settings_of_options
 from fedmaml.comparison.conclusions import configuration
 from fedmaml.comparison.planning import plan
 from fedmaml.config import OWN_CODE, from_run_config, load_toml, resolve, to_run_config
@@ -89,9 +90,12 @@ def test_a_run_takes_both_from_files_and_its_configuration_repeats_it(folder: Pa
 
 
 def test_a_comparison_names_them_by_their_files(folder: Path) -> None:
-    scenario, names, places = own_names("wards.py", ["own_anil.py", "maml"])
-    assert (scenario, names) == ("wards", ["own_anil", "maml"])
-    planned = plan(scenario, names, 1, [places, {"own_anil:inner.lr": 0.3}], 1)
+    scenario = scenario_named("wards.py")
+    named = [strategy_named(name) for name in ("own_anil.py", "maml")]
+    names = [one.name for one in named]
+    assert (scenario.name, names) == ("wards", ["own_anil", "maml"])
+    layers = [places(scenario, named), {"own_anil:inner.lr": 0.3}]
+    planned = plan(scenario.name, names, 1, layers, 1)
     assert list(planned.runs) == ["local", "fedavg", "fedadam", "own_anil", "maml"]
     (config,) = planned.runs["own_anil"]
     assert config.strategy_from == str(folder / "own_anil.py")

@@ -2,9 +2,8 @@
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,14 +21,10 @@ from fedmaml.cli.options import (
     WorkerCount,
     given_layers,
     imports_are_done,
-    own_names,
     refuse_unknown_names,
     scenario_names,
     settings_of_options,
 )
-
-if TYPE_CHECKING:
-    from fedmaml.comparison.conclusions import Comparison
 
 DIVERGED = 3
 """Exit code of a comparison in which a strategy diverged."""
@@ -98,46 +93,38 @@ def compare(
     and further strategies or seeds add only their own runs.
     Ends with exit code 3 if a strategy diverged; the others are compared anyway.
     """
-    names = [name.strip() for name in strategies.split(",") if name.strip()]
-    scenario, names, places = own_names(scenario, names)
+    from fedmaml.api.naming import places, scenario_named, strategy_named
+
+    task = scenario_named(scenario)
+    named = [strategy_named(name.strip()) for name in strategies.split(",") if name.strip()]
+    names = [one.name for one in named]
     options = settings_of_options(
         [text for text in settings or [] if ":" not in text.partition("=")[0]],
         backend=backend, nodes=nodes, engine=engine, workers=workers, device=device,
         data_dir=data_dir, data=data, target=target, client=client,
     )  # fmt: skip
-    layers = [*given_layers(settings, config), options, places]
-    refuse_unknown_names(scenario, names)
+    layers = [*given_layers(settings, config), options, places(task, named)]
+    refuse_unknown_names(task.name, names)
 
-    from fedmaml.comparison import comparing, planning, tuning
-    from fedmaml.comparison.tables import as_table, print_comparison, write_files
-    from fedmaml.runs.directory import RunDirectory
+    from fedmaml.api.comparing import compared
+    from fedmaml.comparison.tables import as_table, print_comparison
+    from fedmaml.report import missing_libraries
 
     imports_are_done()
-    planned = planning.plan(scenario, names, seeds, layers, rounds, equal)
-    first = {name: configs[0] for name, configs in planned.runs.items()}
-    if tune is not None:
-        tuning.check(first, tune)
-    folder = out or Path("runs") / f"compare-{scenario}"
-    with RunDirectory(folder).entered():
-        if not force:
-            comparing.refuse_other_contents(folder, tuned=tune is not None)
-        found = None
-        if tune is not None:
-            progress = not as_json
-            found = tuning.tune(first, planned.budget, tune, folder, force=force, progress=progress)
-            planned = planning.tuned(planned, found)
-        comparing.run_all(planned, folder, force=force, progress=not as_json)
-        comparison = comparing.compare(planned, folder, found)
-        words = planning.command(scenario, names, seeds, layers, rounds, equal, tune)
-        comparison = replace(comparison, command=words)
-        paths = write_files(comparison, folder)
-        runs = comparing.directories(planned, folder)
-        page = _report_of(runs, comparison, folder / "report.html", as_json)
+    made = compared(
+        task.name, names, seeds, layers, rounds=rounds, equal=equal, tune=tune, out=out,
+        force=force, progress=not as_json,
+    )  # fmt: skip
+    comparison = made.comparison
     if as_json:
         print(json.dumps(as_table(comparison)))
     else:
-        print_comparison(comparison, paths)
-        print(page)
+        print_comparison(comparison, made.files)
+        missing = ", ".join(missing_libraries())
+        print(
+            f"Report: {made.page}" if made.page
+            else f"No report: {missing} not installed (pip install 'fedmaml[report]')"
+        )  # fmt: skip
     if diverged := [row.strategy for row in comparison.rows if row.verdict == "diverged"]:
         line = f"{', '.join(diverged)} diverged; the sentences above name what to lower"
         print(f"fedmaml: {line if not as_json else line.replace(' above', '')}", file=sys.stderr)
@@ -169,13 +156,3 @@ def report(
     else:
         print(written.headline)
         print(f"{written.page}, and {len(written.figures)} figures in {written.folder}")
-
-
-def _report_of(directories: list[Path], comparison: "Comparison", page: Path, as_json: bool) -> str:
-    """Write the report of a comparison; return where it is, or why there is none."""
-    from fedmaml.report import missing_libraries, write_report
-
-    if missing := missing_libraries():
-        return f"No report: {', '.join(missing)} not installed (pip install 'fedmaml[report]')"
-    written = write_report(directories, page, comparison, force=True, progress=not as_json)
-    return f"Report: {written.page}"

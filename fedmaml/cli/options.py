@@ -131,32 +131,6 @@ def refuse_unknown_names(scenario: str, strategies: Sequence[str]) -> None:
         known_name(name, STRATEGIES, "strategy")
 
 
-def own_names(scenario: str, strategies: Sequence[str]) -> tuple[str, list[str], dict[str, str]]:
-    """Put classes of one's own into the catalogues.
-
-    Args:
-        scenario: Name or place.
-        strategies: Names or places.
-
-    Returns:
-        The scenario's name, the strategies' names, and the settings that say where they come from.
-    """
-    from fedmaml.config.settings import add_own
-
-    places: dict[str, str] = {}
-    if is_own(scenario):
-        places["scenario_from"] = absolute(scenario)
-        scenario = own_name(scenario)
-        add_own(scenario, places["scenario_from"], "", "")
-    names = []
-    for strategy in strategies:
-        names.append(own_name(strategy) if is_own(strategy) else strategy)
-        if is_own(strategy):
-            places[f"{names[-1]}:strategy_from"] = absolute(strategy)
-            add_own("", "", names[-1], absolute(strategy))
-    return scenario, names, places
-
-
 def configured(
     scenario: ScenarioName = None,
     strategy: StrategyName = None,

@@ -58,6 +58,19 @@ class Catalogue(MutableMapping[str, T]):
         entry = self._entries[name]
         return entry.value if entry else ""
 
+    def base(self) -> type:
+        """Return the class from which all entries derive, imported now."""
+        found: type = _loaded(EntryPoint("base", self._base, self.group))
+        return found
+
+    def own_place(self, name: str) -> str:
+        """Return the place from which a class of one's own was added; "" if it was not."""
+        return self._own.get(name, "")
+
+    def loaded(self, name: str) -> T | None:
+        """Return a class if it was imported or put in before; None: it was not."""
+        return self._classes.get(name)
+
     def add(self, name: str, place: str) -> None:
         """Put in a class of one's own; it is imported at once.
 
@@ -76,8 +89,7 @@ class Catalogue(MutableMapping[str, T]):
             )
         if self._own.get(name) == place:
             return  # a file that changes meanwhile does not change this process
-        loaded = own_class(place, _loaded(EntryPoint("base", self._base, self.group)))
-        self[name] = loaded
+        self[name] = own_class(place, self.base())
         self._own[name] = place
 
     def __getitem__(self, name: str) -> T:

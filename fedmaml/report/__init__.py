@@ -3,6 +3,7 @@
     reading       directories -> runs and their comparison
     series        runs -> the numbers of every figure
     figures       numbers -> SVG and PNG, on a `canvas`     matplotlib
+    learning      numbers -> one figure for Python
     tables        runs -> the cells of tables
     integrity     runs -> rejected updates and audit findings
     reproduce     runs -> the commands that repeat them
@@ -25,6 +26,8 @@ from fedmaml.core.errors import ConfigurationError, RunDirectoryError
 from fedmaml.runs.writing import write_all
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from fedmaml.report.reading import Material
 
 _NEEDED = ("matplotlib", "jinja2")
@@ -86,11 +89,7 @@ def write_report(
             or is there already (and not ``force``).
         NotComparableError: If the runs are of several scenarios.
     """
-    if missing := missing_libraries():
-        raise ConfigurationError(
-            f"a report needs {' and '.join(_NEEDED)}, and {' and '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} not installed: pip install 'fedmaml[report]'"
-        )
+    _refuse_without_libraries()
     from fedmaml.report.reading import read
 
     page = _page_path(directories[0], out)
@@ -103,6 +102,33 @@ def write_report(
     write_all(files)
     _remove_others(folder, files)
     return Written(page, folder, tuple(files)[1:], headline)
+
+
+def plot(directories: Sequence[Path], comparison: Comparison | None = None) -> "Figure":
+    """Return a figure of matplotlib: loss and validation metric over the rounds of runs.
+
+    Args:
+        directories: At least one; all runs are of one scenario.
+        comparison: As of `write_report`.
+
+    Raises:
+        ConfigurationError: If a library is missing.
+        RunDirectoryError: If a directory holds no complete run.
+        NotComparableError: If the runs are of several scenarios.
+    """
+    _refuse_without_libraries()
+    from fedmaml.report.learning import learning_curves
+    from fedmaml.report.reading import read
+
+    return learning_curves(read(directories, comparison))
+
+
+def _refuse_without_libraries() -> None:
+    if missing := missing_libraries():
+        raise ConfigurationError(
+            f"a report needs {' and '.join(_NEEDED)}, and {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not installed: pip install 'fedmaml[report]'"
+        )
 
 
 def _files_of(

@@ -27,7 +27,7 @@ INK, GREY, _FAINT = "#1c1c1c", "#6b6b6b", "#e3e3e3"
 _COLOURS = ("#0b5fa5", "#c2410c", "#0f766e", "#9d2f7f", "#8a6100", "#4b3fa8", "#a11d33", "#3f6212")
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _LINES = ("-", (0, (6, 2)), (0, (3, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (8, 2, 1, 2, 1, 2)))
-_STYLE: Any = {
+STYLE: Any = {
     "figure.dpi": 72,
     "figure.constrained_layout.use": True,
     "font.family": "sans-serif",
@@ -138,7 +138,7 @@ def figure(
     """Draw on a fresh canvas, with a legend above it for the looks that are named."""
     with mpl.rc_context():
         mpl.rcdefaults()  # nobody's own matplotlibrc
-        mpl.rcParams.update(_STYLE | {"svg.hashsalt": f"fedmaml {name}"})
+        mpl.rcParams.update(STYLE | {"svg.hashsalt": f"fedmaml {name}"})
         columns = 3 if max(map(len, looks), default=0) <= 10 else 1
         legend_rows = -(-len(looks) // columns)
         canvas = Canvas(figsize=(_WIDTH, height + 0.2 * legend_rows))

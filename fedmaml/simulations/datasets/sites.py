@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,20 @@ from fedmaml.core.params import Params
 from fedmaml.simulations.datasets.schema import Schema, encode, schema_of
 from fedmaml.simulations.datasets.tables import Table
 
+C = TypeVar("C", bound="Client")
+
 _FEWEST_ROWS = 4  # of a client: two to adapt on, two to be evaluated on
+
+
+class Client(Protocol):
+    """Examples of one client, in whatever form."""
+
+    @property
+    def name(self) -> str:
+        """Name in errors."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +34,15 @@ class Sites:
     """The clients' tables.
 
     Attributes:
-        tables: By client number: first those that train, then those that validate, then test.
-        rows: Their inputs and targets.
+        clients: Short names by number: first those that train, then those that validate, then test.
+        names: As errors name them, e.g. with their file.
+        rows: Their inputs, ``(rows, schema.width)``, and targets, ``(rows,)``.
         counts: Number of clients that train, validate and test.
         schema: Found in those that train.
     """
 
-    tables: tuple[Table, ...]
+    clients: tuple[str, ...]
+    names: tuple[str, ...]
     rows: tuple[tuple[Tensor, Tensor], ...]
     counts: tuple[int, int, int]
     schema: Schema
@@ -65,10 +80,37 @@ def arranged(
             f"{min(doubled)} is in task.data and in task.unseen: a client cannot train and be "
             "unseen; give patterns that share no file"
         )
-    for table in (*known, *unseen):
-        if len(table) < _FEWEST_ROWS:
+    cure = (
+        "add files, lower task.validation and task.test, or, if one file holds several clients, "
+        "name the column that tells them apart (--client)"
+    )
+    tables, counts = drawn(known, unseen, fractions, seed, cure)
+    schema = schema_of(tables[: counts[0]], target, kind, ignored, client)
+    rows = tuple(encode(table, schema) for table in tables)
+    short, names = zip(*((table.client, table.name) for table in tables), strict=True)
+    return Sites(short, names, rows, counts, schema)
+
+
+def drawn(
+    known: tuple[C, ...], unseen: tuple[C, ...], fractions: tuple[float, float], seed: int,
+    cure: str,
+) -> tuple[tuple[C, ...], tuple[int, int, int]]:  # fmt: skip
+    """Draw which clients train, validate and test; as `arranged`.
+
+    Args:
+        known: Clients of which some train.
+        unseen: Those that test; () draws them, too.
+        fractions: Of the known clients that validate, and that test.
+        seed: Of the draw.
+        cure: What to do if too few are left to train.
+
+    Returns:
+        The clients in the order of `Sites`, and its counts.
+    """
+    for one in (*known, *unseen):
+        if len(one) < _FEWEST_ROWS:
             raise DataError(
-                f"{table.name} has {len(table)} {'row' if len(table) == 1 else 'rows'}; a client "
+                f"{one.name} has {len(one)} {'row' if len(one) == 1 else 'rows'}; a client "
                 f"needs {_FEWEST_ROWS}, two to adapt on and two to be evaluated on: remove it, or "
                 "add rows"
             )
@@ -78,14 +120,11 @@ def arranged(
     if train < 2:
         raise ConfigurationError(
             f"task.data has {len(known)} clients, and {train} of them are left to train: at least "
-            "2 must be; add files, lower task.validation and task.test, or, if one file holds "
-            "several clients, name the column that tells them apart (--client)"
+            f"2 must be; {cure}"
         )
     order = seeding.permutation(seeding.key(seed, "csv", "clients"), [0], len(known))[0]
-    drawn = tuple(known[int(i)] for i in order) + unseen
-    schema = schema_of(drawn[:train], target, kind, ignored, client)
-    rows = tuple(encode(table, schema) for table in drawn)
-    return Sites(drawn, rows, (train, validation, test or len(unseen)), schema)
+    clients = tuple(known[int(i)] for i in order) + unseen
+    return clients, (train, validation, test or len(unseen))
 
 
 def standardised(x: Tensor, schema: Schema, shared_statistics: Params) -> Tensor:

@@ -14,33 +14,22 @@ those of the training clients' files; a federation agrees on them beforehand.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from annotated_types import Ge, Gt, Le
-from torch import nn
 
-from fedmaml.core import losses, metrics, seeding
 from fedmaml.core.errors import ConfigurationError
-from fedmaml.core.figures import Figure, worst_decile
+from fedmaml.core.figures import Figure
 from fedmaml.core.learner import Problem
-from fedmaml.core.networks import MLP, LinearModel
 from fedmaml.core.params import Params
 from fedmaml.core.settings import Files, settings
-from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
-from fedmaml.simulations import references
+from fedmaml.core.tasks import TaskGroup, group_by_shape
+from fedmaml.simulations import tabular
 from fedmaml.simulations.datasets import tables
-from fedmaml.simulations.datasets.sites import Sites, arranged, moments, standardised
+from fedmaml.simulations.datasets.sites import Sites, arranged
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
-
-_HIDDEN = 32
-_MANY = 30  # test clients, of which a tenth is enough to speak of
-_AVERAGING = {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
-              "adaptation.lr": 0.1, "adaptation.steps": 10}  # fmt: skip
-_META = {"inner.lr": 0.1, "inner.steps": 5, "outer.lr": 0.005}
 
 
 @settings
@@ -63,17 +52,7 @@ class Csv(Scenario):
     """
 
     about: ClassVar[str] = "CSV or Parquet files of your own, one file for each client"
-    recipes: ClassVar[Recipes] = {
-        "*": {"rounds": 200},
-        "local": {"rounds": 0, "inner.lr": 0.3, "inner.steps": 100},
-        "fedavg": _AVERAGING,
-        "fedadam": {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "adam", "outer.lr": 0.005,
-                    "adaptation.lr": 0.1, "adaptation.steps": 10},
-        "fedprox": _AVERAGING | {"mu": 0.1},
-        "reptile": _AVERAGING | {"outer.lr": 0.5},
-        "fedrep": _AVERAGING | {"head.lr": 0.1, "head.steps": 10},
-        "family:initialisation": _META,
-    }  # fmt: skip
+    recipes: ClassVar[Recipes] = tabular.RECIPES
 
     seed: int = 0
     data: Files = ""
@@ -89,87 +68,37 @@ class Csv(Scenario):
     test: Annotated[float, Gt(0), Le(0.9)] = 0.25
 
     def problem(self) -> Problem:
-        schema = self._files.schema
-        binary = len(schema.classes) == 2
-        outputs = 1 if binary else max(1, len(schema.classes))
-
-        def network() -> nn.Module:
-            if self.network == "linear":
-                return LinearModel(schema.width, outputs)
-            return MLP((schema.width, _HIDDEN, _HIDDEN, outputs), torch.tanh)
-
-        if schema.kind == "regression":
-            rmse = replace(metrics.RMSE, unit=schema.target, scale=_target_scale)
-            mae = replace(metrics.MAE, unit=schema.target, scale=_target_scale)
-            return Problem(network, losses.half_squared_error, (rmse, mae, metrics.R2), l2=1e-4)
-        if binary:
-            found = (metrics.ACCURACY, metrics.BALANCED_ACCURACY, metrics.ROC_AUC, metrics.LOG_LOSS)
-            return Problem(network, losses.binary_cross_entropy, found, l2=1e-4)
-        return Problem(
-            network, losses.cross_entropy,
-            (metrics.ACCURACY, metrics.BALANCED_ACCURACY, metrics.LOG_LOSS),
-            classes=len(schema.classes), l2=1e-4,
-        )  # fmt: skip
+        return tabular.problem(
+            self._files.schema, tabular.network(self._files.schema, self.network)
+        )
 
     def clients(self) -> dict[Split, range]:
-        train, validation, test = self._files.counts
-        return {
-            "train": range(train),
-            "validation": range(train, train + validation),
-            "test": range(train + validation, train + validation + test),
-        }
+        return tabular.clients(self._files)
 
     def statistics(self, client: int) -> Params:
-        x, y = self._files.rows[client]
-        x = x[:, self._files.schema.numbers]
-        known = ~x.isnan()
-        value = x.nan_to_num(0.0)
-        found = {"count": known.sum(0).double(), "sum": value.sum(0), "squares": (value**2).sum(0)}
-        if self._files.schema.kind == "regression":
-            found["target"] = torch.stack([torch.tensor(float(len(y))), y.sum(), (y**2).sum()])
-        return {name: value.double() for name, value in found.items()}
+        return tabular.statistics(self._files, client)
 
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
+        sites, sizes = self._files, (self.shots, self.examples)
         return group_by_shape(
-            {client: self._task(split, client, round, shared_statistics) for client in clients}
+            {
+                client: tabular.task(
+                    sites, split, client, round, shared_statistics, self.seed, sizes
+                )
+                for client in clients
+            }
         )
 
     def references(self) -> tuple[Reference, ...]:
-        schema = self._files.schema
-        if schema.kind == "regression":
-            mean = references.constant(references.NUMBERS)
-            return (mean, references.ridge(), references.gradient_boosting(references.NUMBERS))
-        if len(schema.classes) == 2:
-            rate = references.constant(references.BINARY, "base rate")
-            boosting = references.gradient_boosting(references.BINARY)
-            return (rate, references.logistic_regression(), boosting)
-        targets = references.classes(len(schema.classes))
-        shares = references.constant(targets, "class shares")
-        return (shares, references.gradient_boosting(targets))
+        return tabular.references_of(self._files.schema)
 
     def figures(self) -> tuple[Figure, ...]:
-        test = self._files.counts[2]
-        return (worst_decile(self.problem().metrics[0]),) if test >= _MANY else ()
+        return tabular.figures(self._files, self.problem())
 
     def groups(self, client: int) -> Mapping[str, str]:
-        return {"client": self._files.tables[client].client}
-
-    def _task(self, split: Split, client: int, round: int, shared_statistics: Params) -> Task:
-        x, y = self._files.rows[client]
-        words = ("split", str(round)) if split == "train" else ("support",)
-        draw = seeding.key(self.seed, "csv", *words)
-        order = seeding.permutation(draw, [client], len(y))[0]
-        cut = len(y) // 2 if split == "train" or not self.shots else self.shots
-        rows = (order[:cut][: self.examples], order[cut:][: self.examples])
-        if self._files.schema.kind == "regression":
-            mean, scale = moments(*shared_statistics["target"])
-            y = (y - mean) / scale
-        return Task(
-            *(Batch(standardised(x[some], self._files.schema, shared_statistics), y[some])
-              for some in rows)
-        )  # fmt: skip
+        return {"client": self._files.clients[client]}
 
     @cached_property
     def _files(self) -> Sites:
@@ -184,15 +113,5 @@ class Csv(Scenario):
             known, unseen, self.target, self.client, self.ignore, self.kind,
             (self.validation, self.test), self.seed,
         )  # fmt: skip
-        train, validation, _ = sites.counts
-        for table in sites.tables[train + validation :]:
-            if len(table) < self.shots + 2:
-                raise ConfigurationError(
-                    f"task.shots = {self.shots}: {table.name} has {len(table)} rows, and two must "
-                    "be left to evaluate on; lower task.shots"
-                )
+        tabular.refuse_shots(sites, self.shots)
         return sites
-
-
-def _target_scale(shared_statistics: Params) -> float:
-    return float(moments(*shared_statistics["target"])[1])

@@ -1,0 +1,168 @@
+"""One run from Python, and its result."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedmaml.api.frames import frame, metric_rows
+from fedmaml.api.naming import refuse_elsewhere, scenario_named, settings_of, strategy_named
+from fedmaml.config import Flat, flatten_table, load_toml, resolve
+from fedmaml.runs.completeness import complete_summary
+from fedmaml.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from fedmaml.core.params import MetaParams, Params
+
+
+@dataclass(frozen=True, repr=False)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        path: Its folder.
+        summary: Content of its ``summary.json``: metrics, costs, engine, versions.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Return the headline metric and the folder."""
+        metric, of = self.summary["metric"], self.summary
+        return (
+            f"<RunResult {of['scenario']} {of['strategy']}, {of['rounds']} rounds: "
+            f"{metric['name']} {_text(metric['before'])} before adaptation, "
+            f"{_text(metric['after'])} after; {self.path}>"
+        )
+
+    def table(self) -> "pd.DataFrame | list[dict[str, Any]]":
+        """Return one row for each metric and figure.
+
+        Columns: name, unit, better ("higher", "lower", "neither"), and the means over the evaluated
+        clients before and after adaptation, the latter with its 95 % interval over clients.
+        None where there is no value.
+
+        Returns:
+            A ``pandas.DataFrame``; without pandas a list of dictionaries.
+        """
+        return frame(metric_rows(self.summary))
+
+    def clients(self) -> "pd.DataFrame | list[dict[str, Any]]":
+        """Return one row for each evaluated client: its metrics, "<metric>:before" and ":after".
+
+        Raises:
+            RunDirectoryError: If the file is damaged; so do the methods below.
+        """
+        return frame(RunDirectory(self.path).clients())
+
+    def rounds(self) -> "pd.DataFrame | list[dict[str, Any]]":
+        """Return one row for each round of training, by dotted name.
+
+        E.g. "metrics.loss_after", "evaluation.accuracy:after" (in rounds that evaluate), "seconds",
+        "cost.payload_bytes_up"; "rejected" is the number of updates that were left out.
+        """
+        rows = RunDirectory(self.path).rounds()
+        return frame([flatten_table(row | {"rejected": len(row["rejected"])}) for row in rows])
+
+    @property
+    def meta(self) -> "MetaParams":
+        """The evaluated meta-parameters by group: "theta", and further ones of some strategies."""
+        return RunDirectory(self.path).load_meta()
+
+    @property
+    def theta(self) -> "Params":
+        """The initialisation: name of the network's parameter -> tensor."""
+        return self.meta["theta"]
+
+    def plot(self) -> "Figure":
+        """Draw loss and validation metric over the rounds; needs the extra ``report``.
+
+        Returns:
+            A figure of matplotlib.
+
+        Raises:
+            ConfigurationError: If matplotlib is not installed.
+        """
+        from fedmaml.report import plot
+
+        return plot([self.path])
+
+    def report(self) -> Path:
+        """Write ``report.html`` into the folder, anew, and return its path; needs that extra, too.
+
+        Raises:
+            ConfigurationError: If a library is missing.
+        """
+        from fedmaml.report import write_report
+
+        return write_report([self.path], force=True).page
+
+
+def run(
+    scenario: Any,
+    strategy: Any = "maml",
+    *,
+    rounds: int | None = None,
+    seed: int | None = None,
+    config: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: bool = False,
+    **settings: Any,
+) -> RunResult:
+    """Train on a scenario and evaluate on clients that did not train; as `fedmaml run`.
+
+        fm.run("digits", strategy="maml", inner_steps=5, rounds=20)
+        fm.run("wards.py", strategy=fm.MAML(inner=fm.GradientSteps(lr=0.1, steps=5)))
+
+    Args:
+        scenario: A name (`fedmaml list`), the path of a Python file, a class that derives from
+            ``fm.Scenario``, or a value of one, e.g. of ``fm.from_clients``.
+        strategy: Likewise, of ``fm.MetaStrategy``. What a name or a class leaves open comes from
+            the scenario's recipe; a value has exactly its settings.
+        rounds: Rounds of training; None: as the recipe says.
+        seed: Determines everything random; None: the scenario value's, else 0.
+        config: TOML file with settings, which arguments override.
+        out: Folder of the run; None: a new one below ``runs``.
+        force: Overwrite the run that ``out`` holds.
+        progress: Show a progress bar, on the terminal or in a notebook.
+        **settings: Any other setting, e.g. ``inner_steps=5`` or ``**{"inner.steps": 5}``; one of
+            the scenario by its own name, e.g. ``cross=0.5``.
+
+    Raises:
+        FedmamlError: If a setting, the data or the run fails; says what to change.
+    """
+    from fedmaml.running import executed
+
+    task, algorithm = scenario_named(scenario), strategy_named(strategy)
+    given: Flat = {"scenario": task.name, "strategy": algorithm.name}
+    given |= {"scenario_from": task.place} if task.place else {}
+    given |= {"strategy_from": algorithm.place} if algorithm.place else {}
+    own = {"rounds": rounds, "seed": seed}
+    own = {key: value for key, value in own.items() if value is not None}
+    resolved = resolve(
+        *([load_toml(Path(config))] if config else []),
+        task.settings | algorithm.settings | given,
+        own | settings_of(settings, task.name, [algorithm.name]),
+    )
+    refuse_elsewhere((task, algorithm), resolved)
+    folder = Path(out) if out is not None else None
+    return RunResult(*executed(resolved, folder, force=force, progress=progress))
+
+
+def load(path: str | os.PathLike[str]) -> RunResult:
+    """Return the result of a finished run from its folder.
+
+    Raises:
+        RunDirectoryError: If it holds no run, or one that is not complete or is damaged.
+    """
+    directory = RunDirectory(Path(path).absolute())
+    return RunResult(directory.path, complete_summary(directory))
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
