@@ -25,7 +25,7 @@ def forgotten() -> Iterator[None]:
 
 
 def checked(
-    folder: Path, change: tuple[str, str] = ("", ""), of: str = "scenario"
+    folder: Path, change: tuple[str, str] = ("", ""), of: str = "scenario", *names: str
 ) -> list[Checked]:
     file, _ = write(of, "wards" if of == "scenario" else "slow_maml", folder)
     text = file.read_text()
@@ -34,7 +34,7 @@ def checked(
     given = {"scenario": "wards", "scenario_from": str(file)}
     if of == "strategy":
         given = {"scenario": "sinusoid", "strategy": "slow_maml", "strategy_from": str(file)}
-    return check(resolve(given))
+    return check(resolve(given), names)
 
 
 @pytest.mark.parametrize("kind", ["scenario", "strategy"])
@@ -80,7 +80,9 @@ def test_what_is_wrong_is_named(
     change: tuple[str, str], name: str, message: str, tmp_path: Path
 ) -> None:
     wrong = {
-        result.name: result.detail for result in checked(tmp_path, change) if not result.passed
+        result.name: result.detail
+        for result in checked(tmp_path, change, "scenario", name)
+        if not result.passed
     }
     assert name in wrong
     assert any(part in wrong[name] for part in message.split("|")), wrong[name]
@@ -94,7 +96,7 @@ def test_a_wrong_update_is_named(tmp_path: Path) -> None:
         "        return update._replace(update={'theta': {name: 2 * value for name, value in "
         "update.update['theta'].items()}})",
     )
-    results = {result.name: result for result in checked(tmp_path, change, "strategy")}
+    results = {result.name: result for result in checked(tmp_path, change, "strategy", "gradients")}
     assert not results["gradients"].passed
     assert "differs from central finite differences" in results["gradients"].detail
 

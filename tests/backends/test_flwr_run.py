@@ -96,7 +96,8 @@ def test_flwr_run_in_a_clone_ends_with_a_complete_run_folder(clone: Path, tmp_pa
     assert summary["engines"]["updates"] == {"loop": 12}
     assert len(directory.rounds()) == 2
     assert len(directory.clients()) == summary["clients_test"] == 40
-    state = directory.load_state()
+    state = directory.newest_state().state
+    assert state is not None
     assert (state.round, sha256(state.server.meta)) == (2, summary["theta_sha256"])
     assert state.memories is None  # the nodes hold them
     settings = {"scenario": "digits", "strategy": "fomaml", "rounds": 2, "clients": 6}

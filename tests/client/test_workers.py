@@ -180,7 +180,11 @@ def test_killed_worker_changes_no_bit_of_a_run(
 
 @pytest.mark.parametrize(
     "how",
-    [signal.SIGINT, signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
 def test_no_worker_and_no_file_outlives_its_run(how: signal.Signals, tmp_path: Path) -> None:
     arguments = [*COMMAND, *FEW_AT_A_TIME, "--rounds", "100000", "--out", "x"]

@@ -130,7 +130,9 @@ def test_complete_runs_are_reused_and_new_strategies_and_seeds_are_added(tmp_pat
     assert {path: after[path] for path in before} == before
 
 
-@pytest.mark.parametrize("name", ["summary.json", "clients.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["summary.json", pytest.param("clients.jsonl", marks=pytest.mark.slow)]
+)
 def test_a_run_cut_short_is_run_again_and_gives_the_same(name: str, tmp_path: Path) -> None:
     planned = small(seeds=1)
     run_all(planned, tmp_path)

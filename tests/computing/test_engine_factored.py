@@ -226,9 +226,18 @@ def check(job: Job, group: TaskGroup, tolerance: float, flips: int = 0) -> None:
     }
 
 
-@pytest.mark.parametrize("strategy", [FOMAML, Reptile, FedProx])
+@pytest.mark.parametrize(
+    ("strategy", "dtype"),
+    [
+        (FOMAML, torch.float64),
+        (FOMAML, torch.float32),
+        (Reptile, torch.float64),
+        (FedProx, torch.float64),
+        pytest.param(Reptile, torch.float32, marks=pytest.mark.slow),
+        pytest.param(FedProx, torch.float32, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_equals_the_loop(
     dtype: torch.dtype, name: str, strategy: type[FOMAML | Reptile | FedProx]
 ) -> None:
@@ -296,8 +305,17 @@ def test_groups_of_unequal_shape_make_one_sum(name: str) -> None:
     assert both.sums["theta"].weight == 5 * 6 + 2 * 5
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
-@pytest.mark.parametrize("strategy", [FOMAML, Reptile])
+@pytest.mark.parametrize(
+    ("strategy", "value"),
+    [
+        (FOMAML, float("nan")),
+        (FOMAML, 1e30),
+        (Reptile, float("inf")),
+        pytest.param(FOMAML, float("inf"), marks=pytest.mark.slow),
+        pytest.param(Reptile, float("nan"), marks=pytest.mark.slow),
+        pytest.param(Reptile, 1e30, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_unsound_client_is_in_no_part_of_the_sum(
     name: str, strategy: type[FOMAML | Reptile], value: float

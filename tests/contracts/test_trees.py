@@ -36,6 +36,10 @@ CASES = [
 ]
 
 
+FEW_NODES = [("sequences", strategy) for strategy in ("maml", "fomaml", "fedrep")]
+"""Cases that are tested on several nodes by default."""
+
+
 @pytest.fixture(autouse=True)
 def catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, scenario in SCENARIOS.items():
@@ -103,10 +107,7 @@ def test_hand_written_engines_refuse_trees(scenario: str, strategy: str) -> None
 
 @pytest.mark.parametrize(
     ("scenario", "strategy"),
-    [
-        pytest.param(*case, marks=[] if case[0] == "sequences" else [pytest.mark.slow])
-        for case in CASES
-    ],
+    [pytest.param(*case, marks=[] if case in FEW_NODES else [pytest.mark.slow]) for case in CASES],
 )
 def test_nodes_change_no_bit(scenario: str, strategy: str, tmp_path: Path) -> None:
     if not STRATEGIES[strategy].facts.has_rounds:
