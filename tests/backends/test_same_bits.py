@@ -191,6 +191,7 @@ def test_compression_gives_the_bits_of_one_process_on_flower(
     assert there["metric"] == here["metric"]
 
 
+@pytest.mark.slow  # by default `flwr run .` in a clone shows it, tests/backends/test_flwr_run.py
 @pytest.mark.flower
 @pytest.mark.timeout(240)
 def test_flower_simulation_gives_the_bits_of_one_process(tmp_path: Path, data_dir: Path) -> None:

@@ -56,6 +56,7 @@ def test_workers_share_the_clients_of_fused_and_change_no_bit(tmp_path: Path) ->
     assert outcome(tmp_path / "two", workers=2, **settings) == one
 
 
+@pytest.mark.slow
 def test_more_workers_than_chunks_and_several_nodes_change_no_bit(tmp_path: Path) -> None:
     settings = {"strategy": "fomaml", "client_batch": 7, "engine": "loop"}
     one = outcome(tmp_path / "one", **settings)

@@ -364,6 +364,7 @@ def test_mistakes_end_as_one_clear_line(arguments: list[str], message: str, tmp_
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.slow
 def test_interrupted_comparison_ends_cleanly_and_goes_on(tmp_path: Path) -> None:
     arguments = ["digits", "--strategies", "fomaml", "--seeds", "1", "--out", "c",
                  "--set", "task.test_clients=8"]  # fmt: skip
