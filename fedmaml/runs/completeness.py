@@ -50,10 +50,11 @@ def complete_summary(directory: RunDirectory) -> dict[str, Any]:
     summary = directory.summary()
     if missing or summary is None:
         reason = directory.failure()
+        go_on = "" if summary else f"go on with: fedmaml run --resume {path}, or "
         raise RunDirectoryError(
             f"the run in {path} is not complete: {missing}"
             + (f"; it failed: {reason}" if reason else "; it was interrupted, or still runs")
-            + f"; {directory.how_to_repeat()} (a run of a comparison: repeat the fedmaml compare "
-            "command, which reuses the others)"
+            + f"; {go_on}{directory.how_to_repeat()} (a run of a comparison: repeat the fedmaml "
+            "compare command, which reuses the others)"
         )
     return summary
