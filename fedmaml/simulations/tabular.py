@@ -19,8 +19,9 @@ from fedmaml.core.networks import MLP, LinearModel
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import Batch, Task
 from fedmaml.simulations import references
+from fedmaml.simulations.datasets.moments import moments, standardised, sums
 from fedmaml.simulations.datasets.schema import Schema
-from fedmaml.simulations.datasets.sites import Sites, moments, standardised
+from fedmaml.simulations.datasets.sites import Sites
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Split
 
@@ -77,10 +78,7 @@ def clients(sites: Sites) -> dict[Split, range]:
 def statistics(sites: Sites, client: int) -> Params:
     """Return counts, sums and sums of squares of a client's columns of numbers, and its target."""
     x, y = sites.rows[client]
-    x = x[:, sites.schema.numbers]
-    known = ~x.isnan()
-    value = x.nan_to_num(0.0)
-    found = {"count": known.sum(0).double(), "sum": value.sum(0), "squares": (value**2).sum(0)}
+    found = sums(x[:, sites.schema.numbers])
     if sites.schema.kind == "regression":
         found["target"] = torch.stack([torch.tensor(float(len(y))), y.sum(), (y**2).sum()])
     return {name: value.double() for name, value in found.items()}
@@ -117,9 +115,13 @@ def task(
     if sites.schema.kind == "regression":
         mean, scale = moments(*shared_statistics["target"])
         y = (y - mean) / scale
-    return Task(
-        *(Batch(standardised(x[some], sites.schema, shared_statistics), y[some]) for some in rows)
-    )
+    numbers = list(sites.schema.numbers)
+    batches = []
+    for some in rows:
+        inputs = x[some]
+        inputs[:, numbers] = standardised(inputs[:, numbers], shared_statistics)
+        batches.append(Batch(inputs, y[some]))
+    return Task(*batches)
 
 
 def references_of(schema: Schema) -> tuple[Reference, ...]:

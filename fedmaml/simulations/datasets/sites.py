@@ -1,15 +1,13 @@
-"""Clients with tables: which of them train, validate and test, and their numbers standardised."""
+"""Clients with tables: which of them train, validate and test."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError, DataError
-from fedmaml.core.params import Params
 from fedmaml.simulations.datasets.schema import Schema, encode, schema_of
 from fedmaml.simulations.datasets.tables import Table
 
@@ -125,20 +123,3 @@ def drawn(
     order = seeding.permutation(seeding.key(seed, "csv", "clients"), [0], len(known))[0]
     clients = tuple(known[int(i)] for i in order) + unseen
     return clients, (train, validation, test or len(unseen))
-
-
-def standardised(x: Tensor, schema: Schema, shared_statistics: Params) -> Tensor:
-    """Return numbers as (x - mean) / scale, and 0, the mean, where one is missing."""
-    mean, scale = moments(*(shared_statistics[name] for name in ("count", "sum", "squares")))
-    numbers = list(schema.numbers)
-    standard = x.clone()
-    standard[:, numbers] = ((x[:, numbers] - mean) / scale).nan_to_num(0.0)
-    return standard
-
-
-def moments(count: Tensor, total: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation; 1 for what does not vary."""
-    count = count.clamp(min=1)
-    mean = total / count
-    scale = (squares / count - mean**2).clamp(min=0).sqrt()
-    return mean, torch.where(scale > 1e-8 * mean.abs().clamp(min=1), scale, 1.0)

@@ -33,6 +33,7 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import heart_disease
+from fedmaml.simulations.datasets.moments import standardised, sums
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
@@ -107,10 +108,7 @@ class Hospitals(Scenario):
         return heart_disease.HOSPITALS[self._index(client)]
 
     def statistics(self, client: int) -> Params:
-        x = self._patients(client)[0]
-        known = ~x.isnan()
-        value = x.nan_to_num(0.0)
-        return {"count": known.sum(0).double(), "sum": value.sum(0), "squares": (value**2).sum(0)}
+        return sums(self._patients(client)[0])
 
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
@@ -127,7 +125,7 @@ class Hospitals(Scenario):
 
     def _task(self, split: Split, client: int, round: int, shared_statistics: Params) -> Task:
         x, y = self._patients(client)
-        x = _standardise(x, shared_statistics)
+        x = standardised(x, shared_statistics)
         if split == "train":
             draw = seeding.key(self.seed, "hospitals", "split", round)
             order = seeding.permutation(draw, [client], len(y))[0]
@@ -141,7 +139,7 @@ class Hospitals(Scenario):
             draw = seeding.key(self.seed, "hospitals", "support")
             order = seeding.permutation(draw, [client], len(y))[0]
             return Task(
-                Batch(x[order], y[order]), Batch(_standardise(held_x, shared_statistics), held_y)
+                Batch(x[order], y[order]), Batch(standardised(held_x, shared_statistics), held_y)
             )
         chosen, others = order[:cut], order[cut:]
         return Task(Batch(x[chosen], y[chosen]), Batch(x[others], y[others]))
@@ -166,12 +164,3 @@ class Hospitals(Scenario):
             return client
         others = [index for index in range(4) if index != self.held_out]
         return [*others, self.held_out][client]
-
-
-def _standardise(x: Tensor, shared_statistics: Params) -> Tensor:
-    """Return (x - mean) / scale, and 0, the mean, where x is missing."""
-    count = shared_statistics["count"].clamp(min=1)
-    mean = shared_statistics["sum"] / count
-    scale = (shared_statistics["squares"] / count - mean**2).clamp(min=0).sqrt()
-    scale = torch.where(scale > 1e-8, scale, torch.ones_like(scale))
-    return ((x - mean) / scale).nan_to_num(0.0)
