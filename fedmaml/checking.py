@@ -6,7 +6,6 @@ seen, or what to change.
 """
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from fedmaml.auditing import IN_A_RUN
 from fedmaml.auditing import audit as audit_data
 from fedmaml.config import RunConfig
 from fedmaml.core.errors import FedmamlError, described
+from fedmaml.core.params import count_entries
 from fedmaml.core.tasks import Task, first_task, rows_of
 from fedmaml.core.trees import leaves
 from fedmaml.preflight import preflight
@@ -140,7 +140,7 @@ def _network_and_strategy(config: RunConfig) -> str:
     finally:
         logger.removeHandler(handler)
     start = config.make_strategy().build(config.make_problem(), torch.Generator().manual_seed(0))
-    count = sum(math.prod(value.shape) for value in start.state.meta["theta"].values())
+    count = count_entries({"theta": start.state.meta["theta"]})
     return "; ".join([f"{count:,} parameters", *said])
 
 

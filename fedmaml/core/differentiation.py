@@ -21,15 +21,6 @@ from torch._functorch.eager_transforms import (
 from torch.utils._pytree import tree_flatten, tree_map_, tree_unflatten
 
 
-def grad(function: Callable[..., Tensor]) -> Callable[..., Any]:
-    """Return the gradient of a scalar function in its first argument, a tree of tensors."""
-
-    def gradient(*args: Any) -> Any:
-        return grad_and_value(function)(*args)[0]
-
-    return gradient
-
-
 def grad_and_value(function: Callable[..., Tensor]) -> Callable[..., tuple[Any, Tensor]]:
     """Return the gradient of a scalar function in its first argument, and its value."""
 

@@ -23,7 +23,7 @@ def stepped(tools: Any) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
     """Return the loss after one gradient step, so that its gradient has second derivatives."""
 
     def after(params: dict[str, Tensor], x: Tensor) -> Tensor:
-        slopes = tools.grad(loss)(params, x)
+        slopes, _ = tools.grad_and_value(loss)(params, x)
         return loss({name: params[name] - 0.1 * slopes[name] for name in params}, x)
 
     return after
@@ -52,7 +52,7 @@ def test_gradients_have_the_bits_of_torch_func(case: Callable[[Any], Any]) -> No
 
 
 def test_both_kinds_nest_with_each_other() -> None:
-    outer_ours = differentiation.grad(stepped(torch.func))(POINT, X)
+    outer_ours, _ = differentiation.grad_and_value(stepped(torch.func))(POINT, X)
     outer_theirs = torch.func.grad(stepped(differentiation))(POINT, X)
     torch.testing.assert_close(outer_ours, outer_theirs, rtol=0, atol=0)
     assert not outer_ours["w"].requires_grad
@@ -69,7 +69,7 @@ def test_a_constant_has_the_gradient_zero() -> None:
 @pytest.mark.parametrize("result", [torch.ones(3), 1.0])
 def test_what_is_no_scalar_is_refused_with_the_cure(result: Any) -> None:
     with pytest.raises(RuntimeError, match="return its mean"):
-        differentiation.grad(lambda _: result)(POINT)
+        differentiation.grad_and_value(lambda _: result)(POINT)
 
 
 def test_a_run_imports_neither_compiler_nor_statistics_nor_scikit_learn(tmp_path: Any) -> None:
