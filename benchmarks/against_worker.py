@@ -25,7 +25,10 @@ def main() -> None:
     for line in sys.stdin:
         words = line.split()
         if words[0] == "prepare":
-            case = cases[words[1]]
+            case = cases.get(words[1])
+            if case is None or words[2] not in ours.ENGINES:  # younger than this checkout
+                print("refused", flush=True)
+                continue
             round_ = case.round()
             if words[2] == "loop":
                 round_ = replace(round_, tasks=round_.tasks[: case.few])
