@@ -22,6 +22,7 @@ from fedmaml.simulations import references
 from fedmaml.simulations.datasets.moments import moments, standardised, sums
 from fedmaml.simulations.datasets.schema import Schema
 from fedmaml.simulations.datasets.sites import Sites
+from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Split
 
@@ -67,12 +68,7 @@ def problem(schema: Schema, made: Callable[[], nn.Module]) -> Problem:
 
 def clients(sites: Sites) -> dict[Split, range]:
     """Return the client numbers of each split."""
-    train, validation, test = sites.counts
-    return {
-        "train": range(train),
-        "validation": range(train, train + validation),
-        "test": range(train + validation, train + validation + test),
-    }
+    return numbered(*sites.counts)
 
 
 def statistics(sites: Sites, client: int) -> Params:

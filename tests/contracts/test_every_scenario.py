@@ -29,6 +29,10 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "digits-skew": ("digits", {"skew": True}),
     "hospitals-leave-one-out": ("hospitals", {"protocol": "leave-one-out"}),
     "hospitals-lr": ("hospitals", {"network": "lr"}),
+    "activity-first": ("activity", {"support": "first"}),
+    "femnist-conv": ("femnist", {"network": "conv", "filters": 2}),
+    "omniglot": ("omniglot", {"filters": 2}),
+    "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
 """Scenarios with other settings, so that each way of drawing data is tested."""
 
@@ -45,9 +49,12 @@ CANNOT = {
 }
 """Strategies that cannot work on a scenario, and why."""
 
+SMALL: dict[str, dict[str, object]] = {"omniglot": {"filters": 2, "ways": 3}}
+"""Settings with which a round of a scenario is quick."""
+
 MUST_WORK = {
     (scenario, strategy)
-    for scenario in ("quadratic", "sinusoid", "digits", "hospitals", "csv")
+    for scenario in CATALOGUE
     for strategy in STRATEGIES
     if (scenario, strategy) not in CANNOT and strategy in KNOWN
 }
@@ -71,13 +78,17 @@ def make(request: pytest.FixtureRequest):
 
     def scenario(variant: str, **more: object) -> Scenario:
         name, fields = VARIANTS[variant]
-        if name == "hospitals":
+        if "data_dir" in known_fields(name):
             fields = {"data_dir": str(request.getfixturevalue("data_dir"))} | fields
         if name == "csv":
             fields = request.getfixturevalue("table") | fields
         return CATALOGUE[name](**(fields | more))
 
     return scenario
+
+
+def known_fields(scenario: str) -> set[str]:
+    return {field.name for field in dataclasses.fields(CATALOGUE[scenario])}
 
 
 def common_of(scenario: Scenario) -> Params:
@@ -264,8 +275,8 @@ def resolve(request: pytest.FixtureRequest):
     """Return a function: scenario, strategy -> the configuration that ``fedmaml run`` would use."""
 
     def resolved(scenario: str, strategy: str) -> config.RunConfig:
-        layer = {"scenario": scenario, "strategy": strategy}
-        if scenario == "hospitals":
+        layer = {"scenario": scenario, "strategy": strategy, "task": SMALL.get(scenario, {})}
+        if "data_dir" in known_fields(scenario):
             layer["data_dir"] = str(request.getfixturevalue("data_dir"))
         if scenario == "csv":
             layer["task"] = request.getfixturevalue("table")

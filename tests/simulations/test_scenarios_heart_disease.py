@@ -52,8 +52,8 @@ def test_a_changed_file_is_refused_with_both_fingerprints(copy: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"32,1", b"33,1", 1))
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     text = (
-        rf"{re.escape(str(path))} is not UCI's original file: its SHA-256 is {found}, "
-        rf"expected {heart_disease.SHA256['switzerland']}; replace it"
+        rf"{re.escape(str(path))} is not the original file of UCI: its SHA-256 is {found}, "
+        rf"expected {heart_disease.DIGESTS['switzerland'][7:]}; replace it"
     )
     with pytest.raises(DataError, match=text):
         heart_disease.load(str(copy))
@@ -101,8 +101,8 @@ def test_without_a_network_both_ways_out_are_named(
     monkeypatch.setattr("pooch.retrieve", retrieve)
     text = (
         rf"cannot download {re.escape(heart_disease.ADDRESS)}processed\.cleveland\.data "
-        rf"\({type(error).__name__}\): either connect this machine to the internet, or copy the "
-        r"four files processed\.\*\.data into a folder heart_disease .*--data-dir or FEDMAML_DATA"
+        rf"\({type(error).__name__}\): either connect this machine to the internet, or copy "
+        r"processed\.cleveland\.data into a folder heart_disease .*--data-dir or FEDMAML_DATA"
     )
     with pytest.raises(DataError, match=text) as raised:
         heart_disease.load()

@@ -8,8 +8,6 @@ the SHA-256 sums below. In the files ``?`` is missing; cholesterol 0 and blood p
 missing, too (all patients of Switzerland, a quarter of Long Beach).
 """
 
-import hashlib
-import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedmaml.core.errors import DataError
+from fedmaml.simulations.datasets.files import DataFile, data_folder, located
 
 FOLDER = "heart_disease"
 ADDRESS = "https://archive.ics.uci.edu/ml/machine-learning-databases/heart-disease/"
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
-SHA256 = {
-    "cleveland": "a74b7efa387bc9d108d7d0115d831fe9b414b29ae7124f331b622b4efa0427c8",
-    "hungarian": "d1ad108f785768cd3d7e82dc522e6f5a61eea93cccfb3a46ee8076f73fc3d796",
-    "switzerland": "834a405ccf5b66ab4056bb77794adc8df0b7125186454c0a1d002d33c6c3b314",
-    "va": "e7c93d8d0d2acdadfa4c5e8de768e2191e7f618b952e29623f1f0d5949ff6b8f",
+DIGESTS = {
+    "cleveland": "sha256:a74b7efa387bc9d108d7d0115d831fe9b414b29ae7124f331b622b4efa0427c8",
+    "hungarian": "sha256:d1ad108f785768cd3d7e82dc522e6f5a61eea93cccfb3a46ee8076f73fc3d796",
+    "switzerland": "sha256:834a405ccf5b66ab4056bb77794adc8df0b7125186454c0a1d002d33c6c3b314",
+    "va": "sha256:e7c93d8d0d2acdadfa4c5e8de768e2191e7f618b952e29623f1f0d5949ff6b8f",
 }
 COLUMNS = (
     "age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak",
@@ -53,7 +51,7 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     Raises:
         DataError: If the files are missing and cannot be downloaded, or are not the originals.
     """
-    return _load(data_dir or os.environ.get("FEDMAML_DATA", ""))
+    return _load(data_folder(data_dir))
 
 
 @lru_cache(maxsize=4)
@@ -63,38 +61,7 @@ def _load(folder: str) -> tuple[tuple[Tensor, Tensor], ...]:
 
 def _file(hospital: str, folder: str) -> Path:
     name = f"processed.{hospital}.data"
-    if folder:
-        path = Path(folder) / FOLDER / name
-        if not path.is_file():
-            raise DataError(
-                f"no file {path}: a data folder must hold one folder per data set; give --data-dir "
-                f"or FEDMAML_DATA a folder with {FOLDER}/{name}, or neither to download it from UCI"
-            )
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != SHA256[hospital]:
-            raise DataError(
-                f"{path} is not UCI's original file: its SHA-256 is {found}, expected "
-                f"{SHA256[hospital]}; replace it, or give no data folder to download it from UCI"
-            )
-        return path
-    import pooch
-
-    try:
-        return Path(
-            pooch.retrieve(
-                ADDRESS + name,
-                known_hash=SHA256[hospital],
-                fname=name,
-                path=pooch.os_cache("fedmaml") / FOLDER,
-                downloader=pooch.HTTPDownloader(timeout=10),
-            )
-        )
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError: wrong hash
-        raise DataError(
-            f"cannot download {ADDRESS}{name} ({type(error).__name__}): either connect this "
-            f"machine to the internet, or copy the four files processed.*.data into a folder "
-            f"{FOLDER} and name the folder above it with --data-dir or FEDMAML_DATA"
-        ) from error
+    return located(DataFile(FOLDER, name, DIGESTS[hospital], ADDRESS + name, "UCI"), folder)
 
 
 def _table(path: Path) -> dict[str, np.ndarray]:

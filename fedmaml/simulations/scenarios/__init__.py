@@ -9,9 +9,12 @@ from fedmaml.core.plugins import Catalogue, imported
 
 if TYPE_CHECKING:
     from fedmaml.simulations.scenario import Scenario
+    from fedmaml.simulations.scenarios.activity import Activity
     from fedmaml.simulations.scenarios.csv import Csv
     from fedmaml.simulations.scenarios.digits import Digits
+    from fedmaml.simulations.scenarios.femnist import Femnist
     from fedmaml.simulations.scenarios.hospitals import Hospitals
+    from fedmaml.simulations.scenarios.omniglot import Omniglot
     from fedmaml.simulations.scenarios.quadratic import Quadratic
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
 
@@ -22,6 +25,9 @@ _KNOWN = {
     "sinusoid": f"{_FOLDER}.sinusoid:Sinusoid",
     "digits": f"{_FOLDER}.digits:Digits",
     "hospitals": f"{_FOLDER}.hospitals:Hospitals",
+    "activity": f"{_FOLDER}.activity:Activity",
+    "femnist": f"{_FOLDER}.femnist:Femnist",
+    "omniglot": f"{_FOLDER}.omniglot:Omniglot",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -33,4 +39,15 @@ def __getattr__(name: str) -> Any:
     return imported(__name__, name, (*_KNOWN.values(), _BASE))
 
 
-__all__ = ["CATALOGUE", "Csv", "Digits", "Hospitals", "Quadratic", "Scenario", "Sinusoid"]
+__all__ = [
+    "CATALOGUE",
+    "Activity",
+    "Csv",
+    "Digits",
+    "Femnist",
+    "Hospitals",
+    "Omniglot",
+    "Quadratic",
+    "Scenario",
+    "Sinusoid",
+]

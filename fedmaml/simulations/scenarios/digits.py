@@ -35,6 +35,7 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import digits as dataset
+from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import SPLITS, Recipes, Scenario, Split
 
@@ -91,12 +92,7 @@ class Digits(Scenario):
         return Problem(lambda: MLP((64, 32, CLASSES)), cross_entropy, (ACCURACY,), classes=CLASSES)
 
     def clients(self) -> dict[Split, range]:
-        first_test = self.train_clients + self.validation_clients
-        return {
-            "train": range(self.train_clients),
-            "validation": range(self.train_clients, first_test),
-            "test": range(first_test, first_test + self.test_clients),
-        }
+        return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
     def statistics(self, client: int) -> Params:
         return {}

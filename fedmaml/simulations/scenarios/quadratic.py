@@ -33,6 +33,7 @@ from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
 from fedmaml.simulations import references
+from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
@@ -84,12 +85,7 @@ class Quadratic(Scenario):
         )
 
     def clients(self) -> dict[Split, range]:
-        total = self.train_clients + self.test_clients
-        return {
-            "train": range(self.train_clients),
-            "validation": range(0),
-            "test": range(self.train_clients, total),
-        }
+        return numbered(self.train_clients, 0, self.test_clients)
 
     def statistics(self, client: int) -> Params:
         return {}

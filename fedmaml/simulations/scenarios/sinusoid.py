@@ -24,6 +24,7 @@ from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup
+from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.references import least_squares
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
@@ -72,12 +73,7 @@ class Sinusoid(Scenario):
         return Problem(lambda: MLP((1, 40, 40, 1)), squared_error, (MEAN_SQUARED_ERROR,))
 
     def clients(self) -> dict[Split, range]:
-        first_test = self.train_clients + self.validation_clients
-        return {
-            "train": range(self.train_clients),
-            "validation": range(self.train_clients, first_test),
-            "test": range(first_test, first_test + self.test_clients),
-        }
+        return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
     def statistics(self, client: int) -> Params:
         return {}

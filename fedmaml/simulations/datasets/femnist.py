@@ -1,0 +1,59 @@
+"""FEMNIST: handwritten characters by writer, a sample of 105 writers of LEAF's data set.
+
+Caldas et al. LEAF: a benchmark for federated settings. arXiv:1812.01097, 2018 (BSD-2-Clause); from
+Grother, NIST special database 19, 1995 (a work of the US government); Cohen et al. EMNIST. 2017.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+
+CLASSES = 62
+SIZE = 28
+FILE = DataFile(
+    "femnist_subset",
+    "femnist_105writers.npz",
+    "sha256:ac10528cb336c74d2862ba5211d9120fb0c3898a5c5540c606e949ea3a40f63d",
+    source='LEAF, "preprocess.sh -s niid --sf 0.05 -k 0 -t sample"',
+)
+
+
+def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
+    """Return (x, y) of each writer, in the order of their numbers.
+
+    x: uint8 ``(images, 28, 28)``, ink 255 and paper 0 (in LEAF's files it is the other way round);
+    y: int64 ``(images,)``: 0 to 9, A to Z, a to z. Each writer of the file has one image twice; it
+    is taken once, or the same image could stand in support and query.
+
+    Args:
+        data_dir: Folder that holds a folder ``femnist_subset``; "" means the environment variable
+            FEDMAML_DATA.
+
+    Raises:
+        DataError: If the file is missing or is not the original.
+    """
+    return _load(data_folder(data_dir))
+
+
+@lru_cache(maxsize=4)
+def _load(folder: str) -> tuple[tuple[Tensor, Tensor], ...]:
+    with np.load(located(FILE, folder), allow_pickle=False) as arrays:
+        images, labels, writers = arrays["images"], arrays["label"], arrays["writer_id"]
+    mine = [np.flatnonzero(writers == writer) for writer in np.unique(writers)]
+    once = [rows[_first_of_equals(images[rows])] for rows in mine]
+    return tuple(
+        (torch.from_numpy(255 - images[rows]), torch.from_numpy(labels[rows].astype(np.int64)))
+        for rows in once
+    )
+
+
+def _first_of_equals(images: np.ndarray) -> np.ndarray:
+    """Return the rows of images that no earlier image equals, in order."""
+    first: dict[bytes, int] = {}
+    for row, image in enumerate(images):
+        first.setdefault(image.tobytes(), row)
+    return np.array([*first.values()])
