@@ -17,6 +17,7 @@ from fedmaml.core.params import Params
 from fedmaml.messages.evaluate import read_evaluate_request
 from fedmaml.messages.roll_call import RollCallReply, write_roll_call_reply
 from fedmaml.messages.train import read_train_request
+from fedmaml.simulations.scenario import Scenario
 
 app = ClientApp()
 
@@ -36,8 +37,10 @@ def roll_call(message: Message, context: Context) -> Message:
             if not (own := node.scenario.statistics(client)):
                 break  # this scenario has none; there may be a million clients
             statistics[client] = own
-        content = write_roll_call_reply(RollCallReply(hosted, statistics, node.engine))
-        return Message(content, reply_to=message)
+        most = _most_examples(node.scenario, range(*hosted["train"]))
+        name = str(context.node_config.get("site", f"partition-{part}"))
+        reply = RollCallReply(hosted, statistics, node.engine, name, most)
+        return Message(write_roll_call_reply(reply), reply_to=message)
 
     return _guarded(message, context, "the roll call", answer)
 
@@ -80,6 +83,16 @@ def _guarded(
 
 def _worker_pool(node: NodeSetup, context: Context) -> WorkerPool | None:
     return WorkerPool(workers_of(node.workers), context.run_config) if node.workers > 1 else None
+
+
+def _most_examples(scenario: Scenario, clients: range) -> int:
+    """Return the most examples of any of these clients; 0 if the scenario does not know."""
+    largest = 0
+    for client in clients:
+        if not (most := scenario.most_examples(client)):
+            return 0
+        largest = max(largest, most)
+    return largest
 
 
 def _partition(context: Context) -> tuple[int, int]:

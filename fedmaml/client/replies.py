@@ -167,7 +167,7 @@ def answer_evaluate(
         prepared.engine,
     )
     reply = left_out(reply, without_memory(request.clients, memories))
-    return Message(write_evaluate_reply(reply), reply_to=message)
+    return Message(write_evaluate_reply(reply, request), reply_to=message)
 
 
 def left_out(reply: A, rejected: tuple[Rejection, ...]) -> A:

@@ -6,7 +6,8 @@ FedmamlError
 |- DataError               data missing, damaged or unreachable
 |- MessageError            a message between server and client that cannot be used; has a reason
 |- BackendError            processes that could not be started, or that failed
-|  `- DivergedError        a run in which no client's update was ever small enough to be used
+|  |- DivergedError        a run in which no client's update was ever small enough to be used
+|  `- QuorumError          a run that stopped because too few sites answered; it can be resumed
 |- RunDirectoryError       a run directory that is missing, incomplete or already in use
 |  `- OtherFormatError     one that another version of fedmaml wrote
 `- NotComparableError      runs that cannot be compared with each other
@@ -61,6 +62,10 @@ class BackendError(FedmamlError):
 
 class DivergedError(BackendError):
     """A run that came to its end, but no update could be used any more: all were too large."""
+
+
+class QuorumError(BackendError):
+    """A run that stopped below its quorum; what was finished before is kept."""
 
 
 class RunDirectoryError(FedmamlError):

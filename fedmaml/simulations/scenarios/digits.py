@@ -101,6 +101,9 @@ class Digits(Scenario):
     def statistics(self, client: int) -> Params:
         return {}
 
+    def most_examples(self, client: int) -> int:
+        return (self.shots + self.queries) * CLASSES
+
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
