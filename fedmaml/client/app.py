@@ -13,6 +13,7 @@ from fedmaml.client.node import NodeSetup, node_setup
 from fedmaml.client.replies import answer_evaluate, answer_train, error_reply
 from fedmaml.client.worker_pool import WorkerPool
 from fedmaml.client.worker_processes import workers_of
+from fedmaml.core.failures import contained
 from fedmaml.core.params import Params
 from fedmaml.messages.evaluate import read_evaluate_request
 from fedmaml.messages.roll_call import RollCallReply, write_roll_call_reply
@@ -76,7 +77,8 @@ def _guarded(
 ) -> Message:
     """Turn any error into an error reply that names it without quoting data."""
     try:
-        return answer(node_setup(context.run_config))
+        with contained():
+            return answer(node_setup(context.run_config))
     except Exception as error:  # a node must answer, whatever its data do
         return error_reply(message, error, stage)
 

@@ -37,6 +37,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fedmaml.core.errors import BackendError
+from fedmaml.core.failures import contained
 from fedmaml.core.processes import (
     STARTED_A_RUN,
     WORKER,
@@ -298,7 +299,8 @@ def _answer(level: int, function: Callable[..., Any], call: tuple[Any, ...]) -> 
     logger.addHandler(handler)
     error, result = None, None
     try:
-        result = function(*call)
+        with contained():
+            result = function(*call)
     except Exception as raised:  # the node raises it
         error = _portable(raised)
     finally:
