@@ -84,7 +84,9 @@ def _guarded(
 
 
 def _worker_pool(node: NodeSetup, context: Context) -> WorkerPool | None:
-    return WorkerPool(workers_of(node.workers), context.run_config) if node.workers > 1 else None
+    if node.workers == 1:
+        return None
+    return WorkerPool(workers_of(node.workers), context.run_config, node.timeout)
 
 
 def _most_examples(scenario: Scenario, clients: range) -> int:

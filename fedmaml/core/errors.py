@@ -9,6 +9,7 @@ FedmamlError
 |  |- DivergedError        a run in which no client's update was ever small enough to be used
 |  `- QuorumError          a run that stopped because too few sites answered; it can be resumed
 |- RunDirectoryError       a run directory that is missing, incomplete or already in use
+|  |- DiskError            a file of it that could not be written
 |  `- OtherFormatError     one that another version of fedmaml wrote
 `- NotComparableError      runs that cannot be compared with each other
 
@@ -70,6 +71,10 @@ class QuorumError(BackendError):
 
 class RunDirectoryError(FedmamlError):
     """A run directory that cannot be read or must not be written."""
+
+
+class DiskError(RunDirectoryError):
+    """A file that could not be written, e.g. because the disk is full."""
 
 
 class OtherFormatError(RunDirectoryError):
