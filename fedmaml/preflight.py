@@ -31,6 +31,7 @@ from fedmaml.core.errors import (
     UnsupportedProblemError,
     described,
 )
+from fedmaml.core.failures import contained
 from fedmaml.core.figures import clients_table
 from fedmaml.core.learner import Learner, on_device, prepared_tasks
 from fedmaml.core.params import Params, to_device
@@ -66,22 +67,23 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     memory = to_device({"memory": start.memory}, device)["memory"]
     tasks: dict[str, Task] = {}
     try:
-        for split in ("train", config.evaluation.split):  # while tuning, test data stay unseen
-            for client in scenario.clients()[split][:1]:
-                shared_statistics = scenario.statistics(client)
-                (group,) = scenario.tasks(split, [client], 1, shared_statistics)
-                group = prepared_tasks(
-                    group, learner.problem, strategy.facts.draws,
-                    seed=config.seed, split=split, round=1, device=device,
-                )  # fmt: skip
-                task = first_task(group.tasks)
-                tasks[split] = task
-                count_units(learner.problem.counters, task)
-                if split == "train":
-                    strategy.client_update(learner, meta, memory, task)
-                else:
-                    strategy.adapt(learner, meta, memory, task.support)(task.query.x)
-                    _check_shots(config, learner, task)
+        with contained():
+            for split in ("train", config.evaluation.split):  # while tuning, test data stay unseen
+                for client in scenario.clients()[split][:1]:
+                    shared_statistics = scenario.statistics(client)
+                    (group,) = scenario.tasks(split, [client], 1, shared_statistics)
+                    group = prepared_tasks(
+                        group, learner.problem, strategy.facts.draws,
+                        seed=config.seed, split=split, round=1, device=device,
+                    )  # fmt: skip
+                    task = first_task(group.tasks)
+                    tasks[split] = task
+                    count_units(learner.problem.counters, task)
+                    if split == "train":
+                        strategy.client_update(learner, meta, memory, task)
+                    else:
+                        strategy.adapt(learner, meta, memory, task.support)(task.query.x)
+                        _check_shots(config, learner, task)
     except FedmamlError:
         raise
     except Exception as error:
@@ -190,8 +192,9 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
         return
     two = TaskGroup((0, 1), stack([task, task]))
     try:
-        for _ in chosen.engine.compute(job, [two], {0: memory, 1: memory}):
-            pass
+        with contained():
+            for _ in chosen.engine.compute(job, [two], {0: memory, 1: memory}):
+                pass
     except Exception as error:  # whatever a network may raise
         why = what_prevents_vmap(subject)
         why = why or f"{type(error).__name__} in client_update of {type(strategy).__name__}"

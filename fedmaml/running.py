@@ -155,7 +155,9 @@ def _run(config: RunConfig, directory: RunDirectory, token: str, progress: bool)
         with RunProgress(directory, config, enabled=progress):
             socket = backend.run(APPS, run_config, config.nodes)
     except BackendError as error:
-        if reason := directory.failure():  # the error of the ServerApp itself is the better message
+        if known := directory.error():  # the error of the ServerApp itself is the better message
+            raise known from error
+        if reason := directory.failure():
             raise BackendError(f"the run failed: {reason}") from error
         raise
     summary = directory.summary()

@@ -21,6 +21,7 @@ from fedmaml.core.counters import counted_json
 from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
 from fedmaml.estimating import estimate
 from fedmaml.exporting.records import recorded
+from fedmaml.messages.checks import seal
 from fedmaml.preflight import preflight
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
@@ -253,6 +254,7 @@ def test_a_reply_that_claims_nonsense_or_nothing_is_left_out(
                 del metrics["units:support:measurements"]
             else:
                 metrics["units:support:measurements"] = value
+            seal(reply.content)
         return reply
 
     settings = config(nodes=2, rounds=1, evaluation__every=0)

@@ -98,16 +98,16 @@ def test_what_nobody_foresaw_ends_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("wards")
-def test_what_is_left_out_says_file_and_line_and_quotes_no_data(tmp_path: Path) -> None:
+def test_what_is_left_out_names_class_and_stage_and_the_log_the_place(tmp_path: Path) -> None:
     done = run("run", "wards", "--set", "task.wrong=later", cwd=tmp_path)
     assert done.returncode == 0
     text = (tmp_path / "x" / "rounds.jsonl").read_text()
     rejected = [entry for line in text.splitlines() for entry in json.loads(line)["rejected"]]
     assert {entry["reason"] for entry in rejected} == {"RAISED"}
-    place = f"wards.py, line {LINE['patient']}, in tasks"
     (detail,) = {entry["detail"] for entry in rejected}
-    assert detail == (f"ValueError in reading its data ({place}, its text stays in the node's log)")
+    assert detail == "ValueError in reading its data (its text and place stay in the node's log)"
     assert "12345" not in text
+    assert f'wards.py", line {LINE["patient"]}, in tasks' in done.stderr
 
 
 def products() -> None:

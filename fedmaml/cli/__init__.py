@@ -10,6 +10,7 @@ Help must come at once, so whatever imports torch or Flower is imported inside t
 
 import functools
 import gc
+import signal
 import sys
 import threading
 import traceback
@@ -43,7 +44,6 @@ app = typer.Typer(
 )
 
 _DEBUG = "--debug"
-_INTERRUPTED = 130
 _KEPT = {
     "compare": "finished runs and trials are kept; the same command goes on with what is missing",
     "report": "no page was written or changed, unless the figures were being written just now; "
@@ -93,6 +93,7 @@ def process() -> NoReturn:
 def main() -> NoReturn:
     """Run the command line; errors end as one clear line, with --debug below their traceback."""
     from fedmaml.core.errors import TRACEBACK, FedmamlError, described
+    from fedmaml.core.exit_codes import FAILED, SIGNAL, USAGE, exit_code_of
     from fedmaml.core.interrupts import exit_code, handle_signals
     from fedmaml.core.processes import refuse_while_importing_script
 
@@ -105,17 +106,17 @@ def main() -> NoReturn:
         code = app(arguments, standalone_mode=False)  # what typer would exit with; 130 after Ctrl-C
     except (FedmamlError, OSError) as error:  # OSError: a full disk, a closed pipe
         _show(error, debug)
-        _fail(f"{type(error).__name__}: {error}", 1)
+        _fail(f"{type(error).__name__}: {error}", exit_code_of(error))
     except KeyboardInterrupt:
-        _fail("interrupted", exit_code() or _INTERRUPTED)
+        _fail("interrupted", exit_code() or SIGNAL + signal.SIGINT)
     except Exception as error:
         usage = getattr(error, "format_message", None)  # click's errors about arguments
         if usage is None:  # in the code of somebody else, or a mistake in fedmaml
             _show(error, debug)
-            _fail(described(error) if debug else f"{described(error)}; {TRACEBACK}", 1)
+            _fail(described(error) if debug else f"{described(error)}; {TRACEBACK}", FAILED)
         if usage():
-            _fail(f"{usage()} (see --help)", 2)
-        sys.exit(2)  # no arguments: the help was printed
+            _fail(f"{usage()} (see --help)", USAGE)
+        sys.exit(USAGE)  # no arguments: the help was printed
     sys.exit(exit_code() or code or 0)
 
 

@@ -26,9 +26,6 @@ from fedmaml.cli.options import (
     settings_of_options,
 )
 
-DIVERGED = 3
-"""Exit code of a comparison in which a strategy diverged."""
-
 
 def compare(
     scenario: Annotated[
@@ -128,6 +125,8 @@ def compare(
     if diverged := [row.strategy for row in comparison.rows if row.verdict == "diverged"]:
         line = f"{', '.join(diverged)} diverged; the sentences above name what to lower"
         print(f"fedmaml: {line if not as_json else line.replace(' above', '')}", file=sys.stderr)
+        from fedmaml.core.exit_codes import DIVERGED
+
         raise typer.Exit(DIVERGED)
 
 

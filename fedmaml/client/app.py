@@ -13,10 +13,12 @@ from fedmaml.client.node import NodeSetup, node_setup
 from fedmaml.client.replies import answer_evaluate, answer_train, error_reply
 from fedmaml.client.worker_pool import WorkerPool
 from fedmaml.client.worker_processes import workers_of
+from fedmaml.core.failures import contained
 from fedmaml.core.params import Params
 from fedmaml.messages.evaluate import read_evaluate_request
 from fedmaml.messages.roll_call import RollCallReply, write_roll_call_reply
 from fedmaml.messages.train import read_train_request
+from fedmaml.simulations.scenario import Scenario
 
 app = ClientApp()
 
@@ -36,8 +38,10 @@ def roll_call(message: Message, context: Context) -> Message:
             if not (own := node.scenario.statistics(client)):
                 break  # this scenario has none; there may be a million clients
             statistics[client] = own
-        content = write_roll_call_reply(RollCallReply(hosted, statistics, node.engine))
-        return Message(content, reply_to=message)
+        most = _most_examples(node.scenario, range(*hosted["train"]))
+        name = str(context.node_config.get("site", f"partition-{part}"))
+        reply = RollCallReply(hosted, statistics, node.engine, name, most)
+        return Message(write_roll_call_reply(reply), reply_to=message)
 
     return _guarded(message, context, "the roll call", answer)
 
@@ -73,13 +77,26 @@ def _guarded(
 ) -> Message:
     """Turn any error into an error reply that names it without quoting data."""
     try:
-        return answer(node_setup(context.run_config))
+        with contained():
+            return answer(node_setup(context.run_config))
     except Exception as error:  # a node must answer, whatever its data do
         return error_reply(message, error, stage)
 
 
 def _worker_pool(node: NodeSetup, context: Context) -> WorkerPool | None:
-    return WorkerPool(workers_of(node.workers), context.run_config) if node.workers > 1 else None
+    if node.workers == 1:
+        return None
+    return WorkerPool(workers_of(node.workers), context.run_config, node.timeout)
+
+
+def _most_examples(scenario: Scenario, clients: range) -> int:
+    """Return the most examples of any of these clients; 0 if the scenario does not know."""
+    largest = 0
+    for client in clients:
+        if not (most := scenario.most_examples(client)):
+            return 0
+        largest = max(largest, most)
+    return largest
 
 
 def _partition(context: Context) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """What a node builds once from the run configuration and keeps between messages."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,12 +27,14 @@ class NodeSetup:
         prepared: The strategy, which computes updates from them.
         workers: Processes that share the work.
         engine: Which engine computes updates, and why.
+        timeout: Seconds that the server waits for a reply.
     """
 
     scenario: Scenario
     prepared: PreparedStrategy
     workers: int = 1
     engine: str = ""
+    timeout: float = math.inf
 
     def tasks(self, split: str, round: int, shared_statistics: Params) -> Tasks:
         """Return a function that makes tasks; arguments as in `Scenario.tasks`."""
@@ -53,7 +56,7 @@ def _node_setup(items: tuple[tuple[str, Any], ...]) -> NodeSetup:
     prepared = prepared_from(strategy, start, config.client_batch, config.engine, device)
     job = Job(strategy, prepared.learner, to_device(start.state.meta, device))
     chosen = plan("loop" if config.client_batch == 1 else config.engine, job)
-    return NodeSetup(config.make_scenario(), prepared, config.workers, str(chosen))
+    return NodeSetup(config.make_scenario(), prepared, config.workers, str(chosen), config.timeout)
 
 
 def find_device(name: str) -> torch.device:

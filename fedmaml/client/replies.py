@@ -19,7 +19,7 @@ from fedmaml.computing import evaluation, updates
 from fedmaml.computing.chunks import Executor, Tasks
 from fedmaml.computing.compression import RESIDUAL
 from fedmaml.core import seeding
-from fedmaml.core.errors import FedmamlError, place_of
+from fedmaml.core.failures import said_of
 from fedmaml.core.learner import Learner, Problem, on_device
 from fedmaml.core.params import Params, to_device
 from fedmaml.core.records import Rejection
@@ -167,7 +167,7 @@ def answer_evaluate(
         prepared.engine,
     )
     reply = left_out(reply, without_memory(request.clients, memories))
-    return Message(write_evaluate_reply(reply), reply_to=message)
+    return Message(write_evaluate_reply(reply, request), reply_to=message)
 
 
 def left_out(reply: A, rejected: tuple[Rejection, ...]) -> A:
@@ -178,10 +178,7 @@ def left_out(reply: A, rejected: tuple[Rejection, ...]) -> A:
 def error_reply(message: Message, error: Exception, stage: str) -> Message:
     """Report a failure to the server, without texts that could quote a client's data."""
     logger.exception("%s failed", stage, exc_info=error)
-    where = ", ".join(filter(None, (place_of(error), "its text stays in the node's log")))
-    text = str(error) if isinstance(error, FedmamlError) else where
-    reason = f"{type(error).__name__} in {stage}: {text}"
-    return Message(Error(CLIENT_APP_RAISED, reason), reply_to=message)
+    return Message(Error(CLIENT_APP_RAISED, said_of(error, stage)), reply_to=message)
 
 
 def _only(task: Task) -> Tasks:

@@ -6,6 +6,7 @@ A worker builds its own node setup and makes the tasks of its clients itself. Th
 request are written to a file once, however many chunks there are.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -60,10 +61,14 @@ class WorkerPool:
     Args:
         workers: The processes.
         run_config: The Flower run config, from which each worker builds its node setup.
+        limit: Seconds after which a worker that computes nothing is replaced.
     """
 
-    def __init__(self, workers: Workers, run_config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, workers: Workers, run_config: Mapping[str, Any], limit: float = math.inf
+    ) -> None:
         self._workers = workers
+        self._limit = limit
         self._run_config = tuple(sorted(run_config.items()))
 
     @property
@@ -82,7 +87,7 @@ class WorkerPool:
         """Compute `updates.train_chunk` of every chunk."""
         with self._order(request) as order:
             calls = [(order, engine, chunk, _stacked(chunk, memories), costs) for chunk in chunks]
-            yield from self._workers.map(_train, calls)
+            yield from self._workers.map(_train, calls, self._limit)
 
     def evaluate(
         self,
@@ -94,7 +99,7 @@ class WorkerPool:
         """Compute `evaluation.evaluate_chunk` of every chunk."""
         with self._order(request) as order:
             calls = [(order, engine, chunk, _stacked(chunk, memories)) for chunk in chunks]
-            yield from self._workers.map(_evaluate, calls)
+            yield from self._workers.map(_evaluate, calls, self._limit)
 
     @contextmanager
     def _order(self, request: TrainRequest | EvaluateRequest) -> Iterator[_Order]:

@@ -13,11 +13,13 @@ that dies is replaced, and its unfinished call is computed again.
 
 import atexit
 import logging
+import math
 import os
 import shutil
 import signal
 import tempfile
 import threading
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +38,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fedmaml.client.watching import Watch
 from fedmaml.core.errors import BackendError
+from fedmaml.core.failures import contained
 from fedmaml.core.processes import (
     STARTED_A_RUN,
     WORKER,
@@ -45,6 +49,9 @@ from fedmaml.core.processes import (
 )
 
 R = TypeVar("R")
+
+LOOK_SECONDS = 1.0
+"""How often the processes are looked at while a call takes long."""
 
 MAX_DEATHS = 3
 """After this number of deaths at the same call, `Workers.map` gives up."""
@@ -76,6 +83,7 @@ class _Worker:
         self.process.start()
         theirs.close()  # so that its end is the end of the file
         self.call: int | None = None
+        self.watch = Watch(self.process.pid or 0)
 
 
 class Workers:
@@ -90,10 +98,22 @@ class Workers:
         self._staff: list[_Worker] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._names = count()
+        self._looked = time.monotonic()
         atexit.register(_end, self._staff)  # before multiprocessing waits for its processes
 
-    def map(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[R]:
+    def map(
+        self,
+        function: Callable[..., R],
+        calls: Sequence[tuple[Any, ...]],
+        limit: float = math.inf,
+    ) -> Iterator[R]:
         """Yield ``function(*call)`` of each call, in their order.
+
+        Args:
+            function: What to call.
+            calls: Its arguments, call by call.
+            limit: Seconds after which a process that computes nothing is killed, and its call
+                computed again; one that was stopped is so after a few seconds. Only on Linux.
 
         Raises:
             BackendError: If workers die again and again.
@@ -107,6 +127,7 @@ class Workers:
                 self._start(min(self.number, len(calls)))
                 dead = self._hand_out(function, calls, todo)
                 dead += self._collect(answers, block=not dead and turn not in answers)
+                dead += self._killed(limit)
                 for worker in dead:
                     self._bury(worker, todo, deaths)
                 if turn in answers:
@@ -162,9 +183,15 @@ class Workers:
         level, dead = logger.getEffectiveLevel(), []
         for worker in self._staff:
             if todo and worker.call is None:
-                worker.call = todo.popleft()
+                call = todo.popleft()
+                worker.call = call
+                worker.watch.begin()
+                if worker.watch.is_stopped():  # it would not read what is sent, and so hold us up
+                    worker.process.kill()
+                    dead.append(worker)
+                    continue
                 try:
-                    worker.pipe.send((level, function, calls[worker.call]))
+                    worker.pipe.send((level, function, calls[call]))
                 except OSError:
                     dead.append(worker)
         return dead
@@ -173,7 +200,7 @@ class Workers:
         """Store the answers that have arrived, or the next one; return the dead workers."""
         busy = {worker.pipe: worker for worker in self._staff if worker.call is not None}
         dead = []
-        for pipe in wait(list(busy), None if block else 0):
+        for pipe in wait(list(busy), LOOK_SECONDS if block else 0):
             worker = busy[pipe]  # type: ignore[index]
             assert worker.call is not None
             try:
@@ -183,6 +210,19 @@ class Workers:
             else:
                 worker.call = None
         return dead
+
+    def _killed(self, limit: float) -> list[_Worker]:
+        """Kill the busy processes that stand still, and return them."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return []
+        self._looked = time.monotonic()
+        still = [
+            each for each in self._staff if each.call is not None and each.watch.stands_still(limit)
+        ]
+        for worker in still:
+            logger.warning("a worker process stands still and is killed")
+            worker.process.kill()
+        return still
 
     def _bury(self, worker: _Worker, todo: deque[int], deaths: Counter[int]) -> None:
         """Put a dead worker's call first again.
@@ -298,7 +338,8 @@ def _answer(level: int, function: Callable[..., Any], call: tuple[Any, ...]) -> 
     logger.addHandler(handler)
     error, result = None, None
     try:
-        result = function(*call)
+        with contained():
+            result = function(*call)
     except Exception as raised:  # the node raises it
         error = _portable(raised)
     finally:

@@ -12,7 +12,7 @@ from typing import Protocol
 from fedmaml.computing.accumulator import Trained
 from fedmaml.computing.costs import Costs
 from fedmaml.computing.engines import Job, Memories
-from fedmaml.core.errors import FedmamlError, place_of
+from fedmaml.core.failures import contained, said_of
 from fedmaml.core.learner import prepared_tasks
 from fedmaml.core.params import device_of
 from fedmaml.core.records import Rejection
@@ -74,7 +74,8 @@ def task_groups(
     """
     chunk = request.clients
     try:
-        groups = tasks(chunk)
+        with contained():
+            groups = tasks(chunk)
     except Exception as error:  # a client's own data may be broken in any way
         if len(chunk) == 1:
             reject_raised(error, chunk, "reading its data", rejected)
@@ -95,7 +96,7 @@ def task_groups(
 def reject_raised(
     error: Exception, clients: Sequence[int], stage: str, rejected: list[Rejection]
 ) -> None:
-    """Record a rejection that names an error; only texts of fedmaml's own errors are quoted.
+    """Record a rejection that names the class of an error and the stage, and no text.
 
     The first error of a chunk goes to the node's own log with its traceback.
     """
@@ -103,7 +104,4 @@ def reject_raised(
     logger.error(
         "clients %s: %s raised in %s", clients, type(error).__name__, stage, exc_info=trace
     )
-    where = ", ".join(filter(None, (place_of(error), "its text stays in the node's log")))
-    text = f": {error}" if isinstance(error, FedmamlError) else f" ({where})"
-    detail = f"{type(error).__name__} in {stage}{text}"
-    rejected.append(Rejection("RAISED", detail, "", tuple(clients)))
+    rejected.append(Rejection("RAISED", said_of(error, stage), "", tuple(clients)))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedmaml.computing.engines import Job, Memories
 from fedmaml.core.costs import Computation
+from fedmaml.core.failures import contained
 from fedmaml.core.learner import Problem
 from fedmaml.core.meter import measure
 from fedmaml.core.params import MetaParams, Params, device_of, to_device
@@ -90,7 +91,8 @@ def _once(
         return known[key]
     if (key, id(problem)) not in _process:
         try:
-            computation = measured(*args)
+            with contained():
+                computation = measured(*args)
         except Exception:  # a model that fails while it is counted still trains
             logger.debug("the cost of a computation could not be measured", exc_info=True)
             return None

@@ -21,6 +21,7 @@ from fedmaml.computing.engines.generic import apply
 from fedmaml.computing.evaluated import Columns, joined, metrics_of, metrics_of_predictions
 from fedmaml.core.costs import Computation
 from fedmaml.core.counters import Counted
+from fedmaml.core.failures import contained
 from fedmaml.core.learner import Learner
 from fedmaml.core.params import Params, device_of
 from fedmaml.core.records import Rejection
@@ -213,7 +214,8 @@ def _those_that_work(
     if not groups:
         return
     try:
-        found = list(asked.columns(groups, memories))
+        with contained():
+            found = list(asked.columns(groups, memories))
     except Exception as error:  # anything a model or a metric may raise
         clients = [client for group in groups for client in group.clients]
         if len(clients) > 1:

@@ -31,6 +31,7 @@ from fedmaml.computing.engines import (
 from fedmaml.computing.engines.base import select, without
 from fedmaml.core.costs import Computation
 from fedmaml.core.counters import Counted
+from fedmaml.core.failures import contained
 from fedmaml.core.learner import Learner
 from fedmaml.core.params import Params, map_params
 from fedmaml.core.records import Rejection
@@ -163,11 +164,12 @@ def _updates(
     done: list[Chunk] = []
     unsound: set[int] = set()
     try:
-        for part in engine.compute(job, groups, memories):
-            done.append(part.clients)
-            if isinstance(part, Total):
-                unsound.update(part.unsound)
-            yield engine.name, part
+        with contained():
+            for part in engine.compute(job, groups, memories):
+                done.append(part.clients)
+                if isinstance(part, Total):
+                    unsound.update(part.unsound)
+                yield engine.name, part
     except Exception as error:  # anything a model may raise
         rest = without(groups, unsound.union(*done))
         if sum(len(group.clients) for group in rest) == 1:
@@ -193,7 +195,8 @@ def _those_that_work(
     for group in groups:
         for position, client in enumerate(group.clients):
             try:
-                alone += LOOP.compute(job, [select(group, [position])], memories)
+                with contained():
+                    alone += LOOP.compute(job, [select(group, [position])], memories)
             except Exception as error:
                 reject_raised(error, (client,), "its computation", rejected)
                 failed.add(client)

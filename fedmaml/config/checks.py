@@ -131,6 +131,10 @@ def check_together(config: RunConfig) -> None:
             f"clients, and a node without clients does nothing; allowed: 1 to {training}"
         )
     rule, cohort = config.aggregation.rule, config.clients or training
+    if config.quorum > cohort:
+        raise ConfigurationError(
+            f"quorum = {config.quorum}, but a round has {cohort} clients; allowed: 0 to {cohort}"
+        )
     least = {
         "krum": 2 * config.aggregation.malicious + 3,
         "multi-krum": 2 * config.aggregation.malicious + 3,

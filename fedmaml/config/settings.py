@@ -66,12 +66,17 @@ class Aggregation:
         malicious: Bad clients that "krum", "multi-krum" and "bulyan" must withstand.
         trim: Fraction that "trimmed-mean" cuts off at either end.
         selected: Updates that "multi-krum" averages.
+        largest_norm: A site whose update has a norm above this many times the round's median is
+            left out of the round; 0: none is. A round of fewer than three sites has no such bound.
+        largest_share: Largest share of a site in the weighted mean; more examples do not count.
     """
 
     rule: Literal["mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan"] = "mean"
     malicious: Annotated[int, Ge(0)] = 1
     trim: Annotated[float, Ge(0), Le(0.49)] = 0.2
     selected: Annotated[int, Gt(0)] = 5
+    largest_norm: Annotated[float, Ge(0)] = 10.0
+    largest_share: Annotated[float, Gt(0), Le(1)] = 1.0
 
 
 @settings
@@ -94,7 +99,10 @@ class RunConfig:
         workers: Processes that share the clients of each node; the result does not depend on it.
         device: Where clients compute.
         dtype: Type of parameters and data.
-        timeout: Seconds to wait for the replies of a round.
+        timeout: Seconds to wait for the replies of a round; a later reply is not used.
+        quorum: Least clients whose updates a round needs for a step; 0: a round without any leaves
+            the model as it is.
+        quorum_timeout: Seconds in which a round below the quorum is repeated; then the run stops.
         data_dir: Folder that holds one folder per data set.
         evaluation: When adaptation is evaluated.
         aggregation: How updates are aggregated.
@@ -116,6 +124,8 @@ class RunConfig:
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
     timeout: Annotated[float, Gt(0)] = 3600.0
+    quorum: Annotated[int, Ge(0)] = 0
+    quorum_timeout: Annotated[float, Ge(0)] = 600.0
     data_dir: str = ""
     scenario_from: str = ""
     strategy_from: str = ""

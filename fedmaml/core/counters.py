@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
+from fedmaml.core.failures import contained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,7 +116,8 @@ def counted_from_json(record: Mapping[str, Mapping[str, float]]) -> dict[str, Un
 
 def _units(counter: Counter, batch: "Batch") -> int:
     try:
-        value = counter.function(batch.x, batch.y)
+        with contained():
+            value = counter.function(batch.x, batch.y)
         units = value.item() if hasattr(value, "item") else value
     except Exception as error:  # its text might quote a client's data
         raise UnsupportedProblemError(

@@ -6,8 +6,10 @@ FedmamlError
 |- DataError               data missing, damaged or unreachable
 |- MessageError            a message between server and client that cannot be used; has a reason
 |- BackendError            processes that could not be started, or that failed
-|  `- DivergedError        a run in which no client's update was ever small enough to be used
+|  |- DivergedError        a run in which no client's update was ever small enough to be used
+|  `- QuorumError          a run that stopped because too few sites answered; it can be resumed
 |- RunDirectoryError       a run directory that is missing, incomplete or already in use
+|  |- DiskError            a file of it that could not be written
 |  `- OtherFormatError     one that another version of fedmaml wrote
 `- NotComparableError      runs that cannot be compared with each other
 
@@ -63,8 +65,16 @@ class DivergedError(BackendError):
     """A run that came to its end, but no update could be used any more: all were too large."""
 
 
+class QuorumError(BackendError):
+    """A run that stopped below its quorum; what was finished before is kept."""
+
+
 class RunDirectoryError(FedmamlError):
     """A run directory that cannot be read or must not be written."""
+
+
+class DiskError(RunDirectoryError):
+    """A file that could not be written, e.g. because the disk is full."""
 
 
 class OtherFormatError(RunDirectoryError):

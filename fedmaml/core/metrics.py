@@ -19,6 +19,34 @@ from fedmaml.core.params import Params
 from fedmaml.core.records import Better
 from fedmaml.core.trees import Tree, leaves, length
 
+_ROUNDING = 1e-6  # by which a mean may lie outside the range of its terms
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a metric can have; NaN, undefined, is always one of them.
+
+    Attributes:
+        least: Smallest one.
+        most: Largest one.
+        worst: A further one: of a client whose predictions are not finite.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    worst: float = math.nan
+
+    def __contains__(self, value: float) -> bool:
+        """Return whether a metric can have this value, up to rounding."""
+        if math.isnan(value) or value == self.worst:
+            return True
+        finite = [abs(bound) for bound in (self.least, self.most) if math.isfinite(bound)]
+        slack = _ROUNDING * max([1.0, *finite])
+        return self.least - slack <= value <= self.most + slack
+
+    def __str__(self) -> str:
+        return f"allowed are {self.least:g} to {self.most:g}"
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -36,7 +64,9 @@ class Metric:
         function: (predictions, targets) of one client -> scalar, or cell -> scalar.
         cells: Names of the cells that ``function`` returns; empty for a scalar.
         scale: Factor that brings values to ``unit``: a number, or a function of the scenario's
-            shared statistics.
+            shared statistics; it is positive.
+        least: Smallest value that ``function`` can return; a server refuses others.
+        most: Largest one.
     """
 
     name: str
@@ -46,6 +76,15 @@ class Metric:
     function: Callable[[Tree, Tree], Tensor | Mapping[str, Tensor]]
     cells: tuple[str, ...] = ()
     scale: float | Callable[[Params], float] = 1.0
+    least: float = -math.inf
+    most: float = math.inf
+
+    def range(self, shared_statistics: Params) -> Range:
+        """Return the values that a client can have, in ``unit``."""
+        if all(bound == 0 or math.isinf(bound) for bound in (self.least, self.most)):
+            return Range(self.least, self.most, self.worst)  # whatever the factor is
+        scale = self.scale(shared_statistics) if callable(self.scale) else self.scale
+        return Range(self.least * scale, self.most * scale, self.worst)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -267,21 +306,27 @@ def _columns(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return prediction, y
 
 
-ACCURACY = Metric("accuracy", "1", "higher", 0.0, accuracy)
-BALANCED_ACCURACY = Metric("balanced_accuracy", "1", "higher", 0.0, balanced_accuracy)
-F1 = Metric("f1", "1", "higher", 0.0, f1)
-LOG_LOSS = Metric("log_loss", "nat", "lower", math.inf, log_loss)
-CALIBRATION_ERROR = Metric("calibration_error", "1", "lower", 1.0, expected_calibration_error)
-ROC_AUC = Metric("auc", "1", "higher", 0.0, roc_auc)
-AVERAGE_PRECISION = Metric("average_precision", "1", "higher", 0.0, average_precision)
-CONFUSION = Metric(
-    "confusion", "examples", "neither", math.nan, confusion, ("tp", "fp", "fn", "tn")
+ACCURACY = Metric("accuracy", "1", "higher", 0.0, accuracy, least=0, most=1)
+BALANCED_ACCURACY = Metric(
+    "balanced_accuracy", "1", "higher", 0.0, balanced_accuracy, least=0, most=1
 )
-MEAN_SQUARED_ERROR = Metric("mse", "1", "lower", math.inf, mean_squared_error)
-RMSE = Metric("rmse", "1", "lower", math.inf, root_mean_squared_error)
-MAE = Metric("mae", "1", "lower", math.inf, mean_absolute_error)
-R2 = Metric("r2", "1", "higher", -math.inf, r2)
-EXAMPLES = Metric("examples", "1", "neither", math.nan, examples)
+F1 = Metric("f1", "1", "higher", 0.0, f1, least=0, most=1)
+LOG_LOSS = Metric("log_loss", "nat", "lower", math.inf, log_loss, least=0)
+CALIBRATION_ERROR = Metric(
+    "calibration_error", "1", "lower", 1.0, expected_calibration_error, least=0, most=1
+)
+ROC_AUC = Metric("auc", "1", "higher", 0.0, roc_auc, least=0, most=1)
+AVERAGE_PRECISION = Metric(
+    "average_precision", "1", "higher", 0.0, average_precision, least=0, most=1
+)
+CONFUSION = Metric(
+    "confusion", "examples", "neither", math.nan, confusion, ("tp", "fp", "fn", "tn"), least=0
+)
+MEAN_SQUARED_ERROR = Metric("mse", "1", "lower", math.inf, mean_squared_error, least=0)
+RMSE = Metric("rmse", "1", "lower", math.inf, root_mean_squared_error, least=0)
+MAE = Metric("mae", "1", "lower", math.inf, mean_absolute_error, least=0)
+R2 = Metric("r2", "1", "higher", -math.inf, r2, most=1)
+EXAMPLES = Metric("examples", "1", "neither", math.nan, examples, least=0)
 
 
 def mean_metrics(

@@ -20,12 +20,18 @@ REASONS = {
     "CODE": "the method of compression can have made no such update",
     "COST": "what the client says it computed, or spent on its examples, is missing or not a whole "
     "number >= 0",
-    "WEIGHT": "num-examples is not a whole number from 1 to 10^9",
+    "WEIGHT": "num-examples is not a whole number from 1 to 10^9, or more than the client's node "
+    "declared in the roll call",
+    "METRIC": "a metric is outside its range",
+    "NORM": "the update is many times as large as the others of its round",
     "CLIENTS": "the reply speaks for other clients than were asked",
+    "HASH": "the body of the reply is not the one that its node sealed",
     "STALE": "the reply belongs to another round",
-    "VERSION": "the reply was computed from other meta-parameters",
+    "VERSION": "the reply was computed from other meta-parameters, or by another version of "
+    "fedmaml",
     "MEMORY": "the node lacks the memory that belongs to the client's last used update; the client "
     "starts anew in its next round",
+    "QUORUM": "too few clients' updates could be used for a step",
     "RULE": "the aggregation rule could not be applied to the replies that were left",
 }
 """Why an update was not used; the word stands in rounds.jsonl."""
@@ -58,12 +64,14 @@ class Event:
     """What happened to a run between two rounds.
 
     Attributes:
-        what: A node joined or left (at a roll call), or the run was resumed.
-        node: Flower node id as text; "" for the run.
+        what: A site joined, left or was refused (at a roll call), or the run was resumed.
+        node: Name of the site, or Flower node id as text; "" for the run.
+        why: Reason of a refusal.
     """
 
-    what: Literal["joined", "left", "resumed"]
+    what: Literal["joined", "left", "resumed", "refused"]
     node: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,12 @@ class Used(NamedTuple):
 
 NEVER = Used()
 
+TRAINING_METRICS = "loss_before", "loss_after"
+"""Metrics of training that a strategy may return, unless it declares others."""
+
+MAX_EXAMPLES = 10**9
+"""Claims of more examples than this are refused."""
+
 
 @dataclass(frozen=True)
 class TrainRequest:
@@ -48,6 +54,8 @@ class TrainRequest:
         compression: How each client's update is to be compressed, whatever the form.
         seed: Determines all noise: of compression, and what problem and strategy declare.
         used: Client -> its last used update, where clients keep a memory; the others start anew.
+        most_examples: Most num-examples of a client, as the node declared in the roll call; the
+            server's own, it is not sent.
     """
 
     round: int
@@ -59,6 +67,7 @@ class TrainRequest:
     compression: Compression = NO_COMPRESSION
     seed: int = 0
     used: Mapping[int, Used] = field(default_factory=dict)
+    most_examples: int = MAX_EXAMPLES
 
     @property
     def computed_form(self) -> Form:
@@ -104,6 +113,7 @@ class EvaluateRequest:
         steps: Numbers of gradient steps at which adaptation is evaluated, besides 0 and the
             strategy's own.
         shots: Sizes of smaller supports at which it is evaluated; see `core.tasks.first_shots`.
+        base: `fingerprint` of ``meta``; the reply repeats it.
     """
 
     round: int
@@ -115,6 +125,7 @@ class EvaluateRequest:
     shared_statistics: Params = field(default_factory=dict)
     seed: int = 0
     used: Mapping[int, Used] = field(default_factory=dict)
+    base: str = ""
 
 
 @dataclass(frozen=True)

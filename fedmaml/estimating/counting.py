@@ -160,7 +160,7 @@ def evaluation_messages(ready: Rehearsal, split: str, clients: Sequence[int]) ->
             computations=singles[0].computations * count,
             counted=singles[0].counted * count,
         )
-        return write_evaluate_reply(answer)
+        return write_evaluate_reply(answer, request)
 
     return _serialised(_evaluation(ready, split, clients), reply)
 

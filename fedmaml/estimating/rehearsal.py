@@ -13,9 +13,10 @@ from fedmaml.config import RunConfig, allow_own_code, to_run_config
 from fedmaml.core.params import to_device
 from fedmaml.preflight import choose_engine, preflight
 from fedmaml.server.app import flower_strategy
-from fedmaml.server.cohort import RollCall, call_roll, choose
+from fedmaml.server.cohort import RollCall, choose
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
+from fedmaml.server.roll import call_roll
 from fedmaml.server.rounds import clients_of_final_evaluation, times_due, validation_clients
 from fedmaml.simulations.backends.in_process import InProcessGrid
 

@@ -22,6 +22,7 @@ from fedmaml.estimating.counting import made_up_replies
 from fedmaml.estimating.rehearsal import Rehearsal
 from fedmaml.runs.journal import Journal
 from fedmaml.runs.state import RunState
+from fedmaml.server.roll import Roll
 from fedmaml.server.rounds import evaluate, run_rounds
 from fedmaml.server.summary import peak_process_bytes
 
@@ -91,7 +92,7 @@ def _rounds(ready: Rehearsal) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory(prefix="fedmaml-estimate-") as folder:
         journal = Journal(Path(folder), "")
         before = started = time.perf_counter()
-        for record in run_rounds(ready.server, ready.grid, ready.roll_call, small):
+        for record in run_rounds(ready.server, ready.grid, Roll(ready.roll_call), small):
             journal.append(record)
             state = partial(RunState, record.round, ready.server.state)
             journal.commit(state, at_most_every=1.0)

@@ -1,12 +1,23 @@
 """Messages of an evaluation: metrics of clients before and after adaptation."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from fedmaml.core.errors import MessageError
+from fedmaml.core.metrics import Range
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest
 from fedmaml.messages.arrays import pack, unpack
+from fedmaml.messages.checks import (
+    REPLY,
+    Body,
+    check_fit,
+    check_seal,
+    fitting,
+    refuse_oversized,
+    seal,
+    shown,
+)
 from fedmaml.messages.records import (
     computation_lists,
     counter_lists,
@@ -22,6 +33,9 @@ from fedmaml.messages.records import (
     with_shared_statistics,
 )
 
+_BODY: Body = {"metrics": MetricRecord, REPLY: ConfigRecord}
+_OWN_COLUMNS = 3  # num-clients, and what a client computed
+
 
 def write_evaluate_request(request: EvaluateRequest) -> RecordDict:
     """Return the records of an evaluation request."""
@@ -34,6 +48,7 @@ def write_evaluate_request(request: EvaluateRequest) -> RecordDict:
             "steps": list(request.steps),
             "shots": list(request.shots),
             "seed": str(request.seed),
+            "base": request.base,
         }
     )
     if request.used:
@@ -61,13 +76,14 @@ def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
         shared_statistics=read_shared_statistics(content),
         seed=int(str(request["seed"])),
         used=read_used(request),
+        base=str(request["base"]),
     )
 
 
-def write_evaluate_reply(reply: EvaluateReply) -> RecordDict:
-    """Return the records of an evaluation reply."""
+def write_evaluate_reply(reply: EvaluateReply, request: EvaluateRequest) -> RecordDict:
+    """Return the records of the reply to a request."""
     rejected = [rejection_text(rejection) for rejection in reply.rejected]
-    return RecordDict(
+    records = RecordDict(
         {
             "metrics": MetricRecord(
                 {
@@ -77,43 +93,52 @@ def write_evaluate_reply(reply: EvaluateReply) -> RecordDict:
                     **counter_lists(reply.counted),
                 }
             ),
-            "reply": ConfigRecord({"clients": list(reply.clients), "rejected": rejected}),
+            REPLY: ConfigRecord(
+                {**fitting(request), "clients": list(reply.clients), "rejected": rejected}
+            ),
         }
     )
+    return seal(records)
 
 
 def read_evaluate_reply(
     content: RecordDict,
-    asked: Sequence[int],
-    names: Collection[str],
+    request: EvaluateRequest,
+    ranges: Mapping[str, Range],
     counters: Sequence[str] = (),
 ) -> EvaluateReply:
     """Read and check a node's evaluation.
 
     Args:
         content: As it came.
-        asked: The clients of the request.
-        names: Names of the values that it must have, ``"<column>:<stage>"``.
+        request: The request to the node; the reply must fit it.
+        ranges: Names of the values that it must have, ``"<column>:<stage>"``, and their ranges.
         counters: Names of the problem's counters.
 
     Raises:
         MessageError: With the reason, if it does not fit the request.
     """
-    reply = required(content.config_records, "reply", ("clients", "rejected"))
+    columns = _OWN_COLUMNS + len(ranges) + 2 * len(counters)
+    refuse_oversized(content, _BODY, columns, len(request.clients))
+    check_seal(content)
+    reply = required(content, REPLY, ("round", "base", "clients", "rejected"))
     clients = tuple(int(client) for client in reply["clients"])
     rejected = tuple(read_rejection(text) for text in reply["rejected"])
-    spoken_for = [*clients, *(client for item in rejected for client in item.clients)]
-    if sorted(spoken_for) != sorted(asked):
-        raise MessageError("CLIENTS", "the evaluation speaks for other clients than were asked")
-    metrics = dict(required(content.metric_records, "metrics", ("num-clients",)))
+    check_fit(reply, clients, rejected, request)
+    metrics = dict(required(content, "metrics", ("num-clients",)))
     del metrics["num-clients"]
     computations = take_computations(metrics, len(clients))
     counted = take_counters(metrics, counters, len(clients))
-    values = {name: per_client(name, values, clients) for name, values in metrics.items()}
-    if clients and set(values) != set(names):
-        wrong = sorted(set(values) ^ set(names))
+    if clients and set(metrics) != set(ranges):
         raise MessageError(
             "KEYS",
-            f"the evaluation has other metrics than were asked for: {', '.join(wrong)[:200]}",
+            "the evaluation has other metrics than were asked for: "
+            f"{shown(sorted(set(metrics) ^ set(ranges)))}",
         )
+    values = {name: per_client(name, column, clients) for name, column in metrics.items()}
+    for name, column in values.items():
+        if wrong := [value for value in column if value not in ranges[name]]:
+            raise MessageError(
+                "METRIC", f"{name} is {wrong[0]:g} at {len(wrong)} clients, {ranges[name]}"
+            )
     return EvaluateReply(clients, values, rejected, computations, counted)

@@ -1,16 +1,25 @@
 """Messages of one round of training: requests to nodes and their replies."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedmaml.core.errors import MessageError
-from fedmaml.core.params import MetaParams, sha256
-from fedmaml.core.records import Rejection
-from fedmaml.core.requests import TrainReply, TrainRequest
+from fedmaml.core.params import MetaParams, count_entries, sha256
+from fedmaml.core.requests import MAX_EXAMPLES, TRAINING_METRICS, TrainReply, TrainRequest
 from fedmaml.messages.arrays import pack, unpack
+from fedmaml.messages.checks import (
+    REPLY,
+    Body,
+    check_fit,
+    check_seal,
+    fitting,
+    refuse_oversized,
+    seal,
+    shown,
+)
 from fedmaml.messages.codes import compression_text, read_compression
 from fedmaml.messages.handed import Handed
 from fedmaml.messages.records import (
@@ -27,10 +36,10 @@ from fedmaml.messages.records import (
     used_lists,
     with_shared_statistics,
 )
-from fedmaml.messages.updates import read_update, write_update
+from fedmaml.messages.updates import most_bytes, read_update, write_update
 
-MAX_EXAMPLES = 1e9
-"""Claims of more examples than this are refused."""
+_BODY: Body = {"update": ArrayRecord, "metrics": MetricRecord, REPLY: ConfigRecord}
+_OWN_COLUMNS = 3  # num-examples, and what a client computed
 
 MAX_ENGINE_TEXT = 40
 """Longest name of an engine that is kept from a reply."""
@@ -107,26 +116,27 @@ def write_train_reply(reply: TrainReply) -> RecordDict:
     metrics: dict[str, Sequence[float]] = {"num-examples": reply.weights, **reply.metrics}
     # Beside the metrics, as a record of its own costs a request of its own.
     metrics |= computation_lists(reply.computations) | counter_lists(reply.counted)
-    return RecordDict(
-        {
-            "update": arrays,
-            "metrics": MetricRecord({name: list(values) for name, values in metrics.items()}),
-            "reply": ConfigRecord(
-                {
-                    "round": reply.round,
-                    "base": reply.base,
-                    "form": form,
-                    "clients": list(reply.clients),
-                    "rejected": [rejection_text(rejection) for rejection in reply.rejected],
-                    "engine": _engines_text(reply.engines),
-                }
-            ),
-        }
-    )
+    records: dict[str, Any] = {
+        "update": arrays,
+        "metrics": MetricRecord({name: list(values) for name, values in metrics.items()}),
+        REPLY: ConfigRecord(
+            {
+                **fitting(reply),
+                "form": form,
+                "clients": list(reply.clients),
+                "rejected": [rejection_text(rejection) for rejection in reply.rejected],
+                "engine": _engines_text(reply.engines),
+            }
+        ),
+    }
+    return seal(RecordDict(records))
 
 
 def read_train_reply(
-    content: RecordDict, request: TrainRequest, counters: Sequence[str] = ()
+    content: RecordDict,
+    request: TrainRequest,
+    counters: Sequence[str] = (),
+    metrics: Collection[str] = TRAINING_METRICS,
 ) -> TrainReply:
     """Read and check a node's reply.
 
@@ -134,28 +144,40 @@ def read_train_reply(
         content: As it came.
         request: The request to the node; the reply must fit it.
         counters: Names of the problem's counters.
+        metrics: Names of the metrics that it may have.
 
     Raises:
         MessageError: With the reason, if anything does not fit.
     """
     if isinstance(content, Handed) and isinstance(content.value, TrainReply):
         return _fitting(content.value, request)
-    reply = required(
-        content.config_records, "reply", ("round", "base", "form", "clients", "rejected")
-    )
+    columns = _OWN_COLUMNS + len(metrics) + 2 * len(counters)
+    clients_asked, entries = len(request.clients), count_entries(request.meta)
+    refuse_oversized(
+        content, _BODY, max(columns, len(request.meta)), clients_asked,
+        array_bytes=most_bytes(clients_asked, entries, len(request.meta)),
+    )  # fmt: skip
+    check_seal(content)
+    reply = required(content, REPLY, ("round", "base", "form", "clients", "rejected"))
     clients = tuple(int(client) for client in reply["clients"])
     rejected = tuple(read_rejection(text) for text in reply["rejected"])
-    _check_fit(reply["round"], reply["base"], clients, rejected, request)
-    metrics = dict(required(content.metric_records, "metrics", ("num-examples",)))
-    weights = _read_weights(metrics.pop("num-examples"), len(clients))
-    computations = take_computations(metrics, len(clients))
-    counted = take_counters(metrics, counters, len(clients))
+    check_fit(reply, clients, rejected, request)
+    columns_sent = dict(required(content, "metrics", ("num-examples",)))
+    weights = _read_weights(columns_sent.pop("num-examples"), len(clients), request.most_examples)
+    computations = take_computations(columns_sent, len(clients))
+    counted = take_counters(columns_sent, counters, len(clients))
+    if unknown := sorted(set(columns_sent) - set(metrics)):
+        raise MessageError(
+            "KEYS",
+            f"the reply has other metrics than the strategy declares: {shown(unknown)} "
+            "(Facts.metrics names them)",
+        )
     return TrainReply(
         clients=clients,
         weights=weights,
-        metrics={name: per_client(name, values, clients) for name, values in metrics.items()},
+        metrics={n: per_client(n, values, clients) for n, values in columns_sent.items()},
         update=read_update(
-            required(content.array_records, "update", request.meta),
+            required(content, "update", request.meta),
             str(reply["form"]),
             weights,
             meta=request.meta,
@@ -173,31 +195,8 @@ def read_train_reply(
 
 def _fitting(reply: TrainReply, request: TrainRequest) -> TrainReply:
     """Return a reply of this process, which computed and checked the updates itself."""
-    _check_fit(reply.round, reply.base, reply.clients, reply.rejected, request)
+    check_fit(fitting(reply), reply.clients, reply.rejected, request)
     return reply
-
-
-def _check_fit(
-    round: Any,
-    base: Any,
-    clients: tuple[int, ...],
-    rejected: Sequence[Rejection],
-    request: TrainRequest,
-) -> None:
-    """Refuse a reply to another request."""
-    if round != request.round:
-        raise MessageError("STALE", f"reply of round {round} in round {request.round}")
-    if base != request.base:
-        raise MessageError(
-            "VERSION", f"computed from meta-parameters {base}, current are {request.base}"
-        )
-    spoken_for = [*clients, *(client for item in rejected for client in item.clients)]
-    if sorted(spoken_for) != sorted(request.clients):
-        raise MessageError(
-            "CLIENTS",
-            f"speaks for {len(spoken_for)} clients, asked were {len(request.clients)} "
-            "(or others than these)",
-        )
 
 
 def _engines_text(engines: Mapping[str, int]) -> str:
@@ -219,9 +218,13 @@ def _read_engines(text: str, clients: int) -> dict[str, int]:
     return engines if sound else {}
 
 
-def _read_weights(values: Any, count: int) -> tuple[float, ...]:
+def _read_weights(values: Any, count: int, most: int) -> tuple[float, ...]:
     weights = values if isinstance(values, list) else [values]
     for weight in weights:
+        if most < weight <= MAX_EXAMPLES:
+            raise MessageError(
+                "WEIGHT", f"num-examples is {weight:g}, its node declared at most {most}"
+            )
         if not 1 <= weight <= MAX_EXAMPLES or weight != int(weight):
             raise MessageError(
                 "WEIGHT", f"num-examples is {weight!r}, allowed are whole numbers from 1 to 10^9"

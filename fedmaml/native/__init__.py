@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import platform
+import stat
 import tempfile
 import time
 from functools import lru_cache
@@ -98,7 +99,7 @@ def _loaded_or_built() -> ctypes.CDLL:
     try:
         compiler = compilers.find()
     except NativeError:
-        kept = sorted(folder.glob(f"{name}-*.so"))
+        kept = [path for path in sorted(folder.glob(f"{name}-*.so")) if not distrusted(path)]
         if kept and not compilers.of_the_system():
             return _loaded(
                 kept[0], "; it was built from other sources: delete it, and install a compiler"
@@ -106,8 +107,10 @@ def _loaded_or_built() -> ctypes.CDLL:
         raise  # a compiler that the user names is never replaced
     of_compiler = hashlib.sha256(compiler.version.encode()).hexdigest()[:8]
     path = folder / f"{name}-{of_compiler}.so"
-    if path.exists():
+    if os.path.lexists(path):
         try:
+            if why := distrusted(path):
+                raise NativeError(why)
             return _loaded(path)
         except (NativeError, OSError) as error:
             logger.warning("the kernels are built again: %s", error)
@@ -180,6 +183,41 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
+def distrusted(path: Path) -> str:
+    """Return why a kept library must not be loaded: somebody else may have written it; "" if not.
+
+    Whoever writes to the folder runs code in the processes that load from it.
+    """
+    if os.name == "nt":
+        return ""
+    if path.is_symlink():
+        return f"{path} is a link"
+    for each in (path.parent, path):
+        found = each.stat()
+        if found.st_uid not in (os.getuid(), 0):
+            return f"{each} belongs to another user (number {found.st_uid})"
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return f"{each} can be written by others"
+    return ""
+
+
+def _own_folder(folder: Path) -> None:
+    """Make a folder that its owner alone can write to.
+
+    Raises:
+        NativeError: If it is another user's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.name == "nt":
+        return
+    if folder.stat().st_uid != os.getuid():
+        raise NativeError(
+            f"{folder} belongs to another user, who could change what is built there: name a "
+            "folder of your own with FEDMAML_CACHE"
+        )
+    folder.chmod(folder.stat().st_mode & ~(stat.S_IWGRP | stat.S_IWOTH))
+
+
 def _sources() -> list[Path]:
     """Return the files that are compiled.
 
@@ -200,7 +238,7 @@ def _build(path: Path, compiler: Compiler) -> ctypes.CDLL:
 
     The library is loaded before it is moved: by its final name the loader would return the old one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _own_folder(path.parent)
     logger.warning(
         "building the kernels in C++ with %s, once on this machine; this takes about %d s",
         compiler.version, compiler.seconds,
@@ -210,6 +248,7 @@ def _build(path: Path, compiler: Compiler) -> ctypes.CDLL:
         built = Path(folder) / path.name
         compilers.build(compiler, _sources(), built)
         loaded = _loaded(built)
+        built.chmod(0o700)
         built.replace(path)
     logger.info("built kernels in %.1f s: %s", time.perf_counter() - started, path)
     return loaded

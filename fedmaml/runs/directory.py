@@ -26,6 +26,7 @@ number.
 """
 
 import json
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -36,6 +37,7 @@ import tomli_w
 
 from fedmaml.config import RunConfig
 from fedmaml.core.errors import FedmamlError, RunDirectoryError, described
+from fedmaml.core.exit_codes import FAILED, exit_code_of
 from fedmaml.core.findings import Audit
 from fedmaml.runs.chain import NEWEST, PREVIOUS
 from fedmaml.runs.holding import (
@@ -54,6 +56,9 @@ if TYPE_CHECKING:  # a directory is read without PyTorch, except for its tensors
 
 TOKEN = "holder"
 """Key of a run config: the token of the command that entered the run directory; none: none did."""
+
+RUNS = "FEDMAML_RUNS"
+"""Environment variable of a server: the folder in which `flwr run` may write."""
 
 _FILES = (
     "config.toml",
@@ -118,15 +123,24 @@ class RunDirectory(RunRecords):
         with ExitStack() as stack:
             if not token:
                 token = stack.enter_context(self.entered())
-                self._create(config, ("config.toml",), _CURE_FLOWER)
+                refuse_outside(self.path)
+                self._create(config, self._made_by(config), _CURE_FLOWER)
+            self._refuse_unless_of(token)  # before anything is written there
             stack.enter_context(held(self.path, "server"))
-            if not is_held_by(self.path, "command", token):
-                raise RunDirectoryError(
-                    f"the command that started this server no longer holds {self.path}; run it "
-                    "again"
-                )
+            self._refuse_unless_of(token)
             self._checks = [same_folder(self.path, "server"), command_lives(self.path)]
             yield
+
+    def _refuse_unless_of(self, token: str) -> None:
+        if not is_held_by(self.path, "command", token):
+            raise RunDirectoryError(
+                f"the command that started this server no longer holds {self.path}; run it again"
+            )
+
+    def _made_by(self, config: RunConfig) -> Collection[str]:
+        """Return "config.toml" if it is this configuration: Flower may start a server twice."""
+        path, same = self.path / "config.toml", tomli_w.dumps(config.to_table()).encode()
+        return ("config.toml",) if path.exists() and path.read_bytes() == same else ()
 
     def _check(self) -> None:
         """Make sure that the folder is still that of this run, and its command lives."""
@@ -219,6 +233,8 @@ class RunDirectory(RunRecords):
         # The folder may be what failed; the error itself goes on.
         with suppress(OSError, RunDirectoryError):
             why = str(error) if isinstance(error, FedmamlError) else described(error)
+            if exit_code_of(error) != FAILED:  # the command is another process under Flower
+                why = f"{type(error).__name__}: {why}"
             self._write("error.txt", f"{why}\n".encode())
 
     def _write(self, name: str, data: bytes) -> None:
@@ -229,6 +245,23 @@ class RunDirectory(RunRecords):
             raise cannot_write(
                 self.path / name, len(data), error, how_to_resume(self.path)
             ) from error
+
+
+def refuse_outside(path: Path) -> None:
+    """Refuse a folder that a run config names and the operator of the server has not allowed.
+
+    Whoever may submit a run to a server could otherwise write anywhere as its user.
+
+    Raises:
+        RunDirectoryError: If it is not in the folder that the environment variable `RUNS` names,
+            by default ``runs`` in the working directory of the server.
+    """
+    root = Path(os.environ.get(RUNS) or "runs").resolve()
+    if not path.resolve().is_relative_to(root):
+        raise RunDirectoryError(
+            f"a run config may name folders in {root} only, not {path}; the operator of the server "
+            f"sets another one with the environment variable {RUNS}"
+        )
 
 
 def new_directory(config: RunConfig) -> Path:

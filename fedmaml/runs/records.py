@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedmaml import __version__
 from fedmaml.config import RunConfig, resolve
-from fedmaml.core.errors import OtherFormatError, RunDirectoryError
+from fedmaml.core.errors import FedmamlError, OtherFormatError, RunDirectoryError
+from fedmaml.core.exit_codes import error_named
 from fedmaml.core.findings import Audit, audit_from_json
 from fedmaml.runs.contents import (
     Client,
@@ -40,8 +41,18 @@ class RunRecords:
 
     def failure(self) -> str:
         """Return why the run failed; "" if unknown."""
+        return self._failure()[1]
+
+    def error(self) -> FedmamlError | None:
+        """Return the error that ended the run, if its class has an exit code; else None."""
+        return error_named(*self._failure())
+
+    def _failure(self) -> tuple[str, str]:
+        """Return the name of the class of the error that ended the run, and its text."""
         path = self.path / "error.txt"
-        return path.read_text().strip() if path.exists() else ""
+        text = path.read_text(errors="replace").strip() if path.exists() else ""
+        name, separator, rest = text.partition(": ")
+        return (name, rest) if separator and error_named(name, rest) else ("", text)
 
     def config_table(self) -> dict[str, Any]:
         """Return the configuration as nested plain values.

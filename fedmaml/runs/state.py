@@ -52,7 +52,7 @@ class Totals:
         sizes: Bytes of messages by their shapes, see `server.metered_grid`.
         seconds: Wall time, from each start of the run to the last finished round.
         resumed_after: Rounds after which the run was resumed.
-        nodes: Ids of the nodes that answered the last roll call.
+        nodes: Names of the sites that answered the last roll call.
     """
 
     updates: int = 0

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fedmaml.core.errors import RunDirectoryError
+from fedmaml.core.errors import DiskError
 
 _PRIVATE, _SHARED = 0o600, 0o666  # the second as the umask allows
 
@@ -51,7 +51,7 @@ def write_all(files: Mapping[Path, bytes]) -> None:
     """Write files whole, and make their folders.
 
     Raises:
-        RunDirectoryError: If one cannot be written.
+        DiskError: If one cannot be written.
     """
     for path, content in files.items():
         try:
@@ -86,11 +86,11 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def cannot_write(path: Path, size: int, error: OSError, cure: str = "") -> RunDirectoryError:
+def cannot_write(path: Path, size: int, error: OSError, cure: str = "") -> DiskError:
     """Return an error that names the file, its bytes, the reason and the cure."""
     reason = error.strerror or str(error)
     end = f"; {cure}" if cure else ""
-    return RunDirectoryError(f"cannot write {path} ({size:,} bytes): {reason}{end}")
+    return DiskError(f"cannot write {path} ({size:,} bytes): {reason}{end}")
 
 
 def how_to_resume(folder: Path) -> str:

@@ -10,7 +10,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedmaml.config import RunConfig, from_run_config
-from fedmaml.core.errors import BackendError, RunDirectoryError
+from fedmaml.core.errors import QuorumError, RunDirectoryError
 from fedmaml.core.learner import Problem
 from fedmaml.core.records import Rejection
 from fedmaml.energy import EnergyMeter
@@ -20,7 +20,7 @@ from fedmaml.runs.references import against_references
 from fedmaml.runs.state import RunState
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.audit import audited
-from fedmaml.server.cohort import RollCall, call_roll
+from fedmaml.server.cohort import RollCall
 from fedmaml.server.continuing import (
     HostsNodes,
     after_round,
@@ -29,9 +29,12 @@ from fedmaml.server.continuing import (
     events_of,
     take_up,
     whole_state,
+    with_nodes,
 )
 from fedmaml.server.flower_strategy import FlowerStrategy
+from fedmaml.server.limits import Limits
 from fedmaml.server.metered_grid import MeteredGrid
+from fedmaml.server.roll import Roll, call_roll
 from fedmaml.server.rounds import clients_of_final_evaluation, evaluate, run_rounds
 from fedmaml.server.summary import client_rows, cost_summary, energy_of, summarise
 
@@ -81,7 +84,7 @@ class _Run:
     problem: Problem
     grid: Grid
     metered: MeteredGrid
-    roll_call: RollCall
+    roll: Roll
     strategy: FlowerStrategy
     state: RunState
     started: float
@@ -95,7 +98,8 @@ def _begun(grid: Grid, config: RunConfig, saved: RunState | None) -> _Run:
     """Call the roll, and begin or take up the run."""
     started, metered = time.perf_counter(), MeteredGrid(grid)
     problem = config.make_problem()
-    roll_call = call_roll(metered, config.nodes, config.timeout)
+    check = config.make_scenario().unsound_statistics
+    roll_call = call_roll(metered, config.nodes, config.timeout, check)
     config = replace(config, nodes=len(roll_call.hosts))  # more than asked for, if Flower runs more
     by_value = isinstance(grid, HostsNodes) and grid.by_value and config.device == "cpu"
     strategy = flower_strategy(config, problem, roll_call, by_value=by_value)
@@ -104,7 +108,8 @@ def _begun(grid: Grid, config: RunConfig, saved: RunState | None) -> _Run:
     else:
         state, roll_call = take_up(saved, strategy, metered, roll_call, grid)
     started -= state.totals.seconds
-    return _Run(config, problem, grid, metered, roll_call, strategy, state, started)
+    roll = Roll(roll_call, metered, config.timeout)
+    return _Run(config, problem, grid, metered, roll, strategy, state, started)
 
 
 def _trained(run: _Run, journal: Journal) -> RunState:
@@ -114,17 +119,19 @@ def _trained(run: _Run, journal: Journal) -> RunState:
     pause = 0.0 if strategy.keeps_memories and not isinstance(run.grid, HostsNodes) else _SECONDS
 
     def whole() -> RunState:
-        return whole_state(state, run.metered, run.roll_call, run.grid)
+        return whole_state(state, run.metered, run.roll.call, run.grid)
 
-    events, state = events_of(state, run.roll_call)
+    events, state = events_of(state, run.roll.call)
     try:
-        for finished in run_rounds(strategy, run.metered, run.roll_call, config, state.round):
+        for finished in run_rounds(strategy, run.metered, run.roll, config, state.round):
             _somebody_answered(f"round {finished.round}", finished.clients, finished.rejected)
-            record = replace(finished, events=events)
+            record = replace(finished, events=(*events, *finished.events))
             lines, events = journal.append(record), ()
             state = after_round(
                 state, record, lines, strategy, run.metered, run.seconds(), metric, best
             )
+            if finished.events:
+                state = with_nodes(state, run.roll.call)
             journal.commit(whole, at_most_every=pause)
     except RunDirectoryError:  # of the journal itself: the last commit stays as it is
         raise
@@ -139,10 +146,10 @@ def _somebody_answered(when: str, clients: int, rejected: Sequence[Rejection]) -
     """Refuse to go on without anybody: the nodes have ended, or cannot be reached.
 
     Raises:
-        BackendError: If nobody answered; what was finished before stays.
+        QuorumError: If nobody answered; what was finished before stays.
     """
     if not clients and rejected and all(each.reason == "NO_REPLY" for each in rejected):
-        raise BackendError(
+        raise QuorumError(
             f"nobody answered in {when} ({rejected[0].detail}); what was finished before is kept: "
             "fedmaml run --resume goes on with it"
         )
@@ -153,9 +160,10 @@ def _finish(run: _Run, state: RunState, directory: RunDirectory, meter: EnergyMe
     config, strategy, chosen = run.config, run.strategy, chosen_in(state)
     directory.save_meta(chosen.meta, chosen.round)
     strategy.state = replace(strategy.state, meta=chosen.meta)
-    clients = clients_of_final_evaluation(run.roll_call, config)
+    roll_call = run.roll.call
+    clients = clients_of_final_evaluation(roll_call, config)
     split = config.evaluation.split
-    evaluated = evaluate(strategy, run.metered, run.roll_call, config, chosen.round, split, clients)
+    evaluated = evaluate(strategy, run.metered, roll_call, config, chosen.round, split, clients)
     _somebody_answered("the evaluation", len(evaluated.clients), evaluated.rejected)
     rows = client_rows(config.make_scenario(), evaluated)
     directory.save_clients(rows)
@@ -165,11 +173,11 @@ def _finish(run: _Run, state: RunState, directory: RunDirectory, meter: EnergyMe
         run.problem,
         chosen,
         evaluated,
-        clients_train=len(run.roll_call.population("train")),
+        clients_train=len(roll_call.population("train")),
         updates_used=totals.updates,
         rejected_replies=totals.left_out,
         clients_asked=len(clients),
-        planned=run.roll_call.engines,
+        planned=roll_call.engines,
         engines=strategy.engines,
         cost=cost_summary(
             totals.cost,
@@ -185,7 +193,7 @@ def _finish(run: _Run, state: RunState, directory: RunDirectory, meter: EnergyMe
         summary
         | {
             "references": against_references(directory.references(), rows, run.problem.metrics),
-            "audit": audited(config, run.roll_call, directory).to_json(),
+            "audit": audited(config, roll_call, directory).to_json(),
             "rounds_sha256": state.lines.sha256,
             **({"resumed_after": list(totals.resumed_after)} if totals.resumed_after else {}),
         }
@@ -214,4 +222,7 @@ def flower_strategy(
         evaluation_shots=config.evaluation.shots,
         compression=config.compression,
         by_value=by_value,
+        limits=Limits(
+            config.aggregation.largest_norm, config.aggregation.largest_share, config.quorum
+        ),
     )

@@ -1,22 +1,16 @@
-"""Who takes part: the roll call (which node hosts which clients) and the seeded cohort."""
+"""Who takes part: which node hosts which clients, and the seeded cohort."""
 
 import random
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import torch
-from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedmaml.core import seeding
-from fedmaml.core.errors import BackendError, MessageError
+from fedmaml.core.errors import BackendError
 from fedmaml.core.params import Params
-from fedmaml.messages.roll_call import read_roll_call_reply
-
-ROLL_CALL = "query.roll_call"
 
 
 @dataclass(frozen=True)
@@ -29,15 +23,33 @@ class RollCall:
             float64.
         engines: Engine and reason, as nodes report them -> number of nodes.
         statistics_from: Clients whose statistics are in ``shared_statistics``, ascending.
+        examples: Node id -> most num-examples that it declares for any of its clients; without
+            those that declare none.
+        names: Node id -> name of its site, which stays when the node is started anew.
+        refused: Node id -> why the node is left out of the run.
     """
 
     hosts: Mapping[int, Mapping[str, range]]
     shared_statistics: Params = field(default_factory=dict)
     engines: Mapping[str, int] = field(default_factory=dict)
     statistics_from: tuple[int, ...] = ()
+    examples: Mapping[int, int] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+    refused: Mapping[int, str] = field(default_factory=dict)
+    _populations: dict[str, Sequence[int]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     _nodes_of: dict[str, list[int] | dict[int, int]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    def name(self, node: int) -> str:
+        """Return the name of a node's site; the node id, if it has none."""
+        return self.names.get(node, str(node))
+
+    def node_of(self, name: str) -> int | None:
+        """Return the node of a site; None if there is none of this name."""
+        return next((node for node, own in self.names.items() if own == name and name), None)
 
     def population(self, split: str) -> Sequence[int]:
         """Return all client numbers of a split in ascending order.
@@ -45,6 +57,11 @@ class RollCall:
         Raises:
             BackendError: If two nodes claim the same client.
         """
+        if split not in self._populations:
+            self._populations[split] = self._population(split)
+        return self._populations[split]
+
+    def _population(self, split: str) -> Sequence[int]:
         parts = [hosted[split] for hosted in self.hosts.values() if len(hosted.get(split, ()))]
         if not parts:
             return range(0)
@@ -106,48 +123,6 @@ def one_client_per_node(numbers: Mapping[int, int]) -> RollCall:
     )
 
 
-def call_roll(grid: Grid, nodes: int, timeout: float) -> RollCall:
-    """Wait for the nodes, and ask each which clients it hosts.
-
-    Args:
-        grid: The way to the nodes.
-        nodes: How many to wait for; more if nodes report that clients are spread over more nodes.
-        timeout: Seconds to wait for them to connect, and again for their answers.
-
-    Raises:
-        BackendError: If nodes are missing, do not answer, or send something unreadable.
-    """
-    ids = wait_for_nodes(grid, nodes, timeout)
-    messages = [Message(RecordDict(), node, ROLL_CALL) for node in ids]
-    hosts: dict[int, Mapping[str, range]] = {}
-    statistics: dict[int, Params] = {}
-    engines: Counter[str] = Counter()
-    for reply in grid.send_and_receive(messages, timeout=timeout):
-        node = reply.metadata.src_node_id
-        if reply.has_error():
-            raise BackendError(f"node {node} failed the roll call: {reply.error.reason}")
-        try:
-            answer = read_roll_call_reply(reply.content)
-        except (MessageError, ValueError, TypeError, KeyError) as error:
-            raise BackendError(
-                f"node {node} sent something else than a reply to the roll call ({error}); it "
-                "probably runs another app or another version of fedmaml"
-            ) from error
-        hosts[node] = {split: range(*numbers) for split, numbers in answer.hosted.items()}
-        statistics |= answer.statistics
-        engines[answer.engine or "not reported"] += 1
-    if missing := sorted(set(ids) - set(hosts)):
-        raise BackendError(f"nodes {missing} did not answer the roll call within {timeout:g} s")
-    parts = max(
-        (numbers.step for hosted in hosts.values() for numbers in hosted.values()), default=1
-    )
-    if len(hosts) < parts:  # the nodes know of more nodes than had connected
-        return call_roll(grid, parts, timeout)
-    senders = tuple(sorted(statistics))
-    shared_statistics = _totals([statistics[client] for client in senders])
-    return RollCall(hosts, shared_statistics, dict(engines), senders)
-
-
 def wait_for_nodes(grid: Grid, nodes: int, timeout: float) -> list[int]:
     """Wait until at least ``nodes`` nodes are connected; return their ids, ascending.
 
@@ -173,12 +148,3 @@ def choose(seed: int, round: int, population: Sequence[int], size: int) -> list[
     if size == 0 or size >= len(population):
         return list(population)
     return sorted(random.Random(seeding.key(seed, "cohort", round)).sample(population, size))
-
-
-def _totals(statistics: Sequence[Params]) -> Params:
-    if not statistics:
-        return {}
-    totals = {name: torch.zeros_like(value) for name, value in statistics[0].items()}
-    for params in statistics:
-        totals = {name: total + params[name] for name, total in totals.items()}
-    return totals

@@ -74,12 +74,18 @@ def take_up(
 
 def events_of(state: RunState, roll_call: RollCall) -> tuple[tuple[Event, ...], RunState]:
     """Return what happened since the last round, and the state that knows it."""
-    before, now = state.totals.nodes, tuple(map(str, sorted(roll_call.hosts)))
+    before, now = state.totals.nodes, tuple(map(roll_call.name, sorted(roll_call.hosts)))
     resumed = state.totals.resumed_after
     events = [Event("resumed")] if resumed and resumed[-1] == state.round else []
     events += [Event("joined", node) for node in now if node not in before]
     events += [Event("left", node) for node in before if node not in now]
-    return tuple(events), state.with_totals(nodes=now)
+    events += [Event("refused", str(node), why) for node, why in roll_call.refused.items()]
+    return tuple(events), with_nodes(state, roll_call)
+
+
+def with_nodes(state: RunState, roll_call: RollCall) -> RunState:
+    """Return a state that knows who is on the roll."""
+    return state.with_totals(nodes=tuple(map(roll_call.name, sorted(roll_call.hosts))))
 
 
 def after_round(

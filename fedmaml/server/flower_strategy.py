@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from operator import attrgetter
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -15,10 +14,11 @@ from fedmaml.core.compression import NO_COMPRESSION, Compression
 from fedmaml.core.costs import Cost
 from fedmaml.core.errors import MessageError
 from fedmaml.core.learner import Problem
-from fedmaml.core.metrics import mean_metrics
+from fedmaml.core.metrics import Range, mean_metrics
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import (
+    MAX_EXAMPLES,
     EvaluateReply,
     EvaluateRequest,
     TrainReply,
@@ -31,6 +31,7 @@ from fedmaml.messages.handed import copied, handed_request
 from fedmaml.messages.train import TrainRequestWriter, fingerprint, read_train_reply
 from fedmaml.server.aggregate import apply_rule, weighted_mean
 from fedmaml.server.cohort import RollCall, choose, one_client_per_node, wait_for_nodes
+from fedmaml.server.limits import Limits, capped, without_outliers
 from fedmaml.server.replies import log_left_out, read_all
 from fedmaml.server.round_result import RoundResult, cost_of_evaluation, result_of_round
 from fedmaml.strategies.base import MetaStrategy, ServerState, evaluation_stages
@@ -62,6 +63,7 @@ class FlowerStrategy(Strategy):
         compression: How clients compress their updates.
         by_value: Whether all nodes are in this process, so that requests for training need not be
             written (`messages.handed`); compressed updates travel written anyway.
+        limits: On what one site contributes, and the quorum of a round.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class FlowerStrategy(Strategy):
         patience: float = 300.0,
         compression: Compression = NO_COMPRESSION,
         by_value: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         self.strategy = strategy
         start = strategy.build(problem, seeding.generator(seed, "init"))
@@ -94,7 +97,8 @@ class FlowerStrategy(Strategy):
         self._aggregator = aggregator
         self._metrics = problem.metrics
         self._counters = tuple(counter.name for counter in problem.counters)
-        self._evaluated_names: tuple[str, ...] = ()
+        self._limits = limits or Limits()
+        self._ranges: dict[str, Range] = {}
         self._evaluation_steps = tuple(evaluation_steps)
         self._evaluation_shots = tuple(evaluation_shots)
         self._min_nodes, self._patience = min_nodes, patience
@@ -102,7 +106,7 @@ class FlowerStrategy(Strategy):
         self._by_value = by_value and compression.compressor() is None
         self._numbers: dict[int, int] = {}
         self._train_sent: list[tuple[Message, TrainRequest]] = []
-        self._evaluate_sent: list[tuple[Message, tuple[int, ...]]] = []
+        self._evaluate_sent: list[tuple[Message, EvaluateRequest]] = []
 
     @property
     def initial_arrays(self) -> ArrayRecord:
@@ -137,7 +141,8 @@ class FlowerStrategy(Strategy):
         sent = copied(request.meta) if self._by_value else {}
         self._train_sent = []
         for node, clients in roll_call.place("train", cohort).items():
-            asked = replace(request, clients=tuple(clients))
+            most = roll_call.examples.get(node, MAX_EXAMPLES)
+            asked = replace(request, clients=tuple(clients), most_examples=most)
             if self._by_value:
                 write = partial(_written, writer, clients)
                 content: RecordDict = handed_request(replace(asked, meta=sent), write)
@@ -158,8 +163,9 @@ class FlowerStrategy(Strategy):
 
     def step(self, server_round: int, replies: Iterable[Message]) -> RoundResult:
         """Do what `aggregate_train` does, without turning the result into arrays."""
-        read = partial(read_train_reply, counters=self._counters)
-        sound, rejected = read_all(read, self._train_sent, replies, attrgetter("clients"))
+        names = self.strategy.facts.metrics
+        read = partial(read_train_reply, counters=self._counters, metrics=names)
+        sound, rejected = self._within_limits(*read_all(read, self._train_sent, replies))
         if sound:
             try:
                 self.state = self.strategy.server_update(
@@ -204,17 +210,21 @@ class FlowerStrategy(Strategy):
             shared_statistics=roll_call.shared_statistics,
             seed=self._seed,
             used=self.used,
+            base=fingerprint(self.state.meta),
         )
         stages = [*evaluation_stages(self.strategy, request.steps)]
         stages += [f"shots@{count}" for count in request.shots]
-        self._evaluated_names = tuple(
-            f"{column}:{stage}"
-            for stage in stages for metric in self._metrics for column in metric.columns
-        )  # fmt: skip
+        ranges = [(each, each.range(roll_call.shared_statistics)) for each in self._metrics]
+        self._ranges = {
+            f"{column}:{stage}": of
+            for stage in stages for metric, of in ranges for column in metric.columns
+        }  # fmt: skip
         self._evaluate_sent = []
         for node, placed in roll_call.place(split, clients).items():
-            content = write_evaluate_request(replace(request, clients=tuple(placed)))
-            self._evaluate_sent.append((Message(content, node, "evaluate"), tuple(placed)))
+            asked = replace(request, clients=tuple(placed))
+            self._evaluate_sent.append(
+                (Message(write_evaluate_request(asked), node, "evaluate"), asked)
+            )
         return [message for message, _ in self._evaluate_sent]
 
     def aggregate_evaluate(
@@ -229,9 +239,10 @@ class FlowerStrategy(Strategy):
 
     def evaluate(self, replies: Iterable[Message]) -> EvaluateReply:
         """Merge the evaluations of all nodes, ordered by client."""
-        read = partial(read_evaluate_reply, names=self._evaluated_names, counters=self._counters)
-        answers, rejected = read_all(read, self._evaluate_sent, replies, tuple)
-        asked = sum(len(clients) for _, clients in self._evaluate_sent)
+        read = partial(read_evaluate_reply, ranges=self._ranges, counters=self._counters)
+        sound, rejected = read_all(read, self._evaluate_sent, replies)
+        answers = [answer for _, answer in sound]
+        asked = sum(len(request.clients) for _, request in self._evaluate_sent)
         self.evaluation_cost += cost_of_evaluation(asked, answers)
         rows: dict[int, dict[str, float]] = {}
         for answer in answers:
@@ -256,6 +267,18 @@ class FlowerStrategy(Strategy):
         for node in present:  # a node keeps its number, so that its client keeps its memory
             self._numbers.setdefault(node, len(self._numbers))
         return one_client_per_node({node: self._numbers[node] for node in present})
+
+    def _within_limits(
+        self, answered: list[tuple[str, TrainReply]], rejected: list[Rejection]
+    ) -> tuple[list[TrainReply], list[Rejection]]:
+        """Return the replies that a step uses: none, if they are fewer than the quorum."""
+        kept, outliers = without_outliers(answered, self._limits.norm)
+        sound, rejected = [reply for _, reply in kept], [*rejected, *outliers]
+        clients = tuple(sorted(client for reply in sound for client in reply.clients))
+        if clients and len(clients) < self._limits.quorum:
+            few = f"{len(clients)} clients' updates could be used, {self._limits.quorum} are needed"
+            return [], [*rejected, Rejection("QUORUM", few, "", clients)]
+        return capped(sound, self._limits.share), rejected
 
     def _remembered(self, rejected: Iterable[Rejection]) -> Mapping[int, Used]:
         """Return the last used updates, without those of clients that lost their memory."""

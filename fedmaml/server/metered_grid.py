@@ -7,6 +7,7 @@ stays a value (`messages.handed`) is written if it is the first of its shape, an
 written, so that its reader checks it.
 """
 
+import math
 import time
 from ast import literal_eval
 from collections import defaultdict
@@ -19,6 +20,11 @@ from flwr.serverapp import Grid
 
 from fedmaml.flower_internals import NodeInfo, Run, message_bytes
 from fedmaml.messages.handed import Handed
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # seconds between looks for replies
+
+MAX_ENTRIES = 10_000
+"""A message of more entries is not one of ours: it is not written to learn its size."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +95,39 @@ class MeteredGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Send messages of one type and return the replies, counting both."""
-        sent = self._count(messages, "down")
+        """Send messages of one type and return the replies, counting both.
+
+        Messages are sent once. Replies are collected until all are there or the time is over; no
+        message outlives it, so a slow node is not left with old requests.
+        """
+        sent = list(messages)
+        if timeout is not None:
+            for message in sent:
+                message.metadata.ttl = timeout
+        sent = self._count(sent, "down")
         started = time.perf_counter()
-        replies = list(self._grid.send_and_receive(sent, timeout=timeout))
+        replies = self._collected(self._grid.push_messages(sent), timeout)
         if sent:
             self._seconds[sent[0].metadata.message_type] += time.perf_counter() - started
         return self._count(replies, "up")
+
+    def _collected(self, ids: Iterable[str | None], timeout: float | None) -> list[Message]:
+        """Return the replies to messages that arrive in time, by a clock that never jumps."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        waiting = [each for each in ids if each]  # None: one that could not be sent
+        replies: list[Message] = []
+        pause = _FIRST_PAUSE
+        while waiting:
+            arrived = list(self._grid.pull_messages(waiting))
+            replies += arrived
+            answered = {reply.metadata.reply_to_message_id for reply in arrived}
+            waiting = [each for each in waiting if each not in answered]
+            left = deadline - time.monotonic()
+            if not waiting or left <= 0:
+                break
+            time.sleep(min(pause, left))
+            pause = _FIRST_PAUSE if arrived else min(pause * 1.5, _LONGEST_PAUSE)
+        return replies
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages, counting them."""
@@ -142,6 +174,10 @@ class MeteredGrid(Grid):
         return counted
 
     def _size(self, message: Message, way: tuple[str, str]) -> int:
+        if message.has_content() and not isinstance(message.content, Handed):
+            records = message.content.values()
+            if sum(map(len, records)) > MAX_ENTRIES:
+                return sum(_bytes_of_arrays(record) for record in message.content.values())
         handed = message.content if message.has_content() else None
         known = (way, handed.shape) if isinstance(handed, Handed) else None
         if known in self._sizes:
@@ -164,6 +200,10 @@ def _shape(message: Message) -> Hashable:
         (name, tuple((key, _length(value)) for key, value in record.items()))
         for name, record in message.content.items()
     )
+
+
+def _bytes_of_arrays(record: Mapping[str, object]) -> int:
+    return sum(len(value.data) for value in record.values() if isinstance(value, Array))
 
 
 def _length(value: object) -> Hashable:

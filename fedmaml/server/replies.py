@@ -10,10 +10,11 @@ from flwr.app import Message, RecordDict
 from fedmaml import flower_internals
 from fedmaml.core.errors import MessageError
 from fedmaml.core.records import Rejection
-from fedmaml.core.requests import EvaluateReply, TrainReply
+from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 
 Answer = TypeVar("Answer", TrainReply, EvaluateReply)
-Request = TypeVar("Request")
+Request = TypeVar("Request", TrainRequest, EvaluateRequest)
+Asked = TypeVar("Asked")
 
 logger = logging.getLogger("fedmaml")
 
@@ -22,27 +23,26 @@ def read_all(
     read: Callable[[RecordDict, Request], Answer],
     sent: Sequence[tuple[Message, Request]],
     replies: Iterable[Message],
-    clients_of: Callable[[Request], tuple[int, ...]],
-) -> tuple[list[Answer], list[Rejection]]:
-    """Read the replies to all requests; return the sound ones and the rejections."""
-    sound: list[Answer] = []
+) -> tuple[list[tuple[str, Answer]], list[Rejection]]:
+    """Read the replies to all requests; return the sound ones, with their nodes, and rejections."""
+    sound: list[tuple[str, Answer]] = []
     rejected: list[Rejection] = []
-    for message, request, reply in _matched(sent, replies):
+    for message, request, reply in matched(sent, replies):
         node = str(message.metadata.dst_node_id)
         try:
             answer = _readable(read, reply, request)
         except MessageError as error:
-            rejected.append(Rejection(error.reason, error.detail, node, clients_of(request)))
+            rejected.append(Rejection(error.reason, error.detail, node, request.clients))
             continue
         rejected += [replace(rejection, node=node) for rejection in answer.rejected]
         if answer.clients:
-            sound.append(answer)
+            sound.append((node, answer))
     return sound, rejected
 
 
-def _matched(
-    sent: Sequence[tuple[Message, Request]], replies: Iterable[Message]
-) -> list[tuple[Message, Request, Message | None]]:
+def matched(
+    sent: Sequence[tuple[Message, Asked]], replies: Iterable[Message]
+) -> list[tuple[Message, Asked, Message | None]]:
     """Pair each request with its reply, or None; a second reply to the same request is ignored.
 
     The id of the request pairs them: error replies do not carry the id of their node.
@@ -61,7 +61,7 @@ def _readable(
 ) -> Answer:
     """Read a reply; any fault in it becomes a `MessageError`."""
     try:
-        return read(_content(reply), request)
+        return read(content_of(reply), request)
     except MessageError:
         raise
     except Exception as error:  # a damaged or malicious reply may break a reader in any way
@@ -69,7 +69,7 @@ def _readable(
         raise MessageError("KEYS", detail) from error
 
 
-def _content(reply: Message | None) -> RecordDict:
+def content_of(reply: Message | None) -> RecordDict:
     """Return a reply's records; raise `MessageError` if there are none."""
     if reply is None:
         raise MessageError("NO_REPLY", "no answer before the deadline")

@@ -16,6 +16,7 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
 from fedmaml.simulations import tabular
 from fedmaml.simulations.datasets import arrays
+from fedmaml.simulations.datasets.moments import unsound_sums
 from fedmaml.simulations.datasets.sites import Sites
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
@@ -68,6 +69,12 @@ class Arrays(Scenario):
 
     def statistics(self, client: int) -> Params:
         return tabular.statistics(self._sites, client)
+
+    def unsound_statistics(self, statistics: Mapping[int, Params]) -> Mapping[int, str]:
+        return unsound_sums(statistics)
+
+    def most_examples(self, client: int) -> int:
+        return len(self._sites.rows[client][1])
 
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params

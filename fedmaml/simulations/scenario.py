@@ -79,6 +79,22 @@ class Scenario(ABC):
             shared_statistics: Totals of `statistics`.
         """
 
+    def unsound_statistics(self, statistics: Mapping[int, Params]) -> Mapping[int, str]:
+        """Return training clients whose `statistics` cannot be true, and what is wrong with them.
+
+        Called by a server, which has no data. E.g. ``{3: "have a negative count"}``.
+        """
+        del statistics
+        return {}
+
+    def most_examples(self, client: int) -> int:
+        """Return the most examples, support and query, that a training client's task can hold.
+
+        A server that knows it refuses a reply that weighs more. 0: it is not declared.
+        """
+        del client
+        return 0
+
     def references(self) -> tuple[Reference, ...]:
         """Return the predictors that no gradient trains; strategies are compared with them."""
         return ()

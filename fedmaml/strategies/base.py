@@ -27,6 +27,7 @@ from fedmaml.core.kernels import AdaptationSpec, Adapts, Kernel, KernelSpec
 from fedmaml.core.learner import Learner, Predictor, Problem
 from fedmaml.core.outer_optimizer import OptimizerState, OuterOptimizer
 from fedmaml.core.params import MetaParams, Params
+from fedmaml.core.requests import TRAINING_METRICS
 from fedmaml.core.tasks import Batch, Task
 
 Family = Literal["baseline", "initialisation", "metric", "representation", "other"]
@@ -97,6 +98,7 @@ class Facts:
         kernel: The known computation that its update is; None: another one.
         adapts: The known computation that its ``adapt`` is; None: another one.
         draws: Noise of each client, see `core.draws`.
+        metrics: Names of the metrics that `client_update` may return; a server refuses others.
     """
 
     label: str
@@ -109,6 +111,7 @@ class Facts:
     kernel: Kernel | None = None
     adapts: Adapts | None = None
     draws: Draws = field(default_factory=dict)
+    metrics: tuple[str, ...] = TRAINING_METRICS
 
 
 class MetaStrategy(ABC):

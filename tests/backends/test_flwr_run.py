@@ -81,7 +81,7 @@ def test_flwr_run_in_a_clone_ends_with_a_complete_run_folder(clone: Path, tmp_pa
     given = f"rounds=2 clients=6 inner.lr=0.02 settings='engine = \"loop\"' out='{out}'"
     federation = "num-supernodes=2 client-resources-num-cpus=1 init-args-num-cpus=2"
     with workspace() as space:
-        start_superlink(space, "--simulation", RAY_ADDRESS="local")
+        start_superlink(space, "--simulation", RAY_ADDRESS="local", FEDMAML_RUNS=str(tmp_path))
         command = ["flwr", "run", str(clone), CONNECTION, "--stream"]
         command += ["--federation-config", federation, "--run-config", given]
         stream = space.start("run", command, environment_of(space, "operator"))

@@ -40,10 +40,8 @@ def digits(strategy: str, **settings: Any) -> dict[str, Any]:
 class ShuffledGrid(InProcessGrid):
     """Answers arrive in random order."""
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        replies = list(super().send_and_receive(messages, timeout=timeout))
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = list(super().pull_messages(message_ids))
         random.Random(len(replies)).shuffle(replies)
         return replies
 

@@ -14,7 +14,7 @@ from fedmaml.client.replies import answer_evaluate, prepare
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Problem
 from fedmaml.core.losses import half_squared_error
-from fedmaml.core.metrics import Metric
+from fedmaml.core.metrics import Metric, Range
 from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
 from fedmaml.core.requests import EvaluateRequest, Used
@@ -68,7 +68,7 @@ def test_a_known_client_is_evaluated_with_its_own_head(batch: int) -> None:
     message = Message(RecordDict(), dst_node_id=1, message_type="evaluate")
     content = answer_evaluate(message, request, context, prepared, tasks).content
     names = ("prediction:before", "prediction:after")
-    reply = read_evaluate_reply(content, (2, 4), names)
+    reply = read_evaluate_reply(content, request, dict.fromkeys(names, Range()))
     assert reply.clients == (2, 4)
     # Client 2 is new: head 1, so 2 before and 1 after; client 4 has kept 3: 6 and 3.
     assert reply.values["prediction:before"] == pytest.approx([2.0, 6.0])

@@ -18,6 +18,7 @@ import pytest
 from fedmaml.client.worker_processes import Workers, workers_of
 from fedmaml.config import resolve
 from fedmaml.core.errors import BackendError, ConfigurationError
+from fedmaml.core.failures import EndedItselfError
 from fedmaml.core.processes import STARTED_A_RUN, WORKER
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
@@ -99,6 +100,31 @@ def square(number: int, deadly: Path | None) -> int:
     return number * number
 
 
+def stop(number: int, mark: Path | None) -> int:
+    if mark is not None and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return number * number
+
+
+def wait_once(mark: Path) -> int:
+    if not mark.exists():
+        mark.touch()
+        time.sleep(600)
+    return 1
+
+
+def compute_for(seconds: float) -> float:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        sum(range(1000))
+    return seconds
+
+
+def end_itself(error: type[BaseException]) -> None:
+    raise error
+
+
 def die(number: int) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     return number
@@ -131,6 +157,49 @@ def test_what_a_killed_worker_did_not_finish_is_done_again(
     calls = [(number, deadly if number == 5 else None) for number in range(9)]
     assert list(workers.map(square, calls)) == [number * number for number in range(9)]
     assert "a worker process died; a new one is started" in caplog.text
+
+
+def test_a_worker_that_was_stopped_is_killed_and_its_work_done_again(
+    workers: Workers, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mark = tmp_path / "stopped"
+    started = time.monotonic()
+    calls = [(number, mark if number == 3 else None) for number in range(6)]
+    assert list(workers.map(stop, calls)) == [number * number for number in range(6)]
+    assert time.monotonic() - started < 20
+    assert "a worker process stands still and is killed" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_stopped_while_idle_gets_no_work(workers: Workers) -> None:
+    assert list(workers.map(square, [(3, None)] * 4)) == [9] * 4
+    pid = workers._staff[0].process.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    assert list(workers.map(large, [(40,)] * 4)) is not None
+    assert pid not in [worker.process.pid for worker in workers._staff]
+
+
+@pytest.mark.slow
+def test_a_worker_that_computes_nothing_is_killed_at_the_limit_only(
+    workers: Workers, tmp_path: Path
+) -> None:
+    list(workers.map(square, [(3, None)] * 4))  # they run
+    time.sleep(1.5)  # idle for longer than the limit
+    assert list(workers.map(wait_once, [(tmp_path / "waited",)], limit=1.0)) == [1]
+    assert (tmp_path / "waited").exists()
+    assert list(workers.map(compute_for, [(3.0,)], limit=1.0)) == [3.0]  # at work for longer
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit, pytest.param(KeyboardInterrupt, marks=pytest.mark.slow)]
+)
+def test_code_that_ends_itself_does_not_end_its_worker(
+    workers: Workers, error: type[BaseException]
+) -> None:
+    with pytest.raises(EndedItselfError, match=error.__name__):
+        list(workers.map(end_itself, [(error,)]))
+    assert list(workers.map(square, [(3, None)])) == [9]
 
 
 def test_work_that_kills_every_worker_is_given_up(workers: Workers) -> None:

@@ -14,9 +14,10 @@ from fedmaml.core.errors import MessageError
 from fedmaml.core.params import sha256
 from fedmaml.messages.handed import Handed
 from fedmaml.messages.train import read_train_reply, read_train_request
-from fedmaml.server.cohort import call_roll, choose
+from fedmaml.server.cohort import choose
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid, Traffic
+from fedmaml.server.roll import call_roll
 from fedmaml.simulations.backends.in_process import InProcessGrid
 
 CASES = {

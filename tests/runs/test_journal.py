@@ -24,10 +24,11 @@ from fedmaml.runs.journal import Journal
 from fedmaml.runs.state import RunState, Totals
 from fedmaml.runs.verifying import verify
 from fedmaml.server.app import flower_strategy
-from fedmaml.server.cohort import RollCall, call_roll
+from fedmaml.server.cohort import RollCall
 from fedmaml.server.continuing import after_round, beginning, take_up, whole_state
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
+from fedmaml.server.roll import Roll, call_roll
 from fedmaml.server.rounds import run_rounds
 from fedmaml.simulations.backends.in_process import InProcessGrid
 from fedmaml.strategies.base import ServerState
@@ -58,7 +59,9 @@ class Live(NamedTuple):
     def train(self, state: RunState, until: int) -> RunState:
         """Return the state after some rounds, which are not written anywhere."""
         config = dataclasses.replace(self.config, rounds=until)
-        for record in run_rounds(self.strategy, self.metered, self.roll_call, config, state.round):
+        for record in run_rounds(
+            self.strategy, self.metered, Roll(self.roll_call), config, state.round
+        ):
             assert record.clients == self.config.clients
             state = after_round(
                 state, record, state.lines, self.strategy, self.metered, 1.0,

@@ -104,7 +104,10 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(
     assert forge.run(CASES[case], out, resume=True) == 0
     assert outcome(out) == whole(case)
     events = [record.get("events", []) for record in RunDirectory(out).rounds()]
-    assert [event["node"] for event in events[0] if event["what"] == "joined"] == ["2", "3"]
+    assert [event["node"] for event in events[0] if event["what"] == "joined"] == [
+        "partition-0",
+        "partition-1",
+    ]
     after = [number for number, some in enumerate(events) for e in some if e["what"] == "resumed"]
     assert set(after) <= set(resumed(out))
     assert len(resumed(out)) >= 3

@@ -2,7 +2,9 @@
 
 import io
 import json
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,10 @@ from flwr.app import (
 from fedmaml.client.app import app as client_app
 from fedmaml.config import resolve, to_run_config
 from fedmaml.core.errors import BackendError, MessageError
+from fedmaml.core.metrics import Range
 from fedmaml.core.records import Rejection
-from fedmaml.core.requests import EvaluateReply
+from fedmaml.core.requests import EvaluateReply, EvaluateRequest
+from fedmaml.messages.checks import REPLY, seal
 from fedmaml.messages.evaluate import read_evaluate_reply, write_evaluate_reply
 from fedmaml.messages.records import read_rejection, rejection_text
 from fedmaml.runs.directory import RunDirectory
@@ -72,12 +76,19 @@ def run(
         if is_train and message.metadata.dst_node_id == BAD_NODE:
             request = message.content.config_records["request"]
             if request["round"] in bad_rounds:
-                return tamper(message, reply)
+                return sealed_again(tamper(message, reply))
         return reply
 
     summary = ran(out, tampered, settings or {})
     return {"sha": summary["theta_sha256"], "rejected": summary["rejected_replies"],
             "rounds": RunDirectory(out).rounds()}  # fmt: skip
+
+
+def sealed_again(reply: Message) -> Message:
+    """Let who tampers be the node itself, which seals what it sends."""
+    if reply.has_content() and isinstance(reply.content.get(REPLY), ConfigRecord):
+        seal(reply.content)
+    return reply
 
 
 def absent(message: Message, reply: Message) -> Message:
@@ -193,6 +204,38 @@ def costing_nothing(_message: Message, reply: Message) -> Message:
     return reply
 
 
+def times(factor: float) -> Tamper:
+    return lambda _message, reply: with_array(reply, np.float32(factor) * array_of(reply))
+
+
+def without_entry(key: str) -> Tamper:
+    def tamper(_message: Message, reply: Message) -> Message:
+        del reply.content.config_records["reply"][key]
+        return reply
+
+    return tamper
+
+
+def inventing(count: int) -> Tamper:
+    return costing(**{f"accuracy{number}": [0.5] for number in range(count)})
+
+
+def of_many_arrays(_message: Message, reply: Message) -> Message:
+    one = Array(np.zeros(1, np.float32))
+    reply.content["update"] = ArrayRecord({f"a{number}": one for number in range(100_000)})
+    return reply
+
+
+def with_unknown_record(_message: Message, reply: Message) -> Message:
+    reply.content["more"] = ConfigRecord({"x": 1})
+    return reply
+
+
+def with_metrics_as_text(_message: Message, reply: Message) -> Message:
+    reply.content["metrics"] = ConfigRecord({"num-examples": "30"})
+    return reply
+
+
 BAD = {
     "NaN": (filled(float("nan")), "NONFINITE"),
     "infinity": (filled(float("inf")), "NONFINITE"),
@@ -238,6 +281,20 @@ BAD = {
     "array bytes cut short": (with_bytes(npy_header((1, 2410))), "KEYS"),
     "raises": (raising, "RAISED"),
     "goes away": (absent, "NO_REPLY"),
+    "num-examples 1e9": (weighing([1e9]), "WEIGHT"),
+    "num-examples of one more": (weighing([51.0]), "WEIGHT"),
+    "1,000 times too large": (times(1e3), "NORM"),
+    "1,000,000 times too large": (times(1e6), "NORM"),
+    "another version": (saying(version="0.0.1"), "VERSION"),
+    "no version": (without_entry("version"), "VERSION"),
+    "an invented metric": (costing(accuracy=[1.0]), "KEYS"),
+    "100,000 invented metrics": (inventing(100_000), "KEYS"),
+    "100,000 values of a metric": (costing(loss_after=[0.5] * 100_000), "KEYS"),
+    "100,000 arrays": (of_many_arrays, "KEYS"),
+    "200 MB of zeros": (reshaped((50_000_000,)), "SHAPE"),
+    "an unknown record": (with_unknown_record, "KEYS"),
+    "a record of another type": (with_metrics_as_text, "KEYS"),
+    "a rejection of 10 MB": (saying(rejected=["x" * 10_000_000]), "KEYS"),
 }
 
 
@@ -466,6 +523,8 @@ def test_a_run_in_which_nobody_answers_ends_without_a_summary(stage: str, tmp_pa
 
 
 NAMES = ("accuracy:after", "accuracy:before")
+RANGES = dict.fromkeys(NAMES, Range(0, 1, 0))
+ASKED = EvaluateRequest(4, "test", (3,), {}, base="b" * 16)
 
 
 @pytest.mark.parametrize(
@@ -474,10 +533,49 @@ NAMES = ("accuracy:after", "accuracy:before")
 def test_an_evaluation_has_the_values_that_were_asked_for(values: dict[str, list[float]]) -> None:
     """Otherwise one node could take a metric away from all others."""
     sound = EvaluateReply((3,), {key: [0.5] for key in NAMES}, ())
-    assert read_evaluate_reply(write_evaluate_reply(sound), (3,), NAMES) == sound
-    bad = write_evaluate_reply(EvaluateReply((3,), values, ()))
+    assert read_evaluate_reply(write_evaluate_reply(sound, ASKED), ASKED, RANGES) == sound
+    bad = write_evaluate_reply(EvaluateReply((3,), values, ()), ASKED)
     with pytest.raises(MessageError, match="other metrics"):
-        read_evaluate_reply(bad, (3,), NAMES)
+        read_evaluate_reply(bad, ASKED, RANGES)
+
+
+@pytest.mark.parametrize("value", [7.0, -1e308, -0.1, float("inf")])
+def test_a_metric_outside_its_range_is_refused(value: float) -> None:
+    bad = EvaluateReply((3,), {NAMES[0]: [value], NAMES[1]: [0.5]}, ())
+    with pytest.raises(MessageError, match=r"METRIC: accuracy:after is .* allowed are 0 to 1"):
+        read_evaluate_reply(write_evaluate_reply(bad, ASKED), ASKED, RANGES)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1 + 1e-7, float("nan")])
+def test_a_metric_in_its_range_or_undefined_is_taken(value: float) -> None:
+    sound = EvaluateReply((3,), {NAMES[0]: [value], NAMES[1]: [0.5]}, ())
+    read = read_evaluate_reply(write_evaluate_reply(sound, ASKED), ASKED, RANGES)
+    assert str(read.values) == str(sound.values)
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (replace(ASKED, round=3), "STALE"),
+        (replace(ASKED, base="c" * 16), "VERSION"),
+        (replace(ASKED, clients=(4,)), "CLIENTS"),
+    ],
+)
+def test_an_evaluation_of_another_request_is_refused(other: EvaluateRequest, reason: str) -> None:
+    reply = EvaluateReply(other.clients, {key: [0.5] for key in NAMES}, ())
+    with pytest.raises(MessageError) as refused:
+        read_evaluate_reply(write_evaluate_reply(reply, other), ASKED, RANGES)
+    assert refused.value.reason == reason
+
+
+def test_100_000_invented_names_are_refused_at_once() -> None:
+    reply = EvaluateReply((3,), {f"accuracy{number}": [0.5] for number in range(100_000)}, ())
+    written = write_evaluate_reply(reply, ASKED)
+    started = time.process_time()
+    with pytest.raises(MessageError, match="has 100001 entries, at most 16") as refused:
+        read_evaluate_reply(written, ASKED, RANGES)
+    assert time.process_time() - started < 0.1
+    assert len(str(refused.value)) < 300
 
 
 def test_words_of_a_rejection_are_cut_and_printable_and_it_names_clients() -> None:

@@ -8,7 +8,8 @@ import pytest
 from fedmaml.client.app import app as client_app
 from fedmaml.config import resolve, to_run_config
 from fedmaml.core.errors import BackendError
-from fedmaml.server.cohort import RollCall, call_roll, choose, one_client_per_node
+from fedmaml.server.cohort import RollCall, choose, one_client_per_node
+from fedmaml.server.roll import call_roll
 from fedmaml.simulations.backends.in_process import InProcessGrid
 
 

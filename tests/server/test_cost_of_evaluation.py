@@ -12,6 +12,7 @@ from flwr.app import Context, Message, RecordDict
 from fedmaml.client.app import app as client_app
 from fedmaml.computing import costs
 from fedmaml.config import RunConfig, resolve, to_run_config
+from fedmaml.messages.checks import seal
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.app import app as server_app
@@ -67,6 +68,7 @@ def evaluated(out: Path, tamper: Callable[[RecordDict], None]) -> dict[str, Any]
         reply = client_app(message=message, context=context)
         if message.metadata.message_type == "evaluate" and message.metadata.dst_node_id == 2:
             tamper(reply.content)
+            seal(reply.content)
         return reply
 
     RunDirectory(out).create(config)

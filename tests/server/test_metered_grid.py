@@ -40,13 +40,15 @@ class CountingGrid(InProcessGrid):
     down: dict[str, int]
     up: dict[str, int]
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         sent = list(messages)
         name = sent[0].metadata.message_type
         self.down[name] = self.down.get(name, 0) + sum(map(message_bytes, sent))
-        replies = list(super().send_and_receive(sent, timeout=timeout))
+        return super().push_messages(sent)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = list(super().pull_messages(message_ids))
+        name = replies[0].metadata.message_type
         self.up[name] = self.up.get(name, 0) + sum(map(message_bytes, replies))
         return replies
 

@@ -13,6 +13,8 @@ from torch import nn
 from torch.fx import Node, symbolic_trace
 from torch.nn import functional as F
 
+from fedmaml.core.failures import contained
+
 Activation = Literal["relu", "tanh"]
 
 
@@ -118,7 +120,8 @@ _ACTIVATIONS: dict[Any, Activation] = {
 def layers_of(network: nn.Module) -> tuple[Layer, ...] | str:
     """Return a network's chain of layers, or why it has none."""
     try:
-        graph = symbolic_trace(network).graph
+        with contained():
+            graph = symbolic_trace(network).graph
     except Exception as error:  # torch.fx raises what the forward pass raises
         return f"its forward pass cannot be traced by torch.fx ({type(error).__name__})"
     layers: list[Layer] = []

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedmaml.computing.engines.base import Job, Memories
+from fedmaml.core.failures import contained
 from fedmaml.core.params import device_of, map_params
 from fedmaml.core.tasks import Task, TaskGroup, first_task, padded, rows_of
 from fedmaml.core.trees import leaves, length, named
@@ -124,8 +125,9 @@ def _rows_are_independent(job: Job, family: Sequence[TaskGroup], memories: Memor
 
     with torch.no_grad():
         try:
-            alone = evaluated(first_task(group.tasks))
-            among = evaluated(first_task(padded([group], 2 * support, 2 * query).tasks))
+            with contained():
+                alone = evaluated(first_task(group.tasks))
+                among = evaluated(first_task(padded([group], 2 * support, 2 * query).tasks))
         except Exception:  # e.g. a network for one size of batch
             return False
     return all(_close(one, other) for one, other in zip(alone, among, strict=True))
@@ -155,7 +157,7 @@ def _megaflops_of_a_row(network: nn.Module, group: TaskGroup) -> float:
     shape = tuple(value.shape[1:] for value in leaves(x))
     if shape not in known:
         try:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            with contained(), torch.no_grad(), FlopCounterMode(display=False) as counter:
                 network(x)
             flops = counter.get_total_flops() / length(x)
         except Exception:  # the network cannot be counted: assume one use of each parameter

@@ -35,6 +35,7 @@ from fedmaml.simulations.backends.processes import (
 RunConfig = Mapping[str, str | int | float | bool]
 
 CONNECTION = "fedmaml"  # name of the SuperLink in the Flower configuration of a workspace
+_LOOPBACK = "127.0.0.1", "localhost", "::1"
 POLL_SECONDS = 0.5
 START_SECONDS = 60.0  # patience with one process; a loaded machine needs ten times the usual 2 s
 
@@ -49,8 +50,8 @@ def offline_environment(flwr_home: Path) -> dict[str, str]:
 
     Returns:
         ``os.environ`` with this Python's scripts first on PATH (Flower starts its helpers by
-        name), and without telemetry, update checks, run-time installation, usage reports and
-        forced colours (which would spoil the JSON that ``flwr`` prints).
+        name), and without telemetry, update checks, run-time installation, usage reports, proxies
+        for loopback and forced colours (which would spoil the JSON that ``flwr`` prints).
     """
     environment = {
         k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "CLICOLOR_FORCE")
@@ -64,6 +65,9 @@ def offline_environment(flwr_home: Path) -> dict[str, str]:
         "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]),
         "PYTHONUNBUFFERED": "1",
     }
+    for name in ("NO_PROXY", "no_proxy"):  # Flower's client would send even loopback to a proxy
+        hosts = [environment.get(name, ""), *_LOOPBACK]
+        environment[name] = ",".join(filter(None, hosts))
     environment.setdefault("OMP_NUM_THREADS", "1")
     environment.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.2")  # seconds; Flower's own: 1
     return environment

@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedmaml import flower_internals
+from fedmaml.core.failures import contained, said_of
 from fedmaml.flower_internals import NodeInfo, Run
 from fedmaml.simulations.backends.apps import Apps
 
@@ -114,11 +115,12 @@ class InProcessGrid(Grid):
     def _answer(self, message: Message) -> Message:
         try:
             context = self._contexts[message.metadata.dst_node_id]
-            reply = self._client_app(message=message, context=context)
+            with contained():
+                reply = self._client_app(message=message, context=context)
         except Exception as error:  # as Flower does: an error reply, and the run goes on
             logger.exception("the ClientApp raised")
             code = flower_internals.CLIENT_APP_RAISED
-            reply = Message(Error(code, f"{type(error).__name__}"), reply_to=message)
+            reply = Message(Error(code, said_of(error, "the ClientApp")), reply_to=message)
         flower_internals.set_message_id(reply, str(uuid.uuid4()))
         return reply
 

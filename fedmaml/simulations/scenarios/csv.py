@@ -27,6 +27,7 @@ from fedmaml.core.settings import Files, settings
 from fedmaml.core.tasks import TaskGroup, group_by_shape
 from fedmaml.simulations import tabular
 from fedmaml.simulations.datasets import tables
+from fedmaml.simulations.datasets.moments import unsound_sums
 from fedmaml.simulations.datasets.sites import Sites, arranged
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
@@ -77,6 +78,12 @@ class Csv(Scenario):
 
     def statistics(self, client: int) -> Params:
         return tabular.statistics(self._files, client)
+
+    def unsound_statistics(self, statistics: Mapping[int, Params]) -> Mapping[int, str]:
+        return unsound_sums(statistics)
+
+    def most_examples(self, client: int) -> int:
+        return len(self._files.rows[client][1])
 
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params

@@ -72,9 +72,7 @@ class Digits(Scenario):
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.2, "head.steps": 10},
-        "maml": _META,
-        "fomaml": _META,
-        "meta_sgd": _META,
+        "maml": _META, "fomaml": _META, "meta_sgd": _META,
         "protonet": {"outer.lr": 0.01, "outer.schedule": "cosine"},
     }  # fmt: skip
 
@@ -96,6 +94,9 @@ class Digits(Scenario):
 
     def statistics(self, client: int) -> Params:
         return {}
+
+    def most_examples(self, client: int) -> int:
+        return (self.shots + self.queries) * CLASSES
 
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params

@@ -33,7 +33,7 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import heart_disease
-from fedmaml.simulations.datasets.moments import standardised, sums
+from fedmaml.simulations.datasets.moments import standardised, sums, unsound_sums
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
@@ -109,6 +109,12 @@ class Hospitals(Scenario):
 
     def statistics(self, client: int) -> Params:
         return sums(self._patients(client)[0])
+
+    def unsound_statistics(self, statistics: Mapping[int, Params]) -> Mapping[int, str]:
+        return unsound_sums(statistics)
+
+    def most_examples(self, client: int) -> int:
+        return len(self._patients(client)[1])
 
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params

@@ -79,7 +79,7 @@ class Quadratic(Scenario):
     largest: Annotated[float, Gt(0)] = 2.0
 
     def problem(self) -> Problem:
-        metric = Metric("loss", "1", "lower", math.inf, mean_half_squared_error)
+        metric = Metric("loss", "1", "lower", math.inf, mean_half_squared_error, least=0)
         return Problem(
             lambda: LinearModel(self.dimension, 1, bias=False), half_squared_error, (metric,)
         )
@@ -89,6 +89,9 @@ class Quadratic(Scenario):
 
     def statistics(self, client: int) -> Params:
         return {}
+
+    def most_examples(self, client: int) -> int:
+        return 2 * self.dimension
 
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params

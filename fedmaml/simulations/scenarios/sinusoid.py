@@ -78,6 +78,9 @@ class Sinusoid(Scenario):
     def statistics(self, client: int) -> Params:
         return {}
 
+    def most_examples(self, client: int) -> int:
+        return 2 * self.shots
+
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
