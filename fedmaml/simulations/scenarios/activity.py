@@ -10,7 +10,7 @@ Neighbouring windows of one recording are alike. With ``support="random"`` some 
 support and others in the query; ``support="first"`` takes the first windows of the recording.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -27,7 +27,7 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import wisdm
-from fedmaml.simulations.datasets.moments import standardised, sums
+from fedmaml.simulations.datasets.moments import standardised, sums, unsound_sums
 from fedmaml.simulations.dealing import deal
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
@@ -85,6 +85,12 @@ class Activity(Scenario):
 
     def statistics(self, client: int) -> Params:
         return sums(self._person(client)[0])
+
+    def unsound_statistics(self, statistics: Mapping[int, Params]) -> Mapping[int, str]:
+        return unsound_sums(statistics)
+
+    def most_examples(self, client: int) -> int:
+        return self.shots + self.queries
 
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params

@@ -89,6 +89,9 @@ class Femnist(Scenario):
     def statistics(self, client: int) -> Params:
         return {}
 
+    def most_examples(self, client: int) -> int:
+        return self.shots + self.queries
+
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:

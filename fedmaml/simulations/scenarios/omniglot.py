@@ -76,17 +76,12 @@ class Omniglot(Scenario):
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.1, "head.steps": 5},
-        "maml": _META,
-        "fomaml": _META,
-        "meta_sgd": _META,
+        "maml": _META, "fomaml": _META, "meta_sgd": _META,
         "protonet": {"outer.lr": 0.003, "outer.schedule": "cosine"},
     }  # fmt: skip
     only_with: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
-        "train_clients": ("clients_are", ("characters",)),
-        "validation_clients": ("clients_are", ("characters",)),
-        "test_clients": ("clients_are", ("characters",)),
-        "tasks_each": ("clients_are", ("alphabets",)),
-    }
+        f"{split}_clients": ("clients_are", ("characters",)) for split in SPLITS
+    } | {"tasks_each": ("clients_are", ("alphabets",))}
 
     seed: int = 0
     clients_are: Literal["characters", "alphabets"] = "characters"
@@ -117,6 +112,9 @@ class Omniglot(Scenario):
 
     def statistics(self, client: int) -> Params:
         return {}
+
+    def most_examples(self, client: int) -> int:
+        return self.ways * (self.shots + self.queries)
 
     def groups(self, client: int) -> dict[str, str]:
         if self.clients_are == "characters":
