@@ -52,6 +52,12 @@ def data_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _servers_write_to_temporary_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A ServerApp that no command of ours started may write there; here tests start them."""
+    os.environ["FEDMAML_RUNS"] = str(tmp_path_factory.getbasetemp())
+
+
 @pytest.fixture
 def _catalogues_as_before() -> Iterator[None]:
     """Take out of the catalogues what a test put in."""

@@ -18,7 +18,7 @@ CODES = {
     DIVERGED: "training diverged",
     QUORUM: "too few sites answered for too long; the run can be resumed",
     DISK: "a file could not be written; the run can be resumed",
-    SIGNAL + 1: "ended by SIGHUP (a closed terminal); the run can be resumed",
+    SIGNAL + 1: "ended by SIGHUP; the run can be resumed",
     SIGNAL + 2: "ended by Ctrl-C; the run can be resumed",
     SIGNAL + 15: "ended by SIGTERM; the run can be resumed",
 }

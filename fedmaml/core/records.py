@@ -89,6 +89,8 @@ class RoundRecord:
         evaluation: Mean metrics on validation clients, in rounds that evaluate.
         cost: Cost of the round's training.
         events: What happened before it.
+        validation: What the round is selected by, if it is (`server.model_selection`); it is not
+            written. None: undefined.
     """
 
     round: int
@@ -102,6 +104,7 @@ class RoundRecord:
     evaluation: dict[str, float] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
     events: tuple[Event, ...] = ()
+    validation: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; empty parts are left out."""
@@ -113,6 +116,7 @@ class RoundRecord:
         for name in ("metrics", "evaluation"):  # JSON has no infinity
             means = record[name].items()
             record[name] = {key: value if math.isfinite(value) else None for key, value in means}
+        del record["validation"]
         for name in ("evaluation", "events"):
             if not record[name]:
                 del record[name]

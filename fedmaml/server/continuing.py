@@ -110,7 +110,7 @@ def after_round(
         metric: The headline metric.
         best: Whether it chooses the round to evaluate; otherwise that is the last one.
     """
-    latest = candidate(record, strategy.state.meta, metric)
+    latest = candidate(record, strategy.state.meta)
     chosen = better(chosen_in(state), latest, metric) if best else latest
     before = state.totals
     return replace(

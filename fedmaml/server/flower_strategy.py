@@ -14,7 +14,7 @@ from fedmaml.core.compression import NO_COMPRESSION, Compression
 from fedmaml.core.costs import Cost
 from fedmaml.core.errors import MessageError
 from fedmaml.core.learner import Problem
-from fedmaml.core.metrics import Range, mean_metrics
+from fedmaml.core.metrics import Metric, Range, mean_metrics
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import (
@@ -107,6 +107,11 @@ class FlowerStrategy(Strategy):
         self._numbers: dict[int, int] = {}
         self._train_sent: list[tuple[Message, TrainRequest]] = []
         self._evaluate_sent: list[tuple[Message, EvaluateRequest]] = []
+
+    @property
+    def headline(self) -> Metric:
+        """The problem's first metric."""
+        return self._metrics[0]
 
     @property
     def initial_arrays(self) -> ArrayRecord:

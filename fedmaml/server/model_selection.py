@@ -7,11 +7,15 @@ memory with the meta-parameters of an earlier round.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedmaml.core.metrics import Metric
+from fedmaml.core.metrics import Metric, mean_metrics
 from fedmaml.core.params import MetaParams
 from fedmaml.core.records import RoundRecord
+
+FENCE = 3.0
+FEWEST_TO_COMPARE = 3
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class Chosen:
     Attributes:
         round: Its number; 0: before training.
         meta: The meta-parameters after it.
-        validation: Mean headline metric of the validation clients after adaptation; None if they
-            were not evaluated, or it is undefined at all of them.
+        validation: `value_of` the validation clients; None if they were not evaluated, or it is
+            undefined at all of them.
     """
 
     round: int
@@ -30,10 +34,29 @@ class Chosen:
     validation: float | None = None
 
 
-def candidate(record: RoundRecord, meta: MetaParams, metric: Metric) -> Chosen:
+def value_of(metric: Metric, evaluated: Mapping[str, Sequence[float]]) -> float | None:
+    """Return what a round is selected by: the mean of the headline metric after adaptation.
+
+    A value far from those of most clients counts as one at the fence, 3 times the distance between
+    the quartiles away from them (Tukey's far-out values), so that one site cannot choose the round.
+
+    Args:
+        metric: The headline metric.
+        evaluated: ``"<column>:<stage>"`` -> one value per client.
+    """
+    values = [value for value in evaluated.get(f"{metric.name}:after", ()) if not math.isnan(value)]
+    if len(values) >= FEWEST_TO_COMPARE:
+        quarter, rising = max(1, len(values) // 4), sorted(values)
+        low, high = rising[quarter], rising[-1 - quarter]
+        if math.isfinite(low) and math.isfinite(high):  # else it is not one site that diverged
+            away = FENCE * (high - low)
+            values = [min(max(value, low - away), high + away) for value in values]
+    return mean_metrics({"": values}, [1.0] * len(values)).get("")
+
+
+def candidate(record: RoundRecord, meta: MetaParams) -> Chosen:
     """Return a finished round as one to choose from."""
-    value = record.evaluation.get(f"{metric.name}:after", math.nan)
-    return Chosen(record.round, meta, None if math.isnan(value) else value)
+    return Chosen(record.round, meta, record.validation)
 
 
 def better(one: Chosen, other: Chosen, metric: Metric) -> Chosen:

@@ -16,6 +16,7 @@ from fedmaml.core.requests import EvaluateReply
 from fedmaml.server.cohort import RollCall, choose
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
+from fedmaml.server.model_selection import value_of
 from fedmaml.server.roll import Roll
 from fedmaml.server.round_result import RoundResult
 
@@ -75,7 +76,8 @@ def run_rounds(
                 strategy, grid, roll_call, config, number, "validation", validation
             )
             means = mean_metrics(evaluated.values, [1.0] * len(evaluated.clients))
-            record = replace(record, evaluation=means)
+            selected_by = value_of(strategy.headline, evaluated.values)
+            record = replace(record, evaluation=means, validation=selected_by)
         yield record
 
 

@@ -218,9 +218,9 @@ def test_flower_deployment_gives_the_bits_of_one_process(tmp_path: Path, data_di
     parts = [there["cost"][name] for name in ("totals", "evaluation", "roll_call")]
     down, up = (sum(part[f"message_bytes_{way}"] for part in parts) for way in ("down", "up"))
     assert there["cost"]["socket"]["down"]["objects"] == pytest.approx(down, rel=0.001)
-    # What a SuperLink still has is not sent again: part of the roll call is the same at all nodes.
+    # What a SuperLink still has is not sent again; numbers of other lengths differ by a few bytes.
     not_sent = up - there["cost"]["socket"]["up"]["objects"]
-    assert 0 <= not_sent <= 600
+    assert -10 <= not_sent <= 600
     assert len(there["cost"]["socket"]["nodes"]) == 2
 
 

@@ -16,7 +16,7 @@ from fedmaml.core.records import RoundRecord
 from fedmaml.preflight import preflight
 from fedmaml.running import audit_before, execute
 from fedmaml.runs.directory import RunDirectory
-from fedmaml.server.model_selection import Chosen, better, candidate
+from fedmaml.server.model_selection import Chosen, better, candidate, value_of
 from fedmaml.simulations.scenarios import Digits
 
 BEST = {"evaluation.every": 2, "evaluation.select": "best"}
@@ -53,11 +53,29 @@ def test_better_round(metric: Metric, first: Any, second: Any, chosen: int) -> N
 
 
 def test_a_round_is_evaluated_by_the_headline_metric_after_adaptation() -> None:
-    evaluation = {"accuracy:before": 0.9, "accuracy:after": 0.4, "auc:after": 0.8}
-    record = RoundRecord(3, 1, 1, 1.0, {}, (), 0.0, 0.0, evaluation)
-    assert candidate(record, {}, ACCURACY) == Chosen(3, {}, 0.4)
-    undefined = RoundRecord(3, 1, 1, 1.0, {}, (), 0.0, 0.0, {"accuracy:after": math.nan})
-    assert candidate(undefined, {}, ACCURACY).validation is None
+    evaluated = {"accuracy:before": [0.9], "accuracy:after": [0.4, math.nan], "auc:after": [0.8]}
+    value = value_of(ACCURACY, evaluated)
+    record = RoundRecord(3, 1, 1, 1.0, {}, (), 0.0, 0.0, validation=value)
+    assert candidate(record, {}) == Chosen(3, {}, 0.4)
+    assert "validation" not in record.to_json()
+    assert value_of(ACCURACY, {"accuracy:after": [math.nan]}) is None
+    assert value_of(ACCURACY, {}) is None
+
+
+@pytest.mark.parametrize("liar", [math.inf, 1e300, -1e300, -math.inf])
+def test_one_site_cannot_choose_the_round(liar: float) -> None:
+    """It would send one extreme value in all rounds but the one that it wants."""
+    rounds = [[1.0, 1.2, 0.9, 1.1, liar], [5.0, 5.2, 4.9, 5.1, 5.0]]
+    first, second = (value_of(MEAN_SQUARED_ERROR, {"mse:after": each}) for each in rounds)
+    assert better(at(1, first), at(2, second), MEAN_SQUARED_ERROR).round == 1
+    assert first == pytest.approx(1.1, abs=0.4)
+
+
+def test_values_that_are_no_outliers_count_as_they_are() -> None:
+    values = [0.2, 0.9, 0.4, 0.6, 0.5, 1.0, 0.1]
+    assert value_of(ACCURACY, {"accuracy:after": values}) == sum(values) / len(values)
+    assert value_of(MEAN_SQUARED_ERROR, {"mse:after": [1.0, math.inf]}) == math.inf
+    assert value_of(MEAN_SQUARED_ERROR, {"mse:after": [1.0, *[math.inf] * 3]}) == math.inf
 
 
 def test_best_round_is_kept_evaluated_and_named(tmp_path: Path) -> None:
