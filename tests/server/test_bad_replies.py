@@ -568,6 +568,80 @@ def test_an_evaluation_of_another_request_is_refused(other: EvaluateRequest, rea
     assert refused.value.reason == reason
 
 
+def with_value(value: float) -> Tamper:
+    return costing(**{"accuracy:after": [value]})
+
+
+FORGED: dict[str, tuple[Tamper, str]] = {
+    "accuracy 7": (with_value(7.0), "METRIC"),
+    "-1e308": (with_value(-1e308), "METRIC"),
+    "another round": (saying(round=77), "STALE"),
+    "other meta-parameters": (saying(base="0" * 16), "VERSION"),
+    "another version": (saying(version="0.0.1"), "VERSION"),
+    "other clients": (saying(clients=[5]), "CLIENTS"),
+    "100,000 names": (inventing(100_000), "KEYS"),
+    "no metrics": (without_record("metrics"), "KEYS"),
+    "raises": (raising, "RAISED"),
+    "goes away": (absent, "NO_REPLY"),
+}
+
+
+@pytest.fixture(scope="module")
+def evaluated_without_one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return evaluated(tmp_path_factory.mktemp("oracle") / "run", absent)
+
+
+def evaluated(out: Path, tamper: Tamper) -> dict[str, Any]:
+    """Run with five nodes, of which one tampers with its evaluations; return summary and rows."""
+
+    def tampered(message: Message, context: Context) -> Message:
+        reply = client_app(message=message, context=context)
+        bad = message.metadata.message_type == "evaluate"
+        if bad and message.metadata.dst_node_id == BAD_NODE:
+            return sealed_again(tamper(message, reply))
+        return reply
+
+    settings = {"rounds": 2, "task.validation_clients": NODES, "evaluation.every": 1,
+                "evaluation.select": "best"}  # fmt: skip
+    summary = ran(out, tampered, settings)
+    curve = [record["evaluation"] for record in RunDirectory(out).rounds()]
+    kept = {key: summary[key] for key in ("metric", "evaluated_round", "clients_evaluated")}
+    return kept | {"rows": RunDirectory(out).clients(), "curve": curve}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_evaluation_equals_absence(
+    name: str,
+    tmp_path: Path,
+    evaluated_without_one: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tamper, reason = FORGED[name]
+    assert evaluated(tmp_path / "run", tamper) == evaluated_without_one
+    lines = [each.message for each in caplog.records if "left out clients" in each.message]
+    assert len(lines) == 3  # two rounds and the end
+    assert all(f": {reason}: " in line and len(line) < 400 for line in lines)
+
+
+def test_a_flipped_bit_of_the_body_is_refused(tmp_path: Path, oracle: dict[str, Any]) -> None:
+    """Without the hash it would be another update, of numbers as good as these."""
+
+    def tampered(message: Message, context: Context) -> Message:
+        reply = client_app(message=message, context=context)
+        request = message.content.config_records.get("request", {"round": 0})
+        if message.metadata.dst_node_id == BAD_NODE and request["round"] == BAD_ROUND:
+            array = reply.content.array_records["update"]["theta"]
+            data = bytearray(array.data)
+            data[-4] ^= 1  # of the mantissa of the last number
+            array.data = bytes(data)
+        return reply
+
+    summary = ran(tmp_path / "run", tampered, {})
+    assert summary["theta_sha256"] == oracle["sha"]
+    (rejection,) = RunDirectory(tmp_path / "run").rounds()[BAD_ROUND - 1]["rejected"]
+    assert rejection["reason"] == "HASH"
+
+
 def test_100_000_invented_names_are_refused_at_once() -> None:
     reply = EvaluateReply((3,), {f"accuracy{number}": [0.5] for number in range(100_000)}, ())
     written = write_evaluate_reply(reply, ASKED)

@@ -15,6 +15,8 @@ from fedmaml.config import resolve, to_run_config
 from fedmaml.core.errors import BackendError
 from fedmaml.messages.checks import REPLY, seal
 from fedmaml.messages.roll_call import read_roll_call_reply
+from fedmaml.runs.directory import RunDirectory
+from fedmaml.server.app import app as server_app
 from fedmaml.server.cohort import RollCall
 from fedmaml.server.roll import Roll, call_roll
 from fedmaml.simulations.backends.in_process import InProcessGrid
@@ -126,6 +128,44 @@ def test_if_nobody_says_anything_sound_the_reason_is_the_error() -> None:
 
     with pytest.raises(BackendError, match=r"no node can take part; node 2: .*'hosted' is missing"):
         call_roll(sites(answer, {}), NODES, 5.0)
+
+
+def test_a_site_that_leaves_and_comes_back_takes_part_again(tmp_path: Path) -> None:
+    """It is away in round 2, and another node from round 3 on."""
+
+    def served(out: Path, comes_back_as: int) -> RunDirectory:
+        def answer(message: Message, context: Context) -> Message:
+            leaves = (
+                message.metadata.message_type == "train"
+                and message.metadata.dst_node_id == 3
+                and message.content.config_records["request"]["round"] == 2
+            )
+            if leaves:
+                grid._contexts[comes_back_as] = grid._contexts.pop(3)
+                return Message(Error(5, "gone"), reply_to=message)
+            return client_app(message=message, context=context)
+
+        config = resolve(
+            {"scenario": "digits", "strategy": "fomaml", "rounds": 4, "nodes": 3, "clients": 0,
+             "task.train_clients": 6, "task.validation_clients": 0, "task.test_clients": 3}
+        )  # fmt: skip
+        RunDirectory(out).create(config)
+        run_config = to_run_config(config, out)
+        grid = InProcessGrid(answer, 3, run_config)  # type: ignore[arg-type]
+        server_app(grid=grid, context=Context(1, 1, {}, RecordDict(), dict(run_config)))
+        return RunDirectory(out)
+
+    stayed, returned = served(tmp_path / "stayed", 3), served(tmp_path / "returned", 99)
+    rounds = returned.rounds()
+    assert [record["clients"] for record in rounds] == [6, 4, 6, 6]
+    assert [each["reason"] for each in rounds[1]["rejected"]] == ["NO_REPLY"]
+    events = [[(each["what"], each["node"]) for each in r.get("events", ())] for r in rounds]
+    assert events[1:] == [[], [("joined", "partition-1")], []]
+    summaries = [directory.summary() for directory in (stayed, returned)]
+    assert summaries[0] is not None
+    assert summaries[1] is not None
+    assert summaries[0]["theta_sha256"] == summaries[1]["theta_sha256"]
+    assert summaries[1]["clients_evaluated"] == 3
 
 
 # --- statistics
