@@ -132,7 +132,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_last_state(
     for limit, every, name in cases:
         assert forge.run(CASES[case], out, limit=limit, every=every, resume=out.exists()) == 1
         error = (tmp_path / "error").read_text()
-        assert re.search(rf"RunDirectoryError: cannot write {out / name} \([\d,]+ bytes\): ", error)
+        assert re.search(rf"DiskError: cannot write {out / name} \([\d,]+ bytes\): ", error)
         assert f"make room there, then go on with: fedmaml run --resume {out}" in error
         assert list(out.glob(".*.tmp")) == []
         assert RunDirectory(out).summary() is None
