@@ -44,6 +44,10 @@ CANNOT = {
     ("quadratic", "protonet"): "class means",
     ("quadratic", "fedrep"): "no layers before its head",
     ("sinusoid", "protonet"): "class means",
+    ("suffix_rules", "protonet"): "class means",
+    ("suffix_rules", "fedrep"): "no layers before its head",
+    ("bias_variance", "protonet"): "class means",
+    ("bias_variance", "fedrep"): "no layers before its head",
     ("hospitals", "protonet"): "class means",
     ("csv", "protonet"): "class means",
 }

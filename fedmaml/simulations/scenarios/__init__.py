@@ -10,6 +10,7 @@ from fedmaml.core.plugins import Catalogue, imported
 if TYPE_CHECKING:
     from fedmaml.simulations.scenario import Scenario
     from fedmaml.simulations.scenarios.activity import Activity
+    from fedmaml.simulations.scenarios.bias_variance import BiasVariance
     from fedmaml.simulations.scenarios.csv import Csv
     from fedmaml.simulations.scenarios.digits import Digits
     from fedmaml.simulations.scenarios.femnist import Femnist
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.omniglot import Omniglot
     from fedmaml.simulations.scenarios.quadratic import Quadratic
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
+    from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
 
 _FOLDER = "fedmaml.simulations.scenarios"
 _BASE = "fedmaml.simulations.scenario:Scenario"
 _KNOWN = {
     "quadratic": f"{_FOLDER}.quadratic:Quadratic",
+    "bias_variance": f"{_FOLDER}.bias_variance:BiasVariance",
     "sinusoid": f"{_FOLDER}.sinusoid:Sinusoid",
+    "suffix_rules": f"{_FOLDER}.suffix_rules:SuffixRules",
     "digits": f"{_FOLDER}.digits:Digits",
     "hospitals": f"{_FOLDER}.hospitals:Hospitals",
     "activity": f"{_FOLDER}.activity:Activity",
@@ -42,6 +46,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "CATALOGUE",
     "Activity",
+    "BiasVariance",
     "Csv",
     "Digits",
     "Femnist",
@@ -50,4 +55,5 @@ __all__ = [
     "Quadratic",
     "Scenario",
     "Sinusoid",
+    "SuffixRules",
 ]
