@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedmaml.api.comparing import ComparisonResult, compare
     from fedmaml.api.datasets import from_clients
-    from fedmaml.api.running import RunResult, load, run
+    from fedmaml.api.running import RunResult, load, load_model, run
     from fedmaml.core.errors import FedmamlError
     from fedmaml.core.inner_loop import GradientSteps
     from fedmaml.core.outer_optimizer import OuterOptimizer
@@ -61,7 +61,7 @@ _CLASSES = {
     "fedmaml.core.inner_loop": ("GradientSteps",),
     "fedmaml.core.outer_optimizer": ("OuterOptimizer",),
     "fedmaml.core.errors": ("FedmamlError",),
-    "fedmaml.api.running": ("RunResult", "load", "run"),
+    "fedmaml.api.running": ("RunResult", "load", "load_model", "run"),
     "fedmaml.api.comparing": ("ComparisonResult", "compare"),
     "fedmaml.api.datasets": ("from_clients",),
 }  # fmt: skip
@@ -105,5 +105,6 @@ __all__ = [
     "compare",
     "from_clients",
     "load",
+    "load_model",
     "run",
 ]

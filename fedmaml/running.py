@@ -130,6 +130,7 @@ def _reopen(directory: RunDirectory, folder: Path, config: RunConfig) -> None:
 
 def _look_at_data(config: RunConfig, directory: RunDirectory) -> Audit:
     """Evaluate references and audit for leakage; the audit is written last, so it tells of both."""
+    directory.save_rows(config.make_scenario().rows())
     directory.save_references(references_before(config))
     audit = audit_before(config)
     directory.save_audit(audit)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from fedmaml.adapting.estimators import SiteModel
     from fedmaml.core.params import MetaParams, Params
 
 
@@ -77,6 +78,42 @@ class RunResult:
     def theta(self) -> "Params":
         """The initialisation: name of the network's parameter -> tensor."""
         return self.meta["theta"]
+
+    def estimator(self, steps: int | None = None) -> "SiteModel":
+        """Return an estimator of scikit-learn's kind that adapts this model by ``fit(X, y)``.
+
+        Args:
+            steps: Of adaptation; None: as in the run; 0: none.
+        """
+        from fedmaml.adapting.estimators import estimator_of
+
+        return estimator_of(self.path, steps)
+
+    def adapt(self, X: Any, y: Any, steps: int | None = None) -> "SiteModel":  # noqa: N803
+        """Adapt the model to a site's examples, and estimate what that gains.
+
+            site = fm.load("runs/csv-maml-seed0").adapt(frame, frame["y"])
+            print(site.gain_.advice)        "adapt: ...", or "do not adapt: ..."
+            site.predict(new)
+            site.save("model")              safetensors, torch.export, ONNX, a model card
+
+        Args:
+            X: Of tables a frame with their columns; else numbers ``(rows, *features)``, as the
+                scenario's network takes them. NaN where a number of a table is missing.
+            y: Labels of the run's classes, or numbers in the target's own unit, ``(rows,)``.
+            steps: Of adaptation; None: as in the run; 0: none.
+
+        Returns:
+            A fitted estimator with ``predict``, ``predict_proba`` (of classes), ``score``, ``save``
+            and ``gain_``.
+
+        Raises:
+            DataError: If a value does not fit; names column and row.
+            UnsupportedProblemError: If the model needs noise, or several inputs by name.
+        """
+        estimator = self.estimator(steps)
+        estimator.estimate_gain(X, y)
+        return estimator.fit(X, y)
 
     def plot(self) -> "Figure":
         """Draw loss and validation metric over the rounds; needs the extra ``report``.
@@ -162,6 +199,19 @@ def load(path: str | os.PathLike[str]) -> RunResult:
     """
     directory = RunDirectory(Path(path).absolute())
     return RunResult(directory.path, complete_summary(directory))
+
+
+def load_model(path: str | os.PathLike[str]) -> "SiteModel":
+    """Return a fitted estimator from the folder that its ``save``, or `fedmaml adapt`, wrote.
+
+    A model of a strategy or a network in a file of one's own imports that file.
+
+    Raises:
+        RunDirectoryError: If the folder holds no model, or it is damaged.
+    """
+    from fedmaml.adapting.folder import load as loaded
+
+    return loaded(Path(path).absolute())
 
 
 def _text(value: float | None) -> str:

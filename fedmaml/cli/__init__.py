@@ -3,6 +3,7 @@
     runs          run, estimate, audit, check, check-gradients
     comparisons   compare, report
     directories   list, show, clock, export, new
+    models        adapt, predict
     options       options that several commands share
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
@@ -19,7 +20,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from fedmaml.cli import comparisons, directories, runs
+from fedmaml.cli import comparisons, directories, models, runs
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": directories.list_everything,
@@ -30,6 +31,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": comparisons.report,
     "clock": directories.clock,
     "export": directories.export,
+    "adapt": models.adapt,
+    "predict": models.predict,
     "audit": runs.audit,
     "check": runs.check,
     "check-gradients": runs.check_gradients,
