@@ -78,6 +78,7 @@ def test_every_kind_of_adaptation_can_be_taken_away(strategy: str, tmp_path: Pat
     assert ("An embedding of each example of the site" in card) == (strategy == "protonet")
 
 
+@pytest.mark.slow
 def test_files_of_all_formats_predict_the_same(runs: Runs, tmp_path: Path) -> None:
     """torch.export to the bit, ONNX to 1e-5, for other numbers of rows and missing values."""
     onnxruntime = pytest.importorskip("onnxruntime")
