@@ -38,8 +38,6 @@ def adapt(
     """Adapt a run's model to a site, and write it to a folder to take away.
 
     Says first what adapting gains, by cross-validation on the site's rows.
-
-    Example: fedmaml adapt runs/csv-maml-seed0 --data new_site.csv --out model
     """
     from fedmaml.adapting.estimators import estimator_of
     from fedmaml.adapting.folder import refuse_folder
@@ -75,8 +73,6 @@ def predict(
     """Predict for each row of a file; the target may be missing in it.
 
     Columns: row (as an editor counts lines), prediction, and a probability for each class.
-
-    Example: fedmaml predict model --data new.csv --out predictions.csv
     """
     from fedmaml.adapting.folder import load
     from fedmaml.adapting.predictions import as_csv
