@@ -27,7 +27,7 @@ from fedmaml.runs.outcome import (
     what_went_wrong,
 )
 from fedmaml.runs.progress import RunProgress
-from fedmaml.simulations.backends import module_of
+from fedmaml.simulations.backends import module_of, refuse_without_package
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.scenario import SPLITS
 
@@ -72,6 +72,7 @@ def executed(
         KeyboardInterrupt: After Ctrl-C; says what is kept and how to go on.
     """
     refuse_while_importing_script()
+    refuse_without_package(config.backend)
     if config.backend == "in-process":
         logging.getLogger("flwr").setLevel(logging.WARNING)  # not a line per round of robust rules
     if data := os.environ.get("FEDMAML_DATA"):  # nodes may start in another working directory
