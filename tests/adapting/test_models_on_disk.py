@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import fedmaml as fm
 from fedmaml.adapting import formats, model
 from fedmaml.adapting.estimators import SiteModel
 from fedmaml.adapting.examples import inputs_of
+from fedmaml.core import networks
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError, UnsupportedProblemError
 from fedmaml.simulations.datasets import tables
 from tests.adapting.conftest import KINDS, Runs
+from tests.api import test_networks_of_others as others
 from tests.commands import fedmaml
 
 pytestmark = pytest.mark.usefixtures("_catalogues_as_before")
@@ -96,6 +99,36 @@ def test_files_of_all_formats_predict_the_same(runs: Runs, tmp_path: Path) -> No
         (found,) = session.run(None, {"rows": rows.numpy()})
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["frozen", "tied", "gru", "attention", "batch statistics"])
+def test_files_of_own_networks_predict_the_same(name: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    made = {
+        "frozen": others.frozen,
+        "tied": others.Tied,
+        "gru": lambda: others.Recurrent(lambda: networks.GRU(others.FEATURES, 8)),
+        "attention": lambda: others.Attentive(lambda: networks.MultiheadAttention(6, 2)),
+        "batch statistics": lambda: others.Net(
+            lambda: nn.BatchNorm1d(8, track_running_stats=False)
+        ),
+    }[name]
+    rng = np.random.default_rng(0)
+    shape = (12, others.ROWS, others.FEATURES)
+    data = {client: (rng.normal(size=shape), rng.integers(2, size=12)) for client in "abcdef"}
+    run = fm.run(fm.from_clients(data, network=made), "fomaml", rounds=2, out=tmp_path / "run")
+    site = run.adapt(*data["a"])
+    site.save(tmp_path / "model")
+    x = data["b"][0]
+    rows, expected = torch.tensor(x).flatten(1), site.predict_proba(x)
+    np.testing.assert_array_equal(fm.load_model(tmp_path / "model").predict_proba(x), expected)
+    program = torch.export.load(tmp_path / "model" / "model.pt2").module()
+    np.testing.assert_allclose(program(rows).numpy(), expected, atol=1e-7)
+    session = onnxruntime.InferenceSession(tmp_path / "model" / "model.onnx")
+    (found,) = session.run(None, {"rows": rows.numpy()})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_card_says_what_the_run_and_the_site_say(runs: Runs, tmp_path: Path) -> None:
