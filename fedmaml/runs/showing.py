@@ -4,6 +4,7 @@ rich draws in notebooks by ipywidgets alone, which few have installed; so there 
 text, which IPython replaces in place.
 """
 
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -40,9 +41,8 @@ def shown(progress: Progress, *, enabled: bool) -> Iterator[None]:
         with progress:
             yield
         return
-    from IPython.display import display  # there is one, as this is its kernel
-
-    handle = display(_text(progress), raw=True, display_id=True)
+    ipython = importlib.import_module("IPython.display")  # there is one, as this is its kernel
+    handle = ipython.display(_text(progress), raw=True, display_id=True)
     done = threading.Event()
 
     def update() -> None:

@@ -5,7 +5,7 @@ here; a network, a loss, and `examples` are somebody's own.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
@@ -17,7 +17,8 @@ from fedmaml.core.learner import Problem
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
-from fedmaml.simulations.datasets.moments import standardised, sums
+from fedmaml.simulations.datasets.moments import standardised, sums, unsound_sums
+from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 
@@ -78,16 +79,16 @@ class Sites(Scenario):
                 f"sites = {self.sites}, held_out = {self.held_out}, validation = "
                 f"{self.validation}: none is left to train; raise task.sites"
             )
-        return {
-            "train": range(train),
-            "validation": range(train, train + self.validation),
-            "test": range(train + self.validation, self.sites),
-        }
+        return numbered(train, self.validation, self.held_out)
 
     def statistics(self, client: int) -> Params:
         """Return counts, sums and sums of squares of a site's columns; {} of other inputs."""
         x, _ = self.examples(client)
         return sums(x.double()) if x.ndim == 2 else {}
+
+    def unsound_statistics(self, statistics: Mapping[int, Params]) -> Mapping[int, str]:
+        """Return sites whose sums no data have, or only data of quite another size, and why."""
+        return unsound_sums({site: own for site, own in statistics.items() if own})
 
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
