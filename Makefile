@@ -10,17 +10,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 .PHONY: demo test check lint format docs slow clean help
 
 demo: $(VENV)/.installed  ## install, then train FedAvg, FOMAML and local models once on real data
-	@rm -rf runs/demo
-	$(BIN)/fedmaml run digits --strategy local --out runs/demo/local
-	$(BIN)/fedmaml run digits --strategy fedavg --out runs/demo/fedavg
-	$(BIN)/fedmaml run digits --strategy fomaml --out runs/demo/fomaml
-	@echo
-	@$(BIN)/fedmaml show runs/demo/local runs/demo/fedavg runs/demo/fomaml
-	@$(BIN)/fedmaml report runs/demo
-	@echo
-	@echo "That was one training run of each, which shows how it works and proves nothing."
-	@echo "Is FOMAML better? Ask with five seeds (some minutes), which ends in tested differences:"
-	@echo "    $(BIN)/fedmaml compare digits --strategies fomaml --seeds 5"
+	$(BIN)/fedmaml demo
 
 test: $(VENV)/.installed  ## install, then run the default tests
 	$(BIN)/python -m pytest

@@ -22,14 +22,18 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedmaml.api.apps import client_app, server_app
     from fedmaml.api.comparing import ComparisonResult, compare
     from fedmaml.api.datasets import from_clients
-    from fedmaml.api.running import RunResult, load, run
+    from fedmaml.api.running import RunResult, load, load_model, run
+    from fedmaml.client.replies import evaluate_reply, train_reply
     from fedmaml.core.errors import FedmamlError
     from fedmaml.core.inner_loop import GradientSteps
+    from fedmaml.core.learner import Problem
     from fedmaml.core.outer_optimizer import OuterOptimizer
     from fedmaml.simulations.scenario import Scenario
     from fedmaml.simulations.scenarios import Csv, Digits, Hospitals, Quadratic, Sinusoid
+    from fedmaml.simulations.site_data import Sites
     from fedmaml.strategies import (
         FOMAML,
         MAML,
@@ -58,10 +62,14 @@ _CLASSES = {
     "fedmaml.simulations.scenarios": (
         "Csv", "Digits", "Hospitals", "Quadratic", "Scenario", "Sinusoid",
     ),
+    "fedmaml.simulations.site_data": ("Sites",),
+    "fedmaml.client.replies": ("evaluate_reply", "train_reply"),
+    "fedmaml.api.apps": ("client_app", "server_app"),
+    "fedmaml.core.learner": ("Problem",),
     "fedmaml.core.inner_loop": ("GradientSteps",),
     "fedmaml.core.outer_optimizer": ("OuterOptimizer",),
     "fedmaml.core.errors": ("FedmamlError",),
-    "fedmaml.api.running": ("RunResult", "load", "run"),
+    "fedmaml.api.running": ("RunResult", "load", "load_model", "run"),
     "fedmaml.api.comparing": ("ComparisonResult", "compare"),
     "fedmaml.api.datasets": ("from_clients",),
 }  # fmt: skip
@@ -96,14 +104,21 @@ __all__ = [
     "MetaSGD",
     "MetaStrategy",
     "OuterOptimizer",
+    "Problem",
     "ProtoNet",
     "Quadratic",
     "Reptile",
     "RunResult",
     "Scenario",
     "Sinusoid",
+    "Sites",
+    "client_app",
     "compare",
+    "evaluate_reply",
     "from_clients",
     "load",
+    "load_model",
     "run",
+    "server_app",
+    "train_reply",
 ]

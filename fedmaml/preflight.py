@@ -17,6 +17,7 @@ from fedmaml.computing.diagnosis import (
     check_derivatives,
     hidden_randomness,
     needs_second_derivatives,
+    ours_in,
     what_prevents_vmap,
 )
 from fedmaml.computing.engines import ENGINES, Engine, Job, Plan, plan
@@ -40,6 +41,11 @@ from fedmaml.core.resampling import resample
 from fedmaml.core.tasks import Task, TaskGroup, first_task, rows_of, stack
 
 logger = logging.getLogger("fedmaml")
+
+_FOR_VMAP = (
+    "no .item() and no branch on values of tensors (use torch.where), no change of tensors in "
+    "place, and setup_context with generate_vmap_rule = True in an autograd.Function"
+)
 
 
 def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> None:
@@ -200,10 +206,9 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
         why = why or f"{type(error).__name__} in client_update of {type(strategy).__name__}"
         logger.warning(
             "many clients at once (torch.func.vmap) are impossible with this network, so they are "
-            "computed one by one, which is slower. The reason: %s. What to change: no .item() and "
-            "no branch on values of tensors (use torch.where), no change of tensors in place, and "
-            "setup_context with generate_vmap_rule = True in an autograd.Function",
+            "computed one by one, which is slower. The reason: %s. What to change: %s",
             why,
+            ours_in(subject.learner.network) or _FOR_VMAP,
         )
 
 

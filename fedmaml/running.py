@@ -27,7 +27,7 @@ from fedmaml.runs.outcome import (
     what_went_wrong,
 )
 from fedmaml.runs.progress import RunProgress
-from fedmaml.simulations.backends import module_of
+from fedmaml.simulations.backends import module_of, refuse_without_package
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.scenario import SPLITS
 
@@ -72,6 +72,7 @@ def executed(
         KeyboardInterrupt: After Ctrl-C; says what is kept and how to go on.
     """
     refuse_while_importing_script()
+    refuse_without_package(config.backend)
     if config.backend == "in-process":
         logging.getLogger("flwr").setLevel(logging.WARNING)  # not a line per round of robust rules
     if data := os.environ.get("FEDMAML_DATA"):  # nodes may start in another working directory
@@ -130,6 +131,7 @@ def _reopen(directory: RunDirectory, folder: Path, config: RunConfig) -> None:
 
 def _look_at_data(config: RunConfig, directory: RunDirectory) -> Audit:
     """Evaluate references and audit for leakage; the audit is written last, so it tells of both."""
+    directory.save_rows(config.make_scenario().rows())
     directory.save_references(references_before(config))
     audit = audit_before(config)
     directory.save_audit(audit)

@@ -22,6 +22,8 @@ from fedmaml.config import Flat, load_toml
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.report import missing_libraries, write_report
 from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.showing import in_notebook
+from fedmaml.simulations.backends import refuse_without_package
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +126,7 @@ def compare(
     config: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
-    progress: bool = False,
+    progress: bool | None = None,
     **settings: Any,
 ) -> ComparisonResult:
     """Compare strategies with fine-tuned FedAvg, `local` and `fedadam`; as `fedmaml compare`.
@@ -145,7 +147,7 @@ def compare(
         config: TOML file with settings, which arguments override.
         out: Folder; None: ``runs/compare-SCENARIO``.
         force: Run again what ``out`` holds with other settings.
-        progress: Show a progress bar, on the terminal or in a notebook.
+        progress: Show a progress bar, on the terminal or in a notebook; None: in notebooks.
         **settings: For all strategies that know them, or, as "strategy:key", for one.
 
     Raises:
@@ -163,7 +165,8 @@ def compare(
     layers.append(settings_of(settings, task.name, list(dict.fromkeys([*ALWAYS, *names]))))
     made = compared(
         task.name, names, seeds, layers, rounds=rounds, equal=equal, tune=tune,
-        out=Path(out) if out is not None else None, force=force, progress=progress,
+        out=Path(out) if out is not None else None, force=force,
+        progress=in_notebook() if progress is None else progress,
         named=(task, *named), report=False,
     )  # fmt: skip
     runs = tuple(path.absolute() for path in made.runs)
@@ -205,6 +208,7 @@ def compared(
     first = {name: configs[0] for name, configs in planned.runs.items()}
     for config in first.values():
         refuse_elsewhere(named, config)
+        refuse_without_package(config.backend)
     if tune is not None:
         tuning.check(first, tune)
     folder = out or Path("runs") / f"compare-{scenario}"

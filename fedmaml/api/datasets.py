@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -15,7 +14,8 @@ from fedmaml.core.errors import ConfigurationError, DataError
 from fedmaml.core.metrics import Metric
 from fedmaml.simulations.arrays import Arrays as InMemory
 from fedmaml.simulations.datasets.arrays import Arrays, Held, hold
-from fedmaml.simulations.datasets.tables import Table, plain
+from fedmaml.simulations.datasets.given import arrays_of, table_of
+from fedmaml.simulations.datasets.tables import Table
 
 _LOSSES = {loss.__name__: loss for loss in losses.CATALOGUE}
 _METRICS = {one.name: one for one in vars(measured).values() if isinstance(one, Metric)}
@@ -121,7 +121,7 @@ def _examples(
     """Return all clients in one form, and the name of their target."""
     frames = [name for name, (x, _) in pairs.items() if hasattr(x, "columns")]
     if not frames:
-        made = tuple(_arrays(name, x, y) for name, (x, y) in pairs.items())
+        made = tuple(arrays_of(name, x, y) for name, (x, y) in pairs.items())
         for one in made[1:]:
             if one.x.shape[1:] != made[0].x.shape[1:]:
                 raise DataError(
@@ -138,59 +138,4 @@ def _examples(
     target = str(getattr(next(iter(pairs.values()))[1], "name", None) or "y")
     while target in columns:
         target += "_"
-    return tuple(_table(name, x, y, target) for name, (x, y) in pairs.items()), target
-
-
-def _arrays(name: str, x: Any, y: Any) -> Arrays:
-    inputs, targets = _array(x), _target(name, y)
-    if inputs.dtype.kind not in "biuf":
-        raise DataError(
-            f"client {name!r}: X has {inputs.dtype}, no numbers; a pandas frame may have columns "
-            "of text, which become categories"
-        )
-    _check_rows(name, inputs.shape, len(targets))
-    numbers = inputs.astype(float)
-    wrong = np.isinf(numbers).reshape(len(numbers), -1).any(1)
-    if wrong.any():
-        raise DataError(
-            f"client {name!r}, row {int(wrong.argmax())}: X is infinite; give a number, or NaN for "
-            "a missing one"
-        )
-    return Arrays(name, numbers, targets)
-
-
-def _table(name: str, x: Any, y: Any, target: str) -> Table:
-    labels = _target(name, y)
-    _check_rows(name, x.shape, len(labels))
-    rows = x.rename(columns=str).reset_index(drop=True)
-    doubled = rows.columns[rows.columns.duplicated()]
-    if len(doubled):
-        raise DataError(f"client {name!r}: column {doubled[0]!r} is there twice; rename one")
-    rows[target] = list(labels)
-    return Table(f"client {name!r}", name, rows.map(plain, na_action="ignore"))
-
-
-def _target(name: str, y: Any) -> np.ndarray:
-    labels = _array(y)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise DataError(f"client {name!r}: y has shape {labels.shape}; give (rows,)")
-    missing = np.array([one is None or one != one for one in labels.tolist()])
-    if missing.any() or (labels.dtype.kind == "f" and np.isinf(labels).any()):
-        row = int(missing.argmax() if missing.any() else np.isinf(labels).argmax())
-        raise DataError(f"client {name!r}, row {row}: y is missing or infinite; remove the row")
-    return labels.astype(str) if labels.dtype.kind == "O" else labels
-
-
-def _check_rows(name: str, shape: tuple[int, ...], rows: int) -> None:
-    if len(shape) < 2 or not all(shape[1:]):
-        raise DataError(f"client {name!r}: X has shape {shape}; give (rows, *features)")
-    if shape[0] != rows:
-        raise DataError(f"client {name!r}: X has {shape[0]} rows and y {rows}; give the same")
-
-
-def _array(given: Any) -> np.ndarray:
-    if isinstance(given, torch.Tensor):
-        return given.detach().cpu().numpy()
-    return np.asarray(given)
+    return tuple(table_of(name, x, y, target) for name, (x, y) in pairs.items()), target

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedmaml.api.frames import frame, metric_rows
 from fedmaml.api.naming import refuse_elsewhere, scenario_named, settings_of, strategy_named
 from fedmaml.config import Flat, flatten_table, load_toml, resolve
+from fedmaml.core.errors import ConfigurationError
 from fedmaml.runs.completeness import complete_summary
 from fedmaml.runs.directory import RunDirectory
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from fedmaml.adapting.estimators import SiteModel
     from fedmaml.core.params import MetaParams, Params
 
 
@@ -78,6 +80,42 @@ class RunResult:
         """The initialisation: name of the network's parameter -> tensor."""
         return self.meta["theta"]
 
+    def estimator(self, steps: int | None = None) -> "SiteModel":
+        """Return an estimator of scikit-learn's kind that adapts this model by ``fit(X, y)``.
+
+        Args:
+            steps: Of adaptation; None: as in the run; 0: none.
+        """
+        from fedmaml.adapting.estimators import estimator_of
+
+        return estimator_of(self.path, steps)
+
+    def adapt(self, X: Any, y: Any, steps: int | None = None) -> "SiteModel":  # noqa: N803
+        """Adapt the model to a site's examples, and estimate what that gains.
+
+            site = fm.load("runs/csv-maml-seed0").adapt(frame, frame["y"])
+            print(site.gain_.advice)        "adapt: ...", or "do not adapt: ..."
+            site.predict(new)
+            site.save("model")              safetensors, torch.export, ONNX, a model card
+
+        Args:
+            X: Of tables a frame with their columns; else numbers ``(rows, *features)``, as the
+                scenario's network takes them. NaN where a number of a table is missing.
+            y: Labels of the run's classes, or numbers in the target's own unit, ``(rows,)``.
+            steps: Of adaptation; None: as in the run; 0: none.
+
+        Returns:
+            A fitted estimator with ``predict``, ``predict_proba`` (of classes), ``score``, ``save``
+            and ``gain_``.
+
+        Raises:
+            DataError: If a value does not fit; names column and row.
+            UnsupportedProblemError: If the model needs noise, or several inputs by name.
+        """
+        estimator = self.estimator(steps)
+        estimator.estimate_gain(X, y)
+        return estimator.fit(X, y)
+
     def plot(self) -> "Figure":
         """Draw loss and validation metric over the rounds; needs the extra ``report``.
 
@@ -103,33 +141,39 @@ class RunResult:
 
 
 def run(
-    scenario: Any,
-    strategy: Any = "maml",
+    scenario: Any = None,
+    strategy: Any = None,
     *,
     rounds: int | None = None,
     seed: int | None = None,
     config: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
-    progress: bool = False,
+    resume: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
     **settings: Any,
 ) -> RunResult:
     """Train on a scenario and evaluate on clients that did not train; as `fedmaml run`.
 
         fm.run("digits", strategy="maml", inner_steps=5, rounds=20)
         fm.run("wards.py", strategy=fm.MAML(inner=fm.GradientSteps(lr=0.1, steps=5)))
+        fm.run(resume="runs/digits-maml-seed0")         goes on where it was cut short
 
     Args:
         scenario: A name (`fedmaml list`), the path of a Python file, a class that derives from
-            ``fm.Scenario``, or a value of one, e.g. of ``fm.from_clients``.
-        strategy: Likewise, of ``fm.MetaStrategy``. What a name or a class leaves open comes from
-            the scenario's recipe; a value has exactly its settings.
+            ``fm.Scenario``, or a value of one, e.g. of ``fm.from_clients``. None only where
+            ``config`` or ``resume`` names it.
+        strategy: Likewise, of ``fm.MetaStrategy``; None: "maml", or that of ``config``. What a name
+            or a class leaves open comes from the scenario's recipe; a value has exactly its
+            settings.
         rounds: Rounds of training; None: as the recipe says.
         seed: Determines everything random; None: the scenario value's, else 0.
         config: TOML file with settings, which arguments override.
         out: Folder of the run; None: a new one below ``runs``.
         force: Overwrite the run that ``out`` holds.
-        progress: Show a progress bar, on the terminal or in a notebook.
+        resume: Folder of a run that was cut short, which goes on to the same bits, with its own
+            configuration: no other argument but ``progress`` may be given.
+        progress: Show a progress bar, on the terminal or in a notebook; None: in notebooks.
         **settings: Any other setting, e.g. ``inner_steps=5`` or ``**{"inner.steps": 5}``; one of
             the scenario by its own name, e.g. ``cross=0.5``.
 
@@ -137,21 +181,36 @@ def run(
         FedmamlError: If a setting, the data or the run fails; says what to change.
     """
     from fedmaml.running import executed
+    from fedmaml.runs.showing import in_notebook
 
-    task, algorithm = scenario_named(scenario), strategy_named(strategy)
+    progress = in_notebook() if progress is None else progress
+    if resume is not None:
+        others = {"scenario": scenario, "strategy": strategy, "rounds": rounds, "seed": seed,
+                  "config": config, "out": out, "force": force or None} | settings  # fmt: skip
+        if given_too := [name for name, value in others.items() if value is not None]:
+            raise ConfigurationError(
+                f"resume goes on with the configuration of the run in {resume}; leave out "
+                f"{', '.join(given_too)}"
+            )
+        folder = Path(resume)
+        known = RunDirectory(folder).config()
+        return RunResult(*executed(known, folder, resume=True, progress=progress))
+    table = load_toml(Path(config)) if config else {}
+    task = scenario_named(table.get("scenario", scenario) if scenario is None else scenario)
+    algorithm = strategy_named(table.get("strategy", "maml") if strategy is None else strategy)
     given: Flat = {"scenario": task.name, "strategy": algorithm.name}
     given |= {"scenario_from": task.place} if task.place else {}
     given |= {"strategy_from": algorithm.place} if algorithm.place else {}
     own = {"rounds": rounds, "seed": seed}
     own = {key: value for key, value in own.items() if value is not None}
     resolved = resolve(
-        *([load_toml(Path(config))] if config else []),
+        table,
         task.settings | algorithm.settings | given,
         own | settings_of(settings, task.name, [algorithm.name]),
     )
     refuse_elsewhere((task, algorithm), resolved)
-    folder = Path(out) if out is not None else None
-    return RunResult(*executed(resolved, folder, force=force, progress=progress))
+    target = Path(out) if out is not None else None
+    return RunResult(*executed(resolved, target, force=force, progress=progress))
 
 
 def load(path: str | os.PathLike[str]) -> RunResult:
@@ -162,6 +221,19 @@ def load(path: str | os.PathLike[str]) -> RunResult:
     """
     directory = RunDirectory(Path(path).absolute())
     return RunResult(directory.path, complete_summary(directory))
+
+
+def load_model(path: str | os.PathLike[str]) -> "SiteModel":
+    """Return a fitted estimator from the folder that its ``save``, or `fedmaml adapt`, wrote.
+
+    A model of a strategy or a network in a file of one's own imports that file.
+
+    Raises:
+        RunDirectoryError: If the folder holds no model, or it is damaged.
+    """
+    from fedmaml.adapting.folder import load as loaded
+
+    return loaded(Path(path).absolute())
 
 
 def _text(value: float | None) -> str:

@@ -3,6 +3,8 @@
     runs          run, estimate, audit, check, check-gradients
     comparisons   compare, report
     directories   list, show, clock, export, new
+    models        adapt, predict
+    demo          demo
     options       options that several commands share
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
@@ -19,9 +21,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from fedmaml.cli import comparisons, directories, runs
+from fedmaml.cli import comparisons, directories, models, runs
+from fedmaml.cli.demo import demo
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
     "list": directories.list_everything,
     "run": runs.run,
     "estimate": runs.estimate,
@@ -30,13 +34,35 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": comparisons.report,
     "clock": directories.clock,
     "export": directories.export,
+    "adapt": models.adapt,
+    "predict": models.predict,
     "audit": runs.audit,
     "check": runs.check,
     "check-gradients": runs.check_gradients,
     "new": directories.new,
 }
 
+EXAMPLES = {
+    "demo": "demo",
+    "list": "list strategies",
+    "run": "run digits --strategy fomaml --set inner.steps=3 --out runs/first",
+    "estimate": "estimate digits --strategy maml --rounds 1000",
+    "show": "show runs/first",
+    "compare": "compare digits --strategies fomaml,maml --seeds 5",
+    "report": "report runs/compare-digits",
+    "clock": "clock runs/first --profile 4g-phone",
+    "export": "export runs/first --to tensorboard",
+    "adapt": "adapt runs/csv-maml-seed0 --data new_site.csv --out model",
+    "predict": "predict model --data new.csv --out predictions.csv",
+    "audit": "audit hospitals --strategy fedrep",
+    "check": "check wards.py --strategy mine.py",
+    "check-gradients": "check-gradients --strategy maml",
+    "new": "new scenario wards",
+}
+"""Command -> what follows "fedmaml", as its help shows it."""
+
 app = typer.Typer(
+    name="fedmaml",
     help="Federated meta-learning on Flower and PyTorch.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -64,7 +90,7 @@ def _interruptible(name: str, command: Callable[..., None]) -> Callable[..., Non
             command(*arguments, **options)
         except KeyboardInterrupt as error:
             kept = _KEPT.get(name, _NOTHING)
-            if name == "run":  # what `execute` says; nothing if it had not begun
+            if name in ("run", "demo"):  # what `execute` says; nothing if it had not begun
                 kept = str(error) or _NOTHING
             print(f"fedmaml: interrupted; {kept}", file=sys.stderr)
             raise
@@ -73,7 +99,8 @@ def _interruptible(name: str, command: Callable[..., None]) -> Callable[..., Non
 
 
 for name, command in COMMANDS.items():
-    app.command(name)(_interruptible(name, command))
+    example = f"Example: fedmaml {EXAMPLES[name]}"
+    app.command(name, epilog=example)(_interruptible(name, command))
 
 
 def process() -> NoReturn:

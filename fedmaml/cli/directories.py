@@ -13,13 +13,18 @@ from fedmaml.cli.options import OUT, Json, imports_are_done
 
 
 def new(
-    kind: Annotated[str, typer.Argument(help="scenario or strategy")],
+    kind: Annotated[str, typer.Argument(help="scenario, strategy or app")],
     name: Annotated[str, typer.Argument(help="Of the file, e.g. wards.")],
 ) -> None:
-    """Write a scenario or a strategy to start from, and a test of it, into this folder."""
+    """Write a scenario, a strategy or a Flower app to start from, and a test, into this folder."""
     from fedmaml.templates import write
 
     file, test = write(kind, name, Path())
+    if kind == "app":
+        print(f"{test.parent} is written; {test.parent / 'README.md'} says how to run it. Then:")
+        print(f"    change {file}")
+        print(f"    fedmaml check {file}")
+        return
     what = f"{file}" if kind == "scenario" else f"sinusoid --strategy {file}"
     print(f"{file} and {test} are written. Change them, then:")
     print(f"    fedmaml check {what}")

@@ -1,12 +1,14 @@
 """Flower message in, Flower message out: the client side, usable in any ClientApp."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
 from flwr.app import Context, Error, Message
+from torch import Tensor
 
 from fedmaml.client.memory import (
     load_costs,
@@ -87,8 +89,37 @@ def prepared_from(
     return PreparedStrategy(strategy, learner, start.memory, client_batch, engine, device)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a server asks a client for, and what the client's task may depend on.
+
+    Attributes:
+        round: From 1.
+        split: "train", "validation" or "test": the latter two keep their task in all rounds.
+        client: Number of the client.
+        seed: Of the run; with round and client it determines everything random.
+        shared_statistics: Totals over the training clients; {} without a roll call.
+    """
+
+    round: int
+    split: str
+    client: int
+    seed: int
+    shared_statistics: Params
+
+    def rows(self, count: int) -> Tensor:
+        """Return the numbers of rows in a random order: a new one in each round of training."""
+        words = (self.round,) if self.split == "train" else ()
+        key = seeding.key(self.seed, "rows", self.split, *words)
+        return seeding.permutation(key, [self.client], count)[0]
+
+
+OwnTask = Task | Callable[[Asked], Task]
+"""A client's task, or what makes it of the request."""
+
+
 def train_reply(
-    message: Message, context: Context, strategy: MetaStrategy, problem: Problem, task: Task
+    message: Message, context: Context, strategy: MetaStrategy, problem: Problem, task: OwnTask
 ) -> Message:
     """Reply to a train message of a `FlowerStrategy`, for a node that is one client.
 
@@ -97,18 +128,21 @@ def train_reply(
         context: The node's; keeps the client's memory.
         strategy: The same as the server's.
         problem: The same as the server's.
-        task: The client's support and query examples of this round.
+        task: The client's support and query examples of this round, or what makes them of an
+            `Asked`: a split that is fresh in every round and can be repeated.
     """
     request = read_train_request(message.content)
-    return answer_train(message, request, context, prepare(strategy, problem), _only(task))
+    tasks = _only(task, partial(Asked, request.round, "train"), request)
+    return answer_train(message, request, context, prepare(strategy, problem), tasks)
 
 
 def evaluate_reply(
-    message: Message, context: Context, strategy: MetaStrategy, problem: Problem, task: Task
+    message: Message, context: Context, strategy: MetaStrategy, problem: Problem, task: OwnTask
 ) -> Message:
     """Reply to an evaluate message of a `FlowerStrategy`; arguments as in `train_reply`."""
     request = read_evaluate_request(message.content)
-    return answer_evaluate(message, request, context, prepare(strategy, problem), _only(task))
+    tasks = _only(task, partial(Asked, request.round, request.split), request)
+    return answer_evaluate(message, request, context, prepare(strategy, problem), tasks)
 
 
 def answer_train(
@@ -181,9 +215,16 @@ def error_reply(message: Message, error: Exception, stage: str) -> Message:
     return Message(Error(CLIENT_APP_RAISED, said_of(error, stage)), reply_to=message)
 
 
-def _only(task: Task) -> Tasks:
+def _only(
+    task: OwnTask, asked: Callable[..., Asked], request: TrainRequest | EvaluateRequest
+) -> Tasks:
+    """Return what makes the task of the one client of a node."""
+
     def tasks(clients: Sequence[int]) -> list[TaskGroup]:
-        return [TaskGroup(tuple(clients), stack([task]))]
+        (client,) = clients
+        known = (client, request.seed, request.shared_statistics)
+        made = task if isinstance(task, Task) else task(asked(*known))
+        return [TaskGroup((client,), stack([made]))]
 
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
     return tasks

@@ -1,16 +1,18 @@
 """Many runs in one folder: complete runs are reused, and none is overwritten."""
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tomli_w
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedmaml.config import RunConfig, flatten_table
 from fedmaml.core.errors import OtherFormatError, RunDirectoryError
 from fedmaml.runs.completeness import what_is_missing
 from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.showing import console_of_progress, in_notebook, shown
 
 
 def is_complete(config: RunConfig, path: Path, force: bool) -> bool:
@@ -58,14 +60,17 @@ def _finished(directory: RunDirectory, force: bool) -> bool:
         return False
 
 
-def progress_bar(unit: str, enabled: bool) -> Progress:
-    """Return a progress bar on standard error that counts in a unit, e.g. runs."""
-    return Progress(
+@contextmanager
+def progress_bar(unit: str, enabled: bool) -> Iterator[Progress]:
+    """Show a progress bar that counts in a unit, e.g. runs."""
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TextColumn(unit),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not enabled,
+        console=console_of_progress(),
+        disable=in_notebook() or not enabled,
     )
+    with shown(bar, enabled=enabled):
+        yield bar

@@ -25,6 +25,14 @@ from fedmaml.strategies.base import MetaStrategy, adaptation_of, with_adaptation
 _EXAMPLES = 4  # enough for a module to run; batch statistics need more than one
 _STEPS = (1e-6, 5e-7)
 _LONGEST_REASON = 160
+_DIFFERENTIABLE = (
+    "replace the module by one made of differentiable operations (no once_differentiable, no "
+    ".detach() and no NumPy in a backward pass)"
+)
+_OURS: dict[type[nn.Module], str] = {
+    nn.GRU: "GRU", nn.LSTM: "GRU", nn.RNN: "GRU", nn.MultiheadAttention: "MultiheadAttention",
+}  # fmt: skip
+"""Module of PyTorch with a fused kernel -> the one of `core.networks` in plain operations."""
 
 
 class _Seen(NamedTuple):
@@ -106,6 +114,17 @@ class Subject:
         return leaves(predictor(part_of(self.task.query, 0, _EXAMPLES).x))
 
 
+def ours_in(network: nn.Module) -> str:
+    """Return what to replace in a network by modules of `core.networks`; "" if nothing."""
+    replaced = {
+        f"{name or 'it'} ({type(module).__name__}) by fedmaml.core.networks.{ours}"
+        for name, module in network.named_modules()
+        for theirs, ours in _OURS.items()
+        if isinstance(module, theirs)
+    }
+    return f"replace {', '.join(sorted(replaced))}" if replaced else ""
+
+
 def needs_second_derivatives(strategy: MetaStrategy) -> bool:
     """Return whether a strategy differentiates through gradient steps."""
     steps = adaptation_of(strategy)
@@ -133,9 +152,8 @@ def check_derivatives(subject: Subject) -> None:
         if second and (reason := _no_second_derivative(seen, own)):
             raise UnsupportedProblemError(
                 f"{seen} has no second derivative ({reason}), and {label} differentiates "
-                "through gradient steps; use fomaml or reptile, which do without, or replace the "
-                "module by one made of differentiable operations (no once_differentiable, no "
-                ".detach() and no NumPy in a backward pass)"
+                "through gradient steps; use fomaml or reptile, which do without, or "
+                + (ours_in(seen.module) or _DIFFERENTIABLE)
             )
 
 

@@ -22,7 +22,11 @@ from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 
-def resolve(*layers: Mapping[str, Any], say: Callable[[str], None] | None = None) -> RunConfig:
+def resolve(
+    *layers: Mapping[str, Any],
+    say: Callable[[str], None] | None = None,
+    with_data: bool = True,
+) -> RunConfig:
     """Put layers of settings together, later ones winning, and check every one.
 
     Args:
@@ -30,6 +34,7 @@ def resolve(*layers: Mapping[str, Any], say: Callable[[str], None] | None = None
             unless one says otherwise.
         say: Gets a line about the run once every single setting is right, before PyTorch is
             imported.
+        with_data: Whether to check that the settings suit the scenario's data, which are read.
 
     Raises:
         ConfigurationError: Names the key, the value, what is allowed and the nearest right key.
@@ -73,7 +78,8 @@ def resolve(*layers: Mapping[str, Any], say: Callable[[str], None] | None = None
     config = dataclasses.replace(run, task=task, options=options)
     check_numbers(given, config)
     check_idle(given, config)
-    check_together(config)
+    if with_data:
+        check_together(config)
     return config
 
 

@@ -132,17 +132,21 @@ def prepared_tasks(
 def make_learner(problem: Problem, rng: torch.Generator) -> tuple[Learner, Params]:
     """Build the network and return its initial parameters.
 
+    What the network freezes (``requires_grad_(False)``) is no parameter: it stays as it was built,
+    at every client, and is not sent.
+
     Raises:
         UnsupportedProblemError: If a module keeps running statistics or drops out, or if there are
             no parameters.
     """
     with seeding.isolated(rng):
-        network = problem.network().to(problem.dtype)
+        network = _thawed(problem.network()).to(problem.dtype)
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
             raise UnsupportedProblemError(
                 f"module {name!r} ({type(module).__name__}) draws random masks, which would make "
-                "the inner loop irreproducible; remove it or set its p to 0"
+                "the inner loop irreproducible; remove it or set its p to 0, or use "
+                "fedmaml.core.networks.dropout with noise that Problem(draws=...) declares"
             )
         if getattr(module, "running_mean", None) is not None:
             raise UnsupportedProblemError(
@@ -153,9 +157,25 @@ def make_learner(problem: Problem, rng: torch.Generator) -> tuple[Learner, Param
     params = {name: value.detach().clone() for name, value in network.named_parameters()}
     if not params:
         raise UnsupportedProblemError(
-            f"network {type(network).__name__} has no parameters, so there is nothing to learn"
+            f"network {type(network).__name__} has no parameters{_or_all_frozen(network)}, so "
+            "there is nothing to learn"
         )
     return Learner(network.requires_grad_(False), problem), params
+
+
+def _thawed(given: nn.Module) -> nn.Module:
+    """Return a copy of a network in which what is frozen is a buffer, so that nothing trains it."""
+    network = copy.deepcopy(given)  # it may be somebody's, who makes one module for all calls
+    for module in network.modules():
+        for name, value in list(module.named_parameters(recurse=False)):
+            if not value.requires_grad:
+                delattr(module, name)
+                module.register_buffer(name, value.detach())
+    return network
+
+
+def _or_all_frozen(network: nn.Module) -> str:
+    return " that are not frozen" if list(network.buffers()) else ""
 
 
 def on_device(learner: Learner, device: torch.device) -> Learner:

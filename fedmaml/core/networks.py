@@ -150,7 +150,7 @@ class GRU(nn.Module):
         """
         weight, bias = self.weight_hh_l0, self.bias_hh_l0
         of_inputs = F.linear(x, self.weight_ih_l0, self.bias_ih_l0)
-        state = x.new_zeros(len(x), weight.shape[1]) if start is None else start
+        state = x.new_zeros(x.shape[0], weight.shape[1]) if start is None else start
         states = []
         for of_input in of_inputs.unbind(1):
             reset, update, new = of_input.chunk(3, -1)

@@ -2,6 +2,7 @@
 
 config.toml         everything needed to repeat the run
 audit.json          findings of the leakage audit before the run
+schema.json         how rows of a table become inputs; only of scenarios of tables
 references.json     metrics of the scenario's references at each test client
 rounds.jsonl        one line per finished round, written as it finishes; see `chain`
 journal.safetensors everything needed to continue after the round that it names, written at most
@@ -53,6 +54,7 @@ from fedmaml.runs.writing import cannot_write, how_to_resume, write_whole
 if TYPE_CHECKING:  # a directory is read without PyTorch, except for its tensors
     from fedmaml.core.params import MetaParams
     from fedmaml.runs.journal import Found, Journal
+    from fedmaml.simulations.datasets.rows import Rows
 
 TOKEN = "holder"
 """Key of a run config: the token of the command that entered the run directory; none: none did."""
@@ -63,6 +65,7 @@ RUNS = "FEDMAML_RUNS"
 _FILES = (
     "config.toml",
     "audit.json",
+    "schema.json",
     "references.json",
     "rounds.jsonl",
     "theta.safetensors",
@@ -217,6 +220,11 @@ class RunDirectory(RunRecords):
     def save_audit(self, audit: Audit) -> None:
         """Write the findings from before the run."""
         self._write("audit.json", (json.dumps(audit.to_json(), indent=2) + "\n").encode())
+
+    def save_rows(self, rows: "Rows | None") -> None:
+        """Write how rows become inputs; nothing if examples are no rows of tables."""
+        if rows is not None:
+            self._write("schema.json", (json.dumps(rows.to_json(), indent=2) + "\n").encode())
 
     def save_references(self, references: Sequence[Mapping[str, Any]]) -> None:
         """Write the results of references; nothing if the scenario names none."""

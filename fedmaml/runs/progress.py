@@ -6,6 +6,7 @@ Log records of this process appear above the bar meanwhile.
 import json
 import logging
 import threading
+from contextlib import ExitStack
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from rich.progress import (
 
 from fedmaml.config import RunConfig
 from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.showing import console_of_progress, in_notebook, shown
 
 _logger = logging.getLogger("fedmaml")
 
@@ -49,6 +51,7 @@ class RunProgress:
         self._rounds = config.rounds
         self._split = config.evaluation.split
         self._enabled = enabled
+        self._showing = ExitStack()
         self._stop = threading.Event()
         self._position = 0
         self._finished = 0
@@ -58,8 +61,8 @@ class RunProgress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[loss]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not enabled,
+            console=console_of_progress(),
+            disable=in_notebook() or not enabled,
         )
         self._handler = _AboveTheBar(self._progress.console)
         self._level = _logger.level
@@ -70,7 +73,7 @@ class RunProgress:
     def __enter__(self) -> "RunProgress":
         """Start watching."""
         if self._enabled:
-            self._progress.start()
+            self._showing.enter_context(shown(self._progress, enabled=True))
             self._thread.start()
             self._level = _logger.level
             _logger.setLevel(logging.INFO)
@@ -86,7 +89,7 @@ class RunProgress:
             self._thread.join()
             self._update()
             self._progress.update(self._task, loss="")
-            self._progress.stop()
+            self._showing.close()
 
     def _watch(self) -> None:
         while not self._stop.wait(0.2):

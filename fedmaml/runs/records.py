@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmaml import __version__
 from fedmaml.config import RunConfig, resolve
-from fedmaml.core.errors import FedmamlError, OtherFormatError, RunDirectoryError
+from fedmaml.core.errors import DataError, FedmamlError, OtherFormatError, RunDirectoryError
 from fedmaml.core.exit_codes import error_named
 from fedmaml.core.findings import Audit, audit_from_json
 from fedmaml.runs.contents import (
@@ -28,6 +28,7 @@ from fedmaml.runs.finding import why_no_run
 if TYPE_CHECKING:  # records are read without PyTorch, except for tensors
     from fedmaml.core.params import MetaParams
     from fedmaml.runs.journal import Found
+    from fedmaml.simulations.datasets.rows import Rows
 
 FORMAT = 3
 """Format of a run's files; another number whenever a reader of this one would fail."""
@@ -77,14 +78,17 @@ class RunRecords:
             raise RunDirectoryError(f"{path} is not the configuration of a run ({wrong}): {cure}")
         return table
 
-    def config(self) -> RunConfig:
+    def config(self, with_data: bool = True) -> RunConfig:
         """Return the configuration.
+
+        Args:
+            with_data: Whether to check that it suits the scenario's data, which are read.
 
         Raises:
             RunDirectoryError: If there is none, or it is damaged.
             ConfigurationError: If this version of fedmaml cannot run it.
         """
-        return resolve(self.config_table())
+        return resolve(self.config_table(), with_data=with_data)
 
     def summary(self) -> dict[str, Any] | None:
         """Return the summary; None if the run is not complete.
@@ -179,6 +183,22 @@ class RunRecords:
             raise self._damaged(path.name, wrong)
         references: list[dict[str, Any]] = json.loads(text)
         return references
+
+    def rows(self) -> "Rows | None":
+        """Return how rows of a table become inputs; None if the run kept nothing of it.
+
+        Raises:
+            RunDirectoryError: If the file is damaged.
+        """
+        from fedmaml.simulations.datasets.rows import rows_from_json
+
+        path = self.path / "schema.json"
+        if not path.exists():
+            return None
+        try:
+            return rows_from_json(json.loads(path.read_text()))
+        except (ValueError, DataError, OSError) as error:
+            raise self._damaged(path.name, str(error)) from error
 
     def has_meta(self) -> bool:
         """Return whether there are meta-parameters."""

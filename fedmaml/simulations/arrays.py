@@ -17,7 +17,9 @@ from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
 from fedmaml.simulations import tabular
 from fedmaml.simulations.datasets import arrays
 from fedmaml.simulations.datasets.moments import unsound_sums
+from fedmaml.simulations.datasets.rows import Rows
 from fedmaml.simulations.datasets.sites import Sites
+from fedmaml.simulations.datasets.tables import Table
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
@@ -58,8 +60,7 @@ class Arrays(Scenario):
     def problem(self) -> Problem:
         held, schema = arrays.held_under(self.data), self._sites.schema
         own = held.network if self.network == "own" else None
-        named: Literal["mlp", "linear"] = "linear" if self.network == "linear" else "mlp"
-        problem = tabular.problem(schema, own or tabular.network(schema, named))
+        problem = tabular.problem(schema, own or tabular.network(schema, self.network))
         return replace(
             problem, loss=held.loss or problem.loss, metrics=held.metrics or problem.metrics
         )
@@ -94,6 +95,12 @@ class Arrays(Scenario):
 
     def figures(self) -> tuple[Figure, ...]:
         return tabular.figures(self._sites, self.problem())
+
+    def rows(self) -> Rows:
+        held = arrays.held_under(self.data)
+        named = isinstance(held.clients[0], Table)
+        own = self.network == "own" or held.loss is not None or bool(held.metrics)
+        return Rows(self._sites.schema, self.network, () if named else self._shape, own)
 
     def groups(self, client: int) -> Mapping[str, str]:
         return {"client": self._sites.clients[client]}

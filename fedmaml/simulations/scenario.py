@@ -17,6 +17,7 @@ from fedmaml.core.kernels import KernelSpec
 from fedmaml.core.learner import Problem
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import TaskGroup
+from fedmaml.simulations.datasets.rows import Rows
 from fedmaml.simulations.reference import Reference
 
 Split = Literal["train", "validation", "test"]
@@ -102,6 +103,13 @@ class Scenario(ABC):
     def figures(self) -> tuple[Figure, ...]:
         """Return what a run is evaluated by beside the means of its metrics; see `core.figures`."""
         return ()
+
+    def rows(self) -> Rows | None:
+        """Return how rows of a table become inputs, if examples are such; a run keeps it.
+
+        With it the run's model can be adapted to further tables, without the clients' files.
+        """
+        return None
 
     def groups(self, client: int) -> Mapping[str, str]:
         """Return the groups of a test client, by label, for figures and tables.

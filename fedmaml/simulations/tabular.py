@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedmaml.core import losses, metrics, seeding
 from fedmaml.core.errors import ConfigurationError
@@ -45,8 +45,8 @@ RECIPES: Recipes = {
 }  # fmt: skip
 
 
-def network(schema: Schema, kind: Literal["mlp", "linear"]) -> Callable[[], nn.Module]:
-    """Return what makes a network by name: one output for a number or two classes."""
+def network(schema: Schema, kind: Literal["mlp", "linear", "own"]) -> Callable[[], nn.Module]:
+    """Return what makes a network by name, not "own": one output for a number or two classes."""
     outputs = len(schema.classes) if len(schema.classes) > 2 else 1
     if kind == "linear":
         return partial(LinearModel, schema.width, outputs)
@@ -108,16 +108,24 @@ def task(
     order = seeding.permutation(draw, [client], len(y))[0]
     cut = len(y) // 2 if split == "train" or not shots else shots
     rows = (order[:cut][:most], order[cut:][:most])
-    if sites.schema.kind == "regression":
-        mean, scale = moments(*shared_statistics["target"])
-        y = (y - mean) / scale
-    numbers = list(sites.schema.numbers)
-    batches = []
-    for some in rows:
-        inputs = x[some]
-        inputs[:, numbers] = standardised(inputs[:, numbers], shared_statistics)
-        batches.append(Batch(inputs, y[some]))
-    return Task(*batches)
+    y = standard_targets(sites.schema, y, shared_statistics)
+    inputs = (standard_inputs(sites.schema, x[some], shared_statistics) for some in rows)
+    return Task(*(Batch(x, y[some]) for x, some in zip(inputs, rows, strict=True)))
+
+
+def standard_inputs(schema: Schema, x: Tensor, shared_statistics: Params) -> Tensor:
+    """Return inputs whose numbers have mean 0 and scale 1, missing ones 0; ``(rows, width)``."""
+    numbers, x = list(schema.numbers), x.clone()
+    x[:, numbers] = standardised(x[:, numbers], shared_statistics)
+    return x
+
+
+def standard_targets(schema: Schema, y: Tensor, shared_statistics: Params) -> Tensor:
+    """Return targets with mean 0 and scale 1 of a regression, class numbers as they are."""
+    if schema.kind != "regression":
+        return y
+    mean, scale = moments(*shared_statistics["target"])
+    return (y - mean) / scale
 
 
 def references_of(schema: Schema) -> tuple[Reference, ...]:

@@ -5,6 +5,7 @@
 in a strategy's class: one line for each verb that it shares with others.
 """
 
+from functools import partial
 from typing import Protocol
 
 from torch import Generator, Tensor
@@ -69,13 +70,18 @@ def by_comparison(
     Without fast weights all clients embed with the same weights (engine `shared`).
     """
     del memory
+    theta = meta["theta"]
+    known = support._replace(x=_embedded(learner, theta, support.x))
+    return partial(_compared, strategy, learner, theta, known)
 
-    def embedding(x: Tree) -> Tensor:
-        embedded: Tensor = learner.apply(meta["theta"], x)
-        return embedded.flatten(1)
 
-    known = support._replace(x=embedding(support.x))
-    return lambda x: strategy.compare(learner.problem, known, embedding(x))
+def _compared(strategy: Compares, learner: Learner, theta: Params, known: Batch, x: Tree) -> Tensor:
+    return strategy.compare(learner.problem, known, _embedded(learner, theta, x))
+
+
+def _embedded(learner: Learner, theta: Params, x: Tree) -> Tensor:
+    embedded: Tensor = learner.apply(theta, x)
+    return embedded.flatten(1)
 
 
 def meta_update(

@@ -1,7 +1,8 @@
 """Templates of files of one's own, and what writes them: ``fedmaml new``.
 
 `scenario` and `strategy` are modules that work as they are; a new file is one of them under another
-name, beside a test of it.
+name, beside a test of it. `app` is the package of a Flower app; a new one is a folder with its
+project file, a page and a test.
 """
 
 import re
@@ -28,39 +29,80 @@ _GIVEN = {
 }
 
 
+_APP = {
+    "pyproject.toml": "app.toml",
+    "README.md": "app_readme.md",
+    "test_{name}.py": "app_test.py.txt",
+    "{name}/__init__.py": "app/__init__.py",
+    "{name}/client_app.py": "app/client_app.py",
+    "{name}/server_app.py": "app/server_app.py",
+    "{name}/task.py": "app/task.py",
+}
+"""File of an app -> its template."""
+
+_LICENCE = "Name your licence here; Flower's app format asks for this file.\n"
+
+
 def write(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
-    """Write a new file and its test.
+    """Write a new file, or the folder of an app, and its test.
 
     Args:
-        kind: "scenario" or "strategy".
-        name: Of the file, a Python identifier in lower case; the class is named after it.
+        kind: "scenario", "strategy" or "app".
+        name: Of the file or the folder, a Python identifier in lower case; the class is named after
+            it.
         folder: Where.
 
     Returns:
-        The file and the test.
+        The file that is to be changed, and the test.
 
     Raises:
         ConfigurationError: If the kind or the name is not usable, or a file exists.
     """
-    if kind not in _GIVEN:
-        raise ConfigurationError(f"cannot make a new {kind!r}; known: {', '.join(_GIVEN)}")
+    if kind not in (*_GIVEN, "app"):
+        raise ConfigurationError(f"cannot make a new {kind!r}; known: {', '.join(_GIVEN)}, app")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ConfigurationError(
             f"name {name!r}: a file is named in lower case letters, digits and underscores, e.g. "
             f"my_{kind}"
         )
+    if kind == "app":
+        return _write_app(name, folder / name.replace("_", "-"))
     file, test = folder / f"{name}.py", folder / f"test_{name}.py"
-    for path in (file, test):
-        if path.exists():
-            raise ConfigurationError(f"{path} exists; choose another name, or remove it")
-    words = name.replace("_", " ")
-    template = Path(__file__).with_name(f"{kind}.py").read_text(encoding="utf-8")
-    text = (
-        template.replace(f"My{kind.capitalize()}", words.title().replace(" ", ""))
-        .replace(f"my {kind}", words)
-        .replace(f"My {kind}", words.capitalize())
-    )
-    file.write_text(text, encoding="utf-8")
+    _refuse_existing(file, test)
+    file.write_text(_template(f"{kind}.py", kind, name), encoding="utf-8")
     given = _GIVEN[kind].format(name=name)
     test.write_text(_TEST.format(name=name, given=given), encoding="utf-8")
     return file, test
+
+
+def _write_app(name: str, folder: Path) -> tuple[Path, Path]:
+    _refuse_existing(folder)
+    (folder / name).mkdir(parents=True)
+    (folder / "LICENSE").write_text(_LICENCE, encoding="utf-8")
+    for file, template in _APP.items():
+        text = _template(template, "app", name)
+        (folder / file.format(name=name)).write_text(text, encoding="utf-8")
+    return folder / name / "task.py", folder / f"test_{name}.py"
+
+
+def _refuse_existing(*paths: Path) -> None:
+    for path in paths:
+        if path.exists():
+            raise ConfigurationError(f"{path} exists; choose another name, or remove it")
+
+
+def _template(file: str, kind: str, name: str) -> str:
+    """Return a template under a name."""
+    words = name.replace("_", " ")
+    own = words.title().replace(" ", "")
+    text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+    for generic, special in (
+        (f"my-{kind}", name.replace("_", "-")),  # as Flower names an app
+        (f"My{kind.capitalize()}", own),
+        (f"my{kind}", own.lower()),
+        (f"my_{kind}", name),
+        (f"my {kind}", words),
+        (f"My {kind}", words.capitalize()),
+    ):
+        text = text.replace(generic, special)
+    return text

@@ -15,6 +15,7 @@ from fedmaml.config import resolve
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
 from fedmaml.core.settings import settings
 from fedmaml.running import execute
+from fedmaml.runs.directory import RunDirectory
 from tests.test_own_files import WARDS
 
 pytestmark = pytest.mark.usefixtures("_catalogues_as_before")
@@ -206,6 +207,46 @@ def test_a_comparison_refuses_a_strategy_that_is_there_twice() -> None:
 
 
 def _config(made: fm.RunResult) -> dict[str, Any]:
-    from fedmaml.runs.directory import RunDirectory
-
     return RunDirectory(made.path).config_table()
+
+
+def test_a_run_that_was_cut_short_goes_on_to_the_same_bits(
+    result: fm.RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fm.run("digits", inner_steps=2, out=tmp_path / "whole", **SMALL | {"rounds": 6})
+    done = RunDirectory.save_meta
+    monkeypatch.setattr(RunDirectory, "save_meta", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="go on with"):
+        fm.run("digits", inner_steps=2, out=tmp_path / "cut", **SMALL | {"rounds": 6})
+    monkeypatch.setattr(RunDirectory, "save_meta", done)
+    again = fm.run(resume=tmp_path / "cut")
+    assert again.summary["theta_sha256"] == whole.summary["theta_sha256"]
+    with pytest.raises(RunDirectoryError, match="is complete"):
+        fm.run(resume=tmp_path / "cut")
+    with pytest.raises(ConfigurationError, match="leave out scenario, rounds, inner_steps"):
+        fm.run("digits", rounds=3, inner_steps=2, resume=tmp_path / "cut")
+
+
+def interrupted(*_given: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_configuration_names_scenario_and_strategy(result: fm.RunResult, tmp_path: Path) -> None:
+    again = fm.run(config=result.path / "config.toml", out=tmp_path / "again")
+    assert again.summary["theta_sha256"] == result.summary["theta_sha256"]
+    with pytest.raises(ConfigurationError, match="scenario = None: give a name"):
+        fm.run()
+
+
+def test_a_missing_extra_is_found_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "ray" else found(name)
+    )
+    there = {*tmp_path.iterdir()}
+    for call in (fm.run, lambda *given, **more: fm.compare(given[0], ["maml"], **more)):
+        with pytest.raises(fm.FedmamlError, match=r"pip install 'fedmaml\[ray\]'"):
+            call("digits", backend="flower-simulation", **SMALL)
+    assert {*tmp_path.iterdir()} == there

@@ -1,10 +1,12 @@
 """One seed is one training run of each strategy: it is described, and nothing is concluded."""
 
+import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fedmaml.cli.demo import demo
 from fedmaml.comparison.comparing import compare, run_all
 from fedmaml.comparison.planning import plan
 from fedmaml.comparison.tables import as_markdown
@@ -67,6 +69,5 @@ def test_the_first_line_and_a_note_speak_of_this_one_run(tmp_path: Path) -> None
 
 
 def test_the_demo_says_how_to_ask_with_five_seeds() -> None:
-    makefile = Path(__file__).parents[2] / "Makefile"
-    demo = makefile.read_text().partition("\ndemo:")[2].partition("\n\n")[0]
-    assert "fedmaml compare digits --strategies fomaml --seeds 5" in demo
+    source = Path(inspect.getfile(demo)).read_text()
+    assert "fedmaml compare digits --strategies fomaml --seeds 5" in source

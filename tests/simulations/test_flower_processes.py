@@ -17,7 +17,12 @@ from pathlib import Path
 import pytest
 
 from fedmaml.core.errors import BackendError
-from fedmaml.simulations.backends import flower_processes, flower_simulation, processes, watchdog
+from fedmaml.simulations.backends import (
+    flower_processes,
+    processes,
+    refuse_without_package,
+    watchdog,
+)
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.backends.flower_processes import (
     environment_of,
@@ -373,4 +378,5 @@ def test_interrupted_run_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_simulation_without_ray_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(BackendError, match=r"pip install 'fedmaml\[ray\]'"):
-        flower_simulation.run(APPS, {}, 2)
+        refuse_without_package("flower-simulation")
+    refuse_without_package("in-process")

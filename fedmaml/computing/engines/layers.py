@@ -144,7 +144,7 @@ def layers_of(network: nn.Module) -> tuple[Layer, ...] | str:
         previous = node
     named = [name for layer in layers for name in names_of(layer)]
     if sorted(named) != sorted(name for name, _ in network.named_parameters()):
-        return "a layer's parameters are used twice, or not at all"
+        return "a layer's parameters are used twice or not at all, or are frozen"
     return tuple(layers)
 
 

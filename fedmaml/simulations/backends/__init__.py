@@ -4,7 +4,10 @@ A new back end is a file here, named as in `BACKENDS` with ``_`` for ``-``, that
 ``run(apps, run_config, nodes)``, and a line in `BACKENDS`.
 """
 
+import importlib.util
 from typing import NamedTuple
+
+from fedmaml.core.errors import BackendError
 
 
 class Backend(NamedTuple):
@@ -13,10 +16,12 @@ class Backend(NamedTuple):
     Attributes:
         about: One line for ``fedmaml list``.
         not_estimated: Time that an estimate does not include; "": none.
+        package: What it needs beside fedmaml, the extra of the same name; "": nothing.
     """
 
     about: str
     not_estimated: str = ""
+    package: str = ""
 
 
 BACKENDS = {
@@ -25,6 +30,7 @@ BACKENDS = {
         "Flower's simulation engine on Ray; needs the extra ray",
         "computation in one process only: the start of Ray (5 to 10 s) and its messages are not "
         "included, nor that several processes compute at a time",
+        "ray",
     ),
     "flower-deployment": Backend(
         "a SuperLink and SuperNodes as processes on this machine",
@@ -38,3 +44,17 @@ BACKENDS = {
 def module_of(name: str) -> str:
     """Return the module of a back end."""
     return f"{__name__}.{name.replace('-', '_')}"
+
+
+def refuse_without_package(name: str) -> None:
+    """Refuse a back end whose package is not installed, before anything is written.
+
+    Raises:
+        BackendError: Says how to get it.
+    """
+    package = BACKENDS[name].package
+    if package and importlib.util.find_spec(package) is None:
+        raise BackendError(
+            f"back end {name!r} needs {package}, which is not installed: pip install "
+            f"'fedmaml[{package}]', or use the in-process back end, which does not need it"
+        )

@@ -5,10 +5,8 @@ milliseconds. With RAY_ADDRESS set the nodes run on that Ray cluster, where fedm
 installed; otherwise a Ray of our own is started on this machine and ended with the run.
 """
 
-import importlib.util
 import os
 
-from fedmaml.core.errors import BackendError
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.backends.flower_processes import (
     RunConfig,
@@ -30,13 +28,8 @@ def run(apps: Apps, run_config: RunConfig, nodes: int) -> None:
         nodes: Number of nodes, numbered by ``partition-id`` in their ``node_config``.
 
     Raises:
-        BackendError: Ray is missing, a process did not start, or the run failed.
+        BackendError: A process did not start, or the run failed.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise BackendError(
-            "the Flower simulation needs Ray, which is not installed: pip install 'fedmaml[ray]', "
-            "or use the in-process back end, which does not need it"
-        )
     federation = f"num-supernodes={nodes} client-resources-num-cpus=1"
     with workspace() as space:
         variables = {}

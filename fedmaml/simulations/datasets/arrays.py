@@ -18,7 +18,7 @@ from fedmaml.core.errors import ConfigurationError, DataError
 from fedmaml.core.metrics import Metric
 from fedmaml.simulations.datasets.schema import MAX_CLASSES, Column, Kind, Schema
 from fedmaml.simulations.datasets.sites import Sites, arranged, drawn
-from fedmaml.simulations.datasets.tables import Table
+from fedmaml.simulations.datasets.tables import Table, plain
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 C = TypeVar("C", "Arrays", Table)
@@ -143,7 +143,7 @@ def sites_of(
     shape = arrays[0].x.shape[1:]
     columns = tuple(Column(f"x{number}") for number in range(int(np.prod(shape))))
     found, classes = kind_of(arrays[: counts[0]], kind)
-    labels = tuple(map(str, classes))
+    labels = tuple(map(plain, classes))
     rows = tuple(
         (torch.from_numpy(one.x.reshape(len(one), -1)), _targets(one, found, classes))
         for one in arrays

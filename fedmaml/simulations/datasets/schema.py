@@ -125,20 +125,26 @@ def encode(table: Table, schema: Schema) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: If a value does not fit; names file, column and row.
     """
-    _check_columns(table, [column.name for column in schema.columns], schema.target)
+    names = [column.name for column in schema.columns]
+    _check_columns(table, [*names, schema.target], others=True)
+    return encode_inputs(table, schema), encode_targets(table, schema)
+
+
+def encode_inputs(table: Table, schema: Schema) -> Tensor:
+    """Return the inputs alone, of a table that may lack the target; as `encode`."""
+    _check_columns(table, [column.name for column in schema.columns], others=True)
     x = np.concatenate([_entries(table, column) for column in schema.columns], axis=1)
-    return torch.from_numpy(x), _targets(table, schema)
+    return torch.from_numpy(x)
 
 
-def _check_columns(table: Table, names: Sequence[str], target: str = "") -> None:
-    """Refuse a table that lacks columns; without a target, one that has others, too."""
+def _check_columns(table: Table, names: Sequence[str], *, others: bool = False) -> None:
+    """Refuse a table that lacks columns, or that has others, unless those are allowed."""
     own = list(table.rows.columns)
-    wanted = [*names, target] if target else list(names)
-    missing = [name for name in wanted if name not in own]
-    others = [] if target else [name for name in own if name not in wanted]
-    if missing or others:
+    missing = [name for name in names if name not in own]
+    further = [] if others else [name for name in own if name not in names]
+    if missing or further:
         parts = [f"lacks {', '.join(missing)}"] * bool(missing)
-        parts += [f"has {', '.join(others)} beside them"] * bool(others)
+        parts += [f"has {', '.join(further)} beside them"] * bool(further)
         raise DataError(
             f"{table.name} has other columns than the files before it: it {' and '.join(parts)}"
         )
@@ -239,7 +245,9 @@ def _as_numbers(values: Any) -> np.ndarray:
     return np.asarray(pandas.to_numeric(pandas.Series(values), errors="coerce"), dtype=float)
 
 
-def _targets(table: Table, schema: Schema) -> Tensor:
+def encode_targets(table: Table, schema: Schema) -> Tensor:
+    """Return the targets alone; as `encode`."""
+    _check_columns(table, [schema.target], others=True)
     _check_target(table, schema.target)
     if schema.kind == "regression":
         return torch.from_numpy(_numbers(table, schema.target).copy())

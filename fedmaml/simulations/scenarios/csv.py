@@ -28,6 +28,7 @@ from fedmaml.core.tasks import TaskGroup, group_by_shape
 from fedmaml.simulations import tabular
 from fedmaml.simulations.datasets import tables
 from fedmaml.simulations.datasets.moments import unsound_sums
+from fedmaml.simulations.datasets.rows import Rows
 from fedmaml.simulations.datasets.sites import Sites, arranged
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
@@ -103,6 +104,9 @@ class Csv(Scenario):
 
     def figures(self) -> tuple[Figure, ...]:
         return tabular.figures(self._files, self.problem())
+
+    def rows(self) -> Rows:
+        return Rows(self._files.schema, self.network)
 
     def groups(self, client: int) -> Mapping[str, str]:
         return {"client": self._files.clients[client]}

@@ -1,0 +1,1 @@
+"""My app: a Flower app."""
