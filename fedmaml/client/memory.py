@@ -1,4 +1,4 @@
-"""A client's memory between rounds, in the Flower context of the node that hosts it.
+"""A client's memory between rounds, which the node that hosts it keeps (`client.slots`).
 
 It is the strategy's memory and, if updates are compressed with error feedback, beside it the
 residual, flat, under `RESIDUAL` and the group. Both are saved together, and do not change in rounds
@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 
 from flwr.app import Context
 
+from fedmaml.client.slots import slots_of
 from fedmaml.computing.costs import Costs
 from fedmaml.core.params import Params
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import NEVER, Used
-from fedmaml.messages.memories import read_costs, read_memory, write_costs, write_memory
+from fedmaml.messages.memories import read_costs, write_costs
 
 
 def load_memories(
@@ -40,10 +41,10 @@ def load_memories(
     """
     if not initial_memory:
         return dict.fromkeys(clients, initial_memory)
-    memories = {}
+    memories, slots = {}, slots_of(context)
     for client in clients:
         update = (used or {}).get(client, NEVER)
-        stored = read_memory(context.state, client, update) if update.round else {}
+        stored = slots.read(client, update) if update.round else {}
         if stored is not None:
             memories[client] = {
                 name: stored.get(name, value) for name, value in initial_memory.items()
@@ -58,9 +59,10 @@ def save_memories(
     used: Mapping[int, Used] | None = None,
 ) -> None:
     """Store the memories of clients after an update, beside those after the last used ones."""
+    slots = slots_of(context)
     for client, memory in memories.items():
         if memory:
-            write_memory(context.state, client, memory, made, (used or {}).get(client, NEVER))
+            slots.write(client, memory, made, (used or {}).get(client, NEVER))
 
 
 def without_memory(clients: Sequence[int], memories: Mapping[int, Params]) -> tuple[Rejection, ...]:

@@ -15,13 +15,13 @@ from fedmaml.core.params import Params
 from fedmaml.core.requests import Used
 from fedmaml.messages.arrays import pack, unpack
 
-_SLOTS = "a", "b"
+SLOTS = "a", "b"
 _COSTS = "costs"
 
 
 def read_memory(state: RecordDict, client: int, used: Used) -> Params | None:
     """Return the memory after an update; None if neither slot holds it."""
-    for slot in _SLOTS:
+    for slot in SLOTS:
         # Each access to a typed view of a state builds it again, for all clients.
         label = state.get(_label(client, slot))
         arrays = state.get(_arrays(client, slot))
@@ -42,13 +42,13 @@ def write_memory(state: RecordDict, client: int, memory: Params, made: Used, use
         made: The update.
         used: The last update that the server used; the memory after it stays.
     """
-    labels = {slot: state.get(_label(client, slot)) for slot in _SLOTS}
+    labels = {slot: state.get(_label(client, slot)) for slot in SLOTS}
     keeps = [
         slot
         for slot, label in labels.items()
         if isinstance(label, ConfigRecord) and _used(label) == used
     ]
-    target, *others = [slot for slot in _SLOTS if slot not in keeps[:1]]
+    target, *others = [slot for slot in SLOTS if slot not in keeps[:1]]
     for slot in others:
         state.pop(_label(client, slot), None)
         state.pop(_arrays(client, slot), None)

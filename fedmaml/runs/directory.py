@@ -10,6 +10,7 @@ journal.safetensors everything needed to continue after the round that it names,
 journal.previous... the one before it, which is used if the newest is damaged
 theta.safetensors   the evaluated meta-parameters ("theta/<name>", "alpha/<name>"); names their
                     round (`evaluated_round`) and their SHA-256
+memories/           of clients that keep one, on Flower's back ends only; see `client.slots`
 clients.jsonl       one line per test client (validation client, with evaluation.split =
                     "validation"): its metrics before and after adaptation
 summary.json        written last, so a run with one is complete; names the format
@@ -21,13 +22,14 @@ Only their owner may read them.
 
 On disk, for d numbers of meta-parameters of b bytes: theta.safetensors d b bytes, and about 100 for
 each tensor; a journal those once more, with Adam or Yogi twice more, with momentum once more, with
-an earlier best round once more, and the memories of the clients (in-process back end only). There
-are two journals. rounds.jsonl grows by 1 kB a round, clients.jsonl by 100 bytes a client and
-number.
+an earlier best round once more, and the memories of the clients. There are two journals; Flower's
+back ends have two memories of each client instead. rounds.jsonl grows by 1 kB a round,
+clients.jsonl by 100 bytes a client and number.
 """
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -71,6 +73,7 @@ _FILES = (
     "theta.safetensors",
     NEWEST,
     PREVIOUS,
+    "memories",
     "clients.jsonl",
     "summary.json",
     "error.txt",
@@ -167,7 +170,7 @@ class RunDirectory(RunRecords):
                     f"{self.path} holds a run already ({', '.join(existing)}): {cure}"
                 )
             for name in existing:
-                (self.path / name).unlink()
+                _remove(self.path / name)
             self._write("config.toml", tomli_w.dumps(config.to_table()).encode())
         except OSError as error:
             raise self._cannot_write(error) from error
@@ -270,6 +273,13 @@ def refuse_outside(path: Path) -> None:
             f"a run config may name folders in {root} only, not {path}; the operator of the server "
             f"sets another one with the environment variable {RUNS}"
         )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def new_directory(config: RunConfig) -> Path:

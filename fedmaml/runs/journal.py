@@ -11,8 +11,6 @@ it, that of the configuration, and the length of the lines that belong to it. So
 found, and the one before it is used; lines that follow are cut off and computed again.
 """
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable
@@ -20,12 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-
 from fedmaml.core.errors import RunDirectoryError
 from fedmaml.core.records import RoundRecord
 from fedmaml.runs.chain import LINES, NEWEST, PREVIOUS, Lines, follow, line_after
+from fedmaml.runs.sealing import seal, unseal
 from fedmaml.runs.state import RunState, from_parts, to_parts
 from fedmaml.runs.writing import (
     cannot_write,
@@ -37,8 +33,6 @@ from fedmaml.runs.writing import (
 )
 
 _FORMAT = "2"
-_KEY = b'"sha256":"'
-_UNKNOWN = "0" * 64
 
 
 class Found(NamedTuple):
@@ -126,7 +120,9 @@ class Journal:
         self._took = self._committed_at - started
 
     def _write(self, state: RunState) -> None:
-        parts, sha256 = _to_bytes(state, self._anchor, self._parent)
+        tensors, texts = to_parts(state)
+        texts |= {"format": _FORMAT, "config": self._anchor, "parent": self._parent}
+        parts, sha256 = seal(tensors, texts)
         newest, previous = self._folder / NEWEST, self._folder / PREVIOUS
 
         def keep_the_old_one() -> None:
@@ -190,36 +186,17 @@ class _DamagedError(Exception):
     """A state that cannot be used; the text says why."""
 
 
-def _to_bytes(state: RunState, anchor: str, parent: str) -> tuple[list[bytes], str]:
-    """Return the parts of the file that holds a state, and its SHA-256."""
-    tensors, texts = to_parts(state)
-    texts |= {"format": _FORMAT, "config": anchor, "parent": parent, "sha256": _UNKNOWN}
-    texts["names"] = json.dumps(list(tensors))  # the outer optimiser relies on their order
-    # Copies: the same tensor may stand at two places, which safetensors refuses.
-    content = save({name: value.detach().clone() for name, value in tensors.items()}, texts)
-    start = content.index(_KEY) + len(_KEY)
-    digest = hashlib.sha256(content).hexdigest()
-    return [content[:start], digest.encode(), content[start + len(digest) :]], digest
-
-
 def _from_bytes(content: bytes, anchor: str) -> tuple[RunState, str]:
-    start = content.find(_KEY) + len(_KEY)
-    end = start + len(_UNKNOWN)
-    digest = hashlib.sha256(content[:start])
-    digest.update(_UNKNOWN.encode())
-    digest.update(memoryview(content)[end:])
-    if digest.hexdigest().encode() != content[start:end]:
-        raise _DamagedError("its SHA-256 is not that of its content")
     try:
-        texts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        tensors, texts, sha256 = unseal(content)
         if (found := texts["format"]) != _FORMAT:
             raise RunDirectoryError(f"the state has format {found}, this fedmaml reads {_FORMAT}")
         if texts["config"] != anchor:
             raise RunDirectoryError("config.toml was changed after the run began")
-        tensors = load(content)
-        named = {name: tensors[name] for name in json.loads(texts["names"])}
-        return from_parts(named, texts), digest.hexdigest()
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        return from_parts(tensors, texts), sha256
+    except ValueError as error:
+        raise _DamagedError(str(error)) from error
+    except (KeyError, TypeError) as error:
         raise _DamagedError(f"{type(error).__name__}: {error}") from error
 
 

@@ -1,6 +1,7 @@
 """A client whose update was not used goes on as if it had been absent, whatever it remembers."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ from flwr.app import Context, Message, RecordDict
 
 from fedmaml.client.app import app as client_app
 from fedmaml.client.memory import load_memories, save_memories, without_memory
+from fedmaml.config import resolve, to_run_config
 from fedmaml.core.requests import NEVER, Used
-from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.directory import TOKEN, RunDirectory
+from fedmaml.server.app import app as server_app
+from fedmaml.simulations.backends import IN_JOURNAL, MEMORIES
+from fedmaml.simulations.backends.in_process import InProcessGrid
 from fedmaml.strategies import CATALOGUE
+from tests.killed import outcome
 from tests.server.test_bad_replies import BAD_NODE, absent, filled, raising, ran, saying, weighing
 
 FEEDBACK = [
@@ -82,9 +88,19 @@ def trained(context: Context, used: Used, made: Used) -> float | None:
     return before
 
 
-@pytest.fixture
-def context() -> Context:
+@pytest.fixture(params=["context", "files"])
+def context(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Context:
+    if request.param == "files":
+        monkeypatch.setenv(MEMORIES, str(tmp_path / "memories"))
     return Context(1, 1, {}, RecordDict(), {})
+
+
+def kept(context: Context) -> int:
+    """Return how many memories a node keeps."""
+    folder = os.environ.get(MEMORIES)
+    return len(list(Path(folder).iterdir())) if folder else len(context.state) // 2
 
 
 def used(*rounds: int) -> Sequence[Used]:
@@ -100,7 +116,7 @@ def test_a_client_starts_from_the_last_used_update(context: Context) -> None:
     assert trained(context, one, four) is None  # two updates ago
     assert trained(context, two, four) is None  # was dropped
     assert trained(context, never, four) == 0  # it starts anew
-    assert len(context.state) == 2  # one slot of an array and its label
+    assert kept(context) == 1
 
 
 def test_a_round_that_is_computed_again_starts_where_it_did(context: Context) -> None:
@@ -114,6 +130,86 @@ def test_a_round_that_is_computed_again_starts_where_it_did(context: Context) ->
 def test_a_memory_of_another_run_is_not_taken(context: Context) -> None:
     trained(context, NEVER, Used(1, "base"))
     assert trained(context, Used(1, "another"), Used(2)) is None
+
+
+def test_a_node_in_the_servers_process_keeps_nothing_in_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MEMORIES, str(tmp_path / "memories"))
+    context = Context(1, 1, {IN_JOURNAL: True}, RecordDict(), {})
+    assert trained(context, NEVER, Used(1, "base")) == 0
+    assert not (tmp_path / "memories").exists()
+    assert len(context.state) == 2  # an array and its label
+
+
+def test_a_damaged_memory_counts_as_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(MEMORIES, str(tmp_path / "memories"))
+    context, (one, two) = Context(1, 1, {}, RecordDict(), {}), used(1, 2)
+    trained(context, NEVER, one)
+    (path,) = (tmp_path / "memories").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    content = path.read_bytes()
+    for bit in range(0, 8 * len(content), 61):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        assert trained(context, one, two) is None, bit
+    assert f"{path} is damaged, so this memory is lost" in caplog.text
+
+
+def test_a_new_flower_run_finds_the_memories_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes lose their contexts; the grid shows no states of nodes, as Flower's own do not."""
+
+    class Elsewhere(InProcessGrid):
+        node_states = None  # type: ignore[assignment]
+
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            for context in self._contexts.values():
+                context.node_config.pop(IN_JOURNAL, None)
+            return super().push_messages(messages)
+
+    def go_on(out: Path, until: int) -> None:
+        def client(message: Message, context: Context) -> Message:
+            reply = client_app(message=message, context=context)
+            asked = message.content.config_records.get("request", {})
+            is_train = message.metadata.message_type == "train"
+            if is_train and asked["round"] == until and context.node_id == BAD_NODE:
+                raise KeyboardInterrupt
+            return reply
+
+        monkeypatch.setenv(MEMORIES, str(out / "memories"))
+        directory = RunDirectory(out)
+        with directory.entered() as token:
+            if directory.rounds():
+                directory.reopen()
+            else:
+                directory.create(config)
+            run_config = to_run_config(config, out) | {TOKEN: token}
+            grid = Elsewhere(client, config.nodes, run_config)  # type: ignore[arg-type]
+            server_app(grid=grid, context=Context(1, 1, {}, RecordDict(), dict(run_config)))
+
+    config = resolve(
+        {
+            "scenario": "digits", "strategy": "fedrep", "rounds": 5, "nodes": 3, "clients": 4,
+            "compression.method": "top-k", "task.train_clients": 6, "task.validation_clients": 0,
+            "task.test_clients": 4,
+        }
+    )  # fmt: skip
+    outcomes = []
+    for name, interrupts in (("whole", []), ("cut", [3, 5])):
+        out = tmp_path / name
+        for until in interrupts:
+            with pytest.raises(KeyboardInterrupt):
+                go_on(out, until)
+        go_on(out, 0)
+        assert len(list((out / "memories").iterdir())) > 4
+        outcomes.append(outcome(out))
+    assert outcomes[0] == outcomes[1]
+    assert RunDirectory(out).summary()["resumed_after"] == [2, 4]  # type: ignore[index]
 
 
 def test_a_node_that_was_started_again_says_so_and_its_clients_start_anew(tmp_path: Path) -> None:

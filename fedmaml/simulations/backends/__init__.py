@@ -40,6 +40,12 @@ BACKENDS = {
 }
 """The back ends by name; the first is the default."""
 
+MEMORIES = "FEDMAML_MEMORIES"
+"""Environment variable of nodes: the folder where they keep the memories of their clients."""
+
+IN_JOURNAL = "journal"
+"""Entry in the ``node_config`` of nodes whose memories the server keeps in its journal."""
+
 
 def module_of(name: str) -> str:
     """Return the module of a back end."""

@@ -18,6 +18,7 @@ from fedmaml.simulations.backends.flower_processes import (
     RunConfig,
     ask,
     environment_of,
+    own_memories,
     run_app,
     start_superlink,
     write_app,
@@ -45,13 +46,13 @@ def run(apps: Apps, run_config: RunConfig, nodes: int) -> dict[str, Any]:
         superlink, address = start_superlink(space)
         ports = free_ports(nodes)
         proxies = [stack.enter_context(CountingProxy(address)) for _ in ports]
-        supernodes = []
+        supernodes, kept = [], own_memories(run_config)
         for number, port in enumerate(ports):
             command = ["flower-supernode", "--insecure", "--superlink", proxies[number].address]
             command += ["--port", str(port)]
             command += ["--node-config", f"partition-id={number} num-partitions={nodes}"]
             name = f"supernode-{number}"
-            supernodes.append(space.start(name, command, environment_of(space, name)))
+            supernodes.append(space.start(name, command, environment_of(space, name) | kept))
 
         def online() -> bool:
             if not all(answers(port) for port in ports):  # cheap; the question below is not

@@ -22,6 +22,7 @@ from typing import Any
 
 import tomli_w
 
+from fedmaml.simulations.backends import MEMORIES
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.backends.processes import (
     Child,
@@ -76,6 +77,12 @@ def offline_environment(flwr_home: Path) -> dict[str, str]:
 def environment_of(space: Workspace, home: str) -> dict[str, str]:
     """Return the environment of the processes that share the Flower home called ``home``."""
     return offline_environment(space.folder / "homes" / home)
+
+
+def own_memories(run_config: RunConfig) -> dict[str, str]:
+    """Return the variable that lets nodes keep memories in the run directory, for a resume."""
+    out = str(run_config.get("out", ""))
+    return {MEMORIES: str(Path(out).absolute() / "memories")} if out else {}
 
 
 def write_app(folder: Path, apps: Apps, run_config: RunConfig) -> None:

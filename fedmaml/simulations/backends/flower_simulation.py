@@ -10,6 +10,7 @@ import os
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.backends.flower_processes import (
     RunConfig,
+    own_memories,
     run_app,
     start_superlink,
     write_app,
@@ -32,7 +33,7 @@ def run(apps: Apps, run_config: RunConfig, nodes: int) -> None:
     """
     federation = f"num-supernodes={nodes} client-resources-num-cpus=1"
     with workspace() as space:
-        variables = {}
+        variables = own_memories(run_config)
         if "RAY_ADDRESS" not in os.environ:
             variables["RAY_ADDRESS"] = "local"  # a new one, even where a Ray is running already
             federation += f" init-args-num-cpus={min(nodes, os.cpu_count() or 1)}"

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedmaml import flower_internals
 from fedmaml.core.failures import contained, said_of
 from fedmaml.flower_internals import NodeInfo, Run
+from fedmaml.simulations.backends import IN_JOURNAL
 from fedmaml.simulations.backends.apps import Apps
 
 logger = logging.getLogger("fedmaml")
@@ -29,7 +30,8 @@ class InProcessGrid(Grid):
 
     Args:
         client_app: Answers the messages of all nodes.
-        nodes: Number of nodes; each gets ``partition-id`` and ``num-partitions``.
+        nodes: Number of nodes; each gets ``partition-id`` and ``num-partitions``, and
+            `IN_JOURNAL`: the server keeps what they remember, see `node_states`.
         run_config: The run config of the ClientApp, ``context.run_config``.
         by_value: Whether the ClientApp takes requests that are not written (`messages.handed`), as
             fedmaml's own does.
@@ -51,7 +53,7 @@ class InProcessGrid(Grid):
             FIRST_NODE_ID + part: Context(
                 run_id=RUN_ID,
                 node_id=FIRST_NODE_ID + part,
-                node_config={"partition-id": part, "num-partitions": nodes},
+                node_config={"partition-id": part, "num-partitions": nodes, IN_JOURNAL: True},
                 state=RecordDict(),
                 run_config=dict(run_config),
             )
