@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedmaml.runs.directory import RunDirectory
+
 ROOT = Path(__file__).parents[1]
 DIFFER = {
     "seconds", "seconds_clients", "seconds_server", "seconds_per_round", "peak_process_bytes",
@@ -56,11 +58,10 @@ class Forge:
         self._process.communicate()
 
 
-def outcome(folder: Path) -> tuple[Any, Any, Any]:
+def outcome(folder: Path) -> tuple[Any, ...]:
     """Return what two runs must share: summary, rounds and clients, without times."""
-    lines = [(folder / name).read_text().splitlines() for name in ("rounds.jsonl", "clients.jsonl")]
-    rounds, clients = ([_timeless(json.loads(line)) for line in each] for each in lines)
-    return _timeless(json.loads((folder / "summary.json").read_text())), rounds, clients
+    directory = RunDirectory(folder)
+    return tuple(map(_timeless, (directory.summary(), directory.rounds(), directory.clients())))
 
 
 def _timeless(value: Any) -> Any:

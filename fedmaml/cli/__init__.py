@@ -71,7 +71,8 @@ app = typer.Typer(
 
 _DEBUG = "--debug"
 _KEPT = {
-    "compare": "finished runs and trials are kept; the same command goes on with what is missing",
+    "compare": "finished runs, trials and rounds are kept; the same command goes on with what is "
+    "missing",
     "report": "no page was written or changed, unless the figures were being written just now; "
     "repeat the command",
     "export": "what was exported is kept; repeat the command with --force to replace it by all of "

@@ -16,11 +16,10 @@ from fedmaml.comparison.conclusions import Comparison, conclude
 from fedmaml.comparison.findings import Tuned
 from fedmaml.comparison.notes import notes_on
 from fedmaml.comparison.planning import Plan
-from fedmaml.comparison.reuse import is_complete, progress_bar
+from fedmaml.comparison.reuse import is_complete, make_complete, progress_bar
 from fedmaml.config import RunConfig
 from fedmaml.core.errors import BackendError, DivergedError, FedmamlError, RunDirectoryError
 from fedmaml.preflight import preflight
-from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.runs.outcome import has_diverged, what_went_wrong
 
@@ -54,7 +53,7 @@ def run_all(planned: Plan, out: Path, *, force: bool = False, progress: bool = F
             bar.update(task, description=label)
             try:
                 if not _is_done(config, out, force):  # another command may have made it meanwhile
-                    execute(config, run_path(config, out), force=True)
+                    make_complete(config, run_path(config, out))
             except DivergedError:
                 pass  # the run directory records it, and `conclude` reports it
             except FedmamlError as error:

@@ -1,5 +1,6 @@
-"""Many runs in one folder: complete runs are reused, and none is overwritten."""
+"""Many runs in one folder: complete ones are reused, interrupted ones go on, others are kept."""
 
+import logging
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,13 @@ import tomli_w
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedmaml.config import RunConfig, flatten_table
-from fedmaml.core.errors import OtherFormatError, RunDirectoryError
+from fedmaml.core.errors import FedmamlError, OtherFormatError, RunDirectoryError
+from fedmaml.running import execute
 from fedmaml.runs.completeness import what_is_missing
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.runs.showing import console_of_progress, in_notebook, shown
+
+logger = logging.getLogger("fedmaml")
 
 
 def is_complete(config: RunConfig, path: Path, force: bool) -> bool:
@@ -48,8 +52,29 @@ def is_complete(config: RunConfig, path: Path, force: bool) -> bool:
     )
 
 
+def make_complete(config: RunConfig, path: Path) -> None:
+    """Make a run that `is_complete` found incomplete: go on with it, or begin it anew.
+
+    Raises:
+        FedmamlError: If the run fails.
+    """
+    goes_on = _can_go_on(config, RunDirectory(path))
+    execute(config, path, force=not goes_on, resume=goes_on)
+
+
+def _can_go_on(config: RunConfig, directory: RunDirectory) -> bool:
+    """Return whether a folder holds this run, cut short after a state that can be used."""
+    try:
+        same = directory.config() == config and directory.summary() is None
+        return same and directory.newest_state().state is not None
+    except FedmamlError as error:
+        if (directory.path / "config.toml").exists():
+            logger.warning("%s cannot be continued, and begins anew: %s", directory.path, error)
+        return False
+
+
 def _finished(directory: RunDirectory, force: bool) -> bool:
-    """Return whether a run is complete; one that was cut short is run again."""
+    """Return whether a run is complete; one that was cut short goes on."""
     try:
         return not what_is_missing(directory)
     except OtherFormatError:  # complete for those who can read it

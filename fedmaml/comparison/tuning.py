@@ -21,10 +21,9 @@ from rich.progress import Progress
 from fedmaml.comparison.budget import Budget, affordable_rounds, within_budget
 from fedmaml.comparison.findings import Setting, Trial, Tuned
 from fedmaml.comparison.given import given_to
-from fedmaml.comparison.reuse import is_complete, progress_bar
+from fedmaml.comparison.reuse import is_complete, make_complete, progress_bar
 from fedmaml.config import Flat, RunConfig, flatten_table, resolve
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError
-from fedmaml.running import execute
 from fedmaml.runs.completeness import what_is_missing
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.runs.outcome import diverged_from, what_went_wrong
@@ -197,7 +196,7 @@ class _Search:
         path = self._folder / f"trial{number}"
         if not is_complete(config, path, self._force):
             try:
-                execute(config, path, force=True)
+                make_complete(config, path)
             except BackendError as error:
                 # A finished run that learned nothing is a result of its settings.
                 if what_is_missing(RunDirectory(path)):

@@ -7,6 +7,7 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,8 +32,11 @@ from fedmaml.core.errors import (
     RunDirectoryError,
 )
 from fedmaml.core.statistics import holm
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.runs.records import FORMAT
+from fedmaml.server.flower_strategy import FlowerStrategy
 from tests.commands import COMMAND, fedmaml
+from tests.killed import outcome
 
 SMALL = {"task.test_clients": 8, "task.train_clients": 20}
 ACCURACY = Metric("accuracy", "1", "higher")
@@ -141,6 +145,36 @@ def test_a_run_cut_short_is_run_again_and_gives_the_same(name: str, tmp_path: Pa
     path.write_text(path.read_text()[:200])
     run_all(planned, tmp_path)
     assert as_csv(compare(planned, tmp_path)) == first
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_interrupted_run_of_a_comparison_goes_on_where_it_was(
+    damaged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    planned = small("fedrep", seeds=1, rounds=5)
+    run_all(planned, tmp_path / "whole")
+    step, cut = FlowerStrategy.step, tmp_path / "cut"
+
+    def interrupted(self: FlowerStrategy, number: int, replies: Any) -> Any:
+        if number == 4 and self.keeps_memories:  # FedRep alone
+            raise KeyboardInterrupt
+        return step(self, number, replies)
+
+    monkeypatch.setattr(FlowerStrategy, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="3 of 5 rounds are kept"):
+        run_all(planned, cut)
+    monkeypatch.undo()
+    if damaged:
+        for state in (cut / "fedrep" / "seed0").glob("journal*"):
+            state.write_bytes(b"?")
+    run_all(planned, cut)
+    summary = RunDirectory(cut / "fedrep" / "seed0").summary()
+    assert summary is not None
+    assert summary.get("resumed_after") == (None if damaged else [3])
+    assert damaged == ("begins anew: no state in" in caplog.text)
+    for name in planned.runs:
+        assert outcome(cut / name / "seed0") == outcome(tmp_path / "whole" / name / "seed0"), name
+    assert compare(planned, cut) == compare(planned, tmp_path / "whole")
 
 
 def test_a_run_in_another_format_is_not_run_again_unless_forced(tmp_path: Path) -> None:
@@ -371,7 +405,7 @@ def test_interrupted_comparison_ends_cleanly_and_goes_on(tmp_path: Path) -> None
     command = [*COMMAND, "compare", *arguments, "--rounds", "5000"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as popen:
         deadline = time.monotonic() + 60
-        started = tmp_path / "c" / "fedavg" / "seed0" / "theta.safetensors"
+        started = tmp_path / "c" / "fedavg" / "seed0" / "rounds.jsonl"
         while not started.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         popen.send_signal(signal.SIGINT)
