@@ -7,6 +7,7 @@ from typing import Any, get_args
 from fedmaml.config.declared import declared_by_scenario, declared_by_strategy, field_types
 from fedmaml.config.flat import Flat, flatten_table
 from fedmaml.config.settings import RunConfig
+from fedmaml.core.aggregation import fewest_updates
 from fedmaml.core.compression import Method
 from fedmaml.core.errors import ConfigurationError
 
@@ -135,11 +136,7 @@ def check_together(config: RunConfig) -> None:
         raise ConfigurationError(
             f"quorum = {config.quorum}, but a round has {cohort} clients; allowed: 0 to {cohort}"
         )
-    least = {
-        "krum": 2 * config.aggregation.malicious + 3,
-        "multi-krum": 2 * config.aggregation.malicious + 3,
-        "bulyan": 4 * config.aggregation.malicious + 3,
-    }.get(rule, 1)
+    least = fewest_updates(rule, config.aggregation.malicious)
     if cohort < least:
         raise ConfigurationError(
             f"aggregation.malicious = {config.aggregation.malicious}: rule {rule!r} needs at least "

@@ -8,11 +8,13 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedmaml.config import Aggregation
-from fedmaml.core.aggregation import ExactSum, exact_sum
+from fedmaml.core.aggregation import ExactSum, exact_sum, fewest_updates
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import MetaParams, layout_of, unflatten
 from fedmaml.core.requests import TrainReply
 from fedmaml.messages.arrays import to_array
+
+_NAMES = {"Krum": "krum", "MultiKrum": "multi-krum", "Bulyan": "bulyan"}
 
 
 def weighted_mean(replies: Sequence[TrainReply], meta: MetaParams) -> MetaParams:
@@ -60,6 +62,7 @@ def apply_rule(
             vectors = {group: _row(value, position) for group, value in reply.update.items()}
             singles[client] = reply.weights[position], vectors
     messages = [_single_reply(*singles[client]) for client in sorted(singles)]
+    _refuse_too_few(rule, len(messages))
     try:
         arrays, _ = rule.aggregate_train(round, messages)
     except Exception as error:  # Flower's rules raise many kinds when there are too few replies
@@ -76,6 +79,17 @@ def apply_rule(
         group: unflatten(torch.from_numpy(arrays[group].numpy()), layout_of(params))
         for group, params in meta.items()
     }
+
+
+def _refuse_too_few(rule: Strategy, updates: int) -> None:
+    """Refuse fewer updates than a rule withstands: Flower's Krum would choose among them anyway."""
+    name, malicious = type(rule).__name__, getattr(rule, "num_malicious_nodes", 0)
+    least = fewest_updates(_NAMES.get(name, ""), malicious)
+    if updates < least:
+        raise MessageError(
+            "RULE",
+            f"{name} needs {least} updates to withstand {malicious}, and there are {updates}",
+        )
 
 
 def _row(value: Tensor | ExactSum, position: int) -> Tensor:
