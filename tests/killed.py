@@ -44,8 +44,9 @@ class Forge:
             settings: Of the run.
             out: Its folder.
             how: ``phase`` and ``at``: the child kills itself at the start of the n-th call of a
-                function of `PHASES`; ``after``: it is killed after seconds; ``every``: seconds
-                between two commits; ``resume``; ``limit``: of the size of a file, in bytes.
+                function of `PHASES` (``bytes``: see `_dies_at`); ``after``: it is killed after
+                seconds; ``every``: seconds between two commits; ``resume``; ``limit``: of the size
+                of a file, in bytes.
         """
         assert self._process.stdin
         assert self._process.stdout
@@ -112,12 +113,18 @@ def _run(order: dict[str, Any]) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if phase := order.get("phase"):
-        _dies_at(phase, order["at"])
+        _dies_at(phase, order["at"], order.get("bytes", 0))
     execute(resolve(order["settings"]), Path(order["out"]), resume=order.get("resume", False))
 
 
-def _dies_at(phase: str, at: int) -> None:
-    """Let this process kill itself at the n-th call of the function of a phase."""
+def _dies_at(phase: str, at: int, size: int) -> None:
+    """Let this process kill itself at the n-th call of the function of a phase.
+
+    Args:
+        phase: One of `PHASES`, or "commit": while it writes a state.
+        at: Which call.
+        size: Bytes that it writes of a state before it dies.
+    """
     from fedmaml.runs import journal, writing
     from fedmaml.server import rounds
     from fedmaml.server.flower_strategy import FlowerStrategy
@@ -142,7 +149,12 @@ def _dies_at(phase: str, at: int) -> None:
     def after(function: Callable[..., Any]) -> Any:
         return dying(function, function)
 
+    def cut(path: Path, *parts: bytes, **_options: Any) -> None:
+        path.with_name(f".{path.name}.tmp").write_bytes(b"".join(parts)[:size])
+
     match phase:
+        case "commit":
+            journal.write_whole = dying(journal.write_whole, cut)
         case "sample":
             rounds.choose = dying(rounds.choose)
         case "send":

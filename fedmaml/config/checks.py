@@ -7,7 +7,6 @@ from typing import Any, get_args
 from fedmaml.config.declared import declared_by_scenario, declared_by_strategy, field_types
 from fedmaml.config.flat import Flat, flatten_table
 from fedmaml.config.settings import RunConfig
-from fedmaml.core.aggregation import fewest_updates
 from fedmaml.core.compression import Method
 from fedmaml.core.errors import ConfigurationError
 
@@ -143,6 +142,17 @@ def check_together(config: RunConfig) -> None:
             f"{least} clients a round to withstand that many, there are {cohort}; lower "
             "aggregation.malicious or raise clients"
         )
+
+
+def fewest_updates(rule: str, malicious: int) -> int:
+    """Return how many updates a robust rule needs to withstand that many bad ones.
+
+    Krum: n >= 2 f + 3 (Blanchard, El Mhamdi, Guerraoui, Stainer, NeurIPS 2017, Proposition 4.2);
+    Bulyan: n >= 4 f + 3 (El Mhamdi, Guerraoui, Rouault, ICML 2018, Section 4).
+    """
+    if rule in ("krum", "multi-krum"):
+        return 2 * malicious + 3
+    return 4 * malicious + 3 if rule == "bulyan" else 1
 
 
 def _check_evaluation(config: RunConfig, clients: Mapping[Any, range]) -> None:

@@ -120,17 +120,6 @@ def _add_limbs(vectors: Tensor, weights: Tensor, limbs: Tensor) -> None:
             rest -= limb
 
 
-def fewest_updates(rule: str, malicious: int) -> int:
-    """Return how many updates a robust rule needs to withstand that many bad ones.
-
-    Krum: n >= 2 f + 3 (Blanchard, El Mhamdi, Guerraoui, Stainer, NeurIPS 2017, Proposition 4.2);
-    Bulyan: n >= 4 f + 3 (El Mhamdi, Guerraoui, Rouault, ICML 2018, Section 4).
-    """
-    if rule in ("krum", "multi-krum"):
-        return 2 * malicious + 3
-    return 4 * malicious + 3 if rule == "bulyan" else 1
-
-
 def in_range(vectors: Tensor, weights: Tensor) -> Tensor:
     """Return for each client whether `exact_sum` accepts its update: finite and below `LIMIT`."""
     extremes = torch.maximum(vectors.amax(-1), -vectors.amin(-1))  # five times as fast as abs, amax

@@ -8,7 +8,8 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedmaml.config import Aggregation
-from fedmaml.core.aggregation import ExactSum, exact_sum, fewest_updates
+from fedmaml.config.checks import fewest_updates
+from fedmaml.core.aggregation import ExactSum, exact_sum
 from fedmaml.core.errors import MessageError
 from fedmaml.core.params import MetaParams, layout_of, unflatten
 from fedmaml.core.requests import TrainReply

@@ -41,7 +41,7 @@ ROWS: dict[str, Row] = {
         ),
     ),
     "worker killed while it sends": Row(
-        "SIGKILL of a worker amid a large result, 20 times",
+        "SIGKILL of a worker amid a large result, 10 times",
         "no part of the result is used",
         ("faults/test_processes.py::test_a_worker_killed_while_it_sends",),
     ),
