@@ -6,6 +6,7 @@ process takes seconds to import PyTorch. A child is killed by a real SIGKILL.
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ class Forge:
             how: ``phase`` and ``at``: the child kills itself at the start of the n-th call of a
                 function of `PHASES` (``bytes``: see `_dies_at`); ``after``: it is killed after
                 seconds; ``every``: seconds between two commits; ``resume``; ``limit``: of the size
-                of a file, in bytes.
+                of a file, in bytes; ``nemesis``: seed of bad replies.
         """
         assert self._process.stdin
         assert self._process.stdout
@@ -112,9 +113,36 @@ def _run(order: dict[str, Any]) -> None:
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if (seed := order.get("nemesis")) is not None:
+        _bad_replies(seed)
     if phase := order.get("phase"):
         _dies_at(phase, order["at"], order.get("bytes", 0))
     execute(resolve(order["settings"]), Path(order["out"]), resume=order.get("resume", False))
+
+
+def _bad_replies(seed: int) -> None:
+    """Spoil or lose one reply in ten of training, by seed, round and node."""
+    from flwr.app import Error, Message
+
+    from fedmaml.client import app
+
+    answer = app.answer_train
+
+    def spoiled(message: Any, request: Any, context: Any, *others: Any) -> Any:
+        reply = answer(message, request, context, *others)
+        draw = random.Random(f"{seed} {request.round} {context.node_id}")
+        match draw.randrange(40):
+            case 0:
+                return Message(Error(5, "node unavailable"), reply_to=message)
+            case 1:
+                raise ValueError("nemesis")
+            case 2:
+                reply.content.config_records["reply"]["base"] = "0" * 16
+            case 3:
+                reply.content.metric_records["metrics"]["num-examples"] = [-1.0]
+        return reply
+
+    app.answer_train = spoiled  # type: ignore[assignment]
 
 
 def _dies_at(phase: str, at: int, size: int) -> None:

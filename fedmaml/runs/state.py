@@ -145,6 +145,12 @@ def read_meta(path: Path) -> MetaParams:
     return meta
 
 
+def round_of_meta(path: Path) -> str:
+    """Return the round that a file of `meta_to_bytes` names; "" if it names none."""
+    with safe_open(path, framework="pt") as file:
+        return str((file.metadata() or {}).get("round", ""))
+
+
 def _plain(cost: Cost) -> dict[str, Any]:
     """Return what `Cost.from_json` reads, without rounding seconds."""
     return asdict(cost) | {"counters": counted_json(cost.counters)}

@@ -4,6 +4,7 @@ from fedmaml.core.errors import RunDirectoryError
 from fedmaml.core.params import sha256
 from fedmaml.runs.chain import LINES, follow
 from fedmaml.runs.directory import RunDirectory
+from fedmaml.runs.state import round_of_meta
 
 
 def verify(directory: RunDirectory) -> str:
@@ -26,11 +27,13 @@ def verify(directory: RunDirectory) -> str:
             f"{path} does not end with the line that summary.json names: lines were changed, "
             "removed or added after the run wrote them"
         )
+    theta = directory.path / "theta.safetensors"
     if sha256(directory.load_meta()) != summary["theta_sha256"]:
         raise RunDirectoryError(
-            f"{directory.path / 'theta.safetensors'} holds other meta-parameters than those that "
-            "summary.json names"
+            f"{theta} holds other meta-parameters than those that summary.json names"
         )
+    if round_of_meta(theta) != str(summary["evaluated_round"]):
+        raise RunDirectoryError(f"{theta} names another round than summary.json")
     _round_of_journal(directory)
     return f"{chain}, and summary.json names the last one; theta.safetensors has its SHA-256"
 

@@ -61,7 +61,7 @@ ROWS: dict[str, Row] = {
     "nemesis": Row(
         "bad replies, lost replies and SIGKILL of the server at random",
         "every round once, in the log who took part, the chain unbroken",
-        ("faults/test_nemesis.py::",),
+        ("faults/test_nemesis.py::test_every_round_is_taken_once_and_the_log_says_by_whom[0]",),
     ),
     "link cut": Row(
         "a node's connection cut for some seconds",
@@ -365,18 +365,3 @@ ROWS: dict[str, Row] = {
         ),
     ),
 }  # fmt: skip
-
-_REPLIES = "checks of replies"
-PENDING: dict[str, str] = {
-    "faults/test_replies.py::test_a_client_that_raises_was_absent[SystemExit]": _REPLIES,
-    "faults/test_replies.py::test_an_update_that_is_too_large": _REPLIES,
-    "faults/test_replies.py::test_num_examples_of_a_billion": _REPLIES,
-    "faults/test_replies.py::test_metrics_of_training_that_nobody_asked_for": _REPLIES,
-    "faults/test_replies.py::test_invented_metrics": _REPLIES,
-    "faults/test_replies.py::test_a_forged_evaluation": _REPLIES,
-    "faults/test_replies.py::test_a_stale_evaluation": _REPLIES,
-}
-"""Tests (beginnings of node ids below ``tests``) of what is not built yet -> what it waits for.
-
-They must fail: one that passes is taken out of here.
-"""

@@ -21,7 +21,7 @@ from tests.killed import Forge, outcome
 from tests.server.test_bad_replies import run
 from tests.tables import write_sites
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")]
 
 CASE = {
     "scenario": "digits", "strategy": "fedrep", "rounds": 3, "clients": 3, "task.test_clients": 3,

@@ -17,7 +17,7 @@ from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 from tests.faults.report import SECONDS
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX signals")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX signals")]
 
 
 @pytest.fixture
