@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo test check lint format docs slow clean help
+.PHONY: demo test check faults lint format docs slow clean help
 
 demo: $(VENV)/.installed  ## install, then train FedAvg, FOMAML and local models once on real data
 	$(BIN)/fedmaml demo
@@ -17,6 +17,9 @@ test: $(VENV)/.installed  ## install, then run the default tests
 
 slow: $(VENV)/.installed  ## published figures and full-length runs
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+faults: $(VENV)/.installed  ## every fault that a run must survive; with DEPLOYMENT=1 those of real processes, too
+	$(BIN)/python -m tests.faults $(if $(DEPLOYMENT),--deployment)
 
 lint: $(VENV)/.installed  ## style, types and floors
 	$(BIN)/ruff check .

@@ -209,11 +209,6 @@ ROWS: dict[str, Row] = {
             "faults/test_replies.py::test_too_few_replies_for_a_rule",
         ),
     ),
-    "attacks": Row(
-        "two of eleven clients flip signs, send noise or stretch their update",
-        "robust rules lose at most five points of accuracy",
-        ("faults/test_attacks.py::",),
-    ),
     "order of arrival": Row(
         "replies in any order",
         "the same bits",
