@@ -26,7 +26,15 @@ FEEDBACK = [
     for strategy in ("fomaml", "fedrep")
     for method in ("top-k", "qsgd-4", "float16")
 ]
-CASES = [{"strategy": name} for name, cls in CATALOGUE.items() if cls.facts.has_rounds] + FEEDBACK
+STRATEGIES = [name for name, cls in CATALOGUE.items() if cls.facts.has_rounds]
+EVERY = [
+    {"strategy": strategy, "compression.method": method, "compression.error_feedback": feedback}
+    for strategy in STRATEGIES
+    for method in ("top-k", "qsgd-8", "qsgd-4", "float16")
+    for feedback in (True, False)
+]
+CASES: list[Any] = [{"strategy": name} for name in STRATEGIES] + FEEDBACK
+CASES += [pytest.param(case, marks=pytest.mark.slow) for case in EVERY if case not in FEEDBACK]
 LEFT_OUT = {
     "lost or late": absent,
     "refused": filled(float("nan")),
@@ -60,7 +68,7 @@ def rounds_of(out: Path, case: dict[str, Any], tamper: Tamper | None) -> list[An
 def test_a_client_whose_reply_was_left_out_was_absent(case: dict[str, Any], tmp_path: Path) -> None:
     gone = rounds_of(tmp_path / "gone", case, None)
     assert rounds_of(tmp_path / "lost", case, absent) == gone
-    if case in FEEDBACK or case["strategy"] == "fedrep":
+    if case.get("compression.error_feedback") or case["strategy"] == "fedrep":
         remembering = [name for name in LEFT_OUT if name != "lost or late"]
         compressed = "compression.method" in case
         for name in remembering:
