@@ -147,7 +147,7 @@ def test_a_run_cut_short_is_run_again_and_gives_the_same(name: str, tmp_path: Pa
     assert as_csv(compare(planned, tmp_path)) == first
 
 
-@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("damaged", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_interrupted_run_of_a_comparison_goes_on_where_it_was(
     damaged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
