@@ -31,8 +31,17 @@ def rows_of(node_id: str) -> list[str]:
     return [name for name, row in ROWS.items() if any(map(below.startswith, row.shown_by))]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of the rows."""
+    """Keep the tests of the rows; each of them must be there."""
+    below = [item.nodeid.removeprefix("tests/") for item in items]
+    files = {name.partition("::")[0] for name in below}
+    for start in {start for row in ROWS.values() for start in row.shown_by}:
+        there = any(name.startswith(start) for name in below)
+        if start.partition("::")[0] in files and not there:
+            raise pytest.UsageError(
+                f"tests/faults/rows.py names {start}, and there is no such test"
+            )
     kept = [item for item in items if rows_of(item.nodeid)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     for item in kept:

@@ -23,6 +23,7 @@ class Row(NamedTuple):
 
 
 _BAD = "server/test_bad_replies.py::test_bad_reply_equals_absence_and_is_recorded_with_its_reason"
+_FORGED = "server/test_bad_replies.py::test_a_forged_evaluation_equals_absence"
 
 
 def _bad(*names: str) -> tuple[str, ...]:
@@ -45,6 +46,50 @@ ROWS: dict[str, Row] = {
         "no part of the result is used",
         ("faults/test_processes.py::test_a_worker_killed_while_it_sends",),
     ),
+    "worker stands still": Row(
+        "SIGSTOP of a worker",
+        "it is killed at the deadline, and its chunk is computed again",
+        ("client/test_workers.py::test_a_worker_that_was_stopped",),
+    ),
+    "late replies": Row(
+        "a reply after the deadline",
+        "the round ends without it; its message ends with the round",
+        (
+            "server/test_quorum.py::test_replies_are_collected_until_the_deadline",
+            "server/test_quorum.py::test_a_deadline_that_is_over_at_once_still_looks_once",
+        ),
+    ),
+    "below the quorum": Row(
+        "too few sites answer",
+        "no step; a wait that ends, an exit code, a run that can be resumed",
+        (
+            "server/test_quorum.py::test_a_round_below_its_quorum_is_repeated",
+            "server/test_quorum.py::test_a_quorum_that_does_not_come_ends_the_run_in_time",
+        ),
+    ),
+    "site comes back": Row(
+        "a site leaves, comes late, comes back as another node",
+        "is asked again from then on; the log says who was there",
+        (
+            "server/test_roll.py::test_a_site_that_leaves_and_comes_back_takes_part_again",
+            "server/test_roll.py::test_a_site_that_comes_back_as_another_node_takes_its_place",
+            "server/test_roll.py::test_a_site_that_comes_late_is_asked_from_then_on",
+        ),
+    ),
+    "bad roll call": Row(
+        "a roll call of impossible clients, steps or statistics; two nodes with one name",
+        "the node is left out, the features of the others do not change",
+        (
+            "server/test_roll.py::test_a_node_that_says_the_impossible_is_left_out_at_once",
+            "server/test_roll.py::test_one_bad_hospital_does_not_change_the_features_of_others",
+            "server/test_roll.py::test_a_node_that_appears_and_cannot_be_who_it_says",
+        ),
+    ),
+    "exit codes": Row(
+        "every way in which a command ends",
+        "a code of its own, from one table",
+        ("runs/test_exit_codes.py::test_a_command_ends_with_the_code_of_its_error",),
+    ),
     "node killed": Row(
         "SIGKILL of a SuperNode in a round",
         "the round goes on without it",
@@ -56,6 +101,7 @@ ROWS: dict[str, Row] = {
         (
             "faults/test_replies.py::test_a_client_that_raises_was_absent",
             "server/test_bad_replies.py::test_text_of_a_client_error_never_reaches_the_server",
+            "computing/test_failures.py::",
         ),
     ),
     "nemesis": Row(
@@ -79,7 +125,11 @@ ROWS: dict[str, Row] = {
     "large update": Row(
         "an update 1e30, 1,000,000 or 1,000 times too large",
         "left out",
-        (*_bad("1e30"), "faults/test_replies.py::test_an_update_that_is_too_large"),
+        (
+            *_bad("1e30", "1,000 times too large", "1,000,000 times too large"),
+            "server/test_limits.py::test_an_update_far_above_the_median_is_left_out",
+            "server/test_limits.py::test_others_are_treated_as_if_who_is_left_out",
+        ),
     ),
     "shape that broadcasts": Row(
         "a wrong shape that could be broadcast",
@@ -111,6 +161,7 @@ ROWS: dict[str, Row] = {
             *_bad(
                 "num-examples -40", "num-examples 0", "num-examples 1e12", "num-examples NaN",
                 "num-examples 1.5", "num-examples scalar", "num-examples missing",
+                "num-examples 1e9", "num-examples of one more",
             ),
             "faults/test_replies.py::test_num_examples",
         ),
@@ -118,7 +169,10 @@ ROWS: dict[str, Row] = {
     "metrics": Row(
         "a metric that is NaN, too many, or of another length",
         "never a mean that is NaN, never a name that nobody asked for",
-        (*_bad("metric of another length"), "faults/test_replies.py::test_metrics_of_training"),
+        (
+            *_bad("metric of another length", "an invented metric", "100,000 values of a metric"),
+            "faults/test_replies.py::test_metrics_of_training",
+        ),
     ),
     "costs": Row(
         "costs that cannot be",
@@ -136,12 +190,12 @@ ROWS: dict[str, Row] = {
     "stale reply": Row(
         "a reply of an earlier round, in training and evaluation",
         "left out: STALE",
-        (*_bad("stale round"), "faults/test_replies.py::test_a_stale_evaluation"),
+        (*_bad("stale round"), f"{_FORGED}[another round]"),
     ),
     "reply to other meta-parameters": Row(
-        "a reply computed from another base, for other clients",
+        "a reply computed from another base, for other clients, by another version",
         "left out: VERSION, CLIENTS",
-        _bad("other meta-parameters", "other clients", "nobody"),
+        _bad("other meta-parameters", "other clients", "nobody", "another version", "no version"),
     ),
     "zero update": Row(
         "an update of zeros", "is used", ("faults/test_replies.py::test_an_update_of_zeros",)
@@ -172,20 +226,29 @@ ROWS: dict[str, Row] = {
         ("client/test_slots.py::",),
     ),
     "forged evaluation": Row(
-        "an accuracy of 7, of -1e308",
+        "an accuracy of 7, of -1e308; one site that would choose the round",
         "the client is left out of the evaluation",
-        ("faults/test_replies.py::test_a_forged_evaluation",),
+        (
+            _FORGED,
+            "server/test_bad_replies.py::test_a_metric_outside_its_range_is_refused",
+            "server/test_model_selection.py::test_one_site_cannot_choose_the_round",
+        ),
     ),
     "hostile names": Row(
         "an answer with 100,000 invented metrics",
-        "none is kept, and it costs seconds at most",
-        ("faults/test_replies.py::test_invented_metrics",),
+        "the client is left out, and it costs seconds at most",
+        (*_bad("an invented metric", "100,000 invented metrics"), f"{_FORGED}[100,000 names]"),
     ),
     # bad local data
     "no examples": Row(
         "an empty table, one without a client",
         "refused, names the file",
         ("simulations/test_scenarios_csv.py::test_a_file_that_is_no_client_is_named",),
+    ),
+    "large site": Row(
+        "a site with many times the examples of the others",
+        "no more than its share of the mean",
+        ("server/test_limits.py::test_no_site_has_more_than_its_share",),
     ),
     "one class": Row(
         "one class everywhere, a class at a test client alone",
@@ -329,7 +392,36 @@ ROWS: dict[str, Row] = {
     "declared sizes": Row(
         "a header that declares 10^13 numbers, more bytes than declared",
         "refused before memory is taken",
-        _bad("array bytes of another shape", "shape (1, 10)"),
+        _bad(
+            "array bytes of another shape", "shape (1, 10)", "100,000 arrays", "200 MB of zeros",
+            "a rejection of 10 MB",
+        ),
+    ),
+    "flipped bit": Row(
+        "a bit of a reply or of a roll call flips",
+        "left out: HASH",
+        (
+            "server/test_bad_replies.py::test_a_flipped_bit_of_the_body_is_refused",
+            "server/test_roll.py::test_a_flipped_bit_is_refused",
+        ),
+    ),
+    "proxy": Row(
+        "HTTP_PROXY is set",
+        "loopback is reached without it",
+        ("simulations/test_proxies.py::",),
+    ),
+    "foreign kernels": Row(
+        "a library of somebody else where kernels are kept",
+        "not loaded",
+        ("native/test_trust.py::",),
+    ),
+    "foreign folder": Row(
+        "`out` of a run config names any folder",
+        "refused outside the folder that the server's operator allows",
+        (
+            "runs/test_exit_codes.py::test_a_run_config_names_folders_only_where",
+            "runs/test_exit_codes.py::test_a_config_of_somebody_else_is_never_replaced",
+        ),
     ),
     "pickle": Row(
         "code in a pickle, in a reply and in a state",
