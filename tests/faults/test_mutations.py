@@ -10,11 +10,12 @@ import random
 import re
 import shutil
 from collections.abc import Callable
-from operator import attrgetter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from fedmaml.client.app import app as client_app
@@ -257,17 +258,18 @@ def test_mutated_replies_are_left_out_or_read_and_end_no_round(
     ran(tmp_path / "run", client_app, {"strategy": "fomaml", "rounds": 1, **settings})
     message, request, reply = kept[0]
     draw, left_out = random.Random(json.dumps(settings)), 0
+    whole = read_train_reply(copied(reply.content), request)
     for number in range(1000):
         changed = Message(copied(reply.content), reply_to=message)
         other(changed.content, draw)
-        sound, rejected = read_all(
-            read_train_reply, [(message, request)], [changed], attrgetter("clients")
-        )
+        sound, rejected = read_all(read_train_reply, [(message, request)], [changed])
         assert len(sound) + len(rejected) == 1, number
         left_out += len(rejected)
-        for answer in sound:
-            assert answer.clients == request.clients
-            for value in answer.update.values():
-                numbers = getattr(value, "limbs", value)
-                assert bool(numbers.isfinite().all())
-    assert left_out > 600
+        for _node, answer in sound:  # what changed says nothing, as the name of a serialiser
+            assert repr(replace(answer, update={})) == repr(replace(whole, update={})), number
+            for group, value in answer.update.items():
+                written = whole.update[group]
+                assert torch.equal(
+                    getattr(value, "limbs", value), getattr(written, "limbs", written)
+                )
+    assert left_out > 900
