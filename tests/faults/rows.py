@@ -452,3 +452,6 @@ ROWS: dict[str, Row] = {
         ),
     ),
 }  # fmt: skip
+
+SPOILING = "runs/test_journal.py", "runs/test_damaged.py"
+"""Files below ``tests`` whose tests damage their runs on purpose."""
