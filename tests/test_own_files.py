@@ -129,9 +129,12 @@ def test_a_machine_of_others_runs_only_what_is_installed(
 
 
 def test_an_installed_module_needs_no_file(folder: Path) -> None:
-    places = {"strategy": "twice", "strategy_from": "tests.outside.cavia:CAVIA"}
-    config = resolve({"scenario": "sinusoid", "rounds": 1}, places)
-    assert type(config.make_strategy()).__name__ == "CAVIA"
+    places = {
+        "strategy": "twice",
+        "strategy_from": "tests.outside.recurrent_policy:RecurrentPolicy",
+    }
+    config = resolve({"scenario": "digits", "rounds": 1}, places)
+    assert type(config.make_strategy()).__name__ == "RecurrentPolicy"
 
 
 @pytest.mark.parametrize(

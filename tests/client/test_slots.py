@@ -13,14 +13,26 @@ from fedmaml.client.memory import load_memories, save_memories, without_memory
 from fedmaml.core.requests import NEVER, Used
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.strategies import CATALOGUE
+from tests.catalogue import FOUNDING, slow_unless
 from tests.server.test_bad_replies import BAD_NODE, absent, filled, raising, ran, saying, weighing
 
+REFUSED = ("protonet", "r2d2", "empirical_bayes")  # binary logits are none for them
 FEEDBACK = [
     {"strategy": strategy, "compression.method": method, "compression.error_feedback": True}
     for strategy in ("fomaml", "fedrep")
     for method in ("top-k", "qsgd-4", "float16")
 ]
-CASES = [{"strategy": name} for name, cls in CATALOGUE.items() if cls.facts.has_rounds] + FEEDBACK
+KEEPERS = ("fedrep", "fedbabu", "ditto", "apfl", "scaffold")
+"""Strategies whose clients keep a memory."""
+
+CASES = [
+    *(
+        slow_unless(name in FOUNDING, {"strategy": name})
+        for name, cls in CATALOGUE.items()
+        if cls.facts.has_rounds and name not in REFUSED
+    ),
+    *(slow_unless(True, case) for case in FEEDBACK),
+]
 LEFT_OUT = {
     "lost or late": absent,
     "refused": filled(float("nan")),
@@ -54,7 +66,7 @@ def rounds_of(out: Path, case: dict[str, Any], tamper: Tamper | None) -> list[An
 def test_a_client_whose_reply_was_left_out_was_absent(case: dict[str, Any], tmp_path: Path) -> None:
     gone = rounds_of(tmp_path / "gone", case, None)
     assert rounds_of(tmp_path / "lost", case, absent) == gone
-    if case in FEEDBACK or case["strategy"] == "fedrep":
+    if case in FEEDBACK or case["strategy"] in KEEPERS:
         remembering = [name for name in LEFT_OUT if name != "lost or late"]
         compressed = "compression.method" in case
         for name in remembering:
