@@ -54,6 +54,7 @@ class FedBABU(MetaStrategy):
     facts = Facts(
         "FedBABU",
         "representation",
+        baseline=True,
         second_derivatives=False,
         adapts_by="adaptation",
         takes_masks=True,

@@ -44,6 +44,7 @@ class MetaGradientDescent(MetaStrategy):
     facts = Facts(
         "Meta-gradient descent",
         "baseline",
+        baseline=True,
         second_derivatives=False,
         adapts_by="adaptation",
         takes_masks=True,

@@ -57,7 +57,9 @@ class PFedMe(MetaStrategy):
         lam: Strength of the pull to w, > 0; inner.lr * lam must stay below 2.
     """
 
-    facts = Facts("pFedMe", "personalised", second_derivatives=False, takes_masks=True)
+    facts = Facts(
+        "pFedMe", "personalised", baseline=True, second_derivatives=False, takes_masks=True
+    )
 
     inner: GradientSteps = field(default_factory=GradientSteps)
     local: GradientSteps = field(default_factory=lambda: GradientSteps(steps=20))

@@ -58,6 +58,7 @@ class QFedAvg(MetaStrategy):
     facts = Facts(
         "q-FedAvg",
         "personalised",
+        baseline=True,
         second_derivatives=False,
         adapts_by="adaptation",
         takes_masks=True,

@@ -26,6 +26,7 @@ from fedmaml.messages.train import (
 )
 from fedmaml.strategies import CATALOGUE, MetaStrategy
 from fedmaml.strategies.base import adaptation_of, with_adaptation_steps
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.parametrize("name", CATALOGUE)
 
@@ -344,3 +345,10 @@ def test_documents_every_setting(name: str) -> None:
 
 def test_is_as_short_as_an_algorithm(name: str) -> None:
     assert len(source_file(name).read_text().splitlines()) <= 150
+
+
+def test_stands_on_the_page_about_choosing_in_the_tree_and_in_the_table(name: str) -> None:
+    page = (ROOT / "docs/choosing.md").read_text()
+    tree, rows = page.split("```")[1], page.partition("## What each costs")[2]
+    assert re.search(rf"\b{name}\b", tree)
+    assert re.search(rf"^\|.*`{name}`", rows, re.MULTILINE)
