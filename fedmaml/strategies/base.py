@@ -241,6 +241,8 @@ def kernel_spec(strategy: MetaStrategy) -> KernelSpec | str:
         return unknown
     proximal = float(getattr(strategy, kernel.proximal)) if kernel.proximal else 0.0
     head = getattr(strategy, kernel.own_head) if kernel.own_head else None
+    if kernel.frozen_head:
+        head = GradientSteps(steps=0)
     adapts = Adapts() if kernel.sends == "difference" else strategy.facts.adapts or Adapts()
     return KernelSpec(kernel.sends, getattr(strategy, kernel.steps), proximal, head, adapts)
 

@@ -13,12 +13,14 @@ Deviation: the defaults take full-batch steps.
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     ClientUpdate,
     Facts,
     Generator,
     GradientSteps,
     Initialised,
+    Kernel,
     Learner,
     MetaParams,
     MetaStrategy,
@@ -58,6 +60,8 @@ class FedBABU(MetaStrategy):
         second_derivatives=False,
         adapts_by="adaptation",
         takes_masks=True,
+        kernel=Kernel("difference", frozen_head=True),
+        adapts=Adapts(),
     )
 
     inner: GradientSteps = field(default_factory=GradientSteps)
