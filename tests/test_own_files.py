@@ -63,7 +63,7 @@ class Wards(Scenario):
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "wards.py").write_text(WARDS)
     (tmp_path / "neighbour.py").write_text("SHARE = 2.0\n")
-    shutil.copy(ROOT / "tests" / "outside" / "anil.py", tmp_path / "own_anil.py")
+    shutil.copy(ROOT / "fedmaml" / "strategies" / "anil.py", tmp_path / "own_anil.py")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "neighbour", raising=False)
