@@ -37,13 +37,16 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 }
 """Scenarios with other settings, so that each way of drawing data is tested."""
 
+CLASSES = ("digits", "activity", "femnist", "omniglot")
 NO_CLASSES = ("quadratic", "sinusoid", "hospitals", "csv")
 CANNOT = {
     **{(scenario, "protonet"): "class means" for scenario in NO_CLASSES},
     **{(scenario, "r2d2"): "needs a problem with classes" for scenario in NO_CLASSES},
-    ("digits", "ridge_head"): "has 10 classes; r2d2",
-    **{(scenario, "empirical_bayes"): "a squared loss" for scenario in ("digits", "hospitals")},
-    ("csv", "empirical_bayes"): "a squared loss",
+    **{(scenario, "ridge_head"): r"has \d+ classes; r2d2" for scenario in CLASSES},
+    **{
+        (scenario, "empirical_bayes"): "a squared loss"
+        for scenario in (*CLASSES, "hospitals", "csv")
+    },
     **{
         ("quadratic", strategy): "no layers before its head"
         for strategy in ("fedrep", "fedbabu", "anil", "boil", "ridge_head")
