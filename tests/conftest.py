@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from fedmaml.core import seeding
 from fedmaml.core.learner import Problem
-from fedmaml.core.losses import half_squared_error
-from fedmaml.core.metrics import ACCURACY
+from fedmaml.core.losses import half_squared_error, squared_error
+from fedmaml.core.metrics import ACCURACY, MEAN_SQUARED_ERROR
 from fedmaml.core.networks import MLP, LinearModel
 from fedmaml.core.tasks import Batch, Task
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
@@ -89,6 +90,33 @@ def classification() -> Example:
         dtype=torch.float64,
     )
     return Example(problem, Task(Batch(x[:, :6], y[:, :6]), Batch(x[:, 6:], y[:, 6:])))
+
+
+@pytest.fixture
+def regression(classification: Example) -> Example:
+    """The clients of `classification`, with one target that is nearly linear in the inputs."""
+    problem = replace(
+        classification.problem,
+        network=lambda: MLP((4, 6, 1), torch.tanh),
+        loss=squared_error,
+        metrics=(MEAN_SQUARED_ERROR,),
+        classes=None,
+    )
+    tasks = (
+        Batch(x, x[..., :1] - 0.5 * x[..., 1:2] + 0.3 * torch.sin(2 * x[..., 2:3]))
+        for x, _ in classification.tasks
+    )
+    return Example(problem, Task(*tasks))
+
+
+REGRESSORS = ("ridge_head", "empirical_bayes")
+"""Strategies that take no classes."""
+
+
+@pytest.fixture
+def example(name: str, classification: Example, regression: Example) -> Example:
+    """An example that the strategy ``name`` takes."""
+    return regression if name in REGRESSORS else classification
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ class Wards(Scenario):
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "wards.py").write_text(WARDS)
     (tmp_path / "neighbour.py").write_text("SHARE = 2.0\n")
-    shutil.copy(ROOT / "tests" / "outside" / "anil.py", tmp_path / "own_anil.py")
+    shutil.copy(ROOT / "fedmaml" / "strategies" / "anil.py", tmp_path / "own_anil.py")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "neighbour", raising=False)
@@ -129,9 +129,12 @@ def test_a_machine_of_others_runs_only_what_is_installed(
 
 
 def test_an_installed_module_needs_no_file(folder: Path) -> None:
-    places = {"strategy": "twice", "strategy_from": "tests.outside.cavia:CAVIA"}
-    config = resolve({"scenario": "sinusoid", "rounds": 1}, places)
-    assert type(config.make_strategy()).__name__ == "CAVIA"
+    places = {
+        "strategy": "twice",
+        "strategy_from": "tests.outside.recurrent_policy:RecurrentPolicy",
+    }
+    config = resolve({"scenario": "digits", "rounds": 1}, places)
+    assert type(config.make_strategy()).__name__ == "RecurrentPolicy"
 
 
 @pytest.mark.parametrize(

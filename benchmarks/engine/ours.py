@@ -16,9 +16,8 @@ from fedmaml.core.aggregation import ExactSum
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.requests import TrainRequest
 from fedmaml.core.tasks import TaskGroup, group_by_shape
-from fedmaml.strategies import FOMAML, MAML, FedRep, MetaSGD, Reptile
+from fedmaml.strategies import ANIL, FOMAML, MAML, FedRep, MetaSGD, Reptile
 from fedmaml.strategies.base import MetaStrategy
-from tests.outside.anil import ANIL
 
 
 def contender(engine: str, round_: Round) -> Contender:

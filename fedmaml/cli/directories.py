@@ -62,7 +62,8 @@ def list_everything(
         return
     from fedmaml.tables.lists import list_table
 
-    list_table(chosen)
+    family = {name: declared_by_strategy(name).family.partition(":")[2] for name in STRATEGIES}
+    list_table(chosen, {"strategies": family})
 
 
 def show(

@@ -53,10 +53,17 @@ class Around:
         return (max(1, round(low)), round(high)) if self.whole else (low, high)
 
 
-SPACE = {"lr": Around(10.0), "steps": Around(3.0, whole=True), "mu": Around(10.0)}
+SPACE = {"lr": Around(10.0), "steps": Around(3.0, whole=True)} | dict.fromkeys(
+    ("mu", "lam", "q", "precision"), Around(10.0)
+)
 """Last word of a strategy's setting -> where it is searched: step sizes and numbers of steps, of
-inner loop, outer loop, head and adaptation; the weight of a proximal term."""
-NOT_TUNED = ("optimizer", "momentum", "schedule", "horizon", "batch", "epochs")
+inner loop, outer loop, head and adaptation; the weight of a proximal term, of fairness, of a
+prior."""
+NOT_TUNED = (
+    "optimizer", "momentum", "schedule", "horizon", "batch", "epochs", "size", "conjugate", "last",
+    "anneal", "delta", "mixture", "participation", "scale", "newton", "spread", "noise", "on",
+    "pooled",
+)  # fmt: skip
 """Settings of strategies that belong to the recipe."""
 
 

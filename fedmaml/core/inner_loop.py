@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial, reduce
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
@@ -14,6 +15,11 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, part_of, rows_of
 
 Loss = Callable[[Params, Batch], Tensor]
+Direction = Callable[[Params, Batch], Params]
+"""(parameters, examples) -> what a step goes against, shaped like the parameters."""
+
+Rule = Callable[[int, Params, Params, Params], Params]
+"""(number of steps so far, point before the last step, point, direction) -> next point."""
 
 
 @settings
@@ -51,12 +57,71 @@ class GradientSteps:
 
     def parts(self, batch: Batch) -> Iterator[Batch]:
         """Yield the examples of each step."""
-        rows = rows_of(batch)
-        size = self.batch or max(rows, 1)
-        in_a_pass = max(1, math.ceil(rows / size))
-        for step in range(self.epochs * in_a_pass or self.steps):
+        size, in_a_pass = self._size(batch), self._in_a_pass(batch)
+        for step in range(self.count(batch)):
             first = step % in_a_pass * size
             yield batch if in_a_pass == 1 else part_of(batch, first, first + size)
+
+    def count(self, batch: Batch) -> int:
+        """Return how many steps are taken on these examples."""
+        return self.epochs * self._in_a_pass(batch) or self.steps
+
+    def follow(
+        self, direction: Direction, params: Params, batch: Batch, rule: Rule | None = None
+    ) -> Iterator[Params]:
+        """Take the steps along any direction, and yield the point after each.
+
+        Args:
+            direction: What the steps go against; a gradient, or what a strategy puts in its place.
+            params: Where to start; not changed.
+            batch: The examples; each step gets its part of them.
+            rule: How a step uses its direction; None: phi - lr * direction.
+        """
+        before = fast = params
+        for step, part in enumerate(self.parts(batch)):
+            along = direction(fast, part)
+            if rule is None:  # and nothing holds the point before
+                before = fast = map_params(lambda w, g: w - self.lr * g, fast, along)
+            else:
+                before, fast = fast, rule(step, before, fast, along)
+            yield fast
+
+    def path(
+        self,
+        loss: Loss,
+        params: Params,
+        batch: Batch,
+        *,
+        rule: Rule | None = None,
+        first_order: bool = False,
+        last: int | None = None,
+    ) -> Iterator[Params]:
+        """Take the steps and yield the fast weights after each: phi_1, phi_2, ...
+
+        Args:
+            loss: (params, batch) -> scalar.
+            params: Where to start; not changed.
+            batch: The examples; each step takes its part of them.
+            rule: How a step uses its gradient; None: phi - lr * gradient.
+            first_order: Hold each step's gradient constant under an outer derivative, so that
+                d phi / d params is the identity.
+            last: How many of the last steps are differentiated; the gradients of the steps before
+                are held constant. None: all of them, or none if ``first_order``.
+        """
+        held = 0 if last is None else max(self.count(batch) - last, 0)
+        taken, again = 0, None
+
+        def slope(fast: Params, part: Batch) -> Params:
+            nonlocal taken, again
+            taken += 1
+            constant = first_order or taken <= held
+            point = map_params(Tensor.detach, fast) if constant else fast
+            found = gradient(_loss_on(part, loss), point, False if constant else again)
+            if not constant:
+                again = is_differentiated(found)  # in the next steps as in this one
+            return found
+
+        return self.follow(slope, params, batch, rule)
 
     def run(
         self,
@@ -66,27 +131,40 @@ class GradientSteps:
         *,
         rates: Params | None = None,
         first_order: bool = False,
+        last: int | None = None,
     ) -> Params:
         """Take the steps and return the fast weights.
 
         Args:
-            loss: (params, batch) -> scalar.
-            params: Where to start; not changed.
-            batch: The examples; each step takes its part of them.
+            loss: As in `path`.
+            params: As in `path`.
+            batch: As in `path`.
             rates: Step sizes per entry, in the shapes of ``params``; they replace ``lr``.
-            first_order: Hold each step's gradient constant under an outer derivative, so that
-                d phi / d params is the identity.
+            first_order: As in `path`.
+            last: As in `path`.
         """
-        fast, again = params, False if first_order else None
-        for part in self.parts(batch):
-            point = map_params(Tensor.detach, fast) if first_order else fast
-            slope = gradient(_loss_on(part, loss), point, again)
-            again = is_differentiated(slope)  # in the next steps as in the first
-            if rates is None:
-                fast = map_params(lambda w, g: w - self.lr * g, fast, slope)
-            else:
-                fast = map_params(lambda w, g, rate: w - rate * g, fast, slope, rates)
-        return fast
+        rule: Rule | None = None
+        if rates is not None:
+            rule = partial(_by_rates, rates)
+        path = self.path(loss, params, batch, rule=rule, first_order=first_order, last=last)
+        return end_of(path, params)
+
+    def _in_a_pass(self, batch: Batch) -> int:
+        """Return the steps of one pass over the examples."""
+        return max(1, math.ceil(rows_of(batch) / self._size(batch)))
+
+    def _size(self, batch: Batch) -> int:
+        return self.batch or max(rows_of(batch), 1)
+
+
+def end_of(path: Iterator[Params], start: Params) -> Params:
+    """Return the last point of a path, or its start if it takes no step."""
+    return reduce(lambda _, point: point, path, start)
+
+
+def _by_rates(rates: Params, step: int, before: Params, fast: Params, slope: Params) -> Params:
+    del step, before
+    return map_params(lambda w, g, rate: w - rate * g, fast, slope, rates)
 
 
 def _loss_on(batch: Batch, loss: Loss) -> Callable[[Params], Tensor]:

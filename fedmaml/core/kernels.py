@@ -45,14 +45,16 @@ class Kernel:
         steps: Name of the setting that holds the gradient steps.
         proximal: Name of the setting that holds the strength of the pull to theta; "" for none.
         own_head: Name of the setting that holds the steps of the head, which a client keeps to
-            itself. They are taken first; ``steps`` then move the body, which is sent. "" if clients
-            keep nothing.
+            itself. They are taken first; ``steps`` then move the body, which is sent. "" if there
+            are none.
+        frozen_head: Whether a client keeps a head that no step moves.
     """
 
     sends: Sends
     steps: str = "inner"
     proximal: str = ""
     own_head: str = ""
+    frozen_head: bool = False
 
     @property
     def settings(self) -> set[str]:

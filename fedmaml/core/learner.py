@@ -206,3 +206,9 @@ def without_head(learner: Learner) -> Learner:
 def in_head(problem: Problem, name: str) -> bool:
     """Return whether a parameter belongs to the head."""
     return bool(problem.head) and name.startswith(problem.head + ".")
+
+
+def body_and_head(problem: Problem, params: Params) -> tuple[Params, Params]:
+    """Return the parameters before the head, and those of the head."""
+    head = {name: value for name, value in params.items() if in_head(problem, name)}
+    return {name: value for name, value in params.items() if name not in head}, head

@@ -28,6 +28,11 @@ def subtract(left: Params, right: Params) -> Params:
     return map_params(torch.sub, left, right)
 
 
+def stepped(params: Params, update: Params, rate: float | Tensor = 1.0) -> Params:
+    """Return params - rate * update, in the types of params; a mean of updates is float64."""
+    return {name: (value - rate * update[name]).to(value.dtype) for name, value in params.items()}
+
+
 def squared_norm(params: Params) -> Tensor:
     """Return the sum of squares over all entries, a scalar (0 for an empty tree)."""
     return sum((value.square().sum() for value in params.values()), start=_zero(params))

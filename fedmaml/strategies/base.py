@@ -30,8 +30,13 @@ from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.requests import TRAINING_METRICS
 from fedmaml.core.tasks import Batch, Task
 
-Family = Literal["baseline", "initialisation", "metric", "representation", "other"]
-"""What is learned: a model that does not adapt, an initialisation, an embedding, a shared body."""
+Family = Literal[
+    "baseline", "initialisation", "personalised", "representation", "metric", "closed-form",
+    "statistical", "other",
+]  # fmt: skip
+"""What is learned: a model that does not adapt; an initialisation for gradient steps; a model for
+each client, beside or near a common one; a shared body; an embedding in which examples are
+compared; a body for a head that is solved in closed form; a prior over the clients' parameters."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +241,8 @@ def kernel_spec(strategy: MetaStrategy) -> KernelSpec | str:
         return unknown
     proximal = float(getattr(strategy, kernel.proximal)) if kernel.proximal else 0.0
     head = getattr(strategy, kernel.own_head) if kernel.own_head else None
+    if kernel.frozen_head:
+        head = GradientSteps(steps=0)
     adapts = Adapts() if kernel.sends == "difference" else strategy.facts.adapts or Adapts()
     return KernelSpec(kernel.sends, getattr(strategy, kernel.steps), proximal, head, adapts)
 

@@ -11,11 +11,19 @@ from typing import Protocol
 from torch import Generator, Tensor
 
 from fedmaml.core.inner_loop import GradientSteps, Loss
-from fedmaml.core.learner import Learner, Predictor, Problem, make_learner
+from fedmaml.core.learner import (
+    Learner,
+    Predictor,
+    Problem,
+    body_and_head,
+    make_learner,
+    without_head,
+)
+from fedmaml.core.linear import flat_inputs, with_ones
 from fedmaml.core.meta_gradient import meta_gradient
 from fedmaml.core.outer_optimizer import OuterOptimizer
 from fedmaml.core.params import MetaParams, Params, subtract
-from fedmaml.core.tasks import Batch, Task, example_count, joined
+from fedmaml.core.tasks import Batch, Task, example_count, joined, mask_of
 from fedmaml.core.trees import Tree
 from fedmaml.strategies.base import (
     ClientUpdate,
@@ -42,6 +50,14 @@ class HasInner(Protocol):
         """The steps."""
 
 
+class Adaptable(Protocol):
+    """A strategy with steps of adaptation apart from those of training."""
+
+    @property
+    def adaptation(self) -> GradientSteps:
+        """The steps."""
+
+
 class Compares(Protocol):
     """A strategy that predicts by comparing embeddings, with the same weights for every client."""
 
@@ -60,6 +76,26 @@ def whole_network(strategy: MetaStrategy, problem: Problem, rng: Generator) -> I
     del strategy
     learner, theta = make_learner(problem, rng)
     return Initialised(learner, ServerState({"theta": theta}), {})
+
+
+def network_with_head(strategy: MetaStrategy, problem: Problem, rng: Generator) -> Initialised:
+    """Build: as `whole_network`, of a network that has a head and layers before it.
+
+    Raises:
+        UnsupportedProblemError: If it has not.
+    """
+    start = whole_network(strategy, problem, rng)
+    without_head(start.learner)
+    return start
+
+
+def fine_tuned(
+    strategy: Adaptable, learner: Learner, meta: MetaParams, memory: Params, support: Batch
+) -> Predictor:
+    """Adapt: gradient steps on the support set, ``adaptation``, from theta."""
+    del memory
+    fast = strategy.adaptation.run(learner.loss, meta["theta"], support)
+    return partial(learner.apply, fast)
 
 
 def by_comparison(
@@ -82,6 +118,29 @@ def _compared(strategy: Compares, learner: Learner, theta: Params, known: Batch,
 def _embedded(learner: Learner, theta: Params, x: Tree) -> Tensor:
     embedded: Tensor = learner.apply(theta, x)
     return embedded.flatten(1)
+
+
+def head_features(learner: Learner, theta: Params, x: Tree) -> Tensor:
+    """Return what a linear head multiplies, ``(examples, features)``; 1 last, if it has a bias.
+
+    Args:
+        learner: Its network stops before the head, unless it is all head.
+        theta: Body and head.
+        x: Inputs.
+    """
+    body, head = body_and_head(learner.problem, theta)
+    features = learner.apply(body, x).flatten(1) if body else flat_inputs(x)
+    return with_ones(features) if len(head) > 1 else features
+
+
+def head_examples(learner: Learner, theta: Params, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return features and targets ``(examples,)`` of a linear head with one output.
+
+    Rows that are padding are 0 in both, which changes no sum.
+    """
+    z = head_features(learner, theta, batch.x)
+    y, mask = batch.y.reshape(len(z)).to(z.dtype), mask_of(batch)
+    return (z, y) if mask is None else (z * mask[:, None], y * mask)
 
 
 def meta_update(

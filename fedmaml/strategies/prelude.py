@@ -1,5 +1,6 @@
 """Everything that the file of a strategy needs, in one import."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import field, replace
 from functools import partial
 
@@ -7,34 +8,46 @@ from torch import Generator, Tensor
 
 from fedmaml.core.draws import Draw
 from fedmaml.core.errors import UnsupportedProblemError
-from fedmaml.core.inner_loop import GradientSteps, Loss
+from fedmaml.core.gradients import gradient, gradient_and_value
+from fedmaml.core.inner_loop import GradientSteps, Loss, end_of
 from fedmaml.core.kernels import Adapts, Kernel
 from fedmaml.core.learner import (
     Learner,
     Predictor,
     Problem,
+    body_and_head,
     in_head,
     make_learner,
     without_head,
 )
+from fedmaml.core.linear import Prior, flat_inputs, head_matrix, ridge, with_ones
 from fedmaml.core.meta_gradient import meta_gradient
 from fedmaml.core.outer_optimizer import OuterOptimizer
 from fedmaml.core.params import (
     MetaParams,
     Params,
+    flatten,
+    layout_of,
     map_params,
     squared_distance,
     squared_norm,
+    stepped,
     subtract,
+    unflatten,
     zeros_like,
 )
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, draws_of, example_count, joined, mask_of
+from fedmaml.core.trees import Tree
 from fedmaml.strategies.base import ClientUpdate, Facts, Initialised, MetaStrategy, ServerState
 from fedmaml.strategies.parts import (
     by_comparison,
+    fine_tuned,
+    head_examples,
+    head_features,
     local_update,
     meta_update,
+    network_with_head,
     outer_step,
     train_locally,
     whole_network,
@@ -43,12 +56,14 @@ from fedmaml.strategies.parts import (
 __all__ = [
     "Adapts",
     "Batch",
+    "Callable",
     "ClientUpdate",
     "Draw",
     "Facts",
     "Generator",
     "GradientSteps",
     "Initialised",
+    "Iterator",
     "Kernel",
     "Learner",
     "Loss",
@@ -57,32 +72,50 @@ __all__ = [
     "OuterOptimizer",
     "Params",
     "Predictor",
+    "Prior",
     "Problem",
     "ServerState",
     "Task",
     "Tensor",
+    "Tree",
     "UnsupportedProblemError",
+    "body_and_head",
     "by_comparison",
     "draws_of",
+    "end_of",
     "example_count",
     "field",
+    "fine_tuned",
+    "flat_inputs",
+    "flatten",
+    "gradient",
+    "gradient_and_value",
+    "head_examples",
+    "head_features",
+    "head_matrix",
     "in_head",
     "joined",
+    "layout_of",
     "local_update",
     "make_learner",
     "map_params",
     "mask_of",
     "meta_gradient",
     "meta_update",
+    "network_with_head",
     "outer_step",
     "partial",
     "replace",
+    "ridge",
     "settings",
     "squared_distance",
     "squared_norm",
+    "stepped",
     "subtract",
     "train_locally",
+    "unflatten",
     "whole_network",
+    "with_ones",
     "without_head",
     "zeros_like",
 ]

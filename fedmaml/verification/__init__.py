@@ -3,14 +3,16 @@
 For each strategy, in float64, with the same code that a node runs (`computing.updates.train`),
 on a network with dropout whose noise is declared, with full-batch steps and with mini-batches:
 
-- a strategy that sends the gradient of its own objective (query loss after adaptation) is
-  compared with central finite differences of that objective over every meta-parameter;
+- a strategy that sends the gradient of its own objective (query loss after adaptation, or what
+  `objectives` has for it) is compared with central finite differences of that objective over every
+  meta-parameter;
 - a first-order or local-training strategy, whose update is not the gradient of its objective, is
   compared with its defining formula, written a second time in plain loops (`formulas`);
 - every strategy with a closed form on a quadratic is compared with it (`closed_forms`).
 """
 
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +21,10 @@ from torch import Tensor, nn
 from fedmaml.computing import updates
 from fedmaml.core import seeding
 from fedmaml.core.draws import Draw
-from fedmaml.core.errors import ConfigurationError
+from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Problem, prepared_tasks
-from fedmaml.core.losses import cross_entropy
+from fedmaml.core.losses import cross_entropy, squared_error
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import dropout
 from fedmaml.core.params import MetaParams, flatten, map_params, unflatten
@@ -33,7 +35,9 @@ from fedmaml.simulations.scenarios.quadratic import Quadratic
 from fedmaml.strategies import CATALOGUE
 from fedmaml.strategies.base import Initialised, MetaStrategy
 from fedmaml.verification.closed_forms import CLOSED_FORMS
+from fedmaml.verification.differences import finite_differences
 from fedmaml.verification.formulas import FORMULAS
+from fedmaml.verification.objectives import OBJECTIVES
 
 TOLERANCE = 1e-6
 _SEED = 11
@@ -72,10 +76,10 @@ def check_all(only: str | None = None) -> list[CheckResult]:
     results = []
     for name in [only] if only else CATALOGUE:
         strategy = _with_steps(CATALOGUE[name](), GradientSteps(lr=0.1, steps=3))
-        results.append(_check_on_classification(name, strategy))
+        results.append(_check_on_network(name, strategy))
         batches = _with_steps(strategy, GradientSteps(lr=0.1, batch=4, epochs=2))
         if batches != strategy:
-            results.append(_check_on_classification(name, batches, ", mini-batches"))
+            results.append(_check_on_network(name, batches, ", mini-batches"))
         if name in CLOSED_FORMS:
             results.append(_check_on_quadratic(name, strategy))
     return results
@@ -104,11 +108,15 @@ def sent_update(
     return sent
 
 
-def _check_on_classification(name: str, strategy: MetaStrategy, how: str = "") -> CheckResult:
-    bare = _classification_task()
+def _check_on_network(name: str, strategy: MetaStrategy, how: str = "") -> CheckResult:
+    bare, start = _classification_task(), _built(strategy, _classification_problem())
+    if start is None:
+        bare, start = _regression_task(), _built(strategy, _regression_problem())
+    if start is None:
+        raise ConfigurationError(f"{name} takes neither problem of check-gradients")
     task = _with_noise(bare, strategy)
-    start = strategy.build(_classification_problem(), seeding.generator(7, "verification"))
     meta = _perturbed(start.state.meta)
+    start = start._replace(memory=_perturbed({"memory": start.memory})["memory"])
     if name in FORMULAS:
         text, formula = FORMULAS[name]
         expected = formula(strategy, start, meta, task)
@@ -118,7 +126,7 @@ def _check_on_classification(name: str, strategy: MetaStrategy, how: str = "") -
             sent = {"theta": map_params(torch.add, adapted, sent["theta"])}
         return CheckResult(name, text + how, _relative_error(sent, expected))
     sent = sent_update(strategy, start, meta, bare)
-    expected = finite_differences(strategy, start, meta, task)
+    expected = finite_differences(strategy, start, meta, task, OBJECTIVES.get(name))
     text = "central finite differences of its objective" + how
     return CheckResult(name, text, _relative_error(sent, expected))
 
@@ -142,34 +150,6 @@ def _check_on_quadratic(name: str, strategy: MetaStrategy) -> CheckResult:
     return CheckResult(name, "closed form on a quadratic", error)
 
 
-def finite_differences(
-    strategy: MetaStrategy, start: Initialised, meta: MetaParams, task: Task, step: float = 1e-5
-) -> MetaParams:
-    """Differentiate the query loss after adaptation by moving every meta-parameter.
-
-    Central differences: (f(x + h) - f(x - h)) / 2h, error O(h^2) + O(1e-16 / h).
-    """
-
-    def objective(point: MetaParams) -> float:
-        predictor = strategy.adapt(start.learner, point, start.memory, task.support)
-        return float(start.learner.query_loss(predictor, task.query))
-
-    gradient: MetaParams = {}
-    for group, params in meta.items():
-        gradient[group] = {}
-        for name, value in params.items():
-            slope = torch.zeros_like(value)
-            for index in range(value.numel()):
-                ends = []
-                for sign in (1, -1):
-                    moved = value.clone()
-                    moved.view(-1)[index] += sign * step
-                    ends.append(objective(meta | {group: params | {name: moved}}))
-                slope.view(-1)[index] = (ends[0] - ends[1]) / (2 * step)
-            gradient[group][name] = slope
-    return gradient
-
-
 def _adapted_parameters(
     strategy: MetaStrategy, start: Initialised, meta: MetaParams, task: Task
 ) -> dict[str, Tensor]:
@@ -189,13 +169,21 @@ def _with_steps(strategy: MetaStrategy, steps: GradientSteps) -> MetaStrategy:
     return replace(strategy, **changed)  # type: ignore[type-var]
 
 
+def _built(strategy: MetaStrategy, problem: Problem) -> Initialised | None:
+    """Return what a strategy builds; None if it is not made for such a problem."""
+    try:
+        return strategy.build(problem, seeding.generator(7, "verification"))
+    except UnsupportedProblemError:
+        return None
+
+
 class _Network(nn.Module):
     """A small network with dropout, whose noise comes with the example."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: int = 3) -> None:
         super().__init__()
         self.body = nn.Linear(4, 6)
-        self.head = nn.Linear(6, 3)
+        self.head = nn.Linear(6, outputs)
 
     def forward(self, x: dict[str, Tensor]) -> Tensor:
         output: Tensor = self.head(dropout(torch.tanh(self.body(x["x"])), x["mask"], 0.25))
@@ -215,6 +203,17 @@ def _classification_task() -> Task:
     return Task(Batch(x[:6], y[:6]), Batch(x[6:], y[6:]))
 
 
+def _regression_problem() -> Problem:
+    network = partial(_Network, 1)
+    return replace(_classification_problem(), network=network, loss=squared_error, classes=None)
+
+
+def _regression_task() -> Task:
+    """Return the inputs of the classification, with a target that is nearly linear in them."""
+    support, query = _classification_task()
+    return Task(*(Batch(x, x[:, :1] + 0.3 * torch.sin(2 * x[:, 1:2])) for x, _ in (support, query)))
+
+
 def _with_noise(task: Task, strategy: MetaStrategy) -> Task:
     """Return the task as a node has it in round 1: with the noise of problem and strategy."""
     group, problem = TaskGroup((0,), stack([task])), _classification_problem()
@@ -223,15 +222,17 @@ def _with_noise(task: Task, strategy: MetaStrategy) -> Task:
 
 
 def _perturbed(meta: MetaParams) -> MetaParams:
-    """Move every entry by a tenth of a normal draw, so that none of them is special."""
+    """Move every number by a tenth of a normal draw, so that none of them is special."""
+
+    def moved(value: Tensor, noise: Tensor, group: str) -> Tensor:
+        if not value.is_floating_point():
+            return value
+        shift = 0.1 * noise if group == "theta" or not value.any() else 0.0
+        return value * (1 + 0.1 * noise) + shift
+
     return {
-        group: {
-            name: value * (1 + 0.1 * noise) + (0.1 * noise if group == "theta" else 0.0)
-            for (name, value), noise in (
-                ((name, value), _noise(group, name, value)) for name, value in params.items()
-            )
-        }
-        for group, params in meta.items()
+        group: {name: moved(value, _noise(group, name, value), group) for name, value in p.items()}
+        for group, p in meta.items()
     }
 
 

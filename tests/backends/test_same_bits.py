@@ -22,9 +22,13 @@ from fedmaml.simulations.backends.in_process import InProcessGrid
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE
 from tests import trees
-from tests.conftest import ROOT
+from tests.catalogue import slow_unless
+from tests.conftest import REGRESSORS, ROOT
 
-STRATEGIES = ("maml", "fomaml", "reptile", "meta_sgd", "fedrep")
+STRATEGIES = [
+    *("maml", "fomaml", "reptile", "meta_sgd", "fedrep"),
+    *(slow_unless(False, name) for name in ("ditto", "apfl", "scaffold", "fedbabu", "lslr")),
+]
 
 
 def hospitals(strategy: str, data_dir: Path, **settings: Any) -> dict[str, Any]:
@@ -258,6 +262,7 @@ def installed_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FAST = [("graphs", "fedrep")]
+CANNOT = [("nodes", "protonet"), ("nodes", "r2d2")]
 
 
 @pytest.mark.flower
@@ -276,7 +281,7 @@ FAST = [("graphs", "fedrep")]
     [
         pytest.param(*case, marks=[] if case in FAST else [pytest.mark.slow])
         for case in itertools.product(trees.SCENARIOS, CATALOGUE)
-        if case != ("nodes", "protonet") and CATALOGUE[case[1]].facts.has_rounds
+        if case not in CANNOT and case[1] not in REGRESSORS and CATALOGUE[case[1]].facts.has_rounds
     ],
 )
 def test_trees_give_the_same_bits_on_every_back_end(

@@ -57,12 +57,12 @@ def test_mixtures_of_devices_are_seen(elsewhere: FakeTensorMode) -> None:
 
 
 @pytest.mark.parametrize("name", list(CATALOGUE))
-def test_no_verb_leaves_the_device(name: str, classification: Example) -> None:
+def test_no_verb_leaves_the_device(name: str, example: Example) -> None:
     strategy: MetaStrategy = with_few_steps(CATALOGUE[name](), 5)
-    learner, state, memory = start_of(strategy, classification)
-    problem = classification.problem
+    learner, state, memory = start_of(strategy, example)
+    problem = example.problem
     stacked = tree_map(lambda value: torch.stack([value] * len(CLIENTS)), memory)
-    trees = (state.meta, memory, stacked, classification.tasks)
+    trees = (state.meta, memory, stacked, example.tasks)
     mode = FakeTensorMode()
     mode.allow_meta = True
     with mode:
@@ -78,7 +78,7 @@ def test_no_verb_leaves_the_device(name: str, classification: Example) -> None:
         alone = first_task(tasks)
         together = vmap(update)(tasks, stacked)
         ranges = [
-            in_range(value.flatten(1), together.weight)
+            in_range(value.reshape(len(value), -1), together.weight)
             for rows in together.update.values()
             for value in rows.values()
         ]
@@ -134,9 +134,9 @@ def outcome(name: str, example: Example, device: str, batch: int) -> tuple[list[
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none")
 @pytest.mark.parametrize("batch", [0, 1])
 @pytest.mark.parametrize("name", list(CATALOGUE))
-def test_gpu_agrees_with_cpu(name: str, batch: int, classification: Example) -> None:
-    here, evaluated_here = outcome(name, classification, "cpu", batch)
-    there, evaluated_there = outcome(name, classification, "cuda", batch)
+def test_gpu_agrees_with_cpu(name: str, batch: int, example: Example) -> None:
+    here, evaluated_here = outcome(name, example, "cpu", batch)
+    there, evaluated_there = outcome(name, example, "cuda", batch)
     for expected, value in zip(here, there, strict=True):
         assert value.device.type == "cpu"  # messages carry what is on the CPU
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-11)

@@ -18,23 +18,33 @@ from fedmaml.server.app import app as server_app
 from fedmaml.simulations.backends import IN_JOURNAL, MEMORIES
 from fedmaml.simulations.backends.in_process import InProcessGrid
 from fedmaml.strategies import CATALOGUE
+from tests.catalogue import FOUNDING, slow_unless
 from tests.killed import outcome
 from tests.server.test_bad_replies import BAD_NODE, absent, filled, raising, ran, saying, weighing
 
+REFUSED = ("protonet", "r2d2", "empirical_bayes")  # binary logits are none for them
 FEEDBACK = [
     {"strategy": strategy, "compression.method": method, "compression.error_feedback": True}
     for strategy in ("fomaml", "fedrep")
     for method in ("top-k", "qsgd-4", "float16")
 ]
-STRATEGIES = [name for name, cls in CATALOGUE.items() if cls.facts.has_rounds]
+KEEPERS = ("fedrep", "fedbabu", "ditto", "apfl", "scaffold")
+"""Strategies whose clients keep a memory."""
+
+STRATEGIES = [
+    name for name, cls in CATALOGUE.items() if cls.facts.has_rounds and name not in REFUSED
+]
 EVERY = [
     {"strategy": strategy, "compression.method": method, "compression.error_feedback": feedback}
     for strategy in STRATEGIES
     for method in ("top-k", "qsgd-8", "qsgd-4", "float16")
     for feedback in (True, False)
 ]
-CASES: list[Any] = [{"strategy": name} for name in STRATEGIES] + FEEDBACK
-CASES += [pytest.param(case, marks=pytest.mark.slow) for case in EVERY if case not in FEEDBACK]
+CASES = [
+    *(slow_unless(name in FOUNDING, {"strategy": name}) for name in STRATEGIES),
+    *(slow_unless(True, case) for case in FEEDBACK),
+    *(slow_unless(False, case) for case in EVERY if case not in FEEDBACK),
+]
 LEFT_OUT = {
     "lost or late": absent,
     "refused": filled(float("nan")),
@@ -68,7 +78,7 @@ def rounds_of(out: Path, case: dict[str, Any], tamper: Tamper | None) -> list[An
 def test_a_client_whose_reply_was_left_out_was_absent(case: dict[str, Any], tmp_path: Path) -> None:
     gone = rounds_of(tmp_path / "gone", case, None)
     assert rounds_of(tmp_path / "lost", case, absent) == gone
-    if case.get("compression.error_feedback") or case["strategy"] == "fedrep":
+    if case.get("compression.error_feedback") or case["strategy"] in KEEPERS:
         remembering = [name for name in LEFT_OUT if name != "lost or late"]
         compressed = "compression.method" in case
         for name in remembering:

@@ -35,7 +35,7 @@ from fedmaml.core.params import Params, map_params
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest
 from fedmaml.core.tasks import Batch, TaskGroup, task_at
 from fedmaml.strategies import FOMAML, MAML, FedRep
-from fedmaml.strategies.base import MetaStrategy
+from fedmaml.strategies.base import MetaStrategy, adaptation_spec
 from tests.computing.test_engines import (
     LOSSES,
     SIZES,
@@ -53,7 +53,9 @@ METRICS = {
     "squared": (MEAN_SQUARED_ERROR, RMSE, R2),
     "half-squared": (MEAN_SQUARED_ERROR, MAE),
 }
-BY_KERNEL = sorted(name for name in STRATEGIES if name != "protonet")
+BY_KERNEL = sorted(
+    name for name, cls in STRATEGIES.items() if not isinstance(adaptation_spec(cls()), str)
+)
 
 
 def evaluated(

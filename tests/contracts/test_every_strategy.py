@@ -26,6 +26,7 @@ from fedmaml.messages.train import (
 )
 from fedmaml.strategies import CATALOGUE, MetaStrategy
 from fedmaml.strategies.base import adaptation_of, with_adaptation_steps
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.parametrize("name", CATALOGUE)
 
@@ -39,7 +40,7 @@ def settings_of(strategy: MetaStrategy) -> dict[str, object]:
 def made(name: str) -> MetaStrategy:
     """Return the strategy with steps large enough to matter, and an outer step that shows."""
     fields = {field.name for field in dataclasses.fields(CATALOGUE[name])}
-    changes = {key: STEPS for key in ("inner", "head", "adaptation") if key in fields}
+    changes = {key: STEPS for key in ("inner", "local", "head", "adaptation") if key in fields}
     default = CATALOGUE[name]()
     if "outer" in fields and default.outer.optimizer == "adam":
         changes["outer"] = OuterOptimizer(optimizer="adam", lr=0.05)
@@ -99,9 +100,9 @@ def test_refuses_settings_it_does_not_have(name: str) -> None:
 # --- what a client sends ----------------------------------------------------------------------
 
 
-def test_update_has_the_tree_shapes_and_dtype_of_meta(name: str, classification) -> None:
-    strategy, state, start = built(name, classification)
-    update = strategy.client_update(start.learner, state.meta, start.memory, classification.task())
+def test_update_has_the_tree_shapes_and_dtype_of_meta(name: str, example) -> None:
+    strategy, state, start = built(name, example)
+    update = strategy.client_update(start.learner, state.meta, start.memory, example.task())
     assert list(update.update) == list(state.meta)
     for group, params in state.meta.items():
         assert layout_of(update.update[group]) == layout_of(params)
@@ -113,9 +114,9 @@ def test_update_has_the_tree_shapes_and_dtype_of_meta(name: str, classification)
     assert not any(value.requires_grad for value in tensors(update))
 
 
-def test_inputs_are_not_changed(name: str, classification) -> None:
-    strategy, state, start = built(name, classification)
-    task = classification.task()
+def test_inputs_are_not_changed(name: str, example) -> None:
+    strategy, state, start = built(name, example)
+    task = example.task()
     network = start.learner.network.state_dict()
     inputs = (state.meta, state.optimizer, start.memory, task, network)
     before, settings = copy.deepcopy(inputs), copy.deepcopy(settings_of(strategy))
@@ -133,12 +134,10 @@ def test_inputs_are_not_changed(name: str, classification) -> None:
     assert once.finished_rounds == 1
 
 
-def test_the_same_seed_gives_the_same_bits(name: str, classification) -> None:
+def test_the_same_seed_gives_the_same_bits(name: str, example) -> None:
     def fingerprint(seed: int) -> str:
-        strategy, state, start = built(name, classification, seed)
-        update = strategy.client_update(
-            start.learner, state.meta, start.memory, classification.task()
-        )
+        strategy, state, start = built(name, example, seed)
+        update = strategy.client_update(start.learner, state.meta, start.memory, example.task())
         after = strategy.server_update(state, update.update)
         return sha256({**after.meta, "memory": update.memory, "metrics": update.metrics})
 
@@ -149,44 +148,44 @@ def test_the_same_seed_gives_the_same_bits(name: str, classification) -> None:
     assert fingerprint(1) != first
 
 
-def test_draws_nothing_from_the_global_generator(name: str, classification) -> None:
+def test_draws_nothing_from_the_global_generator(name: str, example) -> None:
     before = torch.get_rng_state()
-    strategy, state, start = built(name, classification)
-    strategy.client_update(start.learner, state.meta, start.memory, classification.task())
+    strategy, state, start = built(name, example)
+    strategy.client_update(start.learner, state.meta, start.memory, example.task())
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_batched_equals_one_by_one(name: str, classification) -> None:
-    strategy, state, start = built(name, classification)
-    clients = len(classification.tasks.query.y)
+def test_batched_equals_one_by_one(name: str, example) -> None:
+    strategy, state, start = built(name, example)
+    clients = len(example.tasks.query.y)
 
     def update(task, memory):
         return strategy.client_update(start.learner, state.meta, memory, task)
 
-    together = vmap(update)(classification.tasks, stacked(start.memory, clients))
+    together = vmap(update)(example.tasks, stacked(start.memory, clients))
     for client in range(clients):
-        alone = update(classification.task(client), start.memory)
+        alone = update(example.task(client), start.memory)
         for batched, single in zip(tensors(together), tensors(alone), strict=True):
             torch.testing.assert_close(batched[client], single, rtol=1e-12, atol=1e-12)
 
 
-def test_adaptation_batched_equals_one_by_one(name: str, classification) -> None:
-    strategy, state, start = built(name, classification)
-    clients = len(classification.tasks.query.y)
+def test_adaptation_batched_equals_one_by_one(name: str, example) -> None:
+    strategy, state, start = built(name, example)
+    clients = len(example.tasks.query.y)
 
     def predict(task, memory):
         return strategy.adapt(start.learner, state.meta, memory, task.support)(task.query.x)
 
-    together = vmap(predict)(classification.tasks, stacked(start.memory, clients))
+    together = vmap(predict)(example.tasks, stacked(start.memory, clients))
     for client in range(clients):
-        alone = predict(classification.task(client), start.memory)
+        alone = predict(example.task(client), start.memory)
         torch.testing.assert_close(together[client], alone, rtol=1e-12, atol=1e-12)
 
 
-def test_the_update_depends_on_the_clients_data(name: str, classification) -> None:
-    strategy, state, start = built(name, classification)
+def test_the_update_depends_on_the_clients_data(name: str, example) -> None:
+    strategy, state, start = built(name, example)
     one, other = (
-        strategy.client_update(start.learner, state.meta, start.memory, classification.task(i))
+        strategy.client_update(start.learner, state.meta, start.memory, example.task(i))
         for i in range(2)
     )
     # Local training sends nothing, whatever its data.
@@ -197,8 +196,8 @@ def test_the_update_depends_on_the_clients_data(name: str, classification) -> No
 
 
 @pytest.mark.parametrize("form", ["stack", "sum"])
-def test_survives_the_wire(name: str, form: str, classification) -> None:
-    strategy, state, start = built(name, classification)
+def test_survives_the_wire(name: str, form: str, example) -> None:
+    strategy, state, start = built(name, example)
     clients = tuple(range(5))
     content = TrainRequestWriter(TrainRequest(3, (), state.meta, form)).write(clients)
     request = read_train_request(content)
@@ -207,7 +206,7 @@ def test_survives_the_wire(name: str, form: str, classification) -> None:
         strategy,
         start.learner,
         request,
-        lambda chunk: [TaskGroup(tuple(chunk), classification.tasks)],
+        lambda chunk: [TaskGroup(tuple(chunk), example.tasks)],
         dict.fromkeys(clients, start.memory),
         client_batch=5,
     )
@@ -226,8 +225,8 @@ def test_survives_the_wire(name: str, form: str, classification) -> None:
         assert torch.equal(sent, read)
 
 
-def test_the_sum_is_the_sum_of_single_updates(name: str, classification) -> None:
-    strategy, state, start = built(name, classification)
+def test_the_sum_is_the_sum_of_single_updates(name: str, example) -> None:
+    strategy, state, start = built(name, example)
     clients = tuple(range(5))
     writer = TrainRequestWriter(TrainRequest(1, (), state.meta))
     request = read_train_request(writer.write(clients))
@@ -235,12 +234,12 @@ def test_the_sum_is_the_sum_of_single_updates(name: str, classification) -> None
         strategy,
         start.learner,
         request,
-        lambda chunk: [TaskGroup(tuple(chunk), classification.tasks)],
+        lambda chunk: [TaskGroup(tuple(chunk), example.tasks)],
         dict.fromkeys(clients, start.memory),
         client_batch=5,
     )
     singles = [
-        strategy.client_update(start.learner, state.meta, start.memory, classification.task(i))
+        strategy.client_update(start.learner, state.meta, start.memory, example.task(i))
         for i in clients
     ]
     for group in state.meta:
@@ -254,11 +253,11 @@ def test_the_sum_is_the_sum_of_single_updates(name: str, classification) -> None
 # --- learning ---------------------------------------------------------------------------------
 
 
-def test_loss_falls_over_rounds(name: str, classification) -> None:
+def test_loss_falls_over_rounds(name: str, example) -> None:
     """Local training learns within a client, not over rounds: there adaptation must help."""
     strategy = made(name)
-    start = strategy.build(classification.problem, seeding.generator(0))
-    state, clients = start.state, len(classification.tasks.query.y)
+    start = strategy.build(example.problem, seeding.generator(0))
+    state, clients = start.state, len(example.tasks.query.y)
     memory = stacked(start.memory, clients)
 
     def query_loss(strategy: MetaStrategy, state) -> float:
@@ -266,7 +265,7 @@ def test_loss_falls_over_rounds(name: str, classification) -> None:
             predictor = strategy.adapt(start.learner, state.meta, memory, task.support)
             return start.learner.query_loss(predictor, task.query)
 
-        return float(vmap(of_one)(classification.tasks, memory).mean())
+        return float(vmap(of_one)(example.tasks, memory).mean())
 
     before = query_loss(strategy, state)
     for _ in range(20):
@@ -274,7 +273,7 @@ def test_loss_falls_over_rounds(name: str, classification) -> None:
             lambda task, memory, meta=state.meta: strategy.client_update(
                 start.learner, meta, memory, task
             )
-        )(classification.tasks, memory)
+        )(example.tasks, memory)
         mean = {
             group: unflatten(flatten(params, batch_axes=1).mean(0), layout_of(state.meta[group]))
             for group, params in update.update.items()
@@ -288,15 +287,16 @@ def test_loss_falls_over_rounds(name: str, classification) -> None:
         )
         assert query_loss(strategy, state) == before
     else:
-        assert query_loss(strategy, state) < 0.7 * before
+        enough = 0.9 if name == "fedbabu" else 0.7  # whose head is not trained
+        assert query_loss(strategy, state) < enough * before
 
 
-def test_no_adaptation_steps_give_the_unadapted_predictor(name: str, classification) -> None:
-    strategy, state, start = built(name, classification)
+def test_no_adaptation_steps_give_the_unadapted_predictor(name: str, example) -> None:
+    strategy, state, start = built(name, example)
     if adaptation_of(strategy) is None:
         assert not {"inner", "adaptation"} & set(settings_of(strategy))
         return
-    task = classification.task()
+    task = example.task()
     none = with_adaptation_steps(strategy, 0)
     assert not adaptation_of(none).moves()
     assert type(none) is type(strategy)
@@ -345,3 +345,10 @@ def test_documents_every_setting(name: str) -> None:
 
 def test_is_as_short_as_an_algorithm(name: str) -> None:
     assert len(source_file(name).read_text().splitlines()) <= 150
+
+
+def test_stands_on_the_page_about_choosing_in_the_tree_and_in_the_table(name: str) -> None:
+    page = (ROOT / "docs/choosing.md").read_text()
+    tree, rows = page.split("```")[1], page.partition("## What each costs")[2]
+    assert re.search(rf"\b{name}\b", tree)
+    assert re.search(rf"^\|.*`{name}`", rows, re.MULTILINE)

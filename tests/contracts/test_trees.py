@@ -26,14 +26,18 @@ from fedmaml.running import execute
 from fedmaml.simulations.scenarios import CATALOGUE
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies.base import steps_of
+from tests.catalogue import FOUNDING, slow_unless
+from tests.conftest import REGRESSORS
 from tests.trees import SCENARIOS
 
+CANNOT = [("nodes", "protonet"), ("nodes", "r2d2")]  # which need one class for each example
 CASES = [
     (scenario, strategy)
     for scenario in SCENARIOS
     for strategy in STRATEGIES
-    if (scenario, strategy) != ("nodes", "protonet")  # which needs one class for each example
+    if strategy not in REGRESSORS and (scenario, strategy) not in CANNOT
 ]
+BY_DEFAULT = [slow_unless(case[1] in FOUNDING or case[0] == "graphs", *case) for case in CASES]
 
 
 FEW_NODES = [("sequences", strategy) for strategy in ("maml", "fomaml", "fedrep")]
@@ -72,14 +76,12 @@ def computed(engine: str, job: Job, groups: Any, memories: Any) -> dict[int, lis
 
 
 @pytest.mark.parametrize("batch", [0, 2])
-@pytest.mark.parametrize(("scenario", "strategy"), CASES)
+@pytest.mark.parametrize(("scenario", "strategy"), BY_DEFAULT)
 def test_many_clients_at_once_equal_one_by_one(scenario: str, strategy: str, batch: int) -> None:
     settings = {}
     if batch:
-        names = vars(STRATEGIES[strategy]()).keys() & {"inner", "head", "adaptation"}
-        settings = {
-            f"{name}.batch": batch for name in ("inner", "head", "adaptation") if name in names
-        }
+        names = vars(STRATEGIES[strategy]()).keys() & {"inner", "local", "head", "adaptation"}
+        settings = {f"{name}.batch": batch for name in sorted(names)}
         if not settings:
             pytest.skip("this strategy takes no gradient steps")
     job, memories, groups = job_of(scenario, strategy, **settings)
@@ -98,7 +100,7 @@ def test_many_clients_at_once_equal_one_by_one(scenario: str, strategy: str, bat
             torch.testing.assert_close(batched, single, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("scenario", "strategy"), CASES)
+@pytest.mark.parametrize(("scenario", "strategy"), BY_DEFAULT)
 def test_hand_written_engines_refuse_trees(scenario: str, strategy: str) -> None:
     job, _, _ = job_of(scenario, strategy)
     for engine in ("fused", "factored"):

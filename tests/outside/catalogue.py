@@ -3,21 +3,13 @@
 from typing import Any
 
 from fedmaml.strategies import MetaStrategy
-from tests.outside.anil import ANIL
-from tests.outside.cavia import CAVIA
-from tests.outside.ditto import Ditto
 from tests.outside.graph_network import Messages
-from tests.outside.imaml import IMAML
 from tests.outside.matching import Matching
 from tests.outside.recurrent_network import RecurrentRollouts
 from tests.outside.recurrent_policy import RecurrentPolicy
 from tests.trees import SCENARIOS
 
 OUTSIDE: dict[str, type[MetaStrategy]] = {
-    "anil": ANIL,
-    "cavia": CAVIA,
-    "imaml": IMAML,
-    "ditto": Ditto,
     "matching": Matching,
     "recurrent_policy": RecurrentPolicy,
 }

@@ -4,9 +4,7 @@ import pytest
 
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
-from fedmaml.verification import formulas
 from tests.outside.catalogue import OUTSIDE, OUTSIDE_SCENARIOS
-from tests.outside.formulas import FORMULAS
 
 
 @pytest.fixture(autouse=True)
@@ -14,7 +12,6 @@ def catalogues(monkeypatch: pytest.MonkeyPatch) -> None:
     for known, further in (
         (STRATEGIES, OUTSIDE),
         (SCENARIOS, OUTSIDE_SCENARIOS),
-        (formulas.FORMULAS, FORMULAS),
     ):
         for name, value in further.items():
             monkeypatch.setitem(known, name, value)

@@ -11,38 +11,35 @@ from fedmaml.computing.engines import ENGINES
 from fedmaml.computing.engines.padding import merge_groups
 from fedmaml.config import resolve
 from fedmaml.core import seeding
-from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
+from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.learner import Problem
 from fedmaml.core.losses import cross_entropy
 from fedmaml.core.metrics import ACCURACY
-from fedmaml.core.networks import LinearModel
 from fedmaml.preflight import preflight
 from fedmaml.running import execute
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
-from fedmaml.strategies.base import steps_of
+from tests.catalogue import FOUNDING, slow_unless
+from tests.conftest import REGRESSORS
 from tests.contracts.test_trees import computed, job_of
 from tests.outside.catalogue import NEED_CLASSES, OUTSIDE, OUTSIDE_SCENARIOS
 from tests.outside.graph_network import MessagePassing, neighbours
 
 OWN_NETWORKS = ("messages", "recurrent_rollouts")
-TAKE_STEPS = [name for name in OUTSIDE if OUTSIDE[name].facts.adapts_by]
 CASES = [
-    *((scenario, strategy, 0) for scenario in OUTSIDE_SCENARIOS for strategy in OUTSIDE),
-    *((scenario, strategy, 0) for scenario in OWN_NETWORKS for strategy in STRATEGIES),
-    *(("graphs", strategy, 2) for strategy in TAKE_STEPS),
+    *((scenario, strategy) for scenario in OUTSIDE_SCENARIOS for strategy in OUTSIDE),
+    *((scenario, strategy) for scenario in OWN_NETWORKS for strategy in STRATEGIES),
 ]
-CASES = [case for case in CASES if case[0] != "nodes" or case[1] not in NEED_CLASSES]
+CASES = [
+    slow_unless(case[1] in (*FOUNDING, *OUTSIDE), *case)
+    for case in CASES
+    if (case[0] != "nodes" or case[1] not in NEED_CLASSES) and case[1] not in REGRESSORS
+]
 
 
-@pytest.mark.parametrize(("scenario", "strategy", "batch"), CASES)
-def test_many_clients_at_once_equal_one_by_one(scenario: str, strategy: str, batch: int) -> None:
-    settings = {}
-    if batch:
-        names = {"inner", "adaptation"} & set(STRATEGIES[strategy].__dataclass_fields__)
-        settings = {f"{name}.batch": batch for name in names}
-    job, memories, groups = job_of(scenario, strategy, **settings)
-    assert all(steps.batch == batch for steps in steps_of(job.strategy))
+@pytest.mark.parametrize(("scenario", "strategy"), CASES)
+def test_many_clients_at_once_equal_one_by_one(scenario: str, strategy: str) -> None:
+    job, memories, groups = job_of(scenario, strategy)
     one_by_one = computed("loop", job, groups, memories)
     together = computed("vmap", job, groups, memories)
     assert set(together) == set(one_by_one) == set(range(9))
@@ -60,7 +57,7 @@ def test_padded_clients_share_a_computation(strategy: str) -> None:
 @pytest.mark.parametrize("strategy", OUTSIDE)
 def test_hand_written_engines_refuse_it(strategy: str) -> None:
     job, _, _ = job_of("digits", strategy)
-    for engine in ("fused", "factored") if strategy != "anil" else ("factored",):
+    for engine in ("fused", "factored"):
         assert STRATEGIES[strategy].facts.label in ENGINES[engine].why_unsupported(job)
 
 
@@ -86,26 +83,6 @@ def test_nodes_change_no_bit(scenario: str, strategy: str, tmp_path: Path) -> No
 def test_problems_without_classes_are_refused(strategy: str) -> None:
     with pytest.raises(UnsupportedProblemError, match=rf"{strategy} .*Problem\(classes="):
         preflight(resolve({"scenario": "nodes", "strategy": strategy}))
-
-
-def test_cavia_refuses_a_network_without_a_bias() -> None:
-    problem = Problem(lambda: LinearModel(2, 1, bias=False), cross_entropy, (ACCURACY,))
-    with pytest.raises(UnsupportedProblemError, match=r"LinearModel has none; .*bias=True"):
-        OUTSIDE["cavia"]().build(problem, seeding.generator(0))
-
-
-def test_anil_refuses_a_network_that_is_all_head() -> None:
-    problem = Problem(lambda: LinearModel(2, 1), cross_entropy, (ACCURACY,))
-    with pytest.raises(UnsupportedProblemError, match="no layers before its head"):
-        OUTSIDE["anil"]().build(problem, seeding.generator(0))
-
-
-def test_settings_are_set_by_name() -> None:
-    config = resolve({"scenario": "graphs", "strategy": "imaml", "lam": 0.5, "conjugate": 7})
-    strategy = config.make_strategy()
-    assert (strategy.lam, strategy.conjugate) == (0.5, 7)
-    with pytest.raises(ConfigurationError, match="lam"):
-        resolve({"scenario": "graphs", "strategy": "anil", "lam": 0.5})
 
 
 # --- second derivatives -----------------------------------------------------------------------
@@ -144,7 +121,7 @@ class CubicHead(nn.Module):
         return self.head(self.body(x))
 
 
-@pytest.mark.parametrize("strategy", OUTSIDE)
+@pytest.mark.parametrize("strategy", [*OUTSIDE, "ditto", "anil", "cavia", "imaml"])
 def test_a_network_without_second_derivatives_is_refused_where_they_are_taken(
     strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,9 +19,18 @@ from fedmaml.core.params import map_params
 from fedmaml.core.tasks import Batch, Task
 from fedmaml.strategies import CATALOGUE
 from fedmaml.strategies.base import ClientUpdate
+from tests.catalogue import FOUNDING, founding_first, slow_unless
+from tests.conftest import REGRESSORS
 
 SUPPORT, QUERY, CLASSES = 10, 15, 5
 HEAD_STEPS = 3  # FedRep
+LOCAL_STEPS = 2  # Per-FedAvg, pFedMe
+ADAPTATION_STEPS = 5  # Ditto
+UNCOUNTED = ("anil", "boil", "cavia", "imaml", "per_fedavg_hf", "r2d2")
+"""Strategies for which docs/costs.md has no formula, only what is measured."""
+
+
+TAKE_CLASSES = [name for name in CATALOGUE if name not in REGRESSORS]
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,7 @@ def by_hand(strategy: str, steps: int, network: Network) -> int:
     both = SUPPORT + QUERY
     first_order = QUERY * forward + steps * SUPPORT * gradient + QUERY * gradient
     body_gradient = gradient - 2 * 3 * head
+    tau = LOCAL_STEPS
     prototypes = 2 * 2 * CLASSES * SUPPORT * network.embedding
     formulas = {
         "local": steps * SUPPORT * gradient + 2 * QUERY * forward,
@@ -85,6 +95,18 @@ def by_hand(strategy: str, steps: int, network: Network) -> int:
         "meta_sgd": first_order + steps * SUPPORT * second_order,
         "fedrep": both
         * (HEAD_STEPS * (forward + 2 * head) + steps * (gradient - 2 * head) + 2 * forward),
+        "meta_gradient_descent": both * gradient,
+        "learned_momentum": first_order + steps * SUPPORT * second_order,
+        "map": first_order + steps * SUPPORT * second_order,
+        "lslr": QUERY * forward + steps * (SUPPORT * (gradient + second_order) + QUERY * gradient),
+        "truncated": first_order + SUPPORT * second_order,
+        "per_fedavg_fo": (tau + 1) * steps * SUPPORT * gradient
+        + tau * QUERY * gradient
+        + 2 * QUERY * forward,
+        "pfedme": both * ((tau + 1) * steps * gradient + 2 * forward),
+        "ditto": both * ((steps + ADAPTATION_STEPS) * gradient + 3 * forward),
+        "apfl": both * (2 * steps * gradient + 2 * forward),
+        "fedbabu": both * (steps * (gradient - 2 * head) + 2 * forward),
         "protonet": both * body_gradient + prototypes,
     }
     averaging = both * (steps * gradient + 2 * forward)
@@ -99,6 +121,8 @@ def prepared(name: str, steps: int, network: Network, clients: int = 1) -> tuple
     settings = {"inner": inner} if "inner" in known else {}
     if "head" in known:
         settings["head"] = GradientSteps(steps=HEAD_STEPS)
+    if "local" in known:
+        settings["local"] = GradientSteps(steps=LOCAL_STEPS)
     strategy = cls(**settings)
     start = strategy.build(network.problem, seeding.generator(0))
     examples = SUPPORT + QUERY
@@ -120,8 +144,15 @@ def one(arguments: tuple[Any, Task]) -> tuple[Any, Task]:
 
 
 @pytest.mark.parametrize("steps", [1, 5])
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        slow_unless(name in FOUNDING or network == "MLP", name, network)
+        for name in TAKE_CLASSES
+        for network in NETWORKS
+        if name not in UNCOUNTED
+    ],
+)
 def test_measured_operations_are_those_counted_by_hand(name: str, network: str, steps: int) -> None:
     update, arguments = prepared(name, steps, NETWORKS[network])
     measured = count_flops(update, *one(arguments))
@@ -129,13 +160,15 @@ def test_measured_operations_are_those_counted_by_hand(name: str, network: str, 
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", founding_first(TAKE_CLASSES))
 def test_vectorised_clients_do_the_same_operations(name: str, network: str) -> None:
     update, arguments = prepared(name, 2, NETWORKS[network], clients=3)
-    assert count_flops(vmap(update), *arguments) == 3 * count_flops(update, *one(arguments))
+    together, alone = count_flops(vmap(update), *arguments), count_flops(update, *one(arguments))
+    # vmap makes of CAVIA's small product, U phi, a sum of products, which are not counted.
+    assert together == (pytest.approx(3 * alone, rel=0.01) if name == "cavia" else 3 * alone)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", TAKE_CLASSES)
 def test_the_same_update_is_measured_alike_twice(name: str) -> None:
     update, arguments = prepared(name, 2, NETWORKS["MLP"])
     first, second = (measure(update, *one(arguments)) for _ in range(2))

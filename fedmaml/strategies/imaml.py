@@ -13,15 +13,14 @@ Deviation: clients are weighted by their number of query examples; the inner loo
 number of gradient steps, not as many as a given accuracy needs.
 """
 
-from collections.abc import Callable
 from typing import Annotated
 
 import torch
 from annotated_types import Gt
-from torch.func import grad, grad_and_value, vjp
 
 from fedmaml.strategies.prelude import (
     Batch,
+    Callable,
     ClientUpdate,
     Facts,
     GradientSteps,
@@ -35,6 +34,8 @@ from fedmaml.strategies.prelude import (
     Tensor,
     example_count,
     field,
+    gradient,
+    gradient_and_value,
     map_params,
     outer_step,
     partial,
@@ -79,19 +80,18 @@ class IMAML(MetaStrategy):
             return learner.query_loss(partial(learner.apply, phi), task.query)
 
         def support_slope(phi: Params) -> Params:
-            return grad(learner.loss)(phi, task.support)
+            return gradient(lambda w: learner.loss(w, task.support), phi)
 
         phi = self._near(learner, theta, task.support)
-        slope, after = grad_and_value(query_loss)(phi)
-        hessian_times = vjp(support_slope, phi)[1]
+        slope, after = gradient_and_value(query_loss, phi)
 
-        def matrix(direction: Params) -> Params:  # (I + H / lam) direction; H is symmetric
-            (product,) = hessian_times(direction)
+        def matrix(direction: Params) -> Params:  # (I + H / lam) direction
+            product = gradient(lambda w: inner_product(support_slope(w), direction), phi)
             return map_params(lambda v, h: v + h / self.lam, direction, product)
 
-        gradient = conjugate_gradients(matrix, slope, self.conjugate)
+        solved = conjugate_gradients(matrix, slope, self.conjugate)
         metrics = {"loss_before": query_loss(theta), "loss_after": after}
-        return ClientUpdate({"theta": gradient}, example_count(task.query), metrics, memory)
+        return ClientUpdate({"theta": solved}, example_count(task.query), metrics, memory)
 
     server_update = outer_step
 

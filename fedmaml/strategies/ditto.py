@@ -58,7 +58,7 @@ class Ditto(MetaStrategy):
 
     facts = Facts(
         "Ditto",
-        "initialisation",
+        "personalised",
         baseline=True,
         second_derivatives=False,
         adapts_by="adaptation",
@@ -96,13 +96,12 @@ class Ditto(MetaStrategy):
             return learner.loss(own, batch) + self.lam / 2 * squared_distance(own, theta)
 
         start = {
-            name: torch.where(memory["took_part"], memory[f"v.{name}"], value)
+            name: torch.where(memory["took_part"] > 0.5, memory[f"v.{name}"], value)
             for name, value in theta.items()
         }
         return self.adaptation.run(loss, start, local)
 
 
 def _kept(own: Params, *, took_part: bool) -> Params:
-    device = next(iter(own.values())).device
-    flag = torch.full((), took_part, device=device)
+    flag = next(iter(own.values())).new_full((), float(took_part))
     return {f"v.{name}": value for name, value in own.items()} | {"took_part": flag}

@@ -14,9 +14,7 @@ from fedmaml.strategies.prelude import (
     Adapts,
     Batch,
     Facts,
-    Generator,
     GradientSteps,
-    Initialised,
     Kernel,
     Learner,
     MetaParams,
@@ -24,16 +22,14 @@ from fedmaml.strategies.prelude import (
     OuterOptimizer,
     Params,
     Predictor,
-    Problem,
     Tensor,
+    body_and_head,
     field,
-    in_head,
     meta_update,
+    network_with_head,
     outer_step,
     partial,
     settings,
-    whole_network,
-    without_head,
 )
 
 
@@ -57,21 +53,17 @@ class ANIL(MetaStrategy):
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)
 
-    def build(self, problem: Problem, rng: Generator) -> Initialised:
-        start = whole_network(self, problem, rng)
-        without_head(start.learner)  # refuses a network that is all head, or has none
-        return start
+    build = network_with_head
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
     ) -> Predictor:
-        theta, problem = meta["theta"], learner.problem
-        head = {name: value for name, value in theta.items() if in_head(problem, name)}
+        body, head = body_and_head(learner.problem, meta["theta"])
 
         def head_loss(head: Params, batch: Batch) -> Tensor:
-            return learner.loss(theta | head, batch)
+            return learner.loss(body | head, batch)
 
-        return partial(learner.apply, theta | self.inner.run(head_loss, head, support))
+        return partial(learner.apply, body | self.inner.run(head_loss, head, support))
 
     client_update = meta_update
     server_update = outer_step

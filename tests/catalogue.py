@@ -1,0 +1,25 @@
+"""Which strategies long tests take by default, and which only when slow tests run."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+FOUNDING = (
+    "local", "fedavg", "fedadam", "fedprox", "maml", "fomaml", "reptile", "meta_sgd", "protonet",
+    "fedrep",
+)  # fmt: skip
+"""One of each kind: baselines, gradient steps, learned rates, comparison, memory at the client."""
+
+AMPLIFY = ("imaml", "per_fedavg_hf", "ridge_head", "r2d2", "empirical_bayes", "scaffold")
+"""Strategies that solve systems, or divide by a small step: rounding grows up to a hundredfold."""
+
+
+def slow_unless(default: bool, *values: Any) -> Any:
+    """Return a case of a parametrised test that is slow, or one that is not."""
+    return pytest.param(*values, marks=[] if default else [pytest.mark.slow])
+
+
+def founding_first(names: Iterable[str], also: tuple[str, ...] = ()) -> list[Any]:
+    """Return a case for each name, slow unless the strategy is founding or asked for, too."""
+    return [slow_unless(name in (*FOUNDING, *also), name) for name in names]
