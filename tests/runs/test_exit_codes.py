@@ -9,6 +9,7 @@ import pytest
 
 from fedmaml import cli
 from fedmaml.config import resolve
+from fedmaml.core import interrupts
 from fedmaml.core.errors import (
     BackendError,
     ConfigurationError,
@@ -51,6 +52,7 @@ def test_a_command_ends_with_the_code_of_its_error(
         raise error
 
     monkeypatch.setattr(cli, "app", fails)
+    monkeypatch.setattr(interrupts, "handle_signals", lambda: None)  # this process is pytest's
     monkeypatch.setattr(sys, "argv", ["fedmaml", "run"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
