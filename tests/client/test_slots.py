@@ -15,6 +15,7 @@ from fedmaml.config import resolve, to_run_config
 from fedmaml.core.requests import NEVER, Used
 from fedmaml.runs.directory import TOKEN, RunDirectory
 from fedmaml.server.app import app as server_app
+from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.simulations.backends import IN_JOURNAL, MEMORIES
 from fedmaml.simulations.backends.in_process import InProcessGrid
 from fedmaml.strategies import CATALOGUE
@@ -190,15 +191,15 @@ def test_a_new_flower_run_finds_the_memories_of_the_one_before(
                 context.node_config.pop(IN_JOURNAL, None)
             return super().push_messages(messages)
 
-    def go_on(out: Path, until: int) -> None:
-        def client(message: Message, context: Context) -> Message:
-            reply = client_app(message=message, context=context)
-            asked = message.content.config_records.get("request", {})
-            is_train = message.metadata.message_type == "train"
-            if is_train and asked["round"] == until and context.node_id == BAD_NODE:
-                raise KeyboardInterrupt
-            return reply
+    whole_step = FlowerStrategy.step
 
+    def go_on(out: Path, until: int) -> None:
+        def step(self: FlowerStrategy, number: int, replies: Any) -> Any:
+            if number == until:  # all clients have computed by now
+                raise KeyboardInterrupt
+            return whole_step(self, number, replies)
+
+        monkeypatch.setattr(FlowerStrategy, "step", step)
         monkeypatch.setenv(MEMORIES, str(out / "memories"))
         directory = RunDirectory(out)
         with directory.entered() as token:
@@ -207,7 +208,7 @@ def test_a_new_flower_run_finds_the_memories_of_the_one_before(
             else:
                 directory.create(config)
             run_config = to_run_config(config, out) | {TOKEN: token}
-            grid = Elsewhere(client, config.nodes, run_config)  # type: ignore[arg-type]
+            grid = Elsewhere(client_app, config.nodes, run_config)
             server_app(grid=grid, context=Context(1, 1, {}, RecordDict(), dict(run_config)))
 
     config = resolve(
