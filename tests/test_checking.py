@@ -46,6 +46,7 @@ def test_what_is_new_passes(kind: str, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_new_file_and_its_test_are_written_by_the_command_and_pass(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fedmaml.cli", "new", "scenario", "my_wards"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -98,6 +98,7 @@ def test_a_result_is_drawn(result: fm.RunResult) -> None:
     assert list(metric.lines[0].get_xdata()) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_result_writes_its_report_anew(result: fm.RunResult) -> None:
     pytest.importorskip("jinja2")
     assert result.report() == result.report() == result.path / "report.html"

@@ -56,6 +56,7 @@ def bundle(app: Path, folder: Path) -> dict[str, bytes]:
         return {name: opened.read(name) for name in opened.namelist()}
 
 
+@pytest.mark.slow
 def test_the_bundle_is_this_projects_file_and_licence(clone: Path, tmp_path: Path) -> None:
     packed = bundle(clone, tmp_path)
     assert set(packed) == {"pyproject.toml", "LICENSE", ".info/CONTENT"}
@@ -73,6 +74,7 @@ def test_the_bundle_of_the_example_holds_the_example(clone: Path, tmp_path: Path
     assert packed["LICENSE"] == (ROOT / "LICENSE").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.flower
 @pytest.mark.timeout(600)
 def test_flwr_run_in_a_clone_ends_with_a_complete_run_folder(clone: Path, tmp_path: Path) -> None:

@@ -202,6 +202,7 @@ def test_code_that_ends_itself_does_not_end_its_worker(
     assert list(workers.map(square, [(3, None)])) == [9]
 
 
+@pytest.mark.slow
 def test_work_that_kills_every_worker_is_given_up(workers: Workers) -> None:
     with pytest.raises(BackendError, match=r"died 3 times in a row.*memory ran out.*--workers"):
         list(workers.map(die, [(1,)]))
@@ -217,6 +218,7 @@ def test_what_a_worker_raises_is_raised_here(workers: Workers) -> None:
         list(workers.map(refuse, [(7, True)]))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_interrupt_amid_large_results_ends_at_once_and_new_workers_start(workers: Workers) -> None:
     list(workers.map(square, [(1, None)] * 2))

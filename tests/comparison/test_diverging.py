@@ -101,6 +101,7 @@ def test_nobody_ties_with_what_diverged_and_every_form_says_so(one_lost) -> None
     assert "fedprox & 2 & -- & diverged" in as_latex(made)
 
 
+@pytest.mark.slow
 def test_a_report_shows_it_in_every_table_and_draws_no_value_of_it(
     one_lost, tmp_path: Path
 ) -> None:

@@ -185,7 +185,7 @@ def test_activity_has_36_people_and_the_published_shares(data_dir: Path) -> None
     labels = torch.cat([y for _, y in people])
     shares = torch.bincount(labels) / len(labels)
     published = torch.tensor([0.384, 0.300, 0.117, 0.098, 0.057, 0.046])
-    torch.testing.assert_close(shares, published, atol=0.002, rtol=0)
+    torch.testing.assert_close(shares, published, atol=0.003, rtol=0)
 
 
 def test_the_first_windows_are_the_support_where_that_is_asked(data_dir: Path) -> None:

@@ -226,6 +226,7 @@ def strategy_step(parabola, q: float, near: Task, far: Task) -> float:
 # --- SCAFFOLD ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_scaffold_ends_at_the_minimum_of_the_mean_loss_and_fedavg_does_not() -> None:
     """Clients f_i = 1/2 (w - c_i)' A_i (w - c_i): the minimum is (sum A)^-1 sum A c.
 

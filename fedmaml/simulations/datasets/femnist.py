@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.twins import first_of_equals
 
 CLASSES = 62
 SIZE = 28
@@ -44,16 +45,8 @@ def _load(folder: str) -> tuple[tuple[Tensor, Tensor], ...]:
     with np.load(located(FILE, folder), allow_pickle=False) as arrays:
         images, labels, writers = arrays["images"], arrays["label"], arrays["writer_id"]
     mine = [np.flatnonzero(writers == writer) for writer in np.unique(writers)]
-    once = [rows[_first_of_equals(images[rows])] for rows in mine]
+    once = [rows[first_of_equals(images[rows])] for rows in mine]
     return tuple(
         (torch.from_numpy(255 - images[rows]), torch.from_numpy(labels[rows].astype(np.int64)))
         for rows in once
     )
-
-
-def _first_of_equals(images: np.ndarray) -> np.ndarray:
-    """Return the rows of images that no earlier image equals, in order."""
-    first: dict[bytes, int] = {}
-    for row, image in enumerate(images):
-        first.setdefault(image.tobytes(), row)
-    return np.array([*first.values()])

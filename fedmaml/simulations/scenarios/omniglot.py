@@ -73,12 +73,14 @@ class Omniglot(Scenario):
         "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 20},
         "fedavg": _AVERAGING,
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003},
-        "fedprox": _AVERAGING | {"mu": 0.01},
-        "reptile": _AVERAGING | {"outer.schedule": "linear"},
+        "fedprox": _AVERAGING, "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.1, "head.steps": 5},
         "maml": _META, "fomaml": _META, "meta_sgd": _META,
         "protonet": {"outer.lr": 0.003, "outer.schedule": "cosine"},
     }  # fmt: skip
+    expected: ClassVar[Mapping[str, str]] = {
+        "transductive-prediction": 'norm="batch", as published; norm="group" looks at each alone',
+    }
     only_with: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
         f"{split}_clients": ("clients_are", ("characters",)) for split in SPLITS
     } | {"tasks_each": ("clients_are", ("alphabets",))}
