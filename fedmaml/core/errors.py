@@ -1,17 +1,17 @@
 """Every exception of fedmaml; a message says what was wrong, what is allowed and what to do.
 
-FedmamlError
-|- ConfigurationError      a key, a value or a combination of them; raised before anything starts
-|- UnsupportedProblemError a strategy and a problem that cannot go together
-|- DataError               data missing, damaged or unreachable
-|- MessageError            a message between server and client that cannot be used; has a reason
-|- BackendError            processes that could not be started, or that failed
-|  |- DivergedError        a run in which no client's update was ever small enough to be used
-|  `- QuorumError          a run that stopped because too few sites answered; it can be resumed
-|- RunDirectoryError       a run directory that is missing, incomplete or already in use
-|  |- DiskError            a file of it that could not be written
-|  `- OtherFormatError     one that another version of fedmaml wrote
-`- NotComparableError      runs that cannot be compared with each other
+  FedmamlError
+  |- ConfigurationError      a key, a value or a combination of them; raised before anything starts
+  |- UnsupportedProblemError a strategy and a problem that cannot go together
+  |- DataError               data missing, damaged or unreachable
+  |- MessageError            a message between server and client that cannot be used; has a reason
+  |- BackendError            processes that could not be started, or that failed
+  |  |- DivergedError        a run in which no client's update was ever small enough to be used
+  |  `- QuorumError          a run that stopped because too few sites answered; it can be resumed
+  |- RunDirectoryError       a run directory that is missing, incomplete or already in use
+  |  |- DiskError            a file of it that could not be written
+  |  `- OtherFormatError     one that another version of fedmaml wrote
+  `- NotComparableError      runs that cannot be compared with each other
 
 `described` and `place_of` name the place of any other error, e.g. one in a scenario of another
 package.

@@ -164,10 +164,10 @@ def log_loss(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def expected_calibration_error(logits: Tensor, y: Tensor, bins: int = 10) -> Tensor:
-    """Return the mean of |accuracy - confidence| over bins of equal width, weighted by examples.
+    """Return the mean of ``|accuracy - confidence|`` over bins of equal width.
 
-    Confidence is the probability of the predicted class. Guo et al. On Calibration of Modern Neural
-    Networks. ICML 2017, equation 3.
+    Bins are weighted by their examples. Confidence is the probability of the predicted class.
+    Guo et al. On Calibration of Modern Neural Networks. ICML 2017, equation 3.
     """
     predicted, target, _ = _predicted(logits, y)
     confidence = _probabilities(logits).max(-1).values

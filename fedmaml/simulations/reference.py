@@ -75,8 +75,8 @@ class Reference:
     Attributes:
         name: As it appears in tables and files.
         about: One line: what it predicts.
-        fit: (training clients, **settings) -> support -> predictor. Called once for every setting
-            of the grid; what it returns is called once for every client.
+        fit: ``(training clients, **settings) -> support -> predictor``. Called once for every
+            setting of the grid; what it returns is called once for every client.
         federated: Whether a federation could compute it; False: it pools examples of training
             clients, and every table says so.
         oracle: Whether it knows what no client can know, e.g. how the data were made. It is a

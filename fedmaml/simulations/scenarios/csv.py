@@ -40,7 +40,7 @@ class Csv(Scenario):
 
     Attributes:
         seed: Determines which clients train, and splits.
-        data: Path of a file, or a pattern in quotes, e.g. 'sites/*.csv'.
+        data: Path of a file, or a pattern in quotes, e.g. ``'sites/*.csv'``.
         target: Column to predict.
         client: Column that names the client of each row; "": each file is one client.
         unseen: Path or pattern of further files, whose clients are the test clients.
