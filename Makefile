@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo test check faults lint format docs slow clean help
+.PHONY: demo test check faults lint format docs numbers slow clean help
 
 demo: $(VENV)/.installed  ## install, then train FedAvg, FOMAML and local models once on real data
 	$(BIN)/fedmaml demo
@@ -31,11 +31,14 @@ format: $(VENV)/.installed  ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.installed  ## write the measured numbers of README and docs from docs/data
+docs: $(VENV)/.installed  ## build the site: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W -n --keep-going -q -b html docs docs/_build/html
+
+numbers: $(VENV)/.installed  ## write the measured numbers of README and docs from docs/data
 	$(BIN)/python -m benchmarks.write_docs
 
 clean:  ## remove the environment and all runs
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs docs/_build docs/notebooks
 
 help:
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
