@@ -23,6 +23,7 @@ from rich.console import Console
 
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError
+from fedmaml.runs.showing import show_figures
 from fedmaml.runs.writing import write_all
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def plot(directories: Sequence[Path], comparison: Comparison | None = None) -> "
     from fedmaml.report.learning import learning_curves
     from fedmaml.report.reading import read
 
+    show_figures()
     return learning_curves(read(directories, comparison))
 
 

@@ -1,4 +1,4 @@
-"""Shows a progress bar where people look: on the terminal, or as one line of a notebook's cell.
+"""Shows things where people look: a bar on the terminal, or as one line of a notebook's cell.
 
 rich draws in notebooks by ipywidgets alone, which few have installed; so there its bar is drawn as
 text, which IPython replaces in place.
@@ -22,6 +22,13 @@ def in_notebook() -> bool:
     """Return whether this process is the kernel of a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and hasattr(shell, "kernel")
+
+
+def show_figures() -> None:
+    """Let a notebook show figures of matplotlib as pictures, without ``%matplotlib inline``."""
+    if in_notebook():
+        shell = importlib.import_module("IPython").get_ipython()
+        importlib.import_module("IPython.core.pylabtools").select_figure_formats(shell, {"png"})
 
 
 def console_of_progress() -> Console:
