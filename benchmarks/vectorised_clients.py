@@ -15,9 +15,10 @@ from typing import Any
 from benchmarks.tables import Table, add_json_option, print_tables, write
 from fedmaml.client.app import app as client_app
 from fedmaml.config import RunConfig, resolve, to_run_config
-from fedmaml.server.cohort import RollCall, call_roll, choose
+from fedmaml.server.cohort import RollCall, choose
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
+from fedmaml.server.roll import call_roll
 from fedmaml.simulations.backends.in_process import InProcessGrid
 
 COLUMNS = {
