@@ -1,5 +1,6 @@
 """Wrong configurations are refused before anything starts, and the message names the right key."""
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -154,9 +155,11 @@ def test_every_layer_wins_over_the_one_before() -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_configuration_survives_toml_and_flower(
-    scenario: str, strategy: str, tmp_path: Path
+    scenario: str, strategy: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     layer: dict[str, object] = {"scenario": scenario, "strategy": strategy, "seed": 3}
+    if "data_dir" in {field.name for field in dataclasses.fields(SCENARIOS[scenario])}:
+        layer["data_dir"] = str(request.getfixturevalue("data_dir"))
     if scenario == "csv":
         data = str(write_sites(tmp_path / "sites") / "*.csv")
         layer["task"] = {"data": data, "target": "y", "ignore": ["days"]}
