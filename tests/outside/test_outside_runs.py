@@ -198,6 +198,7 @@ def test_the_module_that_cannot_be_computed_for_many_clients_is_named(
     assert "module 'body' (GRU): RuntimeError" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scenario", "strategy"),
     [("rollouts", "recurrent_policy"), ("messages", "anil"), ("recurrent_rollouts", "fomaml")],
