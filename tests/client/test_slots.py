@@ -23,7 +23,7 @@ from tests.catalogue import FOUNDING, slow_unless
 from tests.killed import outcome
 from tests.server.test_bad_replies import BAD_NODE, absent, filled, raising, ran, saying, weighing
 
-REFUSED = ("protonet", "r2d2", "empirical_bayes")  # binary logits are none for them
+REFUSED = ("protonet", "r2d2", "ridge_head", "empirical_bayes")
 FEEDBACK = [
     {"strategy": strategy, "compression.method": method, "compression.error_feedback": True}
     for strategy in ("fomaml", "fedrep")

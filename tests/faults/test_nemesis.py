@@ -55,5 +55,5 @@ def test_every_round_is_taken_once_and_the_log_says_by_whom(
         lost = {client for each in record["rejected"] for client in each["clients"]}
         assert record["clients"] == NODES - len(lost)
     assert {each["reason"] for record in rounds for each in record["rejected"]} == {
-        "NO_REPLY", "RAISED", "VERSION", "WEIGHT",
+        "HASH", "NO_REPLY", "RAISED",
     }  # fmt: skip

@@ -22,7 +22,7 @@ from flwr.app import (
 )
 
 from fedmaml.client.app import app as client_app
-from fedmaml.config import resolve, to_run_config
+from fedmaml.config import known_keys, resolve, to_run_config
 from fedmaml.core.errors import BackendError, MessageError
 from fedmaml.core.metrics import Range
 from fedmaml.core.records import Rejection
@@ -45,14 +45,13 @@ Client = Callable[[Message, Context], Message]
 
 def ran(out: Path, client: Client, settings: dict[str, Any]) -> dict[str, Any]:
     """Run digits on five one-client nodes that answer through ``client``; return the summary."""
-    config = resolve(
-        {
-            "scenario": "digits", "strategy": "maml", "rounds": 3, "nodes": NODES, "clients": 0,
-            "task.train_clients": NODES, "task.validation_clients": 0, "task.test_clients": NODES,
-            "outer.lr": 0.1,
-        },
-        settings,
-    )  # fmt: skip
+    base = {
+        "scenario": "digits", "strategy": "maml", "rounds": 3, "nodes": NODES, "clients": 0,
+        "task.train_clients": NODES, "task.validation_clients": 0, "task.test_clients": NODES,
+    }  # fmt: skip
+    if "outer.lr" in known_keys("digits", settings.get("strategy", "maml")):
+        base["outer.lr"] = 0.1
+    config = resolve(base, settings)
     RunDirectory(out).create(config)
     run_config = to_run_config(config, out)
     grid = InProcessGrid(client, config.nodes, run_config)  # type: ignore[arg-type]
