@@ -1,9 +1,12 @@
 """Which strategies long tests take by default, and which only when slow tests run."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
+
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 
 FOUNDING = (
     "local", "fedavg", "fedadam", "fedprox", "maml", "fomaml", "reptile", "meta_sgd", "protonet",
@@ -23,3 +26,8 @@ def slow_unless(default: bool, *values: Any) -> Any:
 def founding_first(names: Iterable[str], also: tuple[str, ...] = ()) -> list[Any]:
     """Return a case for each name, slow unless the strategy is founding or asked for, too."""
     return [slow_unless(name in (*FOUNDING, *also), name) for name in names]
+
+
+def reads_data(scenario: str) -> bool:
+    """Return whether a scenario reads a data folder; a test then needs the fixture ``data_dir``."""
+    return "data_dir" in {field.name for field in dataclasses.fields(SCENARIOS[scenario])}

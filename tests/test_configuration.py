@@ -1,6 +1,5 @@
 """Wrong configurations are refused before anything starts, and the message names the right key."""
 
-import dataclasses
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
 from fedmaml.preflight import preflight
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
+from tests.catalogue import reads_data
 from tests.tables import write_sites
 
 WRONG = [
@@ -158,7 +158,7 @@ def test_configuration_survives_toml_and_flower(
     scenario: str, strategy: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     layer: dict[str, object] = {"scenario": scenario, "strategy": strategy, "seed": 3}
-    if "data_dir" in {field.name for field in dataclasses.fields(SCENARIOS[scenario])}:
+    if reads_data(scenario):
         layer["data_dir"] = str(request.getfixturevalue("data_dir"))
     if scenario == "csv":
         data = str(write_sites(tmp_path / "sites") / "*.csv")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 STOPPED_LOOKS = 2
-"""A process that is found stopped so many times in a row stands still."""
+"""A process that is found stopped this many times in a row stands still."""
 
 
 class Look(NamedTuple):

@@ -66,7 +66,7 @@ class Event:
     Attributes:
         what: A site joined, left or was refused (at a roll call), or the run was resumed.
         node: Name of the site, or Flower node id as text; "" for the run.
-        why: Reason of a refusal.
+        why: Why it was refused.
     """
 
     what: Literal["joined", "left", "resumed", "refused"]

@@ -25,7 +25,7 @@ from fedmaml.simulations.scenarios import CATALOGUE
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies import MAML
 from fedmaml.strategies.base import ClientUpdate, Facts, Initialised, MetaStrategy, ServerState
-from tests.catalogue import founding_first
+from tests.catalogue import founding_first, reads_data
 from tests.conftest import REGRESSORS
 
 EXAMPLES, SUPPORT, FEATURES, CLASSES = 24, 10, 4, 3
@@ -425,7 +425,7 @@ KNOWN = {
 @pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "csv"])  # the user's data
 def test_shipped_scenarios_have_no_finding_but_the_known_ones(name: str, request) -> None:
     layer = {"scenario": name}
-    if name in ("hospitals", "activity", "femnist", "omniglot"):
+    if reads_data(name):
         layer["data_dir"] = str(request.getfixturevalue("data_dir"))
     run = config.resolve(layer)
     audit = auditing.audit(

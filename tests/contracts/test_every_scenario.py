@@ -23,7 +23,7 @@ from fedmaml.simulations.scenario import SPLITS, Scenario
 from fedmaml.simulations.scenarios import CATALOGUE
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies.base import with_few_steps
-from tests.catalogue import FOUNDING, slow_unless
+from tests.catalogue import FOUNDING, reads_data, slow_unless
 from tests.tables import write_sites
 
 VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
@@ -86,17 +86,13 @@ def make(request: pytest.FixtureRequest):
 
     def scenario(variant: str, **more: object) -> Scenario:
         name, fields = VARIANTS[variant]
-        if "data_dir" in known_fields(name):
+        if reads_data(name):
             fields = {"data_dir": str(request.getfixturevalue("data_dir"))} | fields
         if name == "csv":
             fields = request.getfixturevalue("table") | fields
         return CATALOGUE[name](**(fields | more))
 
     return scenario
-
-
-def known_fields(scenario: str) -> set[str]:
-    return {field.name for field in dataclasses.fields(CATALOGUE[scenario])}
 
 
 def common_of(scenario: Scenario) -> Params:
@@ -284,7 +280,7 @@ def resolve(request: pytest.FixtureRequest):
 
     def resolved(scenario: str, strategy: str) -> config.RunConfig:
         layer = {"scenario": scenario, "strategy": strategy, "task": SMALL.get(scenario, {})}
-        if "data_dir" in known_fields(scenario):
+        if reads_data(scenario):
             layer["data_dir"] = str(request.getfixturevalue("data_dir"))
         if scenario == "csv":
             layer["task"] = request.getfixturevalue("table")

@@ -24,7 +24,7 @@ def nearest(support, query) -> float:
 
 
 def archive(path: Path, alphabets: dict[str, int]) -> Path:
-    """Write an archive as the publisher's: alphabets of so many characters, two drawings of each.
+    """Write an archive as the publisher's: alphabets by their characters, two drawings of each.
 
     A drawing has 105 x 105 pixels, paper white, one black bar whose place depends on the character.
     """

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedmaml.simulations.datasets.files import DataFile, data_folder, located
-from fedmaml.simulations.datasets.twins import first_of_equals
+from fedmaml.simulations.datasets.twins import rows_of_owners
 
 CLASSES = 62
 SIZE = 28
@@ -44,9 +44,7 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
 def _load(folder: str) -> tuple[tuple[Tensor, Tensor], ...]:
     with np.load(located(FILE, folder), allow_pickle=False) as arrays:
         images, labels, writers = arrays["images"], arrays["label"], arrays["writer_id"]
-    mine = [np.flatnonzero(writers == writer) for writer in np.unique(writers)]
-    once = [rows[first_of_equals(images[rows])] for rows in mine]
     return tuple(
         (torch.from_numpy(255 - images[rows]), torch.from_numpy(labels[rows].astype(np.int64)))
-        for rows in once
+        for rows in rows_of_owners(writers, images)
     )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedmaml.simulations.datasets.files import DataFile, data_folder, located
-from fedmaml.simulations.datasets.twins import first_of_equals
+from fedmaml.simulations.datasets.twins import rows_of_owners
 
 ACTIVITIES = ("Walking", "Jogging", "Upstairs", "Downstairs", "Sitting", "Standing")
 FEATURES = 43
@@ -50,6 +50,6 @@ def _load(folder: str) -> tuple[tuple[Tensor, Tensor], ...]:
     people = np.array([int(row[1]) for row in rows])
     x = np.array([[float(cell or "nan") for cell in row[2:-1]] for row in rows])
     y = np.array([ACTIVITIES.index(row[-1]) for row in rows])
-    mine = [np.flatnonzero(people == person) for person in np.unique(people)]
-    once = [rows[first_of_equals(x[rows])] for rows in mine]
-    return tuple((torch.from_numpy(x[rows]), torch.from_numpy(y[rows])) for rows in once)
+    return tuple(
+        (torch.from_numpy(x[rows]), torch.from_numpy(y[rows])) for rows in rows_of_owners(people, x)
+    )

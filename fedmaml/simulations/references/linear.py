@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fedmaml.core.learner import Predictor
+from fedmaml.core.linear import with_ones
 from fedmaml.core.tasks import Batch
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.references.targets import BINARY, NUMBERS
@@ -16,8 +17,7 @@ Features = Callable[[Tensor], Tensor]
 
 def with_intercept(x: Tensor) -> Tensor:
     """Return the flattened inputs and a column of ones."""
-    flat = x.flatten(1)
-    return torch.cat([flat, flat.new_ones(len(flat), 1)], 1)
+    return with_ones(x.flatten(1))
 
 
 def least_squares(

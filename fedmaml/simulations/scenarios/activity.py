@@ -24,11 +24,11 @@ from fedmaml.core.metrics import ACCURACY, BALANCED_ACCURACY
 from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
+from fedmaml.core.tasks import Task, TaskGroup, group_by_shape
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import wisdm
 from fedmaml.simulations.datasets.moments import standardised, sums, unsound_sums
-from fedmaml.simulations.dealing import deal
+from fedmaml.simulations.dealing import deal, in_order
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
@@ -117,8 +117,7 @@ class Activity(Scenario):
         order = seeding.permutation(draw, [client], len(y))[0]
         if self.support == "first":
             order = torch.cat([windows[: self.shots], order[order >= self.shots]])
-        chosen, others = order[: self.shots], order[self.shots : self.shots + self.queries]
-        return Task(Batch(x[chosen], y[chosen]), Batch(x[others], y[others]))
+        return in_order(x, y, order, self.shots, self.queries)
 
     def _person(self, client: int) -> tuple[Tensor, Tensor]:
         people = wisdm.load(self.data_dir)

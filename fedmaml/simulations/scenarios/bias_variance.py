@@ -35,9 +35,9 @@ from fedmaml.core.metrics import Metric
 from fedmaml.core.networks import LinearModel
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, TaskGroup
+from fedmaml.core.tasks import TaskGroup
 from fedmaml.simulations import references
-from fedmaml.simulations.dealing import numbered
+from fedmaml.simulations.dealing import first_as_support, numbered
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
@@ -117,9 +117,7 @@ class BiasVariance(Scenario):
         drawn = seeding.normal(key, clients, self.shots + self.queries, self.dimension + 1)
         x = drawn[..., :-1]
         y = (x @ weights)[..., 0] + self.noise * drawn[..., -1]
-        support = Batch(x[:, : self.shots], y[:, : self.shots])
-        query = Batch(x[:, self.shots :], y[:, self.shots :])
-        return [TaskGroup(tuple(clients), Task(support, query))]
+        return [first_as_support(clients, x, y, self.shots)]
 
     def references(self) -> tuple[Reference, ...]:
         def inputs(x: Tensor) -> Tensor:

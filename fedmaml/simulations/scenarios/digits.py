@@ -32,10 +32,10 @@ from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, TaskGroup
+from fedmaml.core.tasks import TaskGroup
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import digits as dataset
-from fedmaml.simulations.dealing import numbered
+from fedmaml.simulations.dealing import first_as_support, numbered
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import SPLITS, Recipes, Scenario, Split
 
@@ -107,9 +107,7 @@ class Digits(Scenario):
             draw = seeding.key(self.seed, "digits", "split", round)
             order = seeding.permutation(draw, clients, y.shape[1])
             x, y = x.gather(1, order[..., None].expand_as(x)), y.gather(1, order)
-        cut = self.shots * CLASSES
-        task = Task(Batch(x[:, :cut], y[:, :cut]), Batch(x[:, cut:], y[:, cut:]))
-        return [TaskGroup(tuple(clients), task)]
+        return [first_as_support(clients, x, y, self.shots * CLASSES)]
 
     def references(self) -> tuple[Reference, ...]:
         return (references.nearest_neighbour(references.classes(CLASSES)),)

@@ -4,7 +4,7 @@ A writer is a client; the writers who train, validate and test are different peo
 labels ``shots`` characters. A letter means the same at every writer, so a pooled model has little
 to miss: with a small network meta-learning is worse than fine-tuning here.
 
-Several classes cannot be told apart in one image: 0, O and o; 1, l and I.
+Several classes look alike in one image: 0, O and o; 1, l and I.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import MLP, Conv4
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
+from fedmaml.core.tasks import Task, TaskGroup, group_by_shape
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import femnist
-from fedmaml.simulations.dealing import deal
+from fedmaml.simulations.dealing import deal, in_order
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
@@ -107,8 +107,7 @@ class Femnist(Scenario):
         x, y = writers[int(seeding.permutation(people, [0], len(writers))[0, client])]
         draw = seeding.key(self.seed, "femnist", "split", split, round if split == "train" else 0)
         order = seeding.permutation(draw, [client], len(y))[0]
-        chosen, others = order[: self.shots], order[self.shots : self.shots + self.queries]
-        return Task(Batch(x[chosen], y[chosen]), Batch(x[others], y[others]))
+        return in_order(x, y, order, self.shots, self.queries)
 
 
 @lru_cache(maxsize=4)

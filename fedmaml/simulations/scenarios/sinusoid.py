@@ -23,8 +23,8 @@ from fedmaml.core.metrics import MEAN_SQUARED_ERROR
 from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, TaskGroup
-from fedmaml.simulations.dealing import numbered
+from fedmaml.core.tasks import Batch, TaskGroup
+from fedmaml.simulations.dealing import first_as_support, numbered
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.references import least_squares
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
@@ -92,8 +92,7 @@ class Sinusoid(Scenario):
         points = seeding.key(self.seed, "sinusoid", split, round if training else 0)
         x = 10 * seeding.uniform(points, clients, shots + queries, 1) - 5
         y = amplitude * (x - phase).sin()
-        support, query = Batch(x[:, :shots], y[:, :shots]), Batch(x[:, shots:], y[:, shots:])
-        return [TaskGroup(tuple(clients), Task(support, query))]
+        return [first_as_support(clients, x, y, shots)]
 
     def references(self) -> tuple[Reference, ...]:
         about = "the posterior mean, given that the curve is a sine of this family"

@@ -29,9 +29,9 @@ from fedmaml.core.metrics import MEAN_SQUARED_ERROR
 from fedmaml.core.networks import LinearModel
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, TaskGroup
+from fedmaml.core.tasks import Batch, TaskGroup
 from fedmaml.simulations import references
-from fedmaml.simulations.dealing import numbered
+from fedmaml.simulations.dealing import first_as_support, numbered
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
@@ -101,9 +101,7 @@ class SuffixRules(Scenario):
         drawn = seeding.normal(key, clients, 2, count, self.dimension)
         x = drawn[:, 0]
         y = x @ stem.mT + suffix[:, None] + _NOISE * drawn[:, 1]
-        support = Batch(x[:, : self.shots], y[:, : self.shots])
-        query = Batch(x[:, self.shots :], y[:, self.shots :])
-        return [TaskGroup(tuple(clients), Task(support, query))]
+        return [first_as_support(clients, x, y, self.shots)]
 
     def references(self) -> tuple[Reference, ...]:
         about = "the posterior mean of the suffix, given the common stem and the suffixes' mean"
