@@ -11,7 +11,16 @@ from fedmaml.config import Flat, known_keys, nearest
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 
-_SAME_FOR_ALL = ("scenario", "strategy", "seed", "data_dir", "dtype", "task", "evaluation")
+_SAME_FOR_ALL = (
+    "scenario",
+    "strategy",
+    "seed",
+    "data_dir",
+    "labels",
+    "dtype",
+    "task",
+    "evaluation",
+)
 """Keys, or their first words, in which compared runs must not differ."""
 
 

@@ -23,9 +23,16 @@ def notes_on(planned: Plan, runs: Runs, found: Mapping[str, Tuned] | None) -> tu
     """
     budget = planned.budget
     return (
-        *_divergence_notes(planned, runs), *_loss_notes(runs), _equal_note(budget),
-        _tuning_note(found, budget),
+        *_label_notes(planned), *_divergence_notes(planned, runs), *_loss_notes(runs),
+        _equal_note(budget), _tuning_note(found, budget),
     )  # fmt: skip
+
+
+def _label_notes(planned: Plan) -> list[str]:
+    labels = {config.labels for configs in planned.runs.values() for config in configs}
+    if labels == {"true"}:
+        return []
+    return ["All labels were shuffled (labels = shuffled): what a method reaches here is chance."]
 
 
 def _divergence_notes(planned: Plan, runs: Runs) -> list[str]:

@@ -104,6 +104,8 @@ class RunConfig:
             the model as it is.
         quorum_timeout: Seconds in which a round below the quorum is repeated; then the run stops.
         data_dir: Folder that holds one folder per data set.
+        labels: "shuffled": every client's labels are in random order, so that there is nothing to
+            learn; what a method then reaches is chance.
         evaluation: When adaptation is evaluated.
         aggregation: How updates are aggregated.
         compression: How clients compress their updates.
@@ -127,6 +129,7 @@ class RunConfig:
     quorum: Annotated[int, Ge(0)] = 0
     quorum_timeout: Annotated[float, Ge(0)] = 600.0
     data_dir: str = ""
+    labels: Literal["true", "shuffled"] = "true"
     scenario_from: str = ""
     strategy_from: str = ""
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -141,7 +144,12 @@ class RunConfig:
         fields = {"seed": self.seed} | self.task
         if self.data_dir and "data_dir" in field_types(SCENARIOS[self.scenario]):
             fields = {"data_dir": self.data_dir} | fields
-        return SCENARIOS[self.scenario](**fields)
+        scenario = SCENARIOS[self.scenario]
+        if self.labels == "shuffled":
+            from fedmaml.simulations.shuffled import with_shuffled_labels
+
+            scenario = with_shuffled_labels(scenario)
+        return scenario(**fields)
 
     def make_strategy(self) -> "MetaStrategy":
         """Return the strategy that the settings describe."""

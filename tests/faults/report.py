@@ -80,6 +80,7 @@ class Report:
     def __init__(self) -> None:
         self.results: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self.figures: dict[str, list[float]] = defaultdict(list)
+        self.corrupt: list[str] = []
         self.hangs = 0
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -92,6 +93,8 @@ class Report:
                     self.results[str(value)][result].append(report.nodeid)
                 elif name != SPOILED:
                     self.figures[name].append(float(value))  # type: ignore[arg-type]
+                    if name == _CORRUPT and value:
+                        self.corrupt.append(report.nodeid)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print one line for each row, and the line for all."""
@@ -111,6 +114,8 @@ class Report:
         missing = [name for name in ROWS if name not in shown]
         if missing:
             write(f"not run: {', '.join(missing)}")
+        for node_id in dict.fromkeys(self.corrupt):
+            write(f"a complete run of {node_id} is not sound")
         resumes = self.figures[RESUME]
         write(
             f"faults survived {len(survived)}/{len(shown)}, "

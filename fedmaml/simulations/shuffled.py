@@ -1,0 +1,50 @@
+"""Scenarios without anything to learn: every client's labels are shuffled.
+
+A method that does better than chance on such a scenario sees what it should not.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+
+from fedmaml.core import seeding
+from fedmaml.core.params import Params
+from fedmaml.core.tasks import Task, TaskGroup
+from fedmaml.core.trees import Tree, length, map_tree
+from fedmaml.simulations.scenario import Scenario, Split
+
+
+@lru_cache(maxsize=32)
+def with_shuffled_labels(scenario: type[Scenario]) -> type[Scenario]:
+    """Return a scenario whose clients have their labels in random order.
+
+    Support and query are shuffled apart, so each keeps its labels and their frequencies, and
+    nothing that inputs tell about them. (Shuffled together, a label that is frequent in a client's
+    support would be rare in its query, and who adapts would be below chance.) Training clients are
+    shuffled anew in every round.
+    """
+
+    class Shuffled(scenario):  # type: ignore[misc, valid-type]
+        def tasks(
+            self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
+        ) -> list[TaskGroup]:
+            groups = super().tasks(split, clients, round, shared_statistics)
+            draw = seeding.key(self.seed, "shuffled labels", split, round * (split == "train"))
+            return [_shuffled(group, draw) for group in groups]
+
+    return Shuffled
+
+
+def _shuffled(group: TaskGroup, draw: int) -> TaskGroup:
+    parts = (
+        batch._replace(y=_in_random_order(group.clients, batch.y, seeding.key(draw, part)))
+        for part, batch in zip(Task._fields, group.tasks, strict=True)
+    )
+    return TaskGroup(group.clients, Task(*parts))
+
+
+def _in_random_order(clients: Sequence[int], labels: Tree, draw: int) -> Tree:
+    order = seeding.permutation(draw, clients, length(labels, axis=1))
+    own = torch.arange(len(clients))[:, None]
+    return map_tree(lambda values: values[own, order], labels)
