@@ -1,0 +1,72 @@
+"""Compare strategies on the systems of the atlas, and write what its pages hold.
+
+    python -m benchmarks.atlas [NAME ...] [--out runs/atlas] [--json docs/data/atlas.json]
+
+Each system is a file of experiments/atlas. Its runs, and those of the same strategies on shuffled
+labels, go to DIR/NAME and DIR/NAME-shuffled; complete ones are reused, so after Ctrl-C the same
+command goes on. With --json the tables and docs/figures/atlas.svg are written; systems that were
+not named stay in the file as they are. `make numbers` then writes the pages.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.atlas.picture import draw
+from benchmarks.atlas.systems import EXPERIMENTS, System, read_system
+from benchmarks.atlas.verdicts import MAP, row_of_map, table_of_methods
+from benchmarks.tables import Table, add_json_option, print_tables, write
+from fedmaml.api.comparing import compared
+from fedmaml.comparison.conclusions import Comparison
+
+SHUFFLED = {"labels": "shuffled"}
+PICTURE = EXPERIMENTS.parents[1] / "docs" / "figures" / "atlas.svg"
+
+
+def compare_on(system: System, out: Path) -> tuple[Comparison, Comparison]:
+    """Return the comparison of a system, and the one on shuffled labels."""
+    made = [
+        compared(
+            system.scenario, system.strategies, seeds, [dict(system.settings), labels],
+            equal=system.equal, out=out / f"{system.name}{suffix}", progress=True, report=False,
+        ).comparison
+        for suffix, seeds, labels in (("", system.seeds, {}), ("-shuffled", 1, SHUFFLED))
+    ]  # fmt: skip
+    true, shuffled = made
+    return true, shuffled
+
+
+def tables_in(file: Path | None) -> dict[str, Table]:
+    """Return the tables of a file that was written before."""
+    if file is None or not file.exists():
+        return {"map": Table(MAP, {})}
+    tables: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["tables"]
+    return {name: Table(table["columns"], table["rows"]) for name, table in tables.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="systems; default: all")
+    parser.add_argument("--out", type=Path, default=Path("runs/atlas"), help="folder of all runs")
+    add_json_option(parser)
+    arguments = parser.parse_args()
+    names = arguments.names or sorted(file.stem for file in EXPERIMENTS.glob("*.toml"))
+    tables = tables_in(arguments.json)
+    for system in [read_system(EXPERIMENTS / f"{name}.toml") for name in names]:
+        true, shuffled = compare_on(system, arguments.out)
+        row = row_of_map(system.title, true)
+        rows = {**tables["map"].rows, system.name: row}
+        tables["map"] = Table(MAP, dict(sorted(rows.items())))
+        tables[system.name] = table_of_methods(true, shuffled)
+        print_tables({system.name: tables[system.name]})
+        if arguments.json:
+            write(arguments.json, tables)
+            draw(tables["map"].rows, PICTURE)
+    print_tables({"map": tables["map"]})
+
+
+if __name__ == "__main__":
+    main()

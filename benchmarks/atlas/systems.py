@@ -1,0 +1,48 @@
+"""The systems of the atlas, each a file ``experiments/atlas/NAME.toml``."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments" / "atlas"
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the atlas.
+
+    Attributes:
+        name: Of the file, and of its card.
+        title: What stands in the map.
+        scenario: Name in the catalogue.
+        strategies: The methods beside the baselines that every comparison has.
+        seeds: How many.
+        equal: What all get alike: "rounds", "bytes", "flops"; None: their recipes.
+        settings: As in a configuration file.
+    """
+
+    name: str
+    title: str
+    scenario: str
+    strategies: tuple[str, ...]
+    seeds: int = 5
+    equal: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_system(path: Path) -> System:
+    """Read the file of a system.
+
+    Raises:
+        SystemExit: If it is not there or holds something else.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return TypeAdapter(System).validate_python({"name": path.stem} | table)
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        known = ", ".join(sorted(file.stem for file in EXPERIMENTS.glob("*.toml")))
+        raise SystemExit(f"{path}: {error}\nSystems of the atlas: {known}") from error
