@@ -28,7 +28,11 @@ of the file. No key names code of the coordinator: a site runs what is installed
     certificate = "ca.crt"          # of the authority that signed the SuperLink's certificate
     key = "node.key"                # private key of the node; it signs replies and never leaves
 
-This module imports neither PyTorch nor Flower.
+A SuperNode names the file in its ``--node-config``: ``site-file="/etc/fedmaml/site.toml"``. The run
+configuration of a real federation has the clientapp ``fedmaml.sites.app:app`` and names no path:
+``out`` is a plain name, of a folder below FEDMAML_RUNS of the coordinator (`config.at_site`). The
+coordinator's keys of approved sites are in the file that FEDMAML_APPROVED names
+(`server.admission`). This module imports neither PyTorch nor Flower.
 """
 
 import dataclasses
@@ -47,8 +51,9 @@ from pydantic import TypeAdapter, ValidationError
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.settings import settings
 from fedmaml.runs.writing import write_whole
+from fedmaml.simulations.backends import SITE_FILE
 
-NODE_CONFIG_KEY: Final = "site-file"
+NODE_CONFIG_KEY: Final = SITE_FILE
 """Entry in a SuperNode's ``--node-config`` that holds the path of the file."""
 
 MAX_NAME: Final = 64
