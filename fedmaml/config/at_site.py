@@ -91,7 +91,7 @@ def with_data_of_site(
             f"the run configuration names the scenario {scenario[:40]!r}, which is not installed "
             "at this site: install the package that has it at every site"
         )
-    own = {"data_dir": folder, "table": table, "target": target, "module": module}
+    own = {"data_dir": folder, "table": table, "column": target, "module": module}
     given = {key: str(value) for key, value in own.items() if value}
     known = field_types(declared_by_scenario(scenario).settings)
     if unread := [key for key in given if key not in known]:
