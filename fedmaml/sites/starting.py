@@ -1,8 +1,9 @@
 """Start a site's worker, find out whether it serves, and wait until it does.
 
 One worker serves a site: it holds the lock beside the socket as long as it lives. A further one
-waits for that lock, ready to take over. So a supervisor may keep a worker running, and the site's
-app may start one that is missing, without knowing of each other.
+waits for that lock, ready to take over; one that the site's app started ends instead. So a
+supervisor may keep a worker running, and the site's app may start one that is missing, without
+knowing of each other.
 
 This module imports no PyTorch.
 """
@@ -10,10 +11,8 @@ This module imports no PyTorch.
 import logging
 import os
 import stat
-import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +31,7 @@ IDLE_SECONDS: Final = 900.0
 """After this time without a request a worker ends that the site's app started."""
 
 _CHECK_SECONDS, _PAUSE = 5.0, 0.05
+_OTHERS_FIRST = 0.5  # seconds in which a waiting worker or a supervisor may take over
 
 logger = logging.getLogger("fedmaml")
 
@@ -79,18 +79,20 @@ def started(site_file: Path, site: Site, seconds: float = START_SECONDS) -> None
         BackendError: If none serves in time; names the log.
     """
     made_private(site.folders.worker)
-    deadline = time.monotonic() + seconds
-    child: subprocess.Popen[bytes] | None = None
+    begun = time.monotonic()
+    child: int | None = None
     while not _answers(site):
-        if child is None and not _is_locked(site.lock):
+        waited = time.monotonic() - begun
+        if child is None and waited > _OTHERS_FIRST and not _is_locked(site.lock):
             logger.warning("no worker serves the site; one is started")
             child = _start(site_file, site)
-        if child is not None and child.poll() is not None and not _is_locked(site.lock):
-            raise BackendError(
-                f"the site's worker ended at once with exit code {child.returncode}; "
-                f"{site.log} says why"
-            )
-        if time.monotonic() > deadline:
+        if child is not None and (code := _exit_code(child)) is not None:
+            if code:
+                raise BackendError(
+                    f"the site's worker ended at once with exit code {code}; {site.log} says why"
+                )
+            child = None  # another one holds the lock
+        if waited > seconds:
             raise BackendError(
                 f"the site's worker did not serve within {seconds:g} s; {site.log} says why"
             )
@@ -152,18 +154,24 @@ def _is_locked(path: Path) -> bool:
         return True
 
 
-def _start(site_file: Path, site: Site) -> "subprocess.Popen[bytes]":
+def _start(site_file: Path, site: Site) -> int:
     """Start a worker that outlives this process, and ends when nobody asks it any more."""
-    descriptor = os.open(site.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        return subprocess.Popen(
-            worker_command(site_file, IDLE_SECONDS),
-            stdin=subprocess.DEVNULL,
-            stdout=descriptor,
-            stderr=descriptor,
-            cwd=site.folders.worker,
-            start_new_session=True,
-        )
-    finally:
-        with suppress(OSError):
-            os.close(descriptor)
+    command = worker_command(site_file, IDLE_SECONDS)
+    written = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    return os.posix_spawn(
+        command[0],
+        command,
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, site.log, written, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+
+
+def _exit_code(child: int) -> int | None:
+    """Return the exit code of a process that this one started; None while it runs."""
+    pid, status = os.waitpid(child, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if pid else None

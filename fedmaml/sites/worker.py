@@ -6,7 +6,7 @@ Flower starts a new process for every message. This one stays: it imports PyTorc
 data, kernels, tasks and the clients' memories. It serves one method, `fedmaml.Site/Answer`, and
 gRPC's standard health service, on a Unix socket in a folder that only its owner may open. Messages
 come and go in parts of at most `wire.CHUNK` bytes. It ends on SIGTERM or SIGINT, or if it was
-started with ``--idle`` and nobody asked for so long.
+started with ``--idle`` and nobody asked for so long, or another worker serves the site.
 
 Exit codes are those of `core.exit_codes`.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _THREADS = 4  # that read and write; one more computes
 _WAITING = 8  # requests at a time; a node sends one
 _GRACE_SECONDS = 2.0
+_LOCK_SECONDS = 1.0  # in which the site's app may look whether it is locked
 _LOOK_SECONDS = 0.5
 
 logger = logging.getLogger("fedmaml")
@@ -111,10 +112,11 @@ def serve(site_file: Path, idle: float = 0.0) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    site = read_site_file(site_file)
+    site = read_site_file(site_file)  # with absolute paths
     made_private(site.folders.worker)
-    with FileLock(site.lock, timeout=-1, poll_interval=0.1):
+    with FileLock(site.lock, timeout=_LOCK_SECONDS if idle else -1, poll_interval=0.1):
         os.umask(0o077)
+        os.chdir(site.folders.worker)  # not in a folder that somebody else may remove or change
         _keep_to_cores(site.limits.cpus)
         site.socket.unlink(missing_ok=True)  # left by a worker that was killed
         from fedmaml.sites.answering import Answering  # takes seconds: it imports PyTorch
@@ -164,6 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         serve(given.site_file, given.idle)
+    except Timeout:
+        logger.info("another worker serves this site")
     except FedmamlError as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_code_of(error)

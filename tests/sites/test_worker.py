@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 from fedmaml.config import resolve, to_run_config
-from fedmaml.core.errors import ConfigurationError, RefusedError
+from fedmaml.core.errors import BackendError, ConfigurationError, RefusedError
 from fedmaml.flower_internals import become_server
 from fedmaml.running import execute
 from fedmaml.server.admission import APPROVED, write_approved
@@ -26,12 +25,16 @@ from fedmaml.server.app import app as server_app
 from fedmaml.sites import app as shim
 from fedmaml.sites.answering import Answering
 from fedmaml.sites.site_file import Data, read_site_file
-from fedmaml.sites.starting import channel_to, made_private, serves, started
+from fedmaml.sites.starting import channel_to, made_private, started, worker_command
 from fedmaml.sites.wire import CHUNK, METHOD, chunked, joined
 from fedmaml.sites.worker import _served, _Service
+from tests.sites.dying import DEATHS
 from tests.sites.federation import SMALL, grid_of, new_key, new_site
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
+
+
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -214,58 +217,68 @@ def test_the_app_of_a_site_imports_neither_torch_nor_data() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["before", "while it answers", "twice while it answers"])
-def test_a_worker_that_dies_is_started_again_and_asked_again_once(
-    tmp_path: Path, when: str
+@pytest.mark.parametrize("deaths", [0, 1, 2])
+def test_a_worker_that_dies_while_it_answers_is_asked_again_once(
+    tmp_path: Path, deaths: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = new_site(tmp_path / "s", data=Data())
-    site = read_site_file(path)
-    started(path, site)
-    expected = asked(path).content
-    pid = workers(path)
-    assert len(pid) == 1
-    deaths = {"before": 0, "while it answers": 1, "twice while it answers": 2}[when]
-    if not deaths:
-        os.kill(pid[0], signal.SIGKILL)
-    killer = threading.Thread(target=kill_while_answering, args=(path, pid[0], deaths))
-    killer.start()
-    # A new process computes its first answer for seconds: time to be killed meanwhile.
-    reply = asked(path, {**to_run_config(resolve(SMALL | {"seed": 5}), Path("name"))})
-    killer.join()
+    pytest.importorskip("pandas")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(DEATHS, str(tmp_path / "deaths"))
+    (tmp_path / "deaths").write_text(str(deaths))
+    path = new_site(tmp_path / "s", data=Data(module="tests.sites.dying:load", target="ill"))
+    settings = '[task]\nsites = 3\ntarget = "ill"\ncolumns = ["age"]\nclasses = ["0", "1"]'
     try:
+        reply = asked(path, {"scenario": "csv", "strategy": "fomaml", "settings": settings})
+        assert (tmp_path / "deaths").read_text() == "0"
         if deaths == 2:
-            assert "BackendError" in str(reply.error.reason) or "_DiedError" in reply.error.reason
+            assert reply.error.reason.startswith("BackendError in the site's app")
+            assert not workers(path)
         else:
-            assert reply.has_content()
-            assert set(reply.content) == set(expected)
-            (new,) = workers(path)
-            assert new != pid[0]
+            assert set(reply.content) == {"hosted", "reply", "statistics", "layout"}
+            assert len(workers(path)) == 1
     finally:
         for each in workers(path):
-            os.kill(each, signal.SIGTERM)
+            os.kill(each, signal.SIGKILL)
 
 
-def kill_while_answering(path: Path, first: int, deaths: int) -> None:
-    """Stop a worker before the request comes, and kill it a second after; so each new one."""
-    known = first
-    for number in range(deaths):
-        while not (found := [pid for pid in workers(path) if number == 0 or pid != known]):
-            time.sleep(0.02)
-        known = found[0]
-        if number:
-            while not serving_now(path):
-                time.sleep(0.005)
-        os.kill(known, signal.SIGSTOP)
-        time.sleep(1.0)
-        os.kill(known, signal.SIGKILL)
-
-
-def serving_now(path: Path) -> bool:
+@pytest.mark.slow
+def test_a_second_worker_waits_and_takes_over_and_a_signal_ends_it(tmp_path: Path) -> None:
+    path = new_site(tmp_path / "s")
     site = read_site_file(path)
-    if not site.socket.exists():
-        return False
-    with channel_to(site) as channel:
-        return serves(channel)
+    started(path, site)
+    (first,) = workers(path)
+    with subprocess.Popen(worker_command(path), stderr=subprocess.DEVNULL) as second:
+        try:
+            while b"-m" not in Path(f"/proc/{second.pid}/cmdline").read_bytes():
+                time.sleep(0.05)
+            time.sleep(2.0)  # it waits for the lock, or it would have ended
+            assert second.poll() is None
+            os.kill(first, signal.SIGKILL)
+            started(path, site)
+            assert workers(path) == [second.pid]
+            second.send_signal(signal.SIGTERM)
+            assert second.wait(30) == 0
+        finally:
+            for each in workers(path):
+                os.kill(each, signal.SIGKILL)
+    assert not site.socket.exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_nobody_asks_ends(tmp_path: Path) -> None:
+    path = new_site(tmp_path / "s")
+    done = subprocess.run(worker_command(path, idle=0.5), timeout=60, capture_output=True)
+    assert (done.returncode, b"nobody asked for 0.5 s" in done.stderr) == (0, True)
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_serve_says_why(tmp_path: Path) -> None:
+    path = new_site(tmp_path / "s", key=True)
+    done = subprocess.run(worker_command(path), timeout=60, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "error: cannot read the node key" in done.stderr
+    with pytest.raises(BackendError, match=r"exit code 1; .*worker.log says why"):
+        started(path, read_site_file(path))
 
 
 def workers(path: Path) -> list[int]:
