@@ -1,6 +1,9 @@
 """Tables at real sites: agreed columns, each site's own file, the same bits as in one process."""
 
+import dataclasses
 import json
+import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,8 @@ import pytest
 
 from fedmaml.config import resolve
 from fedmaml.core.errors import ConfigurationError, DataError
+from fedmaml.running import execute
+from fedmaml.simulations.datasets import heart_disease
 from fedmaml.simulations.datasets.agreed import own_examples, schema_from
 from fedmaml.simulations.scenarios.csv import Csv
 from fedmaml.sites.site_file import Data
@@ -61,7 +66,7 @@ def test_each_site_reads_its_own_table_and_the_bits_are_those_of_one_process(
 
     tables = [write_table(tmp_path / f"{site}.csv", site) for site in range(3)]
     monkeypatch.setattr(Csv, "_files", property(lambda self: all_of(self, tables)))
-    run_in_process(tmp_path / "plain")
+    execute(resolve(RUN), tmp_path / "plain")
     assert theta(tmp_path / "runs" / "at-sites") == theta(tmp_path / "plain")
     summary = json.loads((tmp_path / "runs" / "at-sites" / "summary.json").read_text())
     assert (summary["clients_train"], summary["clients_evaluated"]) == (2, 1)
@@ -69,17 +74,9 @@ def test_each_site_reads_its_own_table_and_the_bits_are_those_of_one_process(
 
 def all_of(scenario: Csv, tables: list[Path]) -> Any:
     """Return what `Csv._agreed` does, for a process that reads all tables."""
-    import dataclasses
-
     schema = schema_from(scenario.columns, scenario.target, scenario.classes)
     rows = tuple(own_examples(schema, str(path), "", "", 0) for path in tables)
     return dataclasses.replace(scenario._agreed(), rows=rows)
-
-
-def run_in_process(out: Path) -> None:
-    from fedmaml.running import execute
-
-    execute(resolve(RUN), out)
 
 
 @pytest.mark.parametrize(
@@ -126,3 +123,24 @@ def test_the_coordinator_needs_no_table() -> None:
     assert scenario.problem().metrics[0].name == "accuracy"
     assert scenario.rows().inputs == ("age", "sex=f", "sex=m")
     assert scenario.groups(2) == {"client": "site 2"}
+
+
+def test_four_hospitals_need_their_own_file_each(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each site has one of the four files; nobody has a data folder, the server included."""
+    run = {"scenario": "hospitals", "strategy": "fomaml", "rounds": 2, "client_batch": 1}
+    execute(resolve(run | {"data_dir": str(data_dir)}), tmp_path / "plain")
+    monkeypatch.setenv("FEDMAML_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("FEDMAML_DATA", str(tmp_path / "nowhere"))
+    files = []
+    for number, name in enumerate(heart_disease.HOSPITALS):
+        own = tmp_path / f"s{number}" / "data" / heart_disease.FOLDER
+        own.mkdir(parents=True)
+        shutil.copy(data_dir / heart_disease.FOLDER / f"processed.{name}.data", own)
+        files.append(new_site(own.parents[1], number, 4, Data(folder=own.parent)))
+    with ExitStack() as stack:
+        for file in files:
+            stack.enter_context(serving(file))
+        run_at(files, run, "at-sites")
+    assert theta(tmp_path / "runs" / "at-sites") == theta(tmp_path / "plain")
