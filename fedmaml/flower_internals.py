@@ -7,6 +7,8 @@ Checked against flwr 1.41. Everything else in fedmaml uses ``flwr.app``, ``flwr.
 from typing import Literal
 
 from flwr.app import Message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import PullObjectResponse, PushObjectRequest
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.inflatable.inflatable_object import (
@@ -23,8 +25,11 @@ __all__ = [
     "UNAVAILABLE",
     "NodeInfo",
     "Run",
+    "become_node",
     "become_server",
     "message_bytes",
+    "message_from_bytes",
+    "message_to_bytes",
     "object_bytes",
     "set_message_id",
 ]
@@ -39,6 +44,28 @@ UNAVAILABLE = (3, 4, 5)
 def become_server(run_id: int) -> None:
     """Let this process construct messages, as Flower does for a ServerApp's process."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, SERVER_NODE_ID, 1
+
+
+def become_node(run_id: int, node_id: int) -> None:
+    """Let this process construct replies, as Flower does for a ClientApp's process."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, node_id, 1
+
+
+def message_to_bytes(message: Message) -> bytes:
+    """Return a whole message, metadata and content or error, as one protobuf."""
+    return message_to_proto(message).SerializeToString()
+
+
+def message_from_bytes(data: bytes) -> Message:
+    """Undo `message_to_bytes`.
+
+    Raises:
+        ValueError: If the bytes are no message.
+    """
+    try:
+        return message_from_proto(MessageProto.FromString(data))
+    except DecodeError as error:
+        raise ValueError("these bytes are no message of Flower") from error
 
 
 def set_message_id(message: Message, message_id: str) -> None:

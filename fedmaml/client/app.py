@@ -13,11 +13,13 @@ from fedmaml.client.node import NodeSetup, node_setup
 from fedmaml.client.replies import answer_evaluate, answer_train, error_reply
 from fedmaml.client.worker_pool import WorkerPool
 from fedmaml.client.worker_processes import workers_of
+from fedmaml.core.errors import RefusedError
 from fedmaml.core.failures import contained
 from fedmaml.core.params import Params
 from fedmaml.messages.evaluate import read_evaluate_request
 from fedmaml.messages.roll_call import RollCallReply, write_roll_call_reply
 from fedmaml.messages.train import read_train_request
+from fedmaml.simulations.backends import SITE_FILE
 from fedmaml.simulations.scenario import Scenario
 
 MAX_ASKED = 10_000
@@ -80,6 +82,11 @@ def _guarded(
 ) -> Message:
     """Turn any error into an error reply that names it without quoting data."""
     try:
+        if SITE_FILE in context.node_config:
+            raise RefusedError(
+                "this site answers by its worker alone: name fedmaml.sites.app:app as the "
+                "clientapp of the run, not fedmaml.client.app:app"
+            )
         with contained():
             return answer(node_setup(context.run_config))
     except Exception as error:  # a node must answer, whatever its data do

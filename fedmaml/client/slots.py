@@ -1,10 +1,10 @@
 """Where a node keeps the two slots of its clients: in Flower's context, or in files.
 
 Flower's context ends with its run, and travels whole with every message, for all clients. So a node
-whose environment names a folder (`FEDMAML_MEMORIES`) keeps the memories there: the next Flower run
-in the same run directory finds them, and a message opens the files of those clients only that it
-asks. In one process nothing travels, and the server writes the contexts to its journal; there the
-variable has no effect.
+whose environment names a folder (`FEDMAML_MEMORIES`), or whose node config does, as that of a real
+site's worker, keeps the memories there: the next Flower run in the same run directory finds them,
+and a message opens the files of those clients only that it asks. In one process nothing travels,
+and the server writes the contexts to its journal; there the folder has no effect.
 
     <client>.a.safetensors, <client>.b.safetensors   one slot each, sealed (`runs.sealing`)
 
@@ -42,7 +42,7 @@ class Slots(Protocol):
 
 def slots_of(context: Context) -> Slots:
     """Return the slots of a node's clients."""
-    folder = os.environ.get(MEMORIES)
+    folder = str(context.node_config.get(MEMORIES, "")) or os.environ.get(MEMORIES)
     if folder and not context.node_config.get(IN_JOURNAL):
         return FileSlots(Path(folder))
     return ContextSlots(context.state)

@@ -18,12 +18,13 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from fedmaml.core.plugins import Catalogue
-from fedmaml.core.settings import Files, settings
+from fedmaml.core.settings import Files, OfSite, settings
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 INDEX = Path(__file__).with_name("index.json")
 _TYPES = {"integer": int, "number": float, "boolean": bool, "string": str}
+_FORMATS: Mapping[str, Any] = {"path": Files, "of-site": OfSite}
 _BOUNDS: Mapping[str, Callable[[Any], Any]] = {
     "minimum": Ge, "exclusiveMinimum": Gt, "maximum": Le, "exclusiveMaximum": Lt,
 }  # fmt: skip
@@ -112,8 +113,8 @@ def _type(schema: Mapping[str, Any]) -> Any:
         return Literal[tuple(choices)]
     if schema.get("type") == "array" and "items" in schema:
         return tuple[_type(schema["items"]), ...]  # type: ignore[misc]
-    if schema.get("format") == "path":
-        return Files
+    if schema.get("format") in _FORMATS:
+        return _FORMATS[schema["format"]]
     if schema.get("type") not in _TYPES:
         return Any
     kind: Any = _TYPES[schema["type"]]

@@ -5,6 +5,7 @@
   |- UnsupportedProblemError a strategy and a problem that cannot go together
   |- DataError               data missing, damaged or unreachable
   |- MessageError            a message between server and client that cannot be used; has a reason
+  |- RefusedError            a request that a site refuses; its text may leave the site
   |- BackendError            processes that could not be started, or that failed
   |  |- DivergedError        a run in which no client's update was ever small enough to be used
   |  `- QuorumError          a run that stopped because too few sites answered; it can be resumed
@@ -55,6 +56,10 @@ class MessageError(FedmamlError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class RefusedError(FedmamlError):
+    """A request that a site refuses; the text quotes the request and nothing of the site."""
 
 
 class BackendError(FedmamlError):

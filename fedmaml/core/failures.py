@@ -35,8 +35,11 @@ def said_of(error: BaseException, stage: str) -> str:
     """Return what may leave a site: the class of an error, and where in our work it was raised.
 
     Texts may quote data, and so may the name of a class or a place in code that nobody but the site
-    knows: instead of such a class the nearest one of Python, PyTorch or fedmaml is named.
+    knows: instead of such a class the nearest one of Python, PyTorch or fedmaml is named. Only the
+    text of a refusal quotes nothing but the request, and says what to change in it.
     """
+    if isinstance(error, errors.RefusedError):
+        return f"{error}"
     return f"{_class_of(error)} in {stage} (its text and place stay in the node's log)"
 
 

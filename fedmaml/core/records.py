@@ -26,7 +26,8 @@ REASONS = {
     "NORM": "the update is many times as large as the others of its round",
     "CLIENTS": "the reply speaks for other clients than were asked",
     "HASH": "the body of the reply is not the one that its node sealed",
-    "STALE": "the reply belongs to another round",
+    "SIGNATURE": "the reply is not signed, or not with the key that was approved for its site",
+    "STALE": "the reply belongs to another round, run or request",
     "VERSION": "the reply was computed from other meta-parameters, or by another version of "
     "fedmaml",
     "MEMORY": "the node lacks the memory that belongs to the client's last used update; the client "

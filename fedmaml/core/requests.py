@@ -56,6 +56,7 @@ class TrainRequest:
         used: Client -> its last used update, where clients keep a memory; the others start anew.
         most_examples: Most num-examples of a client, as the node declared in the roll call; the
             server's own, it is not sent.
+        site: Name of the node's site; the server's own, likewise.
     """
 
     round: int
@@ -68,6 +69,7 @@ class TrainRequest:
     seed: int = 0
     used: Mapping[int, Used] = field(default_factory=dict)
     most_examples: int = MAX_EXAMPLES
+    site: str = ""
 
     @property
     def computed_form(self) -> Form:
@@ -114,6 +116,7 @@ class EvaluateRequest:
             strategy's own.
         shots: Sizes of smaller supports at which it is evaluated; see `core.tasks.first_shots`.
         base: `fingerprint` of ``meta``; the reply repeats it.
+        site: Name of the node's site; the server's own, it is not sent.
     """
 
     round: int
@@ -126,6 +129,7 @@ class EvaluateRequest:
     seed: int = 0
     used: Mapping[int, Used] = field(default_factory=dict)
     base: str = ""
+    site: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ Files = Annotated[
 ]
 """A path or a pattern of paths, made absolute, since nodes and workers start in other folders."""
 
+OfSite = Annotated[str, WithJsonSchema({"type": "string", "format": "of-site"})]
+"""A text that only a site may set, in its own file: a name in its data, or code installed there."""
+
 
 @dataclass_transform(frozen_default=True)
 def settings(cls: type[T]) -> type[T]:

@@ -29,7 +29,12 @@ MAX_TEXT = 10_000
 TEXT_PER_CLIENT = 24
 """Characters for each client that a text may name."""
 
-_SEAL, _VERSION = "sha256", "version"
+SEAL, SIGNATURE = "sha256", "signature"
+SIGNED_FOR = {"run": "signed-run", "request": "signed-request", "site": "signed-site"}
+"""What `messages.signatures` signs beside the body -> its entry in a reply."""
+
+_VERSION = "version"
+_OUTSIDE = frozenset((SEAL, SIGNATURE, *SIGNED_FOR.values()))  # of the body, in `REPLY`
 _SHOWN = 3  # names of a stranger that are quoted, each cut to
 _LENGTH = 40  # characters
 _LEAST_ENTRIES = 16  # that a record may always have
@@ -144,7 +149,7 @@ def seal(content: RecordDict) -> RecordDict:
     """Put the SHA-256 of a reply's body into it; return the same records."""
     reply = content[REPLY]
     assert isinstance(reply, ConfigRecord)
-    reply[_SEAL] = _sha256(content)
+    reply[SEAL] = _sha256(content)
     return content
 
 
@@ -155,9 +160,9 @@ def check_seal(content: RecordDict) -> None:
         MessageError: "HASH".
     """
     reply = content.get(REPLY)
-    said = reply.get(_SEAL) if isinstance(reply, ConfigRecord) else None
+    said = reply.get(SEAL) if isinstance(reply, ConfigRecord) else None
     if said is None:
-        raise MessageError("KEYS", f"record {REPLY!r} or its {_SEAL!r} is missing")
+        raise MessageError("KEYS", f"record {REPLY!r} or its {SEAL!r} is missing")
     found = _sha256(content)
     if said != found:
         raise MessageError(
@@ -169,7 +174,7 @@ def _sha256(content: RecordDict) -> str:
     digest = hashlib.sha256()
     for name in sorted(content):
         record: Mapping[str, Any] = content[name]
-        keys = sorted(key for key in record if (name, key) != (REPLY, _SEAL))
+        keys = sorted(key for key in record if name != REPLY or key not in _OUTSIDE)
         digest.update(f"{name}\0{type(record).__name__}\0{len(keys)}\0".encode())
         for key in keys:
             for part in _parts(record[key]):

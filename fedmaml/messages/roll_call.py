@@ -12,6 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from fedmaml import __version__
 from fedmaml.core.errors import MessageError
+from fedmaml.core.identity import MAX_TEXT as MAX_IDENTITY
+from fedmaml.core.identity import Identity, identity_from_text
 from fedmaml.core.params import Params
 from fedmaml.core.requests import MAX_EXAMPLES
 from fedmaml.messages.arrays import pack, unpack
@@ -42,6 +44,7 @@ _BODY: Body = {
     "hosted": ConfigRecord, REPLY: ConfigRecord, "statistics": ArrayRecord, "layout": ConfigRecord
 }  # fmt: skip
 _STATISTIC_BYTES = 2**20  # of a client
+_IDENTITY, _PIECE = "identity", 4096  # characters of its text in one value
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class RollCallReply:
         engine: Which engine computes updates, and why; empty if not reported.
         name: Of the site; it stays when the node is started anew.
         examples: Most num-examples of any of its training clients; 0: not declared.
+        identity: What the site computes with; None: it does not say.
     """
 
     hosted: dict[str, tuple[int, int, int]]
@@ -61,6 +65,7 @@ class RollCallReply:
     engine: str = ""
     name: str = ""
     examples: int = 0
+    identity: Identity | None = None
 
 
 def write_roll_call_reply(reply: RollCallReply) -> RecordDict:
@@ -79,6 +84,14 @@ def write_roll_call_reply(reply: RollCallReply) -> RecordDict:
         named = {str(client): params for client, params in reply.statistics.items()}
         records["statistics"], records["layout"] = pack(named)
     return seal(RecordDict(records))
+
+
+def add_identity(content: RecordDict, identity: Identity) -> RecordDict:
+    """Put into a written reply what the site computes with; return the same records."""
+    text, reply = identity.to_text(), content[REPLY]
+    assert isinstance(reply, ConfigRecord)
+    reply[_IDENTITY] = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
+    return seal(content)
 
 
 def read_roll_call_reply(content: RecordDict) -> RollCallReply:
@@ -110,7 +123,20 @@ def read_roll_call_reply(content: RecordDict) -> RollCallReply:
         _printable(said["engine"])[:MAX_TEXT],
         _name(said["name"]),
         examples,
+        _read_identity(said.get(_IDENTITY)),
     )
+
+
+def _read_identity(pieces: Any) -> Identity | None:
+    if pieces is None:
+        return None
+    try:
+        text = "".join(pieces)
+        return identity_from_text(text)
+    except (TypeError, ValueError) as error:
+        raise MessageError(
+            "KEYS", f"what it computes with is no text of at most {MAX_IDENTITY} characters"
+        ) from error
 
 
 def _few(hosted: ConfigRecord) -> ConfigRecord:

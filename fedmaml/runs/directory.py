@@ -258,6 +258,16 @@ class RunDirectory(RunRecords):
             ) from error
 
 
+def named_by(out: str) -> Path:
+    """Return the folder that ``out`` in a run config names.
+
+    A name without any folder is one in the folder that the operator of the server chose (`RUNS`):
+    so a run config can travel to sites, which refuse one that names paths.
+    """
+    path = Path(out)
+    return Path(os.environ.get(RUNS) or "runs") / path if path.name == out else path
+
+
 def refuse_outside(path: Path) -> None:
     """Refuse a folder that a run config names and the operator of the server has not allowed.
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from flwr.app import Context
@@ -14,10 +13,11 @@ from fedmaml.core.errors import QuorumError, RunDirectoryError
 from fedmaml.core.learner import Problem
 from fedmaml.core.records import Rejection
 from fedmaml.energy import EnergyMeter
-from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
+from fedmaml.runs.directory import TOKEN, RunDirectory, named_by, new_directory
 from fedmaml.runs.journal import Journal
 from fedmaml.runs.references import against_references
 from fedmaml.runs.state import RunState
+from fedmaml.server.admission import EVERYBODY, Admission, admission
 from fedmaml.server.aggregate import robust_rule
 from fedmaml.server.audit import audited
 from fedmaml.server.cohort import RollCall
@@ -49,24 +49,29 @@ def main(grid: Grid, context: Context) -> None:
     """Run a configuration and write the results to the run directory ``out``; "": a new one."""
     config = from_run_config(context.run_config)
     out, token = str(context.run_config["out"]), str(context.run_config.get(TOKEN, ""))
-    directory = RunDirectory(Path(out) if out else new_directory(config))
+    directory = RunDirectory(named_by(out) if out else new_directory(config))
     with directory.served(config, token):
         if not token:  # a relative path starts where the SuperLink was started
             print(f"writing to {directory.path.absolute()}")
         try:
             with EnergyMeter(_gpu(config)) as meter:
-                _run_metered(grid, config, directory, meter)
+                admitted = admission(config, context.run_id)
+                _run_metered(grid, config, directory, meter, admitted)
         except Exception as error:
             directory.fail(error)
             raise
 
 
 def _run_metered(
-    grid: Grid, config: RunConfig, directory: RunDirectory, meter: EnergyMeter
+    grid: Grid,
+    config: RunConfig,
+    directory: RunDirectory,
+    meter: EnergyMeter,
+    admitted: Admission,
 ) -> None:
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
     with directory.journal() as journal:
-        run = _begun(grid, config, directory.newest_state().state)
+        run = _begun(grid, config, directory.newest_state().state, admitted)
         state = _trained(run, journal)
         _finish(run, state, directory, meter)
 
@@ -94,21 +99,21 @@ class _Run:
         return time.perf_counter() - self.started
 
 
-def _begun(grid: Grid, config: RunConfig, saved: RunState | None) -> _Run:
+def _begun(grid: Grid, config: RunConfig, saved: RunState | None, admitted: Admission) -> _Run:
     """Call the roll, and begin or take up the run."""
     started, metered = time.perf_counter(), MeteredGrid(grid)
     problem = config.make_problem()
     check = config.make_scenario().unsound_statistics
-    roll_call = call_roll(metered, config.nodes, config.timeout, check)
+    roll_call = call_roll(metered, config.nodes, config.timeout, check, admitted)
     config = replace(config, nodes=len(roll_call.hosts))  # more than asked for, if Flower runs more
     by_value = isinstance(grid, HostsNodes) and grid.by_value and config.device == "cpu"
-    strategy = flower_strategy(config, problem, roll_call, by_value=by_value)
+    strategy = flower_strategy(config, problem, roll_call, by_value=by_value, admitted=admitted)
     if saved is None:
         state = beginning(strategy, roll_call)
     else:
         state, roll_call = take_up(saved, strategy, metered, roll_call, grid)
     started -= state.totals.seconds
-    roll = Roll(roll_call, metered, config.timeout)
+    roll = Roll(roll_call, metered, config.timeout, admitted)
     return _Run(config, problem, grid, metered, roll, strategy, state, started)
 
 
@@ -208,7 +213,12 @@ def _gpu(config: RunConfig) -> str:
 
 
 def flower_strategy(
-    config: RunConfig, problem: Problem, roll_call: RollCall, *, by_value: bool = False
+    config: RunConfig,
+    problem: Problem,
+    roll_call: RollCall,
+    *,
+    by_value: bool = False,
+    admitted: Admission = EVERYBODY,
 ) -> FlowerStrategy:
     """Return the Flower strategy that a configuration describes."""
     return FlowerStrategy(
@@ -225,4 +235,5 @@ def flower_strategy(
         limits=Limits(
             config.aggregation.largest_norm, config.aggregation.largest_share, config.quorum
         ),
+        admission=admitted,
     )

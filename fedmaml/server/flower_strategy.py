@@ -29,6 +29,7 @@ from fedmaml.messages.arrays import arrays_from_meta, meta_from_arrays
 from fedmaml.messages.evaluate import read_evaluate_reply, write_evaluate_request
 from fedmaml.messages.handed import copied, handed_request
 from fedmaml.messages.train import TrainRequestWriter, fingerprint, read_train_reply
+from fedmaml.server.admission import EVERYBODY, Admission
 from fedmaml.server.aggregate import apply_rule, weighted_mean
 from fedmaml.server.cohort import RollCall, choose, one_client_per_node, wait_for_nodes
 from fedmaml.server.limits import Limits, capped, without_outliers
@@ -64,6 +65,7 @@ class FlowerStrategy(Strategy):
         by_value: Whether all nodes are in this process, so that requests for training need not be
             written (`messages.handed`); compressed updates travel written anyway.
         limits: On what one site contributes, and the quorum of a round.
+        admission: Whose replies are believed.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class FlowerStrategy(Strategy):
         compression: Compression = NO_COMPRESSION,
         by_value: bool = False,
         limits: Limits | None = None,
+        admission: Admission = EVERYBODY,
     ) -> None:
         self.strategy = strategy
         start = strategy.build(problem, seeding.generator(seed, "init"))
@@ -97,7 +100,7 @@ class FlowerStrategy(Strategy):
         self._aggregator = aggregator
         self._metrics = problem.metrics
         self._counters = tuple(counter.name for counter in problem.counters)
-        self._limits = limits or Limits()
+        self._limits, self._admission = limits or Limits(), admission
         self._ranges: dict[str, Range] = {}
         self._evaluation_steps = tuple(evaluation_steps)
         self._evaluation_shots = tuple(evaluation_shots)
@@ -147,7 +150,8 @@ class FlowerStrategy(Strategy):
         self._train_sent = []
         for node, clients in roll_call.place("train", cohort).items():
             most = roll_call.examples.get(node, MAX_EXAMPLES)
-            asked = replace(request, clients=tuple(clients), most_examples=most)
+            site = roll_call.names.get(node, "")
+            asked = replace(request, clients=tuple(clients), most_examples=most, site=site)
             if self._by_value:
                 write = partial(_written, writer, clients)
                 content: RecordDict = handed_request(replace(asked, meta=sent), write)
@@ -170,7 +174,9 @@ class FlowerStrategy(Strategy):
         """Do what `aggregate_train` does, without turning the result into arrays."""
         names = self.strategy.facts.metrics
         read = partial(read_train_reply, counters=self._counters, metrics=names)
-        sound, rejected = self._within_limits(*read_all(read, self._train_sent, replies))
+        sound, rejected = self._within_limits(
+            *read_all(read, self._train_sent, replies, self._admission)
+        )
         if sound:
             try:
                 self.state = self.strategy.server_update(
@@ -226,7 +232,7 @@ class FlowerStrategy(Strategy):
         }  # fmt: skip
         self._evaluate_sent = []
         for node, placed in roll_call.place(split, clients).items():
-            asked = replace(request, clients=tuple(placed))
+            asked = replace(request, clients=tuple(placed), site=roll_call.names.get(node, ""))
             self._evaluate_sent.append(
                 (Message(write_evaluate_request(asked), node, "evaluate"), asked)
             )
@@ -245,7 +251,7 @@ class FlowerStrategy(Strategy):
     def evaluate(self, replies: Iterable[Message]) -> EvaluateReply:
         """Merge the evaluations of all nodes, ordered by client."""
         read = partial(read_evaluate_reply, ranges=self._ranges, counters=self._counters)
-        sound, rejected = read_all(read, self._evaluate_sent, replies)
+        sound, rejected = read_all(read, self._evaluate_sent, replies, self._admission)
         answers = [answer for _, answer in sound]
         asked = sum(len(request.clients) for _, request in self._evaluate_sent)
         self.evaluation_cost += cost_of_evaluation(asked, answers)

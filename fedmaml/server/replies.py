@@ -11,6 +11,7 @@ from fedmaml import flower_internals
 from fedmaml.core.errors import MessageError
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from fedmaml.server.admission import EVERYBODY, Admission
 
 Answer = TypeVar("Answer", TrainReply, EvaluateReply)
 Request = TypeVar("Request", TrainRequest, EvaluateRequest)
@@ -23,6 +24,7 @@ def read_all(
     read: Callable[[RecordDict, Request], Answer],
     sent: Sequence[tuple[Message, Request]],
     replies: Iterable[Message],
+    admission: Admission = EVERYBODY,
 ) -> tuple[list[tuple[str, Answer]], list[Rejection]]:
     """Read the replies to all requests; return the sound ones, with their nodes, and rejections."""
     sound: list[tuple[str, Answer]] = []
@@ -30,7 +32,7 @@ def read_all(
     for message, request, reply in matched(sent, replies):
         node = str(message.metadata.dst_node_id)
         try:
-            answer = _readable(read, reply, request)
+            answer = _readable(read, message, reply, request, admission)
         except MessageError as error:
             rejected.append(Rejection(error.reason, error.detail, node, request.clients))
             continue
@@ -57,11 +59,17 @@ def matched(
 
 
 def _readable(
-    read: Callable[[RecordDict, Request], Answer], reply: Message | None, request: Request
+    read: Callable[[RecordDict, Request], Answer],
+    message: Message,
+    reply: Message | None,
+    request: Request,
+    admission: Admission,
 ) -> Answer:
     """Read a reply; any fault in it becomes a `MessageError`."""
     try:
-        return read(content_of(reply), request)
+        content = content_of(reply)
+        admission.check_reply(content, message.metadata.message_id, request.site)
+        return read(content, request)
     except MessageError:
         raise
     except Exception as error:  # a damaged or malicious reply may break a reader in any way

@@ -19,6 +19,7 @@ from fedmaml.core.errors import BackendError, MessageError
 from fedmaml.core.params import Params, layout_of
 from fedmaml.core.records import Event
 from fedmaml.messages.roll_call import RollCallReply, read_roll_call_reply
+from fedmaml.server.admission import EVERYBODY, Admission
 from fedmaml.server.cohort import RollCall, wait_for_nodes
 from fedmaml.server.replies import content_of, matched
 
@@ -58,7 +59,13 @@ class _Answers:
         self.refused[node] = why
 
 
-def call_roll(grid: Grid, nodes: int, timeout: float, check: Check = no_check) -> RollCall:
+def call_roll(
+    grid: Grid,
+    nodes: int,
+    timeout: float,
+    check: Check = no_check,
+    admission: Admission = EVERYBODY,
+) -> RollCall:
     """Wait for the nodes, and ask each which clients it hosts.
 
     Args:
@@ -66,16 +73,18 @@ def call_roll(grid: Grid, nodes: int, timeout: float, check: Check = no_check) -
         nodes: How many to wait for; more if most nodes report that clients are spread over more.
         timeout: Seconds to wait for them to connect, and again for their answers.
         check: Finds statistics that cannot be true.
+        admission: Which sites may take part.
 
     Raises:
         BackendError: If nodes are missing, or none of them says anything that can be used.
     """
     ids = wait_for_nodes(grid, nodes, timeout)
-    answers = _asked(grid, ids, timeout)
+    answers = _asked(grid, ids, timeout, admission)
+    _refuse_same_names(answers)
     _refuse_other_steps(answers)
     parts = max((step for reply in answers.sound.values() for step in _steps(reply)), default=1)
     if len(ids) < parts:  # the nodes know of more nodes than had connected
-        return call_roll(grid, parts, timeout, check)
+        return call_roll(grid, parts, timeout, check, admission)
     _refuse_statistics(answers, check)
     if not answers.sound:
         node, why = next(iter(answers.refused.items()))
@@ -103,10 +112,18 @@ class Roll:
         call: The first roll call.
         grid: The way to the nodes; None: nobody can join.
         timeout: Seconds to wait for the answer of a node that appears.
+        admission: Which sites may take part.
     """
 
-    def __init__(self, call: RollCall, grid: Grid | None = None, timeout: float = 0.0) -> None:
+    def __init__(
+        self,
+        call: RollCall,
+        grid: Grid | None = None,
+        timeout: float = 0.0,
+        admission: Admission = EVERYBODY,
+    ) -> None:
         self.call = call
+        self._admission = admission
         self._grid, self._timeout = grid, min(timeout, ROLL_SECONDS)
         self._known = {*call.hosts, *call.refused}
 
@@ -118,7 +135,7 @@ class Roll:
         if not new:
             return ()
         self._known.update(new)
-        answers, events = _asked(self._grid, new, self._timeout), []
+        answers, events = _asked(self._grid, new, self._timeout, self._admission), []
         for node, reply in list(answers.sound.items()):
             if why := self._why_not(reply):
                 answers.refuse(node, why)
@@ -159,19 +176,24 @@ def _joined(call: RollCall, node: int, reply: RollCallReply) -> RollCall:
     )
 
 
-def _asked(grid: Grid, ids: Sequence[int], timeout: float) -> _Answers:
+def _asked(grid: Grid, ids: Sequence[int], timeout: float, admission: Admission) -> _Answers:
     """Ask nodes; each answer is checked by itself."""
     sent = [(Message(RecordDict(), node, ROLL_CALL), node) for node in ids]
     replies = grid.send_and_receive([message for message, _ in sent], timeout=timeout)
     answers = _Answers()
-    for _, node, reply in matched(sent, replies):
+    for message, node, reply in matched(sent, replies):
         try:
-            answers.sound[node] = read_roll_call_reply(content_of(reply))
+            content = content_of(reply)
+            read = read_roll_call_reply(content)
+            admission.check_roll_call(content, read, message.metadata.message_id)
+            answers.sound[node] = read
         except MessageError as error:
             if error.reason == "RAISED":
                 answers.refuse(node, f"it failed the roll call: {error.detail}")
             elif error.reason == "NO_REPLY":
                 answers.refuse(node, f"it did not answer the roll call within {timeout:g} s")
+            elif error.reason in ("SIGNATURE", "STALE", "VERSION"):
+                answers.refuse(node, str(error))
             else:
                 answers.refuse(node, f"{error}; it may run another app or version of fedmaml")
         except Exception as error:  # a damaged or malicious reply may break a reader in any way
@@ -181,6 +203,15 @@ def _asked(grid: Grid, ids: Sequence[int], timeout: float) -> _Answers:
                 "it may run another app or version of fedmaml",
             )
     return answers
+
+
+def _refuse_same_names(answers: _Answers) -> None:
+    """Leave out nodes that say the name of a site that another node, of a lower id, said."""
+    known: dict[str, int] = {}
+    for node, reply in sorted(answers.sound.items()):
+        first = known.setdefault(reply.name, node)
+        if reply.name and first != node:
+            answers.refuse(node, f"node {first} is online as site {reply.name} already")
 
 
 def _refuse_other_steps(answers: _Answers) -> None:

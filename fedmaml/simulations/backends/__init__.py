@@ -41,7 +41,13 @@ BACKENDS = {
 """The back ends by name; the first is the default."""
 
 MEMORIES = "FEDMAML_MEMORIES"
-"""Environment variable of nodes: the folder where they keep the memories of their clients."""
+"""Environment variable of nodes: the folder where they keep the memories of their clients.
+
+An entry of the ``node_config`` with this name goes before it.
+"""
+
+SITE_FILE = "site-file"
+"""Entry in the ``node_config`` of a real site: the path of its own file (`fedmaml.sites`)."""
 
 IN_JOURNAL = "journal"
 """Entry in the ``node_config`` of nodes whose memories the server keeps in its journal."""

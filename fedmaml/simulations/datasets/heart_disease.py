@@ -51,12 +51,25 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     Raises:
         DataError: If the files are missing and cannot be downloaded, or are not the originals.
     """
-    return _load(data_folder(data_dir))
+    return tuple(load_one(number, data_dir) for number in range(len(HOSPITALS)))
 
 
-@lru_cache(maxsize=4)
-def _load(folder: str) -> tuple[tuple[Tensor, Tensor], ...]:
-    return tuple(_features(_table(_file(name, folder))) for name in HOSPITALS)
+def load_one(number: int, data_dir: str = "") -> tuple[Tensor, Tensor]:
+    """Return (x, y) of one hospital; its file alone is read, so a site needs no other's.
+
+    Args:
+        number: In the order of `HOSPITALS`.
+        data_dir: As in `load`.
+
+    Raises:
+        DataError: As in `load`.
+    """
+    return _load(HOSPITALS[number], data_folder(data_dir))
+
+
+@lru_cache(maxsize=4 * len(HOSPITALS))
+def _load(hospital: str, folder: str) -> tuple[Tensor, Tensor]:
+    return _features(_table(_file(hospital, folder)))
 
 
 def _file(hospital: str, folder: str) -> Path:

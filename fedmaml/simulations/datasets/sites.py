@@ -1,5 +1,6 @@
 """Clients with tables: which of them train, validate and test."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol, TypeVar
@@ -13,7 +14,8 @@ from fedmaml.simulations.datasets.tables import Table
 
 C = TypeVar("C", bound="Client")
 
-_FEWEST_ROWS = 4  # of a client: two to adapt on, two to be evaluated on
+FEWEST_ROWS = 4
+"""Of a client: two to adapt on, two to be evaluated on."""
 
 
 class Client(Protocol):
@@ -41,7 +43,7 @@ class Sites:
 
     clients: tuple[str, ...]
     names: tuple[str, ...]
-    rows: tuple[tuple[Tensor, Tensor], ...]
+    rows: Sequence[tuple[Tensor, Tensor]]
     counts: tuple[int, int, int]
     schema: Schema
 
@@ -106,10 +108,10 @@ def drawn(
         The clients in the order of `Sites`, and its counts.
     """
     for one in (*known, *unseen):
-        if len(one) < _FEWEST_ROWS:
+        if len(one) < FEWEST_ROWS:
             raise DataError(
                 f"{one.name} has {len(one)} {'row' if len(one) == 1 else 'rows'}; a client "
-                f"needs {_FEWEST_ROWS}, two to adapt on and two to be evaluated on: remove it, or "
+                f"needs {FEWEST_ROWS}, two to adapt on and two to be evaluated on: remove it, or "
                 "add rows"
             )
     validation, test = (round(fraction * len(known)) for fraction in fractions)

@@ -10,11 +10,20 @@ is evaluated on the others.
 No client shows its rows: each training client sends counts, sums and sums of squares of its columns
 once, with the roll call. From their totals come the means that replace missing numbers and the
 scales that standardise, for all clients alike. The names of columns, categories and classes are
-those of the training clients' files; a federation agrees on them beforehand.
+those of the training clients' files.
+
+At real sites nobody has all files: the federation agrees beforehand on the columns, `task.columns`
+and `task.classes`, and on the number of sites. Then each site is a client by its number, reads the
+table or the function that its own file names, and nothing else; the last sites are held out.
+
+    sites = 4                                     # below [task] of the coordinator's configuration
+    target = "disease"
+    columns = ["age", "cholesterol", "sex=f|m"]
+    classes = ["no", "yes"]
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -23,10 +32,10 @@ from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.figures import Figure
 from fedmaml.core.learner import Problem
 from fedmaml.core.params import Params
-from fedmaml.core.settings import Files, settings
+from fedmaml.core.settings import Files, OfSite, settings
 from fedmaml.core.tasks import TaskGroup, group_by_shape
 from fedmaml.simulations import tabular
-from fedmaml.simulations.datasets import tables
+from fedmaml.simulations.datasets import agreed, tables
 from fedmaml.simulations.datasets.moments import unsound_sums
 from fedmaml.simulations.datasets.rows import Rows
 from fedmaml.simulations.datasets.sites import Sites, arranged
@@ -51,6 +60,12 @@ class Csv(Scenario):
         examples: Most rows of a support, and of a query.
         validation: Fraction of the clients that validate.
         test: Fraction of the clients that test, unless ``unseen`` names them.
+        sites: Number of real sites, which agreed on the columns; 0: ``data`` names files instead.
+        columns: Inputs of the sites: "name" of numbers, "name=value|value" of categories.
+        classes: Labels of the sites' target; () if it holds numbers.
+        table: The site's own file, which only the site may name.
+        column: The site's own name of the target's column, if it differs; likewise.
+        module: The site's own function, see `datasets.agreed.own_examples`; likewise.
     """
 
     about: ClassVar[str] = "CSV or Parquet files of your own, one file for each client"
@@ -68,6 +83,12 @@ class Csv(Scenario):
     examples: Annotated[int, Gt(1)] = 1000
     validation: Annotated[float, Ge(0), Le(0.9)] = 0.15
     test: Annotated[float, Gt(0), Le(0.9)] = 0.25
+    sites: Annotated[int, Ge(0), Le(100_000)] = 0
+    columns: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    table: Files = ""
+    column: OfSite = ""
+    module: OfSite = ""
 
     def problem(self) -> Problem:
         return tabular.problem(
@@ -113,6 +134,8 @@ class Csv(Scenario):
 
     @cached_property
     def _files(self) -> Sites:
+        if self.sites:
+            return self._agreed()
         if not (self.data and self.target):
             raise ConfigurationError(
                 "scenario 'csv' needs your files and the column to predict: --data 'sites/*.csv' "
@@ -126,3 +149,14 @@ class Csv(Scenario):
         )  # fmt: skip
         tabular.refuse_shots(sites, self.shots)
         return sites
+
+    def _agreed(self) -> Sites:
+        """Return the real sites, of which this process can read one or none."""
+        if self.data or not (self.target and self.columns):
+            raise ConfigurationError(
+                "real sites (task.sites) agree on task.target and task.columns, and each reads its "
+                "own table: set both, and leave out --data"
+            )
+        schema = agreed.schema_from(self.columns, self.target, self.classes)
+        own = partial(agreed.own_examples, schema, self.table, self.column, self.module, self.shots)
+        return agreed.arranged(schema, self.sites, (self.validation, self.test), own)

@@ -52,7 +52,8 @@ class Hospitals(Scenario):
         held_out: Number of the hospital that does not train, with "leave-one-out".
         shots: Support patients of the held-out hospital, and of each training task with it.
         network: "mlp" (16-16-1, tanh) or "lr", logistic regression.
-        data_dir: Folder with the data, see `datasets.heart_disease.load`.
+        data_dir: Folder with the data, see `datasets.heart_disease.load`; a site needs its own
+            file only.
     """
 
     about: ClassVar[str] = "heart disease at 4 real hospitals (UCI), naturally federated"
@@ -152,7 +153,7 @@ class Hospitals(Scenario):
 
     def _patients(self, client: int, held: bool = False) -> tuple[Tensor, Tensor]:
         """Return the patients that train, or (``held``) those held back for the evaluation."""
-        x, y = heart_disease.load(self.data_dir)[self._index(client)]
+        x, y = heart_disease.load_one(self._index(client), self.data_dir)
         if self.protocol == "leave-one-out":
             return x, y
         draw = seeding.key(self.seed, "hospitals", "within")
