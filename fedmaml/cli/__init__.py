@@ -4,6 +4,7 @@
     comparisons   compare, report
     directories   list, show, clock, export, new
     models        adapt, predict
+    watching      watch
     demo          demo
     options       options that several commands share
 
@@ -21,7 +22,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from fedmaml.cli import comparisons, directories, models, runs
+from fedmaml.cli import comparisons, directories, models, runs, watching
 from fedmaml.cli.demo import demo
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": directories.show,
     "compare": comparisons.compare,
     "report": comparisons.report,
+    "watch": watching.watch,
     "clock": directories.clock,
     "export": directories.export,
     "adapt": models.adapt,
@@ -50,6 +52,7 @@ EXAMPLES = {
     "show": "show runs/first",
     "compare": "compare digits --strategies fomaml,maml --seeds 5",
     "report": "report runs/compare-digits",
+    "watch": "watch runs/first --port 8300",
     "clock": "clock runs/first --profile 4g-phone",
     "export": "export runs/first --to tensorboard",
     "adapt": "adapt runs/csv-maml-seed0 --data new_site.csv --out model",
