@@ -6,6 +6,8 @@
     models        adapt, predict
     watching      watch
     demo          demo
+    coordinator   coordinator init, run, status, ...
+    site          site init, approve, doctor, run, ...
     options       options that several commands share
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
@@ -22,7 +24,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from fedmaml.cli import comparisons, directories, models, runs, watching
+from fedmaml.cli import comparisons, coordinator, directories, models, runs, site, watching
 from fedmaml.cli.demo import demo
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -105,6 +107,8 @@ def _interruptible(name: str, command: Callable[..., None]) -> Callable[..., Non
 for name, command in COMMANDS.items():
     example = f"Example: fedmaml {EXAMPLES[name]}"
     app.command(name, epilog=example)(_interruptible(name, command))
+app.add_typer(coordinator.app)
+app.add_typer(site.app)
 
 
 def process() -> NoReturn:

@@ -15,6 +15,7 @@ import pytest
 from fedmaml.watching.following import Lines
 from fedmaml.watching.prometheus import exposition
 from fedmaml.watching.snapshot import MAX_POINTS, Federation, Watch
+from tests.commands import fedmaml
 from tests.watching.conftest import ROUNDS
 from tests.watching.serving import copied, served
 
@@ -188,3 +189,24 @@ def test_everything_in_the_page_is_escaped() -> None:
     assert "innerHTML" not in text
     assert "insertAdjacentHTML" not in text
     assert "eval(" not in text
+
+
+def test_status_needs_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "fed"
+    options = ("--address", "localhost:9443", "--site", "a")
+    assert fedmaml("coordinator", "init", str(folder), *options, cwd=tmp_path).returncode == 0
+    done = fedmaml("coordinator", "status", str(folder), cwd=tmp_path)
+    assert "has begun no run yet" in done.stderr
+
+
+def test_status_shows_run_and_sites(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "fed"
+    options = ("--address", "localhost:9443", "--site", "a", "--site", "b")
+    fedmaml("coordinator", "init", str(folder), *options, cwd=tmp_path)
+    (folder / "status.json").write_text(json.dumps({"run": str(run), "connected": ["b"]}))
+    shown = fedmaml("coordinator", "status", str(folder), cwd=tmp_path).stdout
+    assert f"{run}: finished" in shown
+    assert "round 4 of 4" in shown
+    assert "a: away: not connected" in shown
+    state = json.loads(fedmaml("coordinator", "status", str(folder), "--json", cwd=tmp_path).stdout)
+    assert state["phase"] == "finished"
