@@ -18,7 +18,7 @@ from fedmaml.core.errors import BackendError, QuorumError, RunDirectoryError
 from fedmaml.provisioning.coordinator_file import Coordinator
 from fedmaml.provisioning.roster import FILE as ROSTER
 from fedmaml.provisioning.status import Status
-from fedmaml.provisioning.superlink import Enrolment, start
+from fedmaml.provisioning.superlink import STATE, Enrolment, start
 from fedmaml.running import check_outcome
 from fedmaml.runs.directory import RUNS, TOKEN, RunDirectory
 from fedmaml.server.admission import APPROVED
@@ -139,7 +139,9 @@ def _attempt(
     found = directory.reopen()
     if found.state is not None:
         federation.say(f"going on after round {found.state.round} of {config.rounds}")
-    with workspace() as space:
+    place = federation.folder.absolute() / STATE
+    place.mkdir(mode=0o700, exist_ok=True)
+    with workspace(place) as space:
         variables = {
             RUNS: str(directory.path.parent),
             APPROVED: str(federation.folder.absolute() / ROSTER),

@@ -18,7 +18,7 @@ from fedmaml.simulations.backends import SITE_FILE
 from fedmaml.simulations.backends.flower_processes import environment_of
 from fedmaml.simulations.backends.processes import Child, Workspace, free_ports, workspace
 from fedmaml.sites.site_file import Site, read_site_file
-from fedmaml.sites.starting import worker_command
+from fedmaml.sites.starting import made_private, worker_command
 
 _NOT_ADMITTED = b"Exit Code: 305"
 """In the log of a SuperNode that the SuperLink does not take."""
@@ -47,7 +47,9 @@ def run_site(file: Path, say: Callable[[str], None], stop: threading.Event) -> N
         return failure.line() if failure else ""
 
     refuse_distrusted(connect(site.coordinator.address, certificate))
-    with workspace() as space:
+    made_private(site.folders.worker)
+    with workspace(site.folders.worker) as space:
+        say(f"site {site.name} runs; what its processes say is in {space.folder / 'logs'}")
         services = [_worker(space, file), _supernode(space, file, site, key, hindrance)]
         supervise(space, services, stop, say)
 

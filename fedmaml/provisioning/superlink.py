@@ -32,6 +32,9 @@ from fedmaml.simulations.backends.processes import Child, Workspace, wait_until
 
 logger = logging.getLogger("fedmaml")
 
+STATE = "superlink"
+"""Folder of what Flower stores, in the coordinator's."""
+
 _ENROLLED = "enrolled.json"
 _ONLINE = "online"
 _UNKNOWN = "unregistered"
@@ -49,8 +52,7 @@ def start(space: Workspace, folder: Path, coordinator: Coordinator, **variables:
     Raises:
         BackendError: If it does not answer.
     """
-    state = folder.absolute() / "superlink"
-    state.mkdir(mode=0o700, exist_ok=True)
+    state = folder.absolute() / STATE
     host, port = host_and_port(coordinator.listen)
     environment = environment_of(space, "operator")
     home = Path(environment["FLWR_HOME"])
@@ -100,7 +102,7 @@ class Enrolment:
 
     def __init__(self, space: Workspace, folder: Path) -> None:
         self._space, self._folder = space, folder
-        self._file = folder / "superlink" / _ENROLLED
+        self._file = folder / STATE / _ENROLLED
         self._seen: Mapping[str, str] | None = None
 
     def take_over(self) -> None:

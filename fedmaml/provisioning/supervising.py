@@ -82,7 +82,7 @@ def _look_after(space: Workspace, state: _State, say: Callable[[str], None]) -> 
         if now - state.since >= STEADY_SECONDS:
             state.pause = FIRST_PAUSE
         code = state.child.popen.returncode
-        why = state.service.advice(state.child)
+        why = state.service.advice(state.child) or _last_line(state.child)
         say(
             f"{state.service.name} ended ({_how(code)}); starting it again in {state.pause:g} s"
             + (f": {why}" if why else "")
@@ -103,6 +103,12 @@ def _start_if_possible(space: Workspace, state: _State, say: Callable[[str], Non
     name = f"{state.service.name}-{state.starts}"
     state.child = space.start(name, list(state.service.command()), state.service.environment)
     state.since = time.monotonic()
+
+
+def _last_line(child: Child) -> str:
+    """Return the last thing that a process said; "" if it said nothing."""
+    lines = child.log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _how(code: int) -> str:

@@ -11,8 +11,10 @@ import pytest
 from fedmaml.core.errors import BackendError, ConfigurationError
 from fedmaml.provisioning.connecting import STEPS, connect, first_failure
 from fedmaml.provisioning.coordinator_file import host_and_port
+from fedmaml.provisioning.site_folder import Invitation, make_site
 from fedmaml.provisioning.site_run import refuse_distrusted
 from fedmaml.simulations.backends.processes import free_ports
+from tests.commands import fedmaml
 from tests.provisioning.servers import HOST, Authority, context_of, new_authority, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
@@ -85,6 +87,17 @@ def test_a_bad_certificate_is_refused_with_cause_and_cure_in_one_line(
     assert [finding.passed for finding in found[-2:]] == [None, None]
     with pytest.raises(BackendError, match=cause):
         refuse_distrusted(found)
+
+
+def test_site_run_ends_before_anything_starts(tmp_path: Path, authority: Authority) -> None:
+    begin = datetime.now(UTC) + LONG_AGO
+    with serving(context_of(tmp_path, authority, begin=begin), datetime.now(UTC)) as address:
+        make_site(tmp_path / "ward", Invitation("ward", 0, 1, address), authority.certificate)
+        done = fedmaml("site", "run", "ward", cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fedmaml: BackendError: TLS: the coordinator's certificate has expired")
+    assert not (tmp_path / "ward" / "worker").exists()
 
 
 def test_a_wrong_clock_is_named_with_its_size(tmp_path: Path, authority: Authority) -> None:
