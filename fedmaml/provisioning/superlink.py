@@ -37,6 +37,7 @@ STATE = "superlink"
 
 _ENROLLED = "enrolled.json"
 _ONLINE = "online"
+_IN_USE = "already in use"
 _UNKNOWN = "unregistered"
 
 
@@ -113,15 +114,14 @@ class Enrolment:
         known, listed = self._enrolled(), self._listed()
         known = {key: node for key, node in known.items() if node in listed}  # a new database
         for key in [key for key in known if key not in keys.values()]:
-            self._command("unregister", known.pop(key))
+            self._asked("supernode", "unregister", known.pop(key), CONNECTION)
+            self._note(known)
             logger.warning("the site with key %s was revoked", fingerprint(key))
         for name, key in keys.items():
             if key not in known:
-                path = self._space.folder / f"{name}.pub"
-                path.write_text(f"{key} {name}\n")
-                known[key] = str(self._command("register", str(path), name=name)["node-id"])
+                known[key] = self._registered(name, key, set(known.values()))
+                self._note(known)
                 logger.warning("site %s may connect (%s)", name, fingerprint(key))
-        write_whole(self._file, json.dumps(known).encode(), private=True)
         self._seen = keys
 
     def online(self) -> list[str]:
@@ -129,6 +129,30 @@ class Enrolment:
         known, listed = self._enrolled(), self._listed()
         sites = read_roster(self._folder).sites.items()
         return [name for name, key in sites if listed.get(known.get(key, "")) == _ONLINE]
+
+    def _registered(self, name: str, key: str, known: set[str]) -> str:
+        """Register a node; return its id.
+
+        A command that was killed between Flower's answer and its own note left a node that nobody
+        knows: that one is taken.
+        """
+        path = self._space.folder / f"{name}.pub"
+        path.write_text(f"{key} {name}\n")
+        arguments = "supernode", "register", str(path), CONNECTION, "--name", name
+        answer = ask(self._space, *arguments)
+        if answer.get("success"):
+            return str(answer["node-id"])
+        orphans = self._listed().keys() - known
+        if _IN_USE in str(answer.get("error-message")) and len(orphans) == 1:
+            return orphans.pop()
+        raise BackendError(
+            f"site {name} cannot be enrolled: {answer.get('error-message')}; if this stays so, end "
+            f"the run, remove {self._file.parent / 'state.db'} and start it again: all sites are "
+            "then enrolled anew"
+        )
+
+    def _note(self, known: Mapping[str, str]) -> None:
+        write_whole(self._file, json.dumps(known).encode(), private=True)
 
     def _enrolled(self) -> dict[str, str]:
         """Return public key -> node id."""
@@ -139,10 +163,6 @@ class Enrolment:
         answer = self._asked("supernode", "list", CONNECTION)
         nodes = {node["node-id"]: node["status"] for node in answer["nodes"]}
         return {node: status for node, status in nodes.items() if status != _UNKNOWN}
-
-    def _command(self, verb: str, what: str, name: str = "") -> dict[str, Any]:
-        options = ("--name", name) if name else ()
-        return self._asked("supernode", verb, what, CONNECTION, *options)
 
     def _asked(self, *arguments: str) -> dict[str, Any]:
         answer = ask(self._space, *arguments)

@@ -5,6 +5,8 @@ import stat
 import subprocess
 from pathlib import Path
 from shutil import which
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -12,7 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supercore.primitives.asymmetric import uses_nist_ec_curve
 
-from fedmaml.core.errors import ConfigurationError
+from fedmaml.core.errors import BackendError, ConfigurationError
+from fedmaml.provisioning import superlink
 from fedmaml.provisioning.certificates import certificate_fingerprint, names_of
 from fedmaml.provisioning.coordinator_file import (
     Coordinator,
@@ -23,6 +26,7 @@ from fedmaml.provisioning.coordinator_file import (
 from fedmaml.provisioning.keys import fingerprint, make_node_key, public_line, public_path
 from fedmaml.provisioning.roster import Roster, approve, read_roster, revoke
 from fedmaml.provisioning.site_folder import Invitation, make_site
+from fedmaml.provisioning.superlink import Enrolment
 from fedmaml.sites.site_file import read_site_file
 
 TWO = Coordinator("fl.example.org:443", "127.0.0.1:9443", ("a", "b"))
@@ -210,3 +214,83 @@ def test_a_site_that_cannot_be_leaves_no_key(folder: Path, tmp_path: Path) -> No
     with pytest.raises(ConfigurationError, match="number = 2 of sites = 2"):
         make_site(tmp_path / "ward", wrong, folder / "ca.crt")
     assert not list((tmp_path / "ward").iterdir())
+
+
+# --- what Flower knows of it ------------------------------------------------------------------
+
+
+class PretendedFlower:
+    """Answers as ``flwr supernode`` does: keys are known for ever, names are never listed."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, list[str]] = {}  # key -> id, status
+
+    def ask(self, _space: object, _kind: str, verb: str, *words: str) -> dict[str, Any]:
+        if verb == "list":
+            nodes = [{"node-id": node, "status": status} for node, status in self.nodes.values()]
+            return {"success": True, "nodes": nodes}
+        if verb == "unregister":
+            for node in self.nodes.values():
+                node[1] = "unregistered" if node[0] == words[0] else node[1]
+            return {"success": True}
+        key = public_line(Path(words[0]).read_text())
+        if key in self.nodes:
+            return {"success": False, "error-message": "[code: 23] Public key already in use."}
+        self.nodes[key] = [str(len(self.nodes) + 1), "registered"]
+        return {"success": True, "node-id": self.nodes[key][0]}
+
+    def connected(self) -> list[str]:
+        return [node for node, status in self.nodes.values() if status != "unregistered"]
+
+
+@pytest.fixture
+def flower(monkeypatch: pytest.MonkeyPatch) -> PretendedFlower:
+    pretended = PretendedFlower()
+    monkeypatch.setattr(superlink, "ask", pretended.ask)
+    return pretended
+
+
+def enrolment(folder: Path) -> Enrolment:
+    (folder / superlink.STATE).mkdir(exist_ok=True)
+    return Enrolment(SimpleNamespace(folder=folder), folder)  # type: ignore[arg-type]
+
+
+def test_flower_knows_those_who_are_approved(
+    folder: Path, tmp_path: Path, flower: PretendedFlower
+) -> None:
+    enrolled = enrolment(folder)
+    for name in ("a", "b"):
+        approve(folder, name, new_key(tmp_path, name))
+        enrolled.take_over()
+    assert flower.connected() == ["1", "2"]
+    revoke(folder, "a")
+    enrolled.take_over()
+    assert flower.connected() == ["2"]
+    approve(folder, "a", new_key(tmp_path, "new"))
+    enrolment(folder).take_over()  # of another command
+    assert flower.connected() == ["2", "3"]
+    flower.nodes[public_line((tmp_path / "new.key.pub").read_text())][1] = "online"
+    assert enrolled.online() == ["a"]
+
+
+def test_a_node_that_was_registered_and_not_noted_is_found(
+    folder: Path, tmp_path: Path, flower: PretendedFlower
+) -> None:
+    approve(folder, "a", new_key(tmp_path, "a"))
+    enrolment(folder).take_over()
+    (folder / superlink.STATE / "enrolled.json").unlink()  # killed before it was written
+    enrolled = enrolment(folder)
+    enrolled.take_over()
+    flower.nodes[public_line((tmp_path / "a.key.pub").read_text())][1] = "online"
+    assert enrolled.online() == ["a"]
+
+
+def test_an_enrolment_that_fails_names_the_cure(
+    folder: Path, tmp_path: Path, flower: PretendedFlower
+) -> None:
+    for name in ("a", "b"):
+        approve(folder, name, new_key(tmp_path, name))
+    enrolment(folder).take_over()
+    (folder / superlink.STATE / "enrolled.json").unlink()
+    with pytest.raises(BackendError, match=r"remove .*state.db"):
+        enrolment(folder).take_over()  # two nodes: nobody knows which is whose
