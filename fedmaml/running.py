@@ -168,7 +168,7 @@ def _run(config: RunConfig, directory: RunDirectory, token: str, progress: bool)
             f"back end {config.backend!r} ended without a summary in {directory.path}; "
             f"{len(directory.rounds())} rounds are finished"
         )
-    _check_outcome(summary, directory)
+    check_outcome(summary, directory)
     if socket is not None:  # only who lies between the nodes and their server can count it
         summary["cost"]["socket"] = socket
         directory.finish(summary)
@@ -206,7 +206,7 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
+def check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
     """Raise if nothing was learned or evaluated in a run."""
     what, start = what_went_wrong(summary), diverged_from(directory)
     if start > 1:

@@ -4,7 +4,10 @@
     comparisons   compare, report
     directories   list, show, clock, export, new
     models        adapt, predict
+    watching      watch
     demo          demo
+    coordinator   coordinator init, run, status, ...
+    site          site init, approve, doctor, run, ...
     options       options that several commands share
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
@@ -21,7 +24,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from fedmaml.cli import comparisons, directories, models, runs
+from fedmaml.cli import comparisons, coordinator, directories, models, runs, site, watching
 from fedmaml.cli.demo import demo
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -32,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": directories.show,
     "compare": comparisons.compare,
     "report": comparisons.report,
+    "watch": watching.watch,
     "clock": directories.clock,
     "export": directories.export,
     "adapt": models.adapt,
@@ -50,6 +54,7 @@ EXAMPLES = {
     "show": "show runs/first",
     "compare": "compare digits --strategies fomaml,maml --seeds 5",
     "report": "report runs/compare-digits",
+    "watch": "watch runs/first --port 8300",
     "clock": "clock runs/first --profile 4g-phone",
     "export": "export runs/first --to tensorboard",
     "adapt": "adapt runs/csv-maml-seed0 --data new_site.csv --out model",
@@ -102,6 +107,8 @@ def _interruptible(name: str, command: Callable[..., None]) -> Callable[..., Non
 for name, command in COMMANDS.items():
     example = f"Example: fedmaml {EXAMPLES[name]}"
     app.command(name, epilog=example)(_interruptible(name, command))
+app.add_typer(coordinator.app)
+app.add_typer(site.app)
 
 
 def process() -> NoReturn:

@@ -441,6 +441,35 @@ ROWS: dict[str, Row] = {
         "in no file and no line of a run",
         ("faults/test_disk.py::test_a_canary_in_the_data_of_a_site_leaves_no_trace",),
     ),
+    # real sites
+    "everybody of a federation": Row(
+        "SIGKILL of a site's worker, of another's SuperNode and of the coordinator's command",
+        "the same command goes on, to the theta_sha256 of a run in process",
+        ("provisioning/test_federation.py::test_hospitals_end_in_the_same_bits",),
+    ),
+    "false coordinator": Row(
+        "a certificate that is expired, not yet valid, of another host or authority; plain text; "
+        "TLS 1.1",
+        "refused within 5 s with cause and cure, by doctor and by site run",
+        (
+            "provisioning/test_connecting.py::test_a_bad_certificate_is_refused",
+            "provisioning/test_connecting.py::test_site_run_ends_before_anything_starts",
+        ),
+    ),
+    "false site": Row(
+        "a node key that was not approved, that was revoked, or that is another site's",
+        "no message reaches it",
+        (
+            "provisioning/test_federation.py::test_keys_that_are_not_registered_or_revoked",
+            "provisioning/test_roster.py::test_one_key_cannot_be_two_sites",
+            "provisioning/test_roster.py::test_a_revoked_key_stays_out",
+        ),
+    ),
+    "control API": Row(
+        "a site asks for anything but /v1/fleet/* and /health, or sends too large an object",
+        "nginx refuses it",
+        ("provisioning/test_generated.py::",),
+    ),
     # configuration
     "bad configuration": Row(
         "forty bad configurations",

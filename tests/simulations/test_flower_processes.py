@@ -315,7 +315,10 @@ def run_app_with_pretended_flwr(
 
 def ended(status: str) -> dict[str, object]:
     run = {"run-id": "7", "status": status, "status-details": "no luck"}
-    return {"success": True, "runs": [run]}
+    before = {"run-id": "6", "status": "finished:failed", "status-details": "a run before it"}
+    times = "2026-01-02 10:00:00Z", "2026-01-02 09:59:59Z"
+    runs = [each | {"pending-at": at} for each, at in zip((run, before), times, strict=True)]
+    return {"success": True, "runs": runs[::-1]}
 
 
 def test_completed_run_returns_and_leaves_nothing(

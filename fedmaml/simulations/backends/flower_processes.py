@@ -15,7 +15,7 @@ import logging
 import os
 import subprocess
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,12 @@ def start_superlink(space: Workspace, *options: str, **variables: str) -> tuple[
 
 
 def run_app(
-    space: Workspace, app: Path, superlink: Child, nodes: Sequence[Child] = (), federation: str = ""
+    space: Workspace,
+    app: Path,
+    superlink: Child,
+    nodes: Sequence[Child] = (),
+    federation: str = "",
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
     """Submit a Flower app and block until its run has finished.
 
@@ -156,6 +161,7 @@ def run_app(
         superlink: The SuperLink; the run fails at once if it dies.
         nodes: SuperNodes; the death of one is logged, and the run goes on.
         federation: Value of ``--federation-config``.
+        meanwhile: Called every `POLL_SECONDS` or so; what it raises ends the run.
 
     Raises:
         BackendError: The run was not accepted, failed, or was stopped.
@@ -170,6 +176,7 @@ def run_app(
                 stream.popen.wait(POLL_SECONDS)
             if superlink.ended():
                 raise superlink.failure("the SuperLink died during the run", "Run it again.")
+            meanwhile()
             for node in nodes:
                 if node.ended() and node.name not in mourned:
                     mourned.add(node.name)
@@ -177,13 +184,19 @@ def run_app(
             if stream.ended() and _finished(space, stream):
                 return
     except (KeyboardInterrupt, SystemExit):
-        for run in ask(space, "ls", CONNECTION).get("runs", []):
-            ask(space, "stop", run["run-id"], CONNECTION)
+        stop_runs(space)
         raise
 
 
+def stop_runs(space: Workspace) -> None:
+    """Stop the runs that a SuperLink takes to be going on."""
+    for run in ask(space, "ls", CONNECTION).get("runs", []):
+        if not run["status"].startswith("finished"):
+            ask(space, "stop", run["run-id"], CONNECTION)
+
+
 def _finished(space: Workspace, stream: Child) -> bool:
-    """Return whether the only run of a workspace has completed; raise if it failed."""
+    """Return whether the newest run of a SuperLink has completed; raise if it failed."""
     answer = ask(space, "ls", CONNECTION)
     if not answer["success"]:
         what = f"could not ask the SuperLink how the run ended: {answer.get('error-message')}"
@@ -191,7 +204,7 @@ def _finished(space: Workspace, stream: Child) -> bool:
     if not answer["runs"]:
         what = f"Flower did not accept the run; `flwr run` exited with {stream.popen.returncode}"
         raise stream.failure(what, "Correct what the log names and run it again.")
-    run = answer["runs"][0]
+    run = max(answer["runs"], key=lambda each: each["pending-at"])
     status: str = run["status"]
     if status.startswith("finished") and status != "finished:completed":
         raise stream.failure(

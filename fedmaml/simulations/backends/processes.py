@@ -143,14 +143,17 @@ class Workspace:
 
 
 @contextmanager
-def workspace() -> Iterator[Workspace]:
+def workspace(place: Path | None = None) -> Iterator[Workspace]:
     """Open a workspace; on leaving, for whatever reason, end every process of it.
 
     SIGTERM and SIGHUP (a closed terminal) count as reasons, unless the program handles them itself.
     If this process is killed, `watchdog` does the same. The folder stays if the run failed, for its
     logs.
+
+    Args:
+        place: Where its folder is made; None: where the system keeps temporary files.
     """
-    folder = Path(tempfile.mkdtemp(prefix="fedmaml-"))
+    folder = Path(tempfile.mkdtemp(prefix="fedmaml-", dir=place))
     with _watched(folder) as watching:
         space = Workspace(folder, watching)
         try:
