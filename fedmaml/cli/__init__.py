@@ -1,7 +1,7 @@
 """The command line.
 
     runs          run, estimate, audit, check, check-gradients
-    comparisons   compare, report
+    comparisons   compare, report, figures
     directories   list, show, clock, export, new
     models        adapt, predict
     demo          demo
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": directories.show,
     "compare": comparisons.compare,
     "report": comparisons.report,
+    "figures": comparisons.figures,
     "clock": directories.clock,
     "export": directories.export,
     "adapt": models.adapt,
@@ -50,6 +51,7 @@ EXAMPLES = {
     "show": "show runs/first",
     "compare": "compare digits --strategies fomaml,maml --seeds 5",
     "report": "report runs/compare-digits",
+    "figures": "figures runs/compare-digits --width 3.25in --format pdf",
     "clock": "clock runs/first --profile 4g-phone",
     "export": "export runs/first --to tensorboard",
     "adapt": "adapt runs/csv-maml-seed0 --data new_site.csv --out model",
