@@ -6,6 +6,7 @@
     models        adapt, predict
     demo          demo
     options       options that several commands share
+    helping       help of positional arguments
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
 """
@@ -23,6 +24,7 @@ import typer
 
 from fedmaml.cli import comparisons, directories, models, runs
 from fedmaml.cli.demo import demo
+from fedmaml.cli.helping import Command
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
@@ -103,7 +105,7 @@ def _interruptible(name: str, command: Callable[..., None]) -> Callable[..., Non
 
 for name, command in COMMANDS.items():
     example = f"Example: fedmaml {EXAMPLES[name]}"
-    app.command(name, epilog=example)(_interruptible(name, command))
+    app.command(name, cls=Command, epilog=example)(_interruptible(name, command))
 
 
 def process() -> NoReturn:
