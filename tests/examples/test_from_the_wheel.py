@@ -85,6 +85,7 @@ def every_command(programs: Path, folder: Path, scenario: str, strategy: str) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(sys.platform == "win32", reason="environments are laid out otherwise")
 def test_the_demo_needs_nothing_but_the_wheel(installed: Path, tmp_path: Path) -> None:
     where = [installed / "python", "-c", "import fedmaml; print(fedmaml.__file__)"]
