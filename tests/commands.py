@@ -50,6 +50,6 @@ def own_signals() -> Iterator[None]:
 def fedmaml_process(*arguments: str, cwd: Path) -> Done:
     """Run a command in a process of its own."""
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False, timeout=120,
+        [*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False, timeout=280,
         env=os.environ | WIDTH,
     )  # fmt: skip

@@ -53,6 +53,15 @@ def test_every_help_has_an_example_that_the_command_takes(name: str, tmp_path: P
     group.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_describes_every_argument_and_option(name: str, tmp_path: Path) -> None:
+    shown = re.sub(r"[\s│]+", " ", fedmaml(name, "--help", cwd=tmp_path).stdout)
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    for one in command.params:
+        assert one.help, (name, one.name)
+        assert one.help.split(";")[0].split(". ")[0][:40].rstrip() in shown, (name, one.name)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete_commands(shell: str, tmp_path: Path) -> None:
     """What a shell's script asks for: the names of the commands that begin so."""

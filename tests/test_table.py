@@ -9,7 +9,8 @@ from rich.console import Console
 
 from fedmaml.comparison.cells import SIGNS
 from fedmaml.comparison.verdicts import Verdict
-from fedmaml.tables.table import Table, on_terminal, to_csv, to_latex, to_markdown
+from fedmaml.tables.latex import to_latex
+from fedmaml.tables.table import Table, on_terminal, to_csv, to_markdown
 
 TABLE = Table(
     "what [m/s]",

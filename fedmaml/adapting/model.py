@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedmaml.config import RunConfig
 from fedmaml.core import seeding
-from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
+from fedmaml.core.errors import ConfigurationError, FedmamlError, UnsupportedProblemError
 from fedmaml.core.learner import Learner, Predictor, Problem
 from fedmaml.core.losses import binary_cross_entropy
 from fedmaml.core.params import MetaParams, Params
@@ -113,12 +113,12 @@ def model_of(path: str | os.PathLike[str]) -> Model:
 def _read(folder: Path, stamp: int) -> Model:
     del stamp  # a run that was repeated is read anew
     directory = RunDirectory(folder)
-    summary = complete_summary(directory)
+    complete_summary(directory)  # refuses what is none
     config, rows = directory.config(with_data=False), directory.rows()
     if rows is None:  # a run of `flwr run`, or a scenario without tables
         rows = config.make_scenario().rows()
-    state = directory.newest_state().state if summary["rounds"] else None
-    totals = _totals(config) if state is None else state.shared_statistics
+    state = directory.newest_state().state
+    totals = _totals(config, folder) if state is None else state.shared_statistics
     model = built(config, rows, totals)
     return Model(**vars(model) | {"meta": directory.load_meta()})
 
@@ -155,8 +155,19 @@ def _problem(config: RunConfig, rows: Rows | None) -> Problem:
     return tabular.problem(rows.schema, made).in_dtype(config.dtype)
 
 
-def _totals(config: RunConfig) -> Params:
-    """Return the shared statistics of a run without rounds, whose journal is empty: of its data."""
-    scenario = config.make_scenario()
-    each = [scenario.statistics(client) for client in scenario.clients()["train"]]
+def _totals(config: RunConfig, folder: Path) -> Params:
+    """Return the shared statistics of a run that kept none, from its data.
+
+    Raises:
+        ConfigurationError: If the data are gone.
+    """
+    try:
+        scenario = config.make_scenario()
+        each = [scenario.statistics(client) for client in scenario.clients()["train"]]
+    except FedmamlError as error:
+        raise ConfigurationError(
+            f"{folder} keeps no totals of the training clients (journal.safetensors), and they "
+            f"cannot be computed anew ({error}); bring journal.safetensors of the run back, or the "
+            "data it was trained on"
+        ) from error
     return {name: torch.stack([one[name] for one in each]).sum(0) for name in each[0]}

@@ -105,6 +105,37 @@ class ComparisonResult:
 
         return plot(self.directories, self.comparison)
 
+    def figures(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        style: str = "paper",
+        width: str | None = None,
+        format: str = "pdf",
+    ) -> tuple[Path, ...]:
+        """Write figures for an article, their numbers as CSV, and tables for LaTeX, anew.
+
+            fm.compare("digits", ["maml"]).figures(width="3.25in", format="pdf")
+
+        Args:
+            out: Folder; None: ``paper`` in the folder of the comparison.
+            style: "paper" or "page".
+            width: E.g. "3.25in", "8.3cm"; None: one column of two.
+            format: "pdf" with embedded fonts, "svg" or "png".
+
+        Returns:
+            The files.
+
+        Raises:
+            ConfigurationError: If a library is missing (extra ``report``), or a word is unknown.
+        """
+        from fedmaml.report import write_figures
+
+        return write_figures(
+            self.directories, self.path / "paper" if out is None else Path(out), style=style,
+            width=width, format=format, comparison=self.comparison, force=True,
+        )  # fmt: skip
+
     def report(self) -> Path:
         """Write ``report.html`` into the folder, anew, and return its path.
 

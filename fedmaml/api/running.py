@@ -129,6 +129,35 @@ class RunResult:
 
         return plot([self.path])
 
+    def figures(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        style: str = "paper",
+        width: str | None = None,
+        format: str = "pdf",
+    ) -> tuple[Path, ...]:
+        """Write figures for an article, their numbers as CSV, and tables for LaTeX, anew.
+
+        Args:
+            out: Folder; None: ``paper`` in the run's folder.
+            style: "paper" or "page".
+            width: E.g. "3.25in", "8.3cm"; None: one column of two.
+            format: "pdf" with embedded fonts, "svg" or "png".
+
+        Returns:
+            The files.
+
+        Raises:
+            ConfigurationError: If a library is missing, or a word is unknown.
+        """
+        from fedmaml.report import write_figures
+
+        folder = self.path / "paper" if out is None else Path(out)
+        return write_figures(
+            [self.path], folder, style=style, width=width, format=format, force=True
+        )
+
     def report(self) -> Path:
         """Write ``report.html`` into the folder, anew, and return its path; needs that extra, too.
 

@@ -1,7 +1,7 @@
 """The command line.
 
     runs          run, estimate, audit, check, check-gradients
-    comparisons   compare, report
+    comparisons   compare, report, figures
     directories   list, show, clock, export, new
     models        adapt, predict
     watching      watch
@@ -9,6 +9,7 @@
     coordinator   coordinator init, run, status, ...
     site          site init, approve, doctor, run, ...
     options       options that several commands share
+    helping       help of positional arguments
 
 Help must come at once, so whatever imports torch or Flower is imported inside the commands.
 """
@@ -26,6 +27,7 @@ import typer
 
 from fedmaml.cli import comparisons, coordinator, directories, models, runs, site, watching
 from fedmaml.cli.demo import demo
+from fedmaml.cli.helping import Command
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
@@ -36,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": comparisons.compare,
     "report": comparisons.report,
     "watch": watching.watch,
+    "figures": comparisons.figures,
     "clock": directories.clock,
     "export": directories.export,
     "adapt": models.adapt,
@@ -55,6 +58,7 @@ EXAMPLES = {
     "compare": "compare digits --strategies fomaml,maml --seeds 5",
     "report": "report runs/compare-digits",
     "watch": "watch runs/first --port 8300",
+    "figures": "figures runs/compare-digits --width 3.25in --format pdf",
     "clock": "clock runs/first --profile 4g-phone",
     "export": "export runs/first --to tensorboard",
     "adapt": "adapt runs/csv-maml-seed0 --data new_site.csv --out model",
@@ -106,7 +110,7 @@ def _interruptible(name: str, command: Callable[..., None]) -> Callable[..., Non
 
 for name, command in COMMANDS.items():
     example = f"Example: fedmaml {EXAMPLES[name]}"
-    app.command(name, epilog=example)(_interruptible(name, command))
+    app.command(name, cls=Command, epilog=example)(_interruptible(name, command))
 app.add_typer(coordinator.app)
 app.add_typer(site.app)
 

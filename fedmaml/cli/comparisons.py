@@ -1,4 +1,4 @@
-"""Commands about several runs: ``compare`` and ``report``."""
+"""Commands about several runs: ``compare``, ``report`` and ``figures``."""
 
 import json
 import sys
@@ -104,6 +104,7 @@ def compare(
     refuse_unknown_names(task.name, names)
 
     from fedmaml.api.comparing import compared
+    from fedmaml.comparison.names import display
     from fedmaml.comparison.tables import as_table, print_comparison
     from fedmaml.report import missing_libraries
 
@@ -122,12 +123,49 @@ def compare(
             f"Report: {made.page}" if made.page
             else f"No report: {missing} not installed (pip install 'fedmaml[report]')"
         )  # fmt: skip
-    if diverged := [row.strategy for row in comparison.rows if row.verdict == "diverged"]:
+    lost = [row.strategy for row in comparison.rows if row.verdict == "diverged"]
+    if diverged := list(map(display, lost)):
         line = f"{', '.join(diverged)} diverged; the sentences above name what to lower"
         print(f"fedmaml: {line if not as_json else line.replace(' above', '')}", file=sys.stderr)
         from fedmaml.core.exit_codes import DIVERGED
 
         raise typer.Exit(DIVERGED)
+
+
+def figures(
+    directories: Annotated[
+        list[Path], typer.Argument(help="Run directories, or folders of them.", show_default=False)
+    ],
+    style: Annotated[
+        str, typer.Option(help="paper (8 points, like Times) or page (as in a report).")
+    ] = "paper",
+    width: Annotated[
+        str | None,
+        typer.Option(help="Of figures and tables, e.g. 8.3cm. (default: 3.25in; page: 4in)"),
+    ] = None,
+    format: Annotated[str, typer.Option(help="pdf, svg or png.")] = "pdf",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder. (default: paper in the first directory)", **OUT)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write figures for an article, the numbers of each as CSV, and tables for LaTeX.
+
+    Fonts are embedded; tables have caption and label, and fit the width.
+    Needs the extra `report` of fedmaml.
+    """
+    from fedmaml.report import write_figures
+
+    imports_are_done()
+    files = write_figures(
+        directories, out, style=style, width=width, format=format, force=force,
+        progress=not as_json,
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps([str(path) for path in files]))
+    else:
+        print(f"{files[0].parent}: {', '.join(path.name for path in files)}")
 
 
 def report(

@@ -1,11 +1,12 @@
 """The tables of a comparison as text cells, for all renderers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.figures import FigureRow
 from fedmaml.comparison.findings import TrainingCost, Tuned
+from fedmaml.comparison.names import display, metric_name
 from fedmaml.comparison.verdicts import REFERENCE, Pair, Row, Verdict
 from fedmaml.core.counters import Units
 from fedmaml.quantities import number, p_text, quantity, signed, support_and_query
@@ -53,16 +54,49 @@ def title(comparison: Comparison) -> str:
 
 def verdicts(comparison: Comparison) -> Table:
     """Return each strategy's metric, and its difference to the reference."""
-    header = ("strategy", "rounds", "before", "after", f"vs {REFERENCE}", "95 % interval", "p")
+    header = (
+        "strategy",
+        "rounds",
+        "before",
+        "after",
+        f"vs {display(REFERENCE)}",
+        "95 % interval",
+        "p",
+    )
     rows = tuple(_verdict_cells(row) for row in comparison.rows)
     styles = tuple(SIGNS[row.verdict].colour for row in comparison.rows)
     return Table(title(comparison), header, rows, styles=styles)
 
 
+IMPORTANT = ("after", "difference", "95 % interval", "p", "before")
+"""Columns of `for_papers` that an article needs first."""
+
+
+def for_papers(comparison: Comparison) -> Table:
+    """Return `verdicts` with a caption that explains it in an article."""
+    table, metric = verdicts(comparison), comparison.metric
+    unit = "" if metric.unit == "1" else f" [{metric.unit}]"
+    seeds = "1 seed" if comparison.seeds == 1 else f"{comparison.seeds} seeds"
+    caption = (
+        f"{metric_name(metric.name).capitalize()}{unit} on {comparison.scenario} "
+        f"({metric.better} is better): means over {seeds} and {comparison.clients} test clients "
+        "after they adapted; paired difference to fine-tuned FedAvg with its 95 % interval, and "
+        "p-value after Holm"
+    )
+    header = tuple("difference" if head.startswith("vs ") else head for head in table.header)
+    return replace(table, caption=caption, header=header)
+
+
 def _verdict_cells(row: Row) -> tuple[str, ...]:
     lost = row.verdict == "diverged" and row.after is None
     after = "diverged" if lost else number(row.after)
-    return (row.strategy, str(row.rounds), number(row.before), after, *difference_cells(row))
+    return (
+        display(row.strategy),
+        str(row.rounds),
+        number(row.before),
+        after,
+        *difference_cells(row),
+    )
 
 
 def difference_cells(row: Row | FigureRow) -> tuple[str, str, str]:
@@ -80,7 +114,7 @@ def interval(bounds: Sequence[float] | None, text: Callable[[float], str]) -> st
 def took(comparison: Comparison) -> Table:
     """Return the cost of each strategy's training."""
     header = ("strategy", "rounds", "evaluated after", "bytes sent", "operations")
-    rows = [(name, *_took_cells(what)) for name, what in comparison.took.items()]
+    rows = [(display(name), *_took_cells(what)) for name, what in comparison.took.items()]
     return Table("What training took, mean over seeds", header, tuple(rows))
 
 
@@ -100,7 +134,7 @@ def spent(comparison: Comparison) -> Table:
     """Return the units of the examples in each strategy's training, support + query."""
     names = counter_names(comparison)
     rows = [
-        (strategy, *(_spent_cell(what.counters.get(name, Units())) for name in names))
+        (display(strategy), *(_spent_cell(what.counters.get(name, Units())) for name in names))
         for strategy, what in comparison.took.items()
     ]
     return Table(SPENT, ("strategy", *names), tuple(rows))
@@ -121,10 +155,13 @@ def pairs(comparison: Comparison) -> Table:
     said |= {(b, a): _OPPOSITE.get(verdict, verdict) for (a, b), verdict in said.items()}
     names = [row.strategy for row in comparison.rows]
     rows = tuple(
-        (one, *(SIGNS[said[one, other]].plain if (one, other) in said else "" for other in names))
+        (
+            display(one),
+            *(SIGNS[said[one, other]].plain if (one, other) in said else "" for other in names),
+        )
         for one in names
     )
-    return Table("Every two strategies", ("", *names), rows)
+    return Table("Every two strategies", ("", *map(display, names)), rows)
 
 
 def references(
@@ -143,7 +180,7 @@ def references(
             next((pair for pair in row.against if pair.first == strategy), None)
             for row in comparison.references
         ]
-        rows.append((strategy, *(_against(pair, drawn) for pair in found)))
+        rows.append((display(strategy), *(_against(pair, drawn) for pair in found)))
     header = ("", *(row.label for row in comparison.references))
     return Table("Strategy minus reference", header, tuple(rows))
 
@@ -157,13 +194,13 @@ def _against(pair: Pair | None, drawn: bool) -> str:
 
 def figures(comparison: Comparison) -> Table:
     """Return every figure of every strategy, and its difference to the reference."""
-    header = ("figure", "strategy", "after", f"vs {REFERENCE}", "95 % interval", "p")
+    header = ("figure", "strategy", "after", f"vs {display(REFERENCE)}", "95 % interval", "p")
     rows = []
     for position, row in enumerate(comparison.figures):
         first = not position or row.label != comparison.figures[position - 1].label
         unit = "" if row.unit == "1" else f" [{row.unit}]"
         label = row.label + unit if first else ""
-        rows.append((label, row.strategy, number(row.after), *difference_cells(row)))
+        rows.append((label, display(row.strategy), number(row.after), *difference_cells(row)))
     caption = "Further metrics and figures; intervals of the differences"
     return Table(caption, header, tuple(rows), (0, 1))
 
@@ -183,4 +220,4 @@ def _tuning_rows(name: str, found: Tuned) -> Sequence[tuple[str, ...]]:
         for key, setting in found.settings.items()
     ] or [("nothing", "", "")]
     first, *others = settings
-    return [(name, *first, *result), *(("", *other, "", "") for other in others)]
+    return [(display(name), *first, *result), *(("", *other, "", "") for other in others)]

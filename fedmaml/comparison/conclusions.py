@@ -17,12 +17,13 @@ from fedmaml.comparison.contrasts import Values
 from fedmaml.comparison.diverging import Runs
 from fedmaml.comparison.figures import FigureRow, conclude_figures
 from fedmaml.comparison.findings import TrainingCost, Tuned, training_cost_of
-from fedmaml.comparison.references import ReferenceRow, reference_rows, with_rivals
+from fedmaml.comparison.headline import headline
+from fedmaml.comparison.names import display
+from fedmaml.comparison.references import ReferenceRow, reference_rows
 from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row
 from fedmaml.config import Flat, add_own, flatten_table, known_keys
 from fedmaml.core import statistics
 from fedmaml.core.errors import NotComparableError, RunDirectoryError
-from fedmaml.quantities import signed
 from fedmaml.runs.completeness import complete_summary
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.runs.references import values_of
@@ -183,7 +184,7 @@ def conclude(runs: Runs) -> Comparison:
         metric=metric,
         seeds=len(runs[REFERENCE]),
         clients=int(first["clients_test"]),
-        headline=with_rivals(_headline(rows, metric), metric, rows, pairs, references, baselines),
+        headline=headline(metric, rows, pairs, references, baselines),
         rows=rows,
         notes=(
             _evaluation_note(tables),
@@ -262,48 +263,13 @@ def _settings(table: Mapping[str, Any]) -> Flat:
     return {key: flat[key] for key in flat if key not in ("strategy", "seed", "data_dir")}
 
 
-def _headline(rows: Sequence[Row], metric: Metric) -> str:
-    lost = [row.strategy for row in rows if row.verdict == "diverged" and row.after is None]
-    rest = f" Diverged: {', '.join(lost)}." if lost else ""
-    meta = [row for row in rows if not is_baseline(row.strategy)]
-    better = [row.strategy for row in meta if row.verdict == "better"]
-    higher = metric.better == "higher"
-    if REFERENCE in lost:
-        return f"Nothing can be compared with fine-tuned FedAvg, which diverged.{rest}"
-    if not meta:
-        return f"No meta-learning strategy was compared with fine-tuned FedAvg.{rest}"
-    if all(row.strategy in lost for row in meta):
-        others = [name for name in lost if is_baseline(name)]
-        too = f" So did {', '.join(others)}." if others else ""
-        named = ", ".join(row.strategy for row in meta)
-        return f"Every meta-learning strategy diverged: {named}.{too}"
-    if any(row.verdict == "one seed" for row in meta):
-        return _headline_of_one_seed(meta, higher) + rest
-    if not better:
-        return f"No meta-learning strategy is significantly better than fine-tuned FedAvg.{rest}"
-    return f"Significantly better than fine-tuned FedAvg: {', '.join(better)}.{rest}"
-
-
-def _headline_of_one_seed(meta: Sequence[Row], higher: bool) -> str:
-    """Describe the one training run; nothing is concluded from it."""
-    ahead = [
-        f"{row.strategy} ({signed(row.difference)})"
-        for row in meta
-        if row.difference is not None and (row.difference > 0) == higher and row.difference
-    ]
-    found = f"ahead of fine-tuned FedAvg: {', '.join(ahead)}" if ahead else (
-        "no meta-learning strategy is ahead of fine-tuned FedAvg"
-    )  # fmt: skip
-    return f"In this one training run {found}; one seed is no evidence that another would agree."
-
-
 def _notes(seeds: int, ask_again: str) -> tuple[str, ...]:
     notes = [
         "Differences are paired by seed and test client. Intervals: hierarchical bootstrap over "
         "seeds and clients, calibrated by Student's t over seeds, and never narrower than the "
         "clients within seeds imply; they are not corrected. p: the larger of a t-test over seeds "
         "and Wilcoxon's signed-rank test over clients, Holm-corrected in two families: "
-        f"strategies compared with {REFERENCE}, and pairs of the others. Verdicts use it.",
+        f"strategies compared with {display(REFERENCE)}, and pairs of the others. Verdicts use it.",
     ]
     if seeds == 1:
         notes.append(
@@ -354,7 +320,7 @@ def _evaluation_note(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         f"after {_every(every)} and after the last; no test client influenced the choice."
     )
     if others := [name for name in chosen if name not in best]:
-        text += f" But {', '.join(others)}: after the last round."
+        text += f" But {', '.join(map(display, others))}: after the last round."
     return text
 
 
@@ -371,6 +337,6 @@ def _missing(after: Mapping[str, Values]) -> list[str]:
         pairs = zip(values, after[REFERENCE], strict=True)
         if lost := sum(len(one.keys() ^ other.keys()) for one, other in pairs):
             notes.append(
-                f"{name}: {lost} test clients were evaluated only there or only in FedAvg."
+                f"{display(name)}: {lost} test clients were evaluated only there or only in FedAvg."
             )
     return notes

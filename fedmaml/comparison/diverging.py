@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedmaml.comparison.contrasts import Values
+from fedmaml.comparison.names import display, listed
 from fedmaml.comparison.verdicts import (
     REFERENCE,
     Metric,
@@ -62,12 +63,12 @@ def found(
             when = f"from round {latest} on" if latest > 1 else "of any round"
             cure = what_to_lower(rates_of_training(tables[name][0], latest))
             lost[name] = (
-                f"{name} diverged: with {numbers} no client's update {when} could be used, "
-                f"all were infinite or too large; {cure}."
+                f"{display(name)} diverged: with {numbers} no client's update {when} could be "
+                f"used, all were infinite or too large; {cure}."
             )
         elif everyone and np.isinf(everyone).all():
             cure = what_to_lower(_rates_of_adaptation(tables[name][0]))
-            lost[name] = f"{name} diverged at every test client while it adapted; {cure}."
+            lost[name] = f"{display(name)} diverged at every test client while it adapted; {cure}."
     training = [name for name in runs if int(tables[name][0]["rounds"])]
     if training and all(name in lost for name in training):
         raise NotComparableError(
@@ -115,12 +116,12 @@ def _by_itself(
         metric, {REFERENCE: rounds[name]}, {REFERENCE: before[name]}, {REFERENCE: after[name]}
     )
     verdict: Verdict = "not comparable"
-    sentence = f"{name} cannot be compared with fine-tuned FedAvg, which diverged."
+    sentence = f"{display(name)} cannot be compared with fine-tuned FedAvg, which diverged."
     if as_reference.verdict == "diverged":
         verdict = "diverged"
         sentence = (
-            f"{name} diverged at a test client, and so did fine-tuned FedAvg; lower the learning "
-            "rate of its adaptation."
+            f"{display(name)} diverged at a test client, and so did fine-tuned FedAvg; lower the "
+            "learning rate of its adaptation."
         )
     means = as_reference.before, as_reference.after
     return Row(name, rounds[name], *means, **_NOTHING, verdict=verdict, sentence=sentence)
@@ -137,6 +138,6 @@ def pairs(metric: Metric, after: Mapping[str, Values], lost: Lost) -> tuple[Pair
 
 
 def _void(first: str, second: str, lost: Lost) -> Pair:
-    who = " and ".join(name for name in (first, second) if name in lost)
-    sentence = f"{first} cannot be compared with {second}: {who} diverged."
+    who = listed([display(name) for name in (first, second) if name in lost])
+    sentence = f"{display(first)} cannot be compared with {display(second)}: {who} diverged."
     return Pair(first, second, **_NOTHING, verdict="diverged", sentence=sentence)

@@ -6,6 +6,7 @@ from fedmaml.comparison.budget import Budget
 from fedmaml.comparison.diverging import Runs
 from fedmaml.comparison.findings import Tuned
 from fedmaml.comparison.given import own
+from fedmaml.comparison.names import display, listed
 from fedmaml.comparison.planning import Plan
 from fedmaml.comparison.tuning import SEED, is_tunable
 from fedmaml.comparison.verdicts import REFERENCE
@@ -45,8 +46,8 @@ def _divergence_notes(planned: Plan, runs: Runs) -> list[str]:
                 if key in given and key not in own(given, name):
                     reached.setdefault(key, []).append(name)
     return [
-        f"{key} = {given[key]:g} was set for all strategies that know it, and {', '.join(names)} "
-        "diverged; without it each takes its recipe's own."
+        f"{key} = {given[key]:g} was set for all strategies that know it, and "
+        f"{listed(map(display, names))} diverged; without it each takes its recipe's own."
         for key, names in reached.items()
     ]
 
@@ -61,15 +62,15 @@ def _loss_notes(runs: Runs) -> list[str]:
         used = sum(summary["updates_used"] for summary in summaries)
         if 0 < used < planned:
             notes.append(
-                f"{name} trained with {used:,} of {planned:,} updates; rounds.jsonl of its runs "
-                "has the reasons for the others."
+                f"{display(name)} trained with {used:,} of {planned:,} updates; rounds.jsonl of "
+                "its runs has the reasons for the others."
             )
     return notes
 
 
 def _equal_note(budget: Budget) -> str:
     amount = f"{budget.amount:,}" if budget.amount is not None else ""
-    reference = f"{REFERENCE}, not tuned, takes in {budget.reference_rounds} rounds"
+    reference = f"{display(REFERENCE)}, not tuned, takes in {budget.reference_rounds} rounds"
     of_a_counter = (
         f"Every strategy trains as many rounds as {amount} {budget.equal} of support and query "
         f"examples allow, which is what {reference}."
@@ -77,7 +78,7 @@ def _equal_note(budget: Budget) -> str:
     notes = {
         "recipes": "Every strategy trains as many rounds as its recipe says; bytes and operations "
         "differ, see what each took.",
-        "rounds": f"All but local, which has none, train {amount} rounds; bytes and operations "
+        "rounds": f"All but Local, which has none, train {amount} rounds; bytes and operations "
         "differ, see what each took.",
         "bytes": f"Every strategy trains as many rounds as {amount} bytes of tensors allow, down "
         f"and up, which is what {reference}.",

@@ -17,7 +17,8 @@ from fedmaml.comparison.references import about
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.core.counters import Units
 from fedmaml.runs.writing import write_all
-from fedmaml.tables.table import Table, on_terminal, to_csv, to_latex, to_markdown
+from fedmaml.tables.latex import PAGE, to_float
+from fedmaml.tables.table import Table, on_terminal, to_csv, to_markdown
 
 LEGEND = (
     "No gradient trains a reference; same clients and seeds. Strategy against reference: + better, "
@@ -217,18 +218,15 @@ def _csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
 
 
 def as_latex(comparison: Comparison) -> str:
-    r"""Return a ``tabular`` for ``\input``; it needs the package booktabs."""
-    table = cells.verdicts(comparison)
+    """Return a table for two columns of an article; `fedmaml figures` writes narrower ones."""
+    table = cells.for_papers(comparison)
     if comparison.took:
-        table = _beside(table, cells.took(comparison), 2)
+        table = _beside(table, cells.took(comparison), 3)
     if cells.counter_names(comparison):
         table = _beside(table, cells.spent(comparison), 1)
-    lines = [
-        f"% {comparison.headline}",
-        f"% {table.caption}. Needs \\usepackage{{booktabs}}.",
-        *to_latex(table),
-    ]
-    return "\n".join(lines) + "\n"
+    return f"% {comparison.headline}\n" + to_float(
+        table, f"tab:{comparison.scenario}", PAGE, cells.IMPORTANT
+    )
 
 
 def _beside(table: Table, other: Table, first: int) -> Table:

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from fedmaml.comparison.contrasts import NOTHING, Contrast, Values, contrast, holm_within
+from fedmaml.comparison.names import display
 from fedmaml.core import statistics
 from fedmaml.core.records import Better
 from fedmaml.core.statistics import MIN_UNITS
@@ -254,12 +255,13 @@ def sentence_of(
     other: str = "fine-tuned FedAvg",
 ) -> str:
     """Return the verdict in words."""
+    is_reference, name, other = name == REFERENCE, display(name), display(other)
     mean, interval = found.mean, found.interval
     if verdict == "reference":
         return f"All others are compared with {name}, fine-tuned at every test client."
     if verdict == "not comparable":
         return f"{name} cannot be compared with {other}, which diverged at a test client."
-    if verdict == "diverged" and name == REFERENCE:
+    if verdict == "diverged" and is_reference:
         return (
             f"{name} diverged at a test client, so nothing can be compared with it; lower the "
             "learning rate of its adaptation."

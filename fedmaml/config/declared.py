@@ -36,6 +36,7 @@ class Declared:
 
     Attributes:
         about: One line.
+        label: Name of a strategy as in papers; "" for a scenario.
         family: "family:<family>" of a strategy, as recipes name it; "" for a scenario.
         recipes: Of a scenario; {} for a strategy.
         only_with: Of a scenario; {} for a strategy.
@@ -44,6 +45,7 @@ class Declared:
     """
 
     about: str
+    label: str
     family: str
     recipes: Mapping[str, Mapping[str, Any]]
     only_with: Mapping[str, tuple[str, tuple[Any, ...]]]
@@ -84,7 +86,7 @@ def _from_entry(place: str, about: str) -> Declared:
     entry = _index()[place]
     only_with = {key: (other, tuple(values)) for key, (other, values) in entry["only_with"].items()}
     made = _settings(place.rpartition(":")[2], entry["settings"], entry["settings"].get("$defs"))
-    return Declared(about, entry["family"], entry["recipes"], only_with, made)
+    return Declared(about, entry["label"], entry["family"], entry["recipes"], only_with, made)
 
 
 def _settings(name: str, schema: Mapping[str, Any], parts: Mapping[str, Any] | None) -> type:
@@ -130,6 +132,7 @@ def facts_of(cls: Any) -> dict[str, Any]:
     facts = getattr(cls, "facts", None)
     return {
         "about": getattr(cls, "about", lines[0].rstrip(".") if lines else ""),
+        "label": facts.label if facts else "",
         "family": f"family:{facts.family}" if facts else "",
         "recipes": getattr(cls, "recipes", {}),
         "only_with": getattr(cls, "only_with", {}),

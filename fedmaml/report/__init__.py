@@ -2,7 +2,10 @@
 
     reading       directories -> runs and their comparison
     series        runs -> the numbers of every figure
-    figures       numbers -> SVG and PNG, on a `canvas`     matplotlib
+    figures       numbers -> drawings, on a `canvas`        matplotlib
+    placing       points and labels that would hide each other
+    inline        drawings -> SVG in the page
+    papers        drawings and tables -> files for articles
     learning      numbers -> one figure for Python
     tables        runs -> the cells of tables
     integrity     runs -> rejected updates and audit findings
@@ -98,11 +101,61 @@ def write_report(
     with _status(progress) as tell:
         tell("reading the runs")
         material = read(directories, comparison)
-        _refuse_to_overwrite(page, folder, force)
+        _refuse_to_overwrite((page, folder), force)
         files, headline = _files_of(material, page, folder, tell)
     write_all(files)
     _remove_others(folder, files)
     return Written(page, folder, tuple(files)[1:], headline)
+
+
+def write_figures(
+    directories: Sequence[Path],
+    out: Path | None = None,
+    *,
+    style: str = "paper",
+    width: str | None = None,
+    format: str = "pdf",
+    comparison: Comparison | None = None,
+    force: bool = False,
+    progress: bool = False,
+) -> tuple[Path, ...]:
+    """Write the figures of a report for an article, and tables for LaTeX.
+
+    Each figure has a CSV file with its numbers beside it. Fonts are embedded (Type 42 in PDF,
+    glyphs in SVG). The same runs give the same bytes.
+
+    Args:
+        directories: As of `write_report`.
+        out: Folder; None: ``paper`` in the first directory.
+        style: "paper" (letters of 8 points, like Times) or "page" (as in a report).
+        width: Of figures and tables, e.g. "3.25in", "8.3cm", "234pt"; None: 3.25 in for papers.
+        format: "pdf", "svg" or "png" (600 dots per inch).
+        comparison: As of `write_report`.
+        force: Overwrite files of these names.
+        progress: Show the current step on standard error, on a terminal.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigurationError: If a library is missing, or style, width or format is unknown.
+        RunDirectoryError: If a directory holds no complete run, or a file is there already.
+        NotComparableError: If the runs are of several scenarios.
+    """
+    _refuse_without_libraries()
+    from fedmaml.report.papers import files_of, format_of, names_in, style_of
+    from fedmaml.report.reading import read
+
+    chosen, kind = style_of(style, width), format_of(format)
+    folder = directories[0] / "paper" if out is None else out
+    with _status(progress) as tell:
+        tell("reading the runs")
+        material = read(directories, comparison)
+        _refuse_to_overwrite(names_in(folder, kind), force)
+        tell("drawing")
+        files = files_of(material, folder, chosen, kind)
+    write_all(files)
+    return tuple(files)
 
 
 def plot(directories: Sequence[Path], comparison: Comparison | None = None) -> "Figure":
@@ -128,7 +181,7 @@ def plot(directories: Sequence[Path], comparison: Comparison | None = None) -> "
 def _refuse_without_libraries() -> None:
     if missing := missing_libraries():
         raise ConfigurationError(
-            f"a report needs {' and '.join(_NEEDED)}, and {' and '.join(missing)} "
+            f"figures and reports need {' and '.join(_NEEDED)}, and {' and '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} not installed: pip install 'fedmaml[report]'"
         )
 
@@ -138,11 +191,12 @@ def _files_of(
 ) -> tuple[dict[Path, bytes], str]:
     """Return the content of every file, the page first, and the answer in one line."""
     from fedmaml.report.figures import draw
+    from fedmaml.report.inline import finished
     from fedmaml.report.page import headline, render
 
     figures = []
-    for figure in draw(material):
-        figures.append(figure)
+    for drawing in draw(material):
+        figures.append(finished(drawing))
         tell(f"{len(figures)} figures drawn")
     files = {page: render(material, figures).encode()}
     for figure in figures:
@@ -174,8 +228,8 @@ def _page_path(first: Path, out: Path | None) -> Path:
     return out
 
 
-def _refuse_to_overwrite(page: Path, folder: Path, force: bool) -> None:
-    there = [path for path in (page, folder) if path.exists()]
+def _refuse_to_overwrite(paths: Sequence[Path], force: bool) -> None:
+    there = [path for path in paths if path.exists()]
     if there and not force:
         raise RunDirectoryError(
             f"{' and '.join(map(str, there))} {'are' if len(there) > 1 else 'is'} there already: "

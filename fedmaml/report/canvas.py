@@ -1,82 +1,126 @@
-"""Shared by all figures of a report: style, looks of strategies, output as SVG and PNG.
+"""Shared by all figures: styles, looks of strategies, and how a drawing becomes a file.
 
 Strategies differ in colour, line style and marker, so nothing depends on colour alone; colours are
 dark enough for white paper and differ in lightness for colour-blind readers.
 """
 
 import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
 from fedmaml.comparison.verdicts import REFERENCE
-from fedmaml.report import series
+from fedmaml.report import series, words
 
-_WIDTH, _HEIGHT = 4.0, 2.9
-"""Inches: 288 points wide, so that letters are not made smaller on a phone of 390 pixels."""
-_DOTS_PER_INCH = 200
-INK, GREY, _FAINT = "#1c1c1c", "#6b6b6b", "#e3e3e3"
-_COLOURS = ("#0b5fa5", "#c2410c", "#0f766e", "#9d2f7f", "#8a6100", "#4b3fa8", "#a11d33", "#3f6212")
+_DOTS_PER_INCH = {"page": 200, "paper": 600}
+INK, GREY, FAINT = "#1c1c1c", "#6b6b6b", "#e3e3e3"
+SERIES = ("#0b5fa5", "#c2410c", "#0f766e", "#9d2f7f", "#8a6100", "#4b3fa8", "#a11d33", "#3f6212")
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _LINES = ("-", (0, (6, 2)), (0, (3, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (8, 2, 1, 2, 1, 2)))
-STYLE: Any = {
+COLOURS = (INK, GREY, FAINT, *SERIES)
+"""All colours of drawings, beside white; the page replaces them where it is dark."""
+LOCAL = "local"
+"""The strategy without training: it is so far from the others that it does not set an axis."""
+PAD = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+"""Behind letters that stand among lines."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How figures look.
+
+    Attributes:
+        name: "page", of a report; "paper", of an article.
+        width: Inches.
+        points: Size of letters.
+        family: Of letters; matplotlib brings its fonts.
+    """
+
+    name: str
+    width: float
+    points: float
+    family: str
+
+    def settings(self) -> Any:
+        """Return the settings of matplotlib."""
+        small = 0.95 * self.points
+        return _SETTINGS | {
+            "font.family": self.family,
+            "font.size": self.points,
+            "axes.labelsize": self.points,
+            "xtick.labelsize": small,
+            "ytick.labelsize": small,
+            "legend.fontsize": small,
+            "axes.linewidth": 0.08 * self.points,
+            "grid.linewidth": 0.07 * self.points,
+            "lines.linewidth": 0.17 * self.points,
+            "lines.markersize": 0.5 * self.points,
+            # On a page the reader's font; in a paper glyphs, which need none.
+            "svg.fonttype": "none" if self.name == "page" else "path",
+        }
+
+
+PAGE = Style("page", 4.0, 10, "DejaVu Sans")
+"""288 points wide, so that letters are not made smaller on a phone of 390 pixels."""
+PAPER = Style("paper", 3.25, 8, "STIXGeneral")
+"""A column of the usual two; letters like those of Times."""
+STYLES = {style.name: style for style in (PAGE, PAPER)}
+
+_SETTINGS: dict[str, Any] = {
     "figure.dpi": 72,
     "figure.constrained_layout.use": True,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "axes.labelsize": 10,
+    "text.color": INK,
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": _FAINT,
-    "grid.linewidth": 0.7,
+    "axes.unicode_minus": True,
+    "grid.color": FAINT,
     "xtick.color": GREY,
     "ytick.color": GREY,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
-    "legend.fontsize": 9.5,
     "legend.frameon": False,
-    "lines.linewidth": 1.7,
-    "lines.markersize": 5,
-    "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # whole TrueType fonts, which publishers ask for
     "text.parse_math": False,
 }
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure, ready for page and file.
+class Drawing:
+    """A figure before it has a size and a format.
 
     Attributes:
         name: Of its files, without ending.
         section: Where it stands on the page.
         title: What it shows, in a few words.
         alternative: What it shows, in words and numbers, for those who do not see it.
-        svg: The drawing, without XML declaration and with ids of its own.
-        png: The same as pixels.
+        paint: Draws it.
+        header: Heads of its numbers.
+        rows: Its numbers, as drawn.
+        looks: Line -> look, for a legend above the axes.
+        lines: Whether the legend shows lines, or markers alone.
+        height: Of the axes, in inches, where letters have 10 points.
     """
 
     name: str
     section: str
     title: str
     alternative: str
-    svg: str
-    png: bytes
+    paint: Callable[[Axes], None]
+    header: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    looks: Mapping[str, "Look"] = field(default_factory=dict)
+    lines: bool = True
+    height: float = 2.9
 
 
 @dataclass(frozen=True)
@@ -96,10 +140,10 @@ class Look:
 
 def looks_of(names: Sequence[str]) -> dict[str, Look]:
     """Return how each strategy is drawn: the baselines in grey and black, always alike."""
-    looks = {"local": Look(GREY, "o", ":"), REFERENCE: Look(INK, "o", "-")}
+    looks = {LOCAL: Look(GREY, "o", ":"), REFERENCE: Look(INK, "o", "-")}
     for position, name in enumerate(name for name in names if name not in looks):
         looks[name] = Look(
-            _COLOURS[position % len(_COLOURS)],
+            SERIES[position % len(SERIES)],
             _MARKERS[position % len(_MARKERS)],
             _LINES[(position + (REFERENCE in names)) % len(_LINES)],
         )
@@ -120,63 +164,77 @@ def line(axes: Axes, name: str, curve: series.Curve, look: Look, every: int = 0)
     axes.fill_between(curve.x, curve.low, curve.high, color=look.colour, alpha=0.11, linewidth=0)
     axes.plot(
         curve.x, curve.mean, color=look.colour, linestyle=look.line, marker=look.marker,
-        markevery=every, label=name,
+        markevery=every, label=words.shown(name),
     )  # fmt: skip
 
 
-def figure(
-    name: str,
-    section: str,
-    title: str,
-    alternative: str,
-    paint: Callable[[Axes], None],
-    *,
-    looks: Mapping[str, Look] = MappingProxyType({}),
-    lines: bool = True,
-    height: float = _HEIGHT,
-) -> Figure:
-    """Draw on a fresh canvas, with a legend above it for the looks that are named."""
+def size(points: float) -> float:
+    """Return a size, given for letters of 10 points, in the style that is drawn now."""
+    return points * float(mpl.rcParams["font.size"]) / 10
+
+
+def render(
+    drawing: Drawing, style: Style, formats: Sequence[str]
+) -> tuple[dict[str, bytes], float]:
+    """Return a drawing as files, the same bytes every time.
+
+    Args:
+        drawing: What.
+        style: How.
+        formats: Of "svg", "png" and "pdf".
+
+    Returns:
+        Format -> content, and the points at the top of the figure that the legend takes.
+    """
     with mpl.rc_context():
         mpl.rcdefaults()  # nobody's own matplotlibrc
-        mpl.rcParams.update(STYLE | {"svg.hashsalt": f"fedmaml {name}"})
-        columns = 3 if max(map(len, looks), default=0) <= 10 else 1
-        legend_rows = -(-len(looks) // columns)
-        canvas = Canvas(figsize=(_WIDTH, height + 0.2 * legend_rows))
-        paint(canvas.add_subplot())
-        if looks:
-            _legend(canvas, looks, lines, columns)
+        mpl.rcParams.update(style.settings() | {"svg.hashsalt": f"fedmaml {drawing.name}"})
+        labels = {name: words.shown(name) for name in drawing.looks}
+        columns = _columns(labels.values(), style)
+        rows = -(-len(labels) // columns)
+        height = (drawing.height + 0.2 * rows) * style.points / 10
+        canvas = Canvas(figsize=(style.width, height))
+        drawing.paint(canvas.add_subplot())
+        legend = _legend(canvas, drawing, labels, columns) if labels else None
         canvas.draw_without_rendering()
-        canvas.set_layout_engine("none")  # it is laid out; once is enough for both files
-        drawing, pixels = io.StringIO(), io.BytesIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        canvas.savefig(drawing, format="svg", metadata=nothing)
-        canvas.savefig(pixels, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    svg = _own_ids(drawing.getvalue(), name, title, alternative)
-    return Figure(name, section, title, alternative, svg, pixels.getvalue())
+        canvas.set_layout_engine("none")  # it is laid out; once is enough for all files
+        top = legend.get_window_extent().y0 if legend else canvas.bbox.y1
+        files = {name: _saved(canvas, name, style) for name in formats}
+        return files, float(canvas.bbox.y1 - top)
 
 
-def _legend(canvas: Canvas, looks: Mapping[str, Look], lines: bool, columns: int) -> None:
+def _saved(canvas: Canvas, kind: str, style: Style) -> bytes:
+    nothing: dict[str, dict[str, Any]] = {
+        "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        "png": {"Software": None},
+        "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
+    }
+    file = io.BytesIO()
+    dots = _DOTS_PER_INCH[style.name] if kind == "png" else "figure"
+    canvas.savefig(file, format=kind, metadata=nothing[kind], dpi=dots)
+    return file.getvalue()
+
+
+def _columns(labels: Collection[str], style: Style) -> int:
+    """Return how many entries of a legend stand beside each other."""
+    longest = max(map(len, labels), default=0)
+    entry = (4.2 + 0.55 * longest) * style.points  # handle, gap and letters
+    return max(1, min(len(labels), int(72 * style.width / entry)))
+
+
+def _legend(canvas: Canvas, drawing: Drawing, labels: Mapping[str, str], columns: int) -> Legend:
     """Put a legend above the axes, to be read line by line."""
     handles = [
         Line2D(
-            [], [], color=look.colour, marker=look.marker, label=strategy,
-            linestyle=look.line if lines else "none",
+            [], [], color=look.colour, marker=look.marker, label=labels[name],
+            linestyle=look.line if drawing.lines else "none",
         )
-        for strategy, look in looks.items()
+        for name, look in drawing.looks.items()
     ]  # fmt: skip
     by_column = [handle for column in range(columns) for handle in handles[column::columns]]
-    canvas.legend(
+    legend = canvas.legend(
         handles=by_column, loc="outside upper left", ncols=columns, handlelength=2.4,
         columnspacing=1.1, handletextpad=0.5, borderaxespad=0.2,
     )  # fmt: skip
-
-
-def _own_ids(drawing: str, name: str, title: str, alternative: str) -> str:
-    """Make a drawing fit to stand in a page with others: no ids in common, and words for it."""
-    svg = drawing[drawing.index("<svg") :]
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
-    head, _, body = svg.partition(">")
-    label = escape(f"{title}. {alternative}")
-    return f'{head} role="img" aria-label="{label}">\n<title>{escape(title)}</title>{body}'
+    legend.set_gid("legend")
+    return legend

@@ -3,9 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from fedmaml.core.findings import audit_from_json
+from fedmaml.core.findings import KINDS, audit_from_json
 from fedmaml.core.records import REASONS
 from fedmaml.quantities import resumed
+from fedmaml.report import words
 from fedmaml.report.reading import Material
 from fedmaml.tables.table import Table
 
@@ -43,7 +44,7 @@ def rejected(material: Material) -> Table | None:
                     rounds.setdefault(key, set()).add((run.table["seed"], record["round"]))
         rows += [
             (
-                name,
+                words.shown(name),
                 reason,
                 REASONS.get(reason, "a reason that this version does not know"),
                 detail,
@@ -59,7 +60,7 @@ def rejected(material: Material) -> Table | None:
 def interruptions(material: Material) -> tuple[str, ...]:
     """Return a sentence for each run that was interrupted and resumed."""
     return tuple(
-        f"{name}, seed {run.table['seed']}: {resumed(run.summary['resumed_after'])}"
+        f"{words.shown(name)}, seed {run.table['seed']}: {resumed(run.summary['resumed_after'])}"
         for name, runs in material.runs.items()
         for run in runs
         if run.summary.get("resumed_after")
@@ -74,12 +75,14 @@ def audit(material: Material) -> Audited:
     for name, runs in material.runs.items():
         for run in runs:
             found = audit_from_json(run.summary["audit"])
-            checked |= dict.fromkeys(check.kind for check in found.checked)
-            not_checked |= dict.fromkeys(f"{each.kind} ({each.why})" for each in found.not_checked)
+            checked |= dict.fromkeys(KINDS.get(one.kind, one.kind) for one in found.checked)
+            not_checked |= dict.fromkeys(
+                f"{KINDS.get(one.kind, one.kind)} ({one.why})" for one in found.not_checked
+            )
             rows.update(
-                (name, _EXPECTED, one.kind, one.detail, f"nothing: {one.expected}")
+                (words.shown(name), _EXPECTED, one.kind, one.detail, f"nothing: {one.expected}")
                 if one.expected
-                else (name, one.severity, one.kind, one.detail, one.cure)
+                else (words.shown(name), one.severity, one.kind, one.detail, one.cure)
                 for one in found.findings
             )
     header = ("strategy", "severity", "kind", "what was found", "what to do", "runs")

@@ -4,7 +4,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from fedmaml.report import series, words
-from fedmaml.report.canvas import STYLE, line, looks_of
+from fedmaml.report.canvas import PAGE, line, looks_of
 from fedmaml.report.reading import Material
 
 _WIDTH, _HEIGHT = 5.0, 3.2  # inches, of each panel
@@ -26,7 +26,7 @@ def learning_curves(material: Material) -> Figure:
     shown = {label: curves for label, curves in panels.items() if curves} or {"training loss": {}}
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
+        mpl.rcParams.update(PAGE.settings())
         canvas = Figure(figsize=(_WIDTH * len(shown), _HEIGHT))
         for position, (label, curves) in enumerate(shown.items(), 1):
             axes = canvas.add_subplot(1, len(shown), position)

@@ -10,23 +10,23 @@ from markupsafe import Markup
 from fedmaml.comparison.conclusions import is_baseline
 from fedmaml.comparison.references import about
 from fedmaml.quantities import number
-from fedmaml.report import integrity, reproduce, tables, words
-from fedmaml.report.canvas import Figure
+from fedmaml.report import inline, integrity, reproduce, tables, words
 from fedmaml.report.reading import Material
 from fedmaml.runs.references import label
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 
 
-def render(material: Material, figures: Sequence[Figure]) -> str:
+def render(material: Material, figures: Sequence[inline.Figure]) -> str:
     """Return the page.
 
     Args:
         material: The runs and their comparison.
-        figures: As `figures.draw` made them; shown in this order, by section.
+        figures: Those of `figures.draw`, finished; shown in this order, by section.
     """
-    drawn: dict[str, list[Any]] = {}
-    for figure in figures:
-        drawn.setdefault(figure.section, []).append((figure, Markup(figure.svg)))
+    drawn = {
+        section: (Markup(legend), [(figure, Markup(svg)) for figure, svg in members])
+        for section, (legend, members) in inline.sections(figures).items()
+    }
     return (
         environment()
         .get_template("page.html.j2")
@@ -69,7 +69,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["typeset"] = _typeset
+    made.filters |= {"typeset": _typeset, "whole_words": _whole_words, "shown": words.shown}
     return made
 
 
@@ -83,9 +83,10 @@ def headline(material: Material) -> str:
     ((name, (run,)),) = material.runs.items()
     metric = run.summary["metric"]
     if run.diverged:
-        return f"{name} on {material.scenario} diverged: its updates could not be used."
+        who = f"{words.shown(name)} on {material.scenario}"
+        return f"{who} diverged: its updates could not be used."
     return (
-        f"{name} on {material.scenario}: {words.metric_label(material.metric)} "
+        f"{words.shown(name)} on {material.scenario}: {words.metric_label(material.metric)} "
         f"{number(metric['after'])} after adaptation"
         + (f", {number(metric['before'])} before." if metric["before"] is not None else ".")
     )
@@ -125,7 +126,7 @@ def _facts(material: Material) -> dict[str, str]:
         "Scenario": f"{material.scenario}: {SCENARIOS[material.scenario].about}",
         "Evaluated by": f"{words.metric_label(material.metric)} of {material.evaluated} clients, "
         f"after they adapted on their own support examples; {material.metric.better} is better",
-        "Strategies": ", ".join(material.runs),
+        "Strategies": ", ".join(map(words.shown, material.runs)),
         "Rounds": _each(
             {name: str(runs[0].summary["rounds"]) for name, runs in material.runs.items()}
         ),
@@ -153,11 +154,20 @@ def _typeset(text: str) -> str:
     return re.sub(r"(?<![\w-])-(?=[\d.])", "\N{MINUS SIGN}", text)
 
 
+def _whole_words(text: str) -> Markup:
+    """Return a text whose words with a hyphen stand on one line."""
+    words_of = _typeset(text).split(" ")
+    return Markup(" ").join(
+        Markup('<span class="whole">{}</span>').format(word) if "-" in word else word
+        for word in words_of
+    )
+
+
 def _each(values: Mapping[str, str]) -> str:
     """Return one value if all are alike, else each with its name."""
     if len(set(values.values())) == 1:
         return next(iter(values.values()))
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    return ", ".join(f"{words.shown(name)} {value}" for name, value in values.items())
 
 
 def _several(values: Any) -> str:

@@ -175,6 +175,19 @@ def spreads(material: Material) -> dict[str, Spread]:
     return found
 
 
+def per_round(curves: Mapping[str, Curve], rounds: Mapping[str, Curve]) -> float | None:
+    """Return the cost of a round where every line has the same in every round; else None.
+
+    Args:
+        curves: Over a cost.
+        rounds: The same lines over rounds.
+    """
+    if curves.keys() != rounds.keys() or not curves:
+        return None
+    each = np.concatenate([curves[name].x / rounds[name].x for name in curves])
+    return float(each[0]) if np.allclose(each, each[0], rtol=1e-9, atol=0) else None
+
+
 # --- helpers ----------------------------------------------------------------------------------
 
 

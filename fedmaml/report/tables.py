@@ -8,6 +8,7 @@ import numpy as np
 
 from fedmaml.comparison import cells
 from fedmaml.comparison.conclusions import Comparison
+from fedmaml.comparison.names import display, metric_name
 from fedmaml.comparison.verdicts import REFERENCE, Verdict
 from fedmaml.quantities import number, quantity, signed, units_text
 from fedmaml.report import series, words
@@ -23,7 +24,7 @@ def comparison(made: Comparison) -> Table:
     """Return the headline table: one row per strategy, with its verdict."""
     rows = tuple(
         (
-            row.strategy,
+            display(row.strategy),
             str(row.rounds),
             number(row.before),
             number(row.after),
@@ -68,7 +69,7 @@ def references(material: Material) -> Table | None:
                 difference = "diverged" if run.diverged else signed(metric["difference"])
                 rows.append(
                     (
-                        name,
+                        words.shown(name),
                         str(run.table["seed"]),
                         label(reference),
                         number(metric["mean"]),
@@ -91,7 +92,7 @@ def outcomes(material: Material) -> Table:
             metric = run.summary["metric"]
             rows.append(
                 (
-                    name,
+                    words.shown(name),
                     str(run.table["seed"]),
                     str(run.summary["rounds"]),
                     number(metric["before"]),
@@ -128,7 +129,7 @@ def _figures_compared(made: Comparison) -> Table | None:
     rows = tuple(
         (
             _with_unit(row.label, row.unit),
-            row.strategy,
+            display(row.strategy),
             number(row.before),
             number(row.after),
             cells.interval(row.after_ci95, number),
@@ -151,7 +152,7 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def _with_unit(name: str, unit: str) -> str:
-    return words.metric_name(name) + (f" [{unit}]" if unit != "1" else "")
+    return metric_name(name) + (f" [{unit}]" if unit != "1" else "")
 
 
 def _figures_of_runs(material: Material) -> Table | None:
@@ -164,7 +165,7 @@ def _figures_of_runs(material: Material) -> Table | None:
                 rows.append(
                     (
                         _with_unit(figure["name"] + family, figure["unit"]),
-                        name,
+                        words.shown(name),
                         str(run.table["seed"]),
                         number(figure["before"]),
                         number(figure["after"]),
@@ -189,11 +190,12 @@ def distribution(material: Material) -> Table:
         spread = spreads.get(name)
         if spread is None:
             evaluated = sum(len(run.clients) for run in runs)
-            rows.append((name, "0", *["–"] * 6, str(evaluated)))
+            rows.append((words.shown(name), "0", *["–"] * 6, str(evaluated)))
             continue
         shown = (spread.mean, spread.deviation, spread.worst_decile, spread.worst, spread.median,
                  spread.best)  # fmt: skip
-        rows.append((name, str(len(spread.values)), *map(number, shown), str(spread.lost)))
+        clients = str(len(spread.values))
+        rows.append((words.shown(name), clients, *map(number, shown), str(spread.lost)))
     return Table(
         "After adaptation, clients of all seeds together",
         ("strategy", "clients", "mean", "std. deviation", "worst decile", "worst", "median", "best",
@@ -213,7 +215,7 @@ def cost(material: Material) -> Table:
         total = [mean("totals", f"payload_bytes_{way}") for way in ("down", "up")]
         rows.append(
             (
-                name,
+                words.shown(name),
                 _quantity(mean("per_client_and_round", "payload_bytes_down"), "B"),
                 _quantity(mean("per_client_and_round", "payload_bytes_up"), "B"),
                 _quantity(mean("per_client_and_round", "flops"), "FLOP"),
@@ -254,7 +256,7 @@ def counters(material: Material) -> Table | None:
         return "–" if mean is None else units_text(mean)
 
     rows = tuple(
-        (strategy, name, *(cell(members, part, name, of) for part, of in columns))
+        (words.shown(strategy), name, *(cell(members, part, name, of) for part, of in columns))
         for strategy, members in material.runs.items()
         for name in abouts
     )
@@ -276,7 +278,7 @@ def runs(material: Material) -> Table:
             engines = run.summary["engines"]["updates"]
             rows.append(
                 (
-                    name,
+                    words.shown(name),
                     str(run.table["seed"]),
                     str(run.path),
                     str(run.summary["theta_sha256"])[:16],

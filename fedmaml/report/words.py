@@ -1,20 +1,19 @@
 """Words: readable names, and text alternatives of figures."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 
+from fedmaml.comparison.names import display, metric_name
 from fedmaml.comparison.verdicts import Metric, Row
 from fedmaml.core.statistics import finite
 from fedmaml.quantities import number, quantity, signed
 from fedmaml.report.series import Curve, Spread
 
-_ACRONYMS = re.compile(r"\b(auc|f1|mae|mse|r2|rmse)\b")
 
-
-def metric_name(name: str) -> str:
-    """Return the readable name of a metric."""
-    return _ACRONYMS.sub(lambda found: found[0].upper(), name.replace("_", " "))
+def shown(name: str) -> str:
+    """Return the readable name of a line: a strategy, or a run of it, "maml · seed1"."""
+    strategy, dot, run = name.partition(" · ")
+    return f"{display(strategy)}{dot}{run}"
 
 
 def metric_label(metric: Metric) -> str:
@@ -31,19 +30,19 @@ def differences(rows: Sequence[Row]) -> str:
     """Return every strategy's difference to the reference with its interval."""
     parts = []
     for row in rows:
-        text = f"{row.strategy} {signed(row.difference)}"
+        text = f"{display(row.strategy)} {signed(row.difference)}"
         if row.difference_ci95 is not None:
             text += f" ({signed(row.difference_ci95[0])} to {signed(row.difference_ci95[1])})"
         parts.append(text)
     return f"Difference to fine-tuned FedAvg: {'; '.join(parts)}."
 
 
-def curves(shown: Mapping[str, Curve], over: str, label: str) -> str:
+def curves(drawn: Mapping[str, Curve], over: str, label: str) -> str:
     """Return the first and the last value of every line."""
     parts = []
-    for name, curve in shown.items():
+    for name, curve in drawn.items():
         first, last = (number(finite(value)) for value in (curve.mean[0], curve.mean[-1]))
-        parts.append(f"{name} from {first} to {last}")
+        parts.append(f"{shown(name)} from {first} to {last}")
     return f"{label} over {over}: {'; '.join(parts)}."
 
 
@@ -51,17 +50,18 @@ def pareto(points: Mapping[str, tuple[float, float]], best: Sequence[str], scale
     """Return every point, and the names on the Pareto front."""
     unit = "B" if scale == "bytes" else "FLOP"
     parts = [
-        f"{name} {number(value)} for {quantity(cost, unit)}"
+        f"{shown(name)} {number(value)} for {quantity(cost, unit)}"
         for name, (cost, value) in points.items()
     ]
-    return f"{'; '.join(parts)}. On the front: {', '.join(best)}."
+    front = ", ".join(map(shown, best))
+    return f"{'; '.join(parts)}. On the front: {front}."
 
 
 def clients(spreads: Mapping[str, Spread]) -> str:
     """Return median, worst decile and standard deviation of every strategy."""
     parts = [
-        f"{name}: median {number(spread.median)}, worst decile {number(spread.worst_decile)}, "
-        f"standard deviation {number(spread.deviation)}"
+        f"{shown(name)}: median {number(spread.median)}, "
+        f"worst decile {number(spread.worst_decile)}, standard deviation {number(spread.deviation)}"
         for name, spread in spreads.items()
     ]
     return "; ".join(parts) + "."

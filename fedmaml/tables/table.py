@@ -1,6 +1,6 @@
-"""One table as text in cells, and what draws it: terminal, Markdown, CSV and LaTeX.
+"""One table as text in cells, and what draws it: terminal, Markdown and CSV.
 
-The page of a report draws it with ``report/table.html.j2``.
+`latex` draws it for articles, and ``report/table.html.j2`` on the page of a report.
 """
 
 import csv
@@ -82,26 +82,3 @@ def to_csv(table: Table) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows((table.header, *table.rows))
     return text.getvalue()
-
-
-def to_latex(table: Table) -> list[str]:
-    """Return the lines of a ``tabular`` of the package booktabs, without the caption."""
-    sides = ("l" if i in table.text_columns else "r" for i in range(len(table.header)))
-    head, *rows = (" & ".join(map(_latex, row)) + r" \\" for row in (table.header, *table.rows))
-    return [
-        rf"\begin{{tabular}}{{{''.join(sides)}}}",
-        *(r"\toprule", head, r"\midrule", *rows, r"\bottomrule"),
-        r"\end{tabular}",
-    ]
-
-
-def _latex(text: str) -> str:
-    """Escape what LaTeX reads as a command, and write minus signs and "<" as mathematics."""
-    if text == "–":
-        return "--"
-    for character in "&%$#_{}":
-        text = text.replace(character, "\\" + character)
-    text = text.replace("<", "$<$")
-    return " ".join(
-        f"${word}$" if word[:1] in "+-" and word[1:2].isdigit() else word for word in text.split()
-    )

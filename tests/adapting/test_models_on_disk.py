@@ -66,6 +66,29 @@ def test_a_run_is_adapted_without_its_clients_files(runs: Runs, tmp_path: Path) 
     np.testing.assert_array_equal(there.predict(frame), here.predict(frame))
 
 
+def test_a_run_without_rounds_keeps_its_totals_or_says_what_is_missing(
+    runs: Runs, tmp_path: Path
+) -> None:
+    """`local` has no line in rounds.jsonl; its one state has the totals all the same."""
+    sites = shutil.copytree(runs.sites, tmp_path / "sites")
+    scenario = fm.Csv(data=str(sites / "*.csv"), target="y", ignore=("days",))
+    run = fm.run(scenario, "local", rounds=0, out=tmp_path / "run")
+    frame, y = runs.site("classification")
+    here = run.adapt(frame, y).predict_proba(frame)
+    shutil.rmtree(sites)
+    model._read.cache_clear()
+    tables._load.cache_clear()
+    there = fm.load(run.path).adapt(frame, y).predict_proba(frame)
+    np.testing.assert_array_equal(there, here)
+    (run.path / "journal.safetensors").unlink()
+    model._read.cache_clear()
+    message = (
+        r"keeps no totals of the training clients .*no file '.*sites/\*\.csv'.*the data it was"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        fm.load(run.path).adapt(frame, y)
+
+
 @pytest.mark.parametrize("strategy", ["protonet", "meta_sgd", "fedrep", "local"])
 def test_every_kind_of_adaptation_can_be_taken_away(strategy: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

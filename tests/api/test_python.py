@@ -102,7 +102,7 @@ def test_a_result_is_drawn(result: fm.RunResult) -> None:
 def test_a_result_writes_its_report_anew(result: fm.RunResult) -> None:
     pytest.importorskip("jinja2")
     assert result.report() == result.report() == result.path / "report.html"
-    assert "maml on digits" in (result.path / "report.html").read_text()
+    assert "MAML on digits" in (result.path / "report.html").read_text()
 
 
 def test_a_value_has_exactly_its_settings() -> None:

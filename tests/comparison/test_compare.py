@@ -315,12 +315,12 @@ def test_every_form_has_every_strategy() -> None:
     made = comparison(meta_sgd=0.05, maml=0.0)
     assert as_markdown(made).startswith("# Answer.\n")
     assert as_csv(made).count("\n") == 4
-    assert r"meta\_sgd & 10 & " in as_latex(made)
-    for form in (as_markdown, as_csv):
-        assert "meta_sgd" in form(made)
-    assert "| maml | 10 | 8 to 10 | 2.50 MB | 4.20 GFLOP |" in as_markdown(made)
-    assert "| maml | ~ | - |  |" in as_markdown(made)
-    assert "- meta_sgd is better than maml: accuracy +0.0" in as_markdown(made)
+    assert "Meta-SGD & 10 & " in as_latex(made)
+    assert "Meta-SGD" in as_markdown(made)
+    assert "meta_sgd" in as_csv(made)
+    assert "| MAML | 10 | 8 to 10 | 2.50 MB | 4.20 GFLOP |" in as_markdown(made)
+    assert "| MAML | ~ | - |  |" in as_markdown(made)
+    assert "- Meta-SGD is better than MAML: accuracy +0.0" in as_markdown(made)
     assert pairs_as_csv(made).splitlines()[1].startswith("digits,accuracy,meta_sgd,maml,0.0")
     assert as_csv(made).splitlines()[1].endswith("reference,2500000.0,4200000000.0")
     assert "All: rounds=10" in as_markdown(made)
@@ -337,10 +337,10 @@ def test_the_table_fits_80_columns(capsys, monkeypatch) -> None:
     assert lines[0] == "Answer."
     assert all(len(line) <= 80 for line in lines)
     assert "…" not in "".join(lines)
-    assert any("strategy" in line and "vs fedavg" in line for line in lines)
+    assert any("strategy" in line and "vs FedAvg" in line for line in lines)
     assert any("from 0.437 to 0.458" in line for line in lines)  # no range: what tuning gained
-    assert any("meta_sgd" in line and "-12.5" in line and "<.001" in line for line in lines)
-    assert any("protonet" in line and "-0.012 to -0.0004" in line for line in lines)
+    assert any("Meta-SGD" in line and "-12.5" in line and "<.001" in line for line in lines)
+    assert any("ProtoNet" in line and "-0.012 to -0.0004" in line for line in lines)
 
 
 def test_matrix_is_left_to_the_file_where_the_terminal_is_too_narrow(capsys, monkeypatch) -> None:

@@ -54,12 +54,12 @@ def test_a_strategy_that_diverges_is_a_row_and_the_others_are_evaluated_as_witho
     assert lost.verdict == "diverged"
     assert {lost.before, lost.after, lost.difference, lost.difference_ci95, lost.p_holm} == {None}
     assert lost.sentence == (
-        "fedprox diverged: with seeds 0, 1 no client's update of any round could be used, all were "
+        "FedProx diverged: with seeds 0, 1 no client's update of any round could be used, all were "
         "infinite or too large; lower mu (now 1e+30) or inner.lr (now 0.01)."
     )
-    assert " fine-tuned FedAvg. Diverged: fedprox." in made.headline
+    assert " Diverged: FedProx." in made.headline
     assert made.notes[0] == (
-        "mu = 1e+30 was set for all strategies that know it, and fedprox diverged; without it each "
+        "mu = 1e+30 was set for all strategies that know it, and FedProx diverged; without it each "
         "takes its recipe's own."
     )
     without = small("fomaml")
@@ -81,7 +81,7 @@ def test_whoever_trained_with_fewer_updates_is_named(one_lost, tmp_path: Path) -
         reported = summary | {"updates_used": left}
         (copy / "fomaml" / "seed0" / "summary.json").write_text(json.dumps(reported))
         notes = compare(planned, copy).notes
-        wanted = f"fomaml trained with {2 * used - 1} of {2 * used} updates"
+        wanted = f"FOMAML trained with {2 * used - 1} of {2 * used} updates"
         assert any(note.startswith(wanted) for note in notes) is said
 
 
@@ -92,13 +92,13 @@ def test_nobody_ties_with_what_diverged_and_every_form_says_so(one_lost) -> None
     assert [(pair.first, pair.verdict, pair.difference) for pair in void] == [
         ("local", "diverged", None), ("fedadam", "diverged", None), ("fomaml", "diverged", None),
     ]  # fmt: skip
-    assert void[2].sentence == "fomaml cannot be compared with fedprox: fedprox diverged."
+    assert void[2].sentence == "FOMAML cannot be compared with FedProx: FedProx diverged."
     lines = {line["strategy"]: line for line in csv.DictReader(StringIO(as_csv(made)))}
     assert (lines["fedprox"]["verdict"], lines["fedprox"]["after"]) == ("diverged", "")
     assert ",fomaml,fedprox,,,,,,,diverged" in pairs_as_csv(made)
-    assert "| fedprox | 2 | – | diverged | – | – | – |" in as_markdown(made)
-    assert "| fedprox | ? | ? | ? | ? |  |" in as_markdown(made)
-    assert "fedprox & 2 & -- & diverged" in as_latex(made)
+    assert "| FedProx | 2 | – | diverged | – | – | – |" in as_markdown(made)
+    assert "| FedProx | ? | ? | ? | ? |  |" in as_markdown(made)
+    assert "FedProx & 2 & -- & diverged" in as_latex(made)
 
 
 @pytest.mark.slow
@@ -108,11 +108,11 @@ def test_a_report_shows_it_in_every_table_and_draws_no_value_of_it(
     planned, out = one_lost
     page = write_report([out], tmp_path, compare(planned, out)).page.read_text()
     assert "✕ diverged" in page
-    assert "fedprox diverged: with seeds 0, 1" in page
+    assert "FedProx diverged: with seeds 0, 1" in page
     untrained = RunDirectory(out / "fedprox" / "seed0").summary()
     assert untrained is not None  # how the model it began with was evaluated is no result
     assert f">{number(untrained['metric']['after'])}<" not in page
-    row = page[page.index('<th scope="row">fedprox</th>', page.index("worst decile</th>")) :]
+    row = page[page.index('<th scope="row">FedProx</th>', page.index("worst decile</th>")) :]
     cells = [cell.partition("</td>")[0].rpartition(">")[2] for cell in row.split("<td")[1:9]]
     assert cells == ["0", *["–"] * 6, "10"]
     lost = read([out]).runs["fedprox"]
@@ -120,7 +120,7 @@ def test_a_report_shows_it_in_every_table_and_draws_no_value_of_it(
         run.rounds and not any(record["evaluation"] for record in run.rounds) for run in lost
     )
     single = headline(read([out / "fedprox" / "seed0"]))
-    assert single == "fedprox on sinusoid diverged: its updates could not be used."
+    assert single == "FedProx on sinusoid diverged: its updates could not be used."
 
 
 def test_what_diverged_is_not_run_again(one_lost) -> None:
@@ -145,12 +145,12 @@ def test_if_the_reference_diverges_the_others_are_still_held_against_each_other(
     assert evaluated is not None
     assert protonet.after == evaluated["metric"]["after"]
     assert protonet.sentence == (
-        "protonet cannot be compared with fine-tuned FedAvg, which diverged."
+        "ProtoNet cannot be compared with fine-tuned FedAvg, which diverged."
     )
     assert made.headline.startswith("Nothing can be compared with fine-tuned FedAvg, which")
     (pair,) = [pair for pair in made.pairs if "fedadam" not in (pair.first, pair.second)]
     assert pair.verdict == "one seed"
-    assert "| protonet | · | ? | ? |  |" in as_markdown(made)
+    assert "| ProtoNet | · | ? | ? |  |" in as_markdown(made)
 
 
 def test_one_client_of_fedavg_that_diverges_takes_no_verdict_but_fedavgs() -> None:
@@ -164,11 +164,11 @@ def test_one_client_of_fedavg_that_diverges_takes_no_verdict_but_fedavgs() -> No
         "diverged", "not comparable", "not comparable", "diverged",
     ]  # fmt: skip
     assert evaluated[0].sentence == (
-        "fedavg diverged at a test client, so nothing can be compared with it; lower the "
+        "FedAvg diverged at a test client, so nothing can be compared with it; lower the "
         "learning rate of its adaptation."
     )
     assert evaluated[2].sentence == (
-        "maml cannot be compared with fine-tuned FedAvg, which diverged at a test client."
+        "MAML cannot be compared with fine-tuned FedAvg, which diverged at a test client."
     )
     assert [row.after for row in evaluated] == pytest.approx([None, 7 / 3, 10 / 3, None])
     assert {(row.difference, row.p_clients, row.p_holm) for row in evaluated} == {
@@ -189,11 +189,11 @@ def test_if_fedavg_diverges_at_one_client_the_command_names_fedavg_and_nobody_fi
     done = fedmaml(*arguments, "--strategies", "fomaml,fedprox", cwd=tmp_path)
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1].startswith(
-        "fedmaml: fedavg, fedprox diverged; the sentences above name what to "
+        "fedmaml: FedAvg, FedProx diverged; the sentences above name what to "
     )
     written = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert written["headline"] == (
-        "Nothing can be compared with fine-tuned FedAvg, which diverged. Diverged: fedavg, fedprox."
+        "Nothing can be compared with fine-tuned FedAvg, which diverged. Diverged: FedAvg, FedProx."
     )
     assert {row["strategy"]: row["verdict"] for row in written["rows"]} == {
         "local": "not comparable", "fedavg": "diverged", "fedadam": "not comparable",
@@ -208,7 +208,7 @@ def test_a_strategy_that_diverges_at_a_client_is_called_so_though_fedavg_did_eve
     lost = {"fedavg": "fedavg diverged."}
     made = rows(Metric("mse", "1", "lower"), dict.fromkeys(after, 1), after, after, lost)
     assert [row.verdict for row in made] == ["diverged", "diverged", "not comparable"]
-    assert made[1].sentence.startswith("maml diverged at a test client, and so did fine-tuned FedA")
+    assert made[1].sentence.startswith("MAML diverged at a test client, and so did fine-tuned FedA")
 
 
 def test_the_headline_calls_meta_learning_only_what_is(one_lost, tmp_path: Path) -> None:
@@ -218,10 +218,10 @@ def test_the_headline_calls_meta_learning_only_what_is(one_lost, tmp_path: Path)
     lines = [json.loads(line) | {"mse:after": "diverged"} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert conclude(runs).headline == (
-        "Every meta-learning strategy diverged: fomaml. So did fedprox."
+        "Every meta-learning strategy diverged: FOMAML. So did FedProx."
     )
     del runs["fedprox"]
-    assert conclude(runs).headline == "Every meta-learning strategy diverged: fomaml."
+    assert conclude(runs).headline == "Every meta-learning strategy diverged: FOMAML."
 
 
 def test_one_diverged_seed_of_two_is_enough(one_lost, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_one_diverged_seed_of_two_is_enough(one_lost, tmp_path: Path) -> None:
     both = runs | {"fedprox": {0: out / "fedprox/seed0", 1: tmp_path / "fedprox/seed1"}}
     after = {name: [{0: 1.0}] for name in runs}
     (sentence,) = found(both, tables, after).values()
-    assert sentence.startswith("fedprox diverged: with seed 0 no client's update")
+    assert sentence.startswith("FedProx diverged: with seed 0 no client's update")
 
 
 def test_two_that_diverge_at_the_same_client_are_no_tie() -> None:
@@ -254,7 +254,7 @@ def test_adaptation_that_diverges_at_every_client_names_its_own_rate(tmp_path: P
     run_all(planned, tmp_path)
     made = compare(planned, tmp_path)
     assert made.rows[1].sentence == (
-        "fedavg diverged at every test client while it adapted; lower adaptation.lr (now 1e+30)."
+        "FedAvg diverged at every test client while it adapted; lower adaptation.lr (now 1e+30)."
     )
 
 
@@ -287,9 +287,9 @@ def test_the_command_ends_with_3_and_says_who_diverged(tmp_path: Path) -> None:
     arguments += [part for key, value in SIZE.items() for part in ("--set", f"{key}={value}")]
     done = fedmaml(*arguments, "--strategies", "fedprox", "--set", "mu=1e30", cwd=tmp_path)
     assert done.returncode == 3
-    assert "compared with fine-tuned FedAvg. Diverged: fedprox." in " ".join(done.stdout.split())
+    assert "compared with fine-tuned FedAvg. Diverged: FedProx." in " ".join(done.stdout.split())
     assert done.stderr.splitlines()[-1] == (
-        "fedmaml: fedprox diverged; the sentences above name what to lower"
+        "fedmaml: FedProx diverged; the sentences above name what to lower"
     )
     written = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert written["rows"][3]["verdict"] == "diverged"

@@ -33,7 +33,7 @@ def test_a_gain_at_every_client_of_one_training_is_no_evidence() -> None:
     assert row.p_clients < 1e-6
     assert (row.p_seeds, row.p_holm, row.verdict) == (None, None, "one seed")
     assert row.sentence.startswith(
-        "In this one training run maml differs from fine-tuned FedAvg: accuracy +0.300, 95 % "
+        "In this one training run MAML differs from fine-tuned FedAvg: accuracy +0.300, 95 % "
         "interval over test clients +0."
     )
     assert row.sentence.endswith("is not known; ask with --seeds 5.")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fedmaml import cli
-from fedmaml.comparison.references import ReferenceRow, about, reference_rows, with_rivals
+from fedmaml.comparison.headline import with_rivals
+from fedmaml.comparison.references import ReferenceRow, about, reference_rows
 from fedmaml.comparison.tables import as_markdown, references_as_csv
 from fedmaml.comparison.verdicts import Metric, compare_pairs, compare_with, evaluate
 from fedmaml.config import resolve
@@ -63,7 +64,7 @@ PLAIN = {"local": 0.5, "fedavg": 0.7}
         # a baseline, a reference, both
         (
             PLAIN | {"fedadam": 0.9, "maml": 0.8}, [],
-            "fedadam (baseline) is significantly better than every meta-learning strategy. Base.",
+            "FedAdam (baseline) is significantly better than every meta-learning strategy. Base.",
         ),
         (
             PLAIN | {"maml": 0.8, "fomaml": 0.75}, [("nearest", 0.9, {})],
@@ -71,7 +72,7 @@ PLAIN = {"local": 0.5, "fedavg": 0.7}
         ),
         (
             PLAIN | {"fedadam": 0.85, "maml": 0.8}, [("forest", 0.9, {"federated": False})],
-            "fedadam (baseline) and forest (reference, not federated) are significantly better "
+            "FedAdam (baseline) and forest (reference, not federated) are significantly better "
             "than every meta-learning strategy. Base.",
         ),
         # one of two meta-learners is better than it
@@ -81,12 +82,12 @@ PLAIN = {"local": 0.5, "fedavg": 0.7}
         # better than FedAvg, but not than the strongest baseline
         (
             PLAIN | {"fedadam": 0.797, "maml": 0.8}, [],
-            "Base. No meta-learning strategy is significantly better than fedadam (baseline).",
+            "Base. No meta-learning strategy is significantly better than FedAdam (baseline).",
         ),
         # ahead, not significantly
         (
             PLAIN | {"fedadam": 0.802, "maml": 0.8}, [],
-            "Base. Ahead of every meta-learning strategy, but not significantly: fedadam "
+            "Base. Ahead of every meta-learning strategy, but not significantly: FedAdam "
             "(baseline).",
         ),
         # no meta-learning at all
@@ -134,7 +135,7 @@ def test_every_strategy_is_held_against_every_reference_in_a_family_of_its_own()
     raw = [max(pair.p_clients, pair.p_seeds) for pair in pairs]
     assert [pair.p_holm for pair in pairs] == holm(raw)
     assert [pair.verdict for pair in pairs[:3]] == ["worse", "better", "worse"]
-    assert pairs[1].sentence.startswith("maml is better than one: accuracy +0.0")
+    assert pairs[1].sentence.startswith("MAML is better than one: accuracy +0.0")
 
 
 # --- as a user sees it: a scenario of one's own with three references

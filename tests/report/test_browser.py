@@ -1,6 +1,8 @@
 """The report in a real browser: headless Chromium, driven through its own driver."""
 
+import base64
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedmaml.report import Written, figures
+from fedmaml.report import Written
 
 webdriver = pytest.importorskip("selenium.webdriver")
 
@@ -21,7 +23,8 @@ pytestmark = pytest.mark.skipif(
 )
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync",
 )  # fmt: skip
 WIDTHS = (1280, 390)
 
@@ -85,7 +88,7 @@ def test_every_figure_is_visible_and_its_letters_are_large_enough(
                      letters: Math.min(...letters.map(text => text.getBoundingClientRect().height))}
            })"""
     )
-    assert len(boxes) == len(figures.NAMES)
+    assert len(boxes) == len(written.figures) / 2
     for box in boxes:
         assert box["seen"]
         assert box["marks"] > 10
@@ -123,3 +126,34 @@ def test_on_a_phone_the_headline_table_needs_no_scrolling(browser: Any, written:
     assert len(cells) > 15
     assert max(cells) <= 390
     assert scrolled > 0
+
+
+def test_a_printed_report_has_at_most_five_pages(browser: Any, written: Written) -> None:
+    open_page(browser, written.page, 1280)
+    paper = {"paperWidth": 8.27, "paperHeight": 11.69, "preferCSSPageSize": True}
+    printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", paper)["data"])
+    pages = len(re.findall(rb"/Type\s*/Page\b(?!s)", printed))
+    assert 1 < pages <= 5
+
+
+def test_the_page_is_dark_where_the_reader_wants_it_and_paper_is_white(
+    browser: Any, written: Written
+) -> None:
+    colours = {}
+    for media, scheme in (("screen", "light"), ("screen", "dark"), ("print", "dark")):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        emulated = {"media": media, "features": features}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", emulated)
+        open_page(browser, written.page, 1280)
+        colours[media, scheme] = browser.execute_script(
+            """const of = (one, what) => getComputedStyle(document.querySelector(one))[what];
+               return [of("body", "backgroundColor"), of("body", "color"),
+                       of("figure svg text", "fill"), of("figure svg path", "fill")]"""
+        )
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    white, black = "rgb(255, 255, 255)", "rgb(28, 28, 28)"
+    assert colours["screen", "light"] == [white, black, black, white]
+    assert colours["print", "dark"] == [white, black, black, white]
+    paper, ink, letters, behind = colours["screen", "dark"]
+    assert paper == behind == "rgb(22, 23, 24)"
+    assert ink == letters == "rgb(236, 236, 234)"

@@ -20,6 +20,7 @@ from fedmaml.comparison.planning import plan
 from fedmaml.config import load_toml, parse_assignment, resolve
 from fedmaml.core.errors import ConfigurationError, NotComparableError, RunDirectoryError
 from fedmaml.report import Written, figures, integrity, tables, write_report
+from fedmaml.report.inline import finished
 from fedmaml.report.page import render
 from fedmaml.report.reading import find_runs, read
 from fedmaml.report.reproduce import compare_command
@@ -70,7 +71,7 @@ def test_answer_comes_first_and_says_that_meta_learning_is_not_better(page: str)
     assert words.startswith(f"fedmaml report · digits {headline}")
     assert "how large an advantage could still be hidden" in words
     for sentence in (
-        "fomaml is not distinguishable from fine-tuned FedAvg: accuracy",
+        "FOMAML is not distinguishable from fine-tuned FedAvg: accuracy",
         "2 seeds are",
     ):
         assert sentence in words
@@ -81,8 +82,10 @@ def test_everything_that_a_report_must_hold_is_there(page: str) -> None:
     for part in (
         "What was run", "digits: handwritten digits", "95 % interval",
         "worst decile", "std. deviation", "not measured", "No reply was rejected.",
-        "Leakage audit Nothing was found. Checked:", "SHA-256", "Accuracy against rounds",
-        "Accuracy against bytes sent and received", "Accuracy against operations",
+        "Leakage audit None of the leaks below was found. Searched for:",
+        "query examples that are in the support set of their own task", "SHA-256",
+        "Accuracy against rounds",
+        "every line takes the same bytes sent and received", "Accuracy against operations",
         "Training loss against rounds", "Accuracy against adaptation steps",
         "Accuracy against shots", "Accuracy from client to client",
     ):  # fmt: skip
@@ -110,11 +113,12 @@ def test_ids_are_unique_and_references_have_a_target(page: str) -> None:
 
 def test_every_figure_has_words_for_those_who_do_not_see_it(page: str) -> None:
     drawings = re.findall(r"<svg[^>]*>", page)
-    assert len(drawings) == len(figures.NAMES)
-    for drawing in drawings:
+    described = [drawing for drawing in drawings if "aria-hidden" not in drawing]
+    assert len(described) == page.count("<figure ")
+    for drawing in described:
         assert 'role="img"' in drawing
         label = re.search(r'aria-label="([^"]+)"', drawing).group(1)
-        assert "fomaml" in label
+        assert "FOMAML" in label
         assert re.search(r"\d", label)
 
 
@@ -128,7 +132,8 @@ def test_the_same_runs_give_the_same_bytes(
 
 
 def test_figures_lie_beside_the_page_as_svg_and_png(written: Written) -> None:
-    assert {path.stem for path in written.figures} == set(figures.NAMES)
+    equal = {f"{kind}-bytes" for kind in ("validation", "loss", "pareto")}
+    assert {path.stem for path in written.figures} == set(figures.NAMES) - equal
     for path in written.figures:
         assert path.parent == written.page.parent / "figures"
         start = b"<svg" if path.suffix == ".svg" else b"\x89PNG"
@@ -184,10 +189,15 @@ def test_the_settings_on_the_page_give_the_run_again(compared: Path, page: str) 
 def test_a_single_run_is_reported_without_comparison(compared: Path) -> None:
     material = read([compared / "fomaml" / "seed1"])
     assert material.comparison is None
-    drawn = list(figures.draw(material))
-    assert {figure.section for figure in drawn} == {"validation", "loss", "adaptation", "clients"}
+    drawn = [finished(drawing) for drawing in figures.draw(material)]
+    assert {figure.drawing.section for figure in drawn} == {
+        "validation",
+        "loss",
+        "adaptation",
+        "clients",
+    }
     words = text_of(render(material, drawn))
-    assert "fomaml on digits: accuracy 0." in words
+    assert "FOMAML on digits: accuracy 0." in words
     assert "This is a single run, so there is nothing to compare it with" in words
 
 
@@ -232,16 +242,18 @@ def test_rejected_replies_and_audit_findings_are_reported(compared: Path, tmp_pa
     (run / "summary.json").write_text(json.dumps(summary | {"audit": audit, "rejected_replies": 2}))
     material = read([run])
     assert integrity.rejected(material).rows == (
-        ("fomaml", "NONFINITE", "the update holds NaN or infinity", "<b>nan</b>", "2", "1"),
+        ("FOMAML", "NONFINITE", "the update holds NaN or infinity", "<b>nan</b>", "2", "1"),
     )
     page = render(material, [])
     assert "&lt;b&gt;nan&lt;/b&gt;" in page
     words = text_of(page)
     assert "2 updates were left out of training" in words
     assert "The audit has findings" in words
-    row = ("fomaml", "leak", "overlap", "2 examples", "split again", "1")
+    row = ("FOMAML", "leak", "overlap", "2 examples", "split again", "1")
     assert integrity.audit(material).findings.rows == (row,)
-    assert "Checked: overlap, duplicates. Not checked: statistics (there are none)." in words
+    assert (
+        "Searched for: overlap; duplicates. Not searched for: statistics (there are none)." in words
+    )
 
 
 def test_expected_findings_are_shown_with_their_reason_and_are_no_alarm(
@@ -254,7 +266,7 @@ def test_expected_findings_are_shown_with_their_reason_and_are_no_alarm(
     summary["audit"]["findings"] = [finding]
     (run / "summary.json").write_text(json.dumps(summary))
     material = read([run])
-    row = ("fomaml", "expected", "overlap", "2 examples", "nothing: by design", "1")
+    row = ("FOMAML", "expected", "overlap", "2 examples", "nothing: by design", "1")
     assert integrity.audit(material).findings.rows == (row,)
     assert "The audit has findings" not in render(material, [])
 
@@ -281,8 +293,8 @@ def test_words_follow_the_split_that_was_evaluated(on_validation: Path, tmp_path
     outcomes = tables.outcomes(read([on_validation]))
     assert outcomes.header[-1] == "validation clients"
     assert outcomes.rows[0][-1] == "20"
-    drawn = {figure.name: figure for figure in figures.draw(read([on_validation]))}
-    assert "of a validation client" in drawn["clients"].svg
+    drawn = {drawing.name: drawing for drawing in figures.draw(read([on_validation]))}
+    assert "of a validation client" in finished(drawn["clients"]).svg
 
 
 def test_runs_evaluated_on_different_splits_are_not_said_to_be_on_one(
@@ -320,7 +332,9 @@ def test_a_clean_audit_says_so(compared: Path, tmp_path: Path) -> None:
     check = {"kind": "overlap", "clients": 6, "of": 6, "how": "all of them"}
     clean = {"findings": [], "checked": [check], "not_checked": []}
     (run / "summary.json").write_text(json.dumps(summary | {"audit": clean}))
-    assert "Nothing was found. Checked: overlap." in text_of(render(read([run]), []))
+    assert "None of the leaks below was found. Searched for: overlap." in text_of(
+        render(read([run]), [])
+    )
 
 
 # --- what is refused

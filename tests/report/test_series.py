@@ -9,6 +9,7 @@ import pytest
 from fedmaml.comparison.verdicts import Metric
 from fedmaml.report import series
 from fedmaml.report.figures import draw
+from fedmaml.report.inline import finished
 from fedmaml.report.reading import Material, Run
 
 
@@ -120,6 +121,6 @@ def test_steps_begin_before_adaptation_and_include_the_strategy_s_own() -> None:
 def test_letters_of_a_logarithmic_axis_are_plain_numbers() -> None:
     falling = [record(10.0 ** (1 - number / 8)) for number in range(25)]
     drawn = {one.name: one for one in draw(material(fomaml=(run(falling),)))}
-    letters = drawn["loss-rounds"].svg
+    letters = finished(drawn["loss-rounds"]).svg
     assert ">0.1<" in letters
     assert "mathdefault" not in letters
