@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.bias_variance import BiasVariance
     from fedmaml.simulations.scenarios.csv import Csv
     from fedmaml.simulations.scenarios.digits import Digits
+    from fedmaml.simulations.scenarios.fairness import Fairness
     from fedmaml.simulations.scenarios.femnist import Femnist
     from fedmaml.simulations.scenarios.hospitals import Hospitals
     from fedmaml.simulations.scenarios.omniglot import Omniglot
@@ -32,6 +33,7 @@ _KNOWN = {
     "activity": f"{_FOLDER}.activity:Activity",
     "femnist": f"{_FOLDER}.femnist:Femnist",
     "omniglot": f"{_FOLDER}.omniglot:Omniglot",
+    "fairness": f"{_FOLDER}.fairness:Fairness",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "BiasVariance",
     "Csv",
     "Digits",
+    "Fairness",
     "Femnist",
     "Hospitals",
     "Omniglot",
