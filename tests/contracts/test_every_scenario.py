@@ -34,6 +34,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "activity-first": ("activity", {"support": "first"}),
     "femnist-conv": ("femnist", {"network": "conv", "filters": 2}),
     "fairness-adult": ("fairness", {"data": "adult", "people": 40}),
+    "movies-random": ("movies", {"support": "random", "start": "random"}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
@@ -42,6 +43,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 CLASSES = ("digits", "activity", "femnist", "omniglot")
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
+    "movies",
 )  # fmt: skip
 LINEAR = ("quadratic", "suffix_rules", "bias_variance", "fairness")
 OWN_LOSS = ("fairness",)

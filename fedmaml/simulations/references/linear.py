@@ -58,7 +58,9 @@ def ridge_to_the_mean(
     """
 
     def fit(clients: TrainingClients, weight: float) -> Adapt:
-        return _ridge(features, clients.mean(lambda examples: _solve(features, examples)), weight)
+        return ridge_around(
+            features, clients.mean(lambda examples: _solve(features, examples)), weight
+        )
 
     return Reference(
         "ridge to the mean",
@@ -79,7 +81,7 @@ def ridge(
     """
 
     def fit(_clients: TrainingClients, weight: float) -> Adapt:
-        return _ridge(features, None, weight)
+        return ridge_around(features, None, weight)
 
     return Reference(
         "local ridge",
@@ -89,8 +91,14 @@ def ridge(
     )
 
 
-def _ridge(features: Features, centre: Tensor | None, weight: float) -> Adapt:
-    """Return argmin |features(x) w - y|^2 + weight |w - centre|^2 on a support; None is zero."""
+def ridge_around(features: Features, centre: Tensor | None, weight: float) -> Adapt:
+    """Return argmin |features(x) w - y|^2 + weight |w - centre|^2 on a support; None is zero.
+
+    Args:
+        features: What it is linear in.
+        centre: ``(columns, outputs)``.
+        weight: Of the pull, > 0.
+    """
 
     def adapt(support: Batch) -> Predictor:
         matrix = features(support.x).double()
@@ -149,4 +157,5 @@ def _solve(features: Features, examples: Batch) -> Tensor:
 
 
 def _product(features: Features, x: Tensor, coefficients: Tensor) -> Tensor:
-    return (features(x).double() @ coefficients).to(x.dtype)
+    found = features(x).double() @ coefficients
+    return found.to(x.dtype) if x.is_floating_point() else found.float()  # of numbers of items

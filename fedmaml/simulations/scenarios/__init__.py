@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.fairness import Fairness
     from fedmaml.simulations.scenarios.femnist import Femnist
     from fedmaml.simulations.scenarios.hospitals import Hospitals
+    from fedmaml.simulations.scenarios.movies import Movies
     from fedmaml.simulations.scenarios.omniglot import Omniglot
     from fedmaml.simulations.scenarios.quadratic import Quadratic
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
@@ -34,6 +35,7 @@ _KNOWN = {
     "femnist": f"{_FOLDER}.femnist:Femnist",
     "omniglot": f"{_FOLDER}.omniglot:Omniglot",
     "fairness": f"{_FOLDER}.fairness:Fairness",
+    "movies": f"{_FOLDER}.movies:Movies",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "Fairness",
     "Femnist",
     "Hospitals",
+    "Movies",
     "Omniglot",
     "Quadratic",
     "Scenario",
