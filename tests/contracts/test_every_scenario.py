@@ -43,9 +43,9 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 CLASSES = ("digits", "activity", "femnist", "omniglot")
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
-    "movies",
+    "movies", "glucose", "patients",
 )  # fmt: skip
-LINEAR = ("quadratic", "suffix_rules", "bias_variance", "fairness")
+LINEAR = ("quadratic", "suffix_rules", "bias_variance", "fairness", "patients")
 OWN_LOSS = ("fairness",)
 CANNOT = {
     **{(scenario, "protonet"): "class means" for scenario in NO_CLASSES},

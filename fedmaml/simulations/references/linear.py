@@ -34,7 +34,7 @@ def least_squares(
 
     def fit(_clients: TrainingClients) -> Adapt:
         def adapt(support: Batch) -> Predictor:
-            coefficients = _solve(features, support)
+            coefficients = solve(features, support)
             return lambda x: _product(features, x, coefficients)
 
         return adapt
@@ -59,7 +59,7 @@ def ridge_to_the_mean(
 
     def fit(clients: TrainingClients, weight: float) -> Adapt:
         return ridge_around(
-            features, clients.mean(lambda examples: _solve(features, examples)), weight
+            features, clients.mean(lambda examples: solve(features, examples)), weight
         )
 
     return Reference(
@@ -150,7 +150,7 @@ def logistic_regression(strengths: Sequence[float] = (1.0,)) -> Reference:
     )
 
 
-def _solve(features: Features, examples: Batch) -> Tensor:
+def solve(features: Features, examples: Batch) -> Tensor:
     """Return least-squares coefficients of smallest norm, float64 ``(columns, outputs)``."""
     matrix, y = features(examples.x).double(), NUMBERS.encode(examples.y).double()
     return torch.linalg.lstsq(matrix, y, driver="gelsd").solution

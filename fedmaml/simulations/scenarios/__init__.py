@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.digits import Digits
     from fedmaml.simulations.scenarios.fairness import Fairness
     from fedmaml.simulations.scenarios.femnist import Femnist
+    from fedmaml.simulations.scenarios.glucose import Glucose
     from fedmaml.simulations.scenarios.hospitals import Hospitals
     from fedmaml.simulations.scenarios.movies import Movies
     from fedmaml.simulations.scenarios.omniglot import Omniglot
+    from fedmaml.simulations.scenarios.patients import Patients
     from fedmaml.simulations.scenarios.quadratic import Quadratic
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
     from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
@@ -36,6 +38,8 @@ _KNOWN = {
     "omniglot": f"{_FOLDER}.omniglot:Omniglot",
     "fairness": f"{_FOLDER}.fairness:Fairness",
     "movies": f"{_FOLDER}.movies:Movies",
+    "glucose": f"{_FOLDER}.glucose:Glucose",
+    "patients": f"{_FOLDER}.patients:Patients",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -55,9 +59,11 @@ __all__ = [
     "Digits",
     "Fairness",
     "Femnist",
+    "Glucose",
     "Hospitals",
     "Movies",
     "Omniglot",
+    "Patients",
     "Quadratic",
     "Scenario",
     "Sinusoid",

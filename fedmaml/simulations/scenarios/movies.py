@@ -50,7 +50,7 @@ class Stars(nn.Module):
 
     def __init__(self, films: Tensor) -> None:
         super().__init__()
-        self.films = nn.Parameter(films.clone())
+        self.films = nn.Parameter(films.clone(memory_format=torch.contiguous_format))
         self.head = nn.Linear(films.shape[1], 1)
         nn.init.zeros_(self.head.bias)
         with torch.no_grad():  # nobody's taste, and every film's bias
