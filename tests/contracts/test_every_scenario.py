@@ -35,12 +35,13 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "femnist-conv": ("femnist", {"network": "conv", "filters": 2}),
     "fairness-adult": ("fairness", {"data": "adult", "people": 40}),
     "movies-random": ("movies", {"support": "random", "start": "random"}),
+    "morphology-language": ("morphology", {"unseen": "language"}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
 """Scenarios with other settings, so that each way of drawing data is tested."""
 
-CLASSES = ("digits", "activity", "femnist", "omniglot")
+CLASSES = ("digits", "activity", "femnist", "omniglot", "morphology")
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
     "movies", "glucose", "patients",

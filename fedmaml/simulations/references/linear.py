@@ -9,7 +9,7 @@ from fedmaml.core.learner import Predictor
 from fedmaml.core.linear import with_ones
 from fedmaml.core.tasks import Batch
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
-from fedmaml.simulations.references.targets import BINARY, NUMBERS
+from fedmaml.simulations.references.targets import BINARY, NUMBERS, like
 
 Features = Callable[[Tensor], Tensor]
 """Inputs ``(examples, *features)`` -> ``(examples, columns)``."""
@@ -157,5 +157,4 @@ def solve(features: Features, examples: Batch) -> Tensor:
 
 
 def _product(features: Features, x: Tensor, coefficients: Tensor) -> Tensor:
-    found = features(x).double() @ coefficients
-    return found.to(x.dtype) if x.is_floating_point() else found.float()  # of numbers of items
+    return like(features(x).double() @ coefficients, x)

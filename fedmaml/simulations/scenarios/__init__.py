@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.femnist import Femnist
     from fedmaml.simulations.scenarios.glucose import Glucose
     from fedmaml.simulations.scenarios.hospitals import Hospitals
+    from fedmaml.simulations.scenarios.morphology import Morphology
     from fedmaml.simulations.scenarios.movies import Movies
     from fedmaml.simulations.scenarios.omniglot import Omniglot
     from fedmaml.simulations.scenarios.patients import Patients
@@ -40,6 +41,7 @@ _KNOWN = {
     "movies": f"{_FOLDER}.movies:Movies",
     "glucose": f"{_FOLDER}.glucose:Glucose",
     "patients": f"{_FOLDER}.patients:Patients",
+    "morphology": f"{_FOLDER}.morphology:Morphology",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "Femnist",
     "Glucose",
     "Hospitals",
+    "Morphology",
     "Movies",
     "Omniglot",
     "Patients",
