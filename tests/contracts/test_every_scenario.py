@@ -36,6 +36,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "fairness-adult": ("fairness", {"data": "adult", "people": 40}),
     "movies-random": ("movies", {"support": "random", "start": "random"}),
     "morphology-language": ("morphology", {"unseen": "language"}),
+    "graph_nodes-cora": ("graph_nodes", {"data": "cora"}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
@@ -44,10 +45,10 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 CLASSES = ("digits", "activity", "femnist", "omniglot", "morphology")
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
-    "movies", "glucose", "patients",
+    "movies", "glucose", "patients", "graph_nodes",
 )  # fmt: skip
 LINEAR = ("quadratic", "suffix_rules", "bias_variance", "fairness", "patients")
-OWN_LOSS = ("fairness",)
+OWN_LOSS = ("fairness", "graph_nodes")
 CANNOT = {
     **{(scenario, "protonet"): "class means" for scenario in NO_CLASSES},
     **{(scenario, "r2d2"): "needs a problem with classes" for scenario in NO_CLASSES},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.fairness import Fairness
     from fedmaml.simulations.scenarios.femnist import Femnist
     from fedmaml.simulations.scenarios.glucose import Glucose
+    from fedmaml.simulations.scenarios.graph_nodes import GraphNodes
     from fedmaml.simulations.scenarios.hospitals import Hospitals
     from fedmaml.simulations.scenarios.morphology import Morphology
     from fedmaml.simulations.scenarios.movies import Movies
@@ -42,6 +43,7 @@ _KNOWN = {
     "glucose": f"{_FOLDER}.glucose:Glucose",
     "patients": f"{_FOLDER}.patients:Patients",
     "morphology": f"{_FOLDER}.morphology:Morphology",
+    "graph_nodes": f"{_FOLDER}.graph_nodes:GraphNodes",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -62,6 +64,7 @@ __all__ = [
     "Fairness",
     "Femnist",
     "Glucose",
+    "GraphNodes",
     "Hospitals",
     "Morphology",
     "Movies",
