@@ -36,19 +36,20 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "fairness-adult": ("fairness", {"data": "adult", "people": 40}),
     "movies-random": ("movies", {"support": "random", "start": "random"}),
     "morphology-language": ("morphology", {"unseen": "language"}),
-    "graph_nodes-cora": ("graph_nodes", {"data": "cora"}),
+    "graph_nodes-cora": ("graph_nodes", "roles", {"data": "cora"}),
+    "malaria-flipped": ("malaria", {"flip": True, "filters": 2}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
 """Scenarios with other settings, so that each way of drawing data is tested."""
 
-CLASSES = ("digits", "activity", "femnist", "omniglot", "morphology")
+CLASSES = ("digits", "activity", "femnist", "omniglot", "morphology", "malaria")
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
-    "movies", "glucose", "patients", "graph_nodes",
+    "movies", "glucose", "patients", "graph_nodes", "roles",
 )  # fmt: skip
 LINEAR = ("quadratic", "suffix_rules", "bias_variance", "fairness", "patients")
-OWN_LOSS = ("fairness", "graph_nodes")
+OWN_LOSS = ("fairness", "graph_nodes", "roles")
 CANNOT = {
     **{(scenario, "protonet"): "class means" for scenario in NO_CLASSES},
     **{(scenario, "r2d2"): "needs a problem with classes" for scenario in NO_CLASSES},
@@ -66,7 +67,9 @@ CANNOT = {
 }
 """Strategies that cannot work on a scenario, and why."""
 
-SMALL: dict[str, dict[str, object]] = {"omniglot": {"filters": 2, "ways": 3}}
+SMALL: dict[str, dict[str, object]] = {
+    "omniglot": {"filters": 2, "ways": 3}, "malaria": {"filters": 2}, "roles": {"hidden": 4},
+}  # fmt: skip
 """Settings with which a round of a scenario is quick."""
 
 MUST_WORK = {

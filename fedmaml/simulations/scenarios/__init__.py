@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.glucose import Glucose
     from fedmaml.simulations.scenarios.graph_nodes import GraphNodes
     from fedmaml.simulations.scenarios.hospitals import Hospitals
+    from fedmaml.simulations.scenarios.malaria import Malaria
     from fedmaml.simulations.scenarios.morphology import Morphology
     from fedmaml.simulations.scenarios.movies import Movies
     from fedmaml.simulations.scenarios.omniglot import Omniglot
     from fedmaml.simulations.scenarios.patients import Patients
     from fedmaml.simulations.scenarios.quadratic import Quadratic
+    from fedmaml.simulations.scenarios.roles import Roles
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
     from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
 
@@ -44,6 +46,8 @@ _KNOWN = {
     "patients": f"{_FOLDER}.patients:Patients",
     "morphology": f"{_FOLDER}.morphology:Morphology",
     "graph_nodes": f"{_FOLDER}.graph_nodes:GraphNodes",
+    "roles": f"{_FOLDER}.roles:Roles",
+    "malaria": f"{_FOLDER}.malaria:Malaria",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -66,11 +70,13 @@ __all__ = [
     "Glucose",
     "GraphNodes",
     "Hospitals",
+    "Malaria",
     "Morphology",
     "Movies",
     "Omniglot",
     "Patients",
     "Quadratic",
+    "Roles",
     "Scenario",
     "Sinusoid",
     "SuffixRules",
