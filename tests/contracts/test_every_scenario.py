@@ -36,19 +36,28 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "fairness-adult": ("fairness", {"data": "adult", "people": 40}),
     "movies-random": ("movies", {"support": "random", "start": "random"}),
     "morphology-language": ("morphology", {"unseen": "language"}),
-    "graph_nodes-cora": ("graph_nodes", "roles", {"data": "cora"}),
+    "graph_nodes-cora": ("graph_nodes", "roles", "payload", "meta_parameters", {"data": "cora"}),
     "malaria-flipped": ("malaria", {"flip": True, "filters": 2}),
+    "task_families-value": ("task_families", {"target": "value"}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
 """Scenarios with other settings, so that each way of drawing data is tested."""
 
-CLASSES = ("digits", "activity", "femnist", "omniglot", "morphology", "malaria")
+CLASSES = ("digits", "activity", "femnist", "omniglot", "morphology", "malaria", "task_families")
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
-    "movies", "glucose", "patients", "graph_nodes", "roles",
+    "movies", "glucose", "patients", "graph_nodes", "roles", "payload", "meta_parameters",
 )  # fmt: skip
-LINEAR = ("quadratic", "suffix_rules", "bias_variance", "fairness", "patients")
+LINEAR = (
+    "quadratic",
+    "suffix_rules",
+    "bias_variance",
+    "fairness",
+    "patients",
+    "payload",
+    "meta_parameters",
+)
 OWN_LOSS = ("fairness", "graph_nodes", "roles")
 CANNOT = {
     **{(scenario, "protonet"): "class means" for scenario in NO_CLASSES},

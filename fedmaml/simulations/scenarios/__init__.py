@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.graph_nodes import GraphNodes
     from fedmaml.simulations.scenarios.hospitals import Hospitals
     from fedmaml.simulations.scenarios.malaria import Malaria
+    from fedmaml.simulations.scenarios.meta_parameters import MetaParameters
     from fedmaml.simulations.scenarios.morphology import Morphology
     from fedmaml.simulations.scenarios.movies import Movies
     from fedmaml.simulations.scenarios.omniglot import Omniglot
     from fedmaml.simulations.scenarios.patients import Patients
+    from fedmaml.simulations.scenarios.payload import Payload
     from fedmaml.simulations.scenarios.quadratic import Quadratic
     from fedmaml.simulations.scenarios.roles import Roles
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
     from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
+    from fedmaml.simulations.scenarios.task_families import TaskFamilies
 
 _FOLDER = "fedmaml.simulations.scenarios"
 _BASE = "fedmaml.simulations.scenario:Scenario"
@@ -48,6 +51,9 @@ _KNOWN = {
     "graph_nodes": f"{_FOLDER}.graph_nodes:GraphNodes",
     "roles": f"{_FOLDER}.roles:Roles",
     "malaria": f"{_FOLDER}.malaria:Malaria",
+    "payload": f"{_FOLDER}.payload:Payload",
+    "meta_parameters": f"{_FOLDER}.meta_parameters:MetaParameters",
+    "task_families": f"{_FOLDER}.task_families:TaskFamilies",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -71,13 +77,16 @@ __all__ = [
     "GraphNodes",
     "Hospitals",
     "Malaria",
+    "MetaParameters",
     "Morphology",
     "Movies",
     "Omniglot",
     "Patients",
+    "Payload",
     "Quadratic",
     "Roles",
     "Scenario",
     "Sinusoid",
     "SuffixRules",
+    "TaskFamilies",
 ]
