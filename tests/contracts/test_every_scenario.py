@@ -14,11 +14,12 @@ from torch.func import functional_call
 from fedmaml import config
 from fedmaml.computing import evaluation, updates
 from fedmaml.core import seeding
-from fedmaml.core.errors import UnsupportedProblemError
+from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
 from fedmaml.core.params import Params
 from fedmaml.core.requests import EvaluateRequest, TrainRequest
 from fedmaml.core.tasks import Batch, Task, cast, rows_of, tensors_of, unstack
 from fedmaml.core.trees import leaves
+from fedmaml.preflight import preflight
 from fedmaml.simulations.datasets import heart_disease
 from fedmaml.simulations.scenario import SPLITS, Scenario
 from fedmaml.simulations.scenarios import CATALOGUE
@@ -50,31 +51,30 @@ NO_CLASSES = (
     "movies", "glucose", "patients", "graph_nodes", "roles", "payload", "meta_parameters",
 )  # fmt: skip
 LINEAR = (
-    "quadratic",
-    "suffix_rules",
-    "bias_variance",
-    "fairness",
-    "patients",
-    "payload",
+    "quadratic", "suffix_rules", "bias_variance", "fairness", "patients", "payload",
     "meta_parameters",
-)
-OWN_LOSS = ("fairness", "graph_nodes", "roles")
+)  # fmt: skip
+NO_BIAS = ("quadratic", "bias_variance", "patients", "payload", "meta_parameters")
+OWN_LOSS = ("fairness", "graph_nodes", "roles", "meta_parameters")
 CANNOT = {
     **{(scenario, "protonet"): "class means" for scenario in NO_CLASSES},
     **{(scenario, "r2d2"): "needs a problem with classes" for scenario in NO_CLASSES},
     **{(scenario, "ridge_head"): r"has \d+ classes; r2d2" for scenario in CLASSES},
     **{
         (scenario, "empirical_bayes"): "a squared loss"
-        for scenario in (*CLASSES, *OWN_LOSS, "hospitals", "csv")
+        for scenario in (*CLASSES, *OWN_LOSS, "hospitals", "csv", "suffix_rules")
     },
     **{
         (scenario, strategy): "no layers before its head"
         for scenario in LINEAR
         for strategy in ("fedrep", "fedbabu", "anil", "boil", "ridge_head")
     },
-    ("quadratic", "cavia"): "has none; give its first layer bias=True",
+    **{(scenario, "cavia"): "has none; give its first layer bias=True" for scenario in NO_BIAS},
 }
 """Strategies that cannot work on a scenario, and why."""
+
+ONE_TARGET = {("roles", "ridge_head"), ("graph_nodes", "ridge_head")}
+"""Strategies that need one target for each example; found out at the first task, before a run."""
 
 SMALL: dict[str, dict[str, object]] = {
     "omniglot": {"filters": 2, "ways": 3}, "malaria": {"filters": 2}, "roles": {"hidden": 4},
@@ -329,6 +329,10 @@ def test_one_round_has_finite_losses_or_the_strategy_is_refused(
     if (name, strategy) in CANNOT:
         with pytest.raises(UnsupportedProblemError, match=CANNOT[name, strategy]):
             algorithm.build(run.make_problem(), seeding.generator(0))
+        return
+    if (name, strategy) in ONE_TARGET:
+        with pytest.raises(ConfigurationError, match="cannot compute on a task of scenario"):
+            preflight(run)
         return
     try:
         start = algorithm.build(run.make_problem(), seeding.generator(0))

@@ -49,7 +49,7 @@ class Endings(nn.Module):
 
     def __init__(self, letters: int, hidden: int) -> None:
         super().__init__()
-        self.letters = nn.Parameter(torch.randn(letters, _EMBEDDING))
+        self.letters = nn.Parameter(nn.init.normal_(torch.empty(letters, _EMBEDDING)))
         self.body = nn.Linear(morphology.ENDING * _EMBEDDING, hidden)
         self.head = nn.Linear(hidden, morphology.SCRIPTS + 1)
 

@@ -47,7 +47,7 @@ class NextLetter(nn.Module):
 
     def __init__(self, letters: int, hidden: int) -> None:
         super().__init__()
-        self.letters = nn.Parameter(torch.randn(letters, _EMBEDDING))
+        self.letters = nn.Parameter(nn.init.normal_(torch.empty(letters, _EMBEDDING)))
         self.body = GRU(_EMBEDDING, hidden)
         self.head = nn.Linear(hidden, letters)
 
