@@ -45,7 +45,10 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 }
 """Scenarios with other settings, so that each way of drawing data is tested."""
 
-CLASSES = ("digits", "activity", "femnist", "omniglot", "morphology", "malaria", "task_families")
+CLASSES = (
+    "digits", "activity", "femnist", "omniglot", "morphology", "malaria", "task_families",
+    "class_stream",
+)  # fmt: skip
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
     "movies", "glucose", "patients", "graph_nodes", "roles", "payload", "meta_parameters",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenario import Scenario
     from fedmaml.simulations.scenarios.activity import Activity
     from fedmaml.simulations.scenarios.bias_variance import BiasVariance
+    from fedmaml.simulations.scenarios.class_stream import ClassStream
     from fedmaml.simulations.scenarios.csv import Csv
     from fedmaml.simulations.scenarios.digits import Digits
     from fedmaml.simulations.scenarios.fairness import Fairness
@@ -54,6 +55,7 @@ _KNOWN = {
     "payload": f"{_FOLDER}.payload:Payload",
     "meta_parameters": f"{_FOLDER}.meta_parameters:MetaParameters",
     "task_families": f"{_FOLDER}.task_families:TaskFamilies",
+    "class_stream": f"{_FOLDER}.class_stream:ClassStream",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -69,6 +71,7 @@ __all__ = [
     "CATALOGUE",
     "Activity",
     "BiasVariance",
+    "ClassStream",
     "Csv",
     "Digits",
     "Fairness",

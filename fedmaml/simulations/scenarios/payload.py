@@ -62,7 +62,7 @@ class Payload(Scenario):
 
     about: ClassVar[str] = "payload of a two-link arm from half a second of motion, in Nm and kg"
     recipes: ClassVar[Recipes] = {
-        "*": {"rounds": 300, "clients": 20, "dtype": "float64"},
+        "*": {"rounds": 1500, "clients": 20, "dtype": "float64"},
         "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 300},
         "fedavg": _AVERAGING,
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.1,
