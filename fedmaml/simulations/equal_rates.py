@@ -81,8 +81,8 @@ def figures(label: str, largest: tuple[str, ...]) -> tuple[Figure, ...]:
         return everyone(clients.take(np.flatnonzero(np.isin(names, largest))))
 
     def of_random(clients: Clients) -> float:
-        groups = clients.group(label)
-        orders = [np.random.default_rng(i).permutation(groups) for i in range(_PERMUTATIONS)]
+        groups, rng = clients.group(label), np.random.default_rng(0)
+        orders = [rng.permutation(groups) for _ in range(_PERMUTATIONS)]
         return float(
             np.mean([everyone(replace(clients, groups={label: order})) for order in orders])
         )
