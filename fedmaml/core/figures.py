@@ -116,13 +116,17 @@ def clients_table(
 
     Args:
         numbers: Client numbers.
-        columns: Values of the clients by column.
+        columns: Values of the clients by column; NaN for a stage that a strategy has not (ProtoNet
+            predicts nothing before it adapts).
         metrics: The metrics of the columns.
         groups: Label -> group, of each client; a client without a label is in group "".
         stage: Stage of adaptation, e.g. "after".
     """
+    absent = [math.nan] * len(numbers)
     arrays = {
-        metric.name: np.array([columns[f"{column}:{stage}"] for column in metric.columns]).T
+        metric.name: np.array(
+            [columns.get(f"{column}:{stage}", absent) for column in metric.columns]
+        ).T
         for metric in metrics
     }
     labels = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from fedmaml.core.tasks import Batch, Task, TaskGroup
@@ -52,3 +53,10 @@ def in_order(x: Tensor, y: Tensor, order: Tensor, shots: int, queries: int) -> T
     """
     chosen, others = order[:shots], order[shots : shots + queries]
     return Task(Batch(x[chosen], y[chosen]), Batch(x[others], y[others]))
+
+
+def evenly(rows: Tensor, count: int) -> Tensor:
+    """Return at most ``count`` of the rows, spread evenly, in their order."""
+    if len(rows) <= count:
+        return rows
+    return rows[torch.linspace(0, len(rows) - 1, count, dtype=torch.float64).round().long()]

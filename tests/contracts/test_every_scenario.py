@@ -14,10 +14,12 @@ from torch.func import functional_call
 from fedmaml import config
 from fedmaml.computing import evaluation, updates
 from fedmaml.core import seeding
-from fedmaml.core.errors import UnsupportedProblemError
+from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
 from fedmaml.core.params import Params
 from fedmaml.core.requests import EvaluateRequest, TrainRequest
-from fedmaml.core.tasks import Batch, Task, cast
+from fedmaml.core.tasks import Batch, Task, cast, rows_of, tensors_of, unstack
+from fedmaml.core.trees import leaves
+from fedmaml.preflight import preflight
 from fedmaml.simulations.datasets import heart_disease
 from fedmaml.simulations.scenario import SPLITS, Scenario
 from fedmaml.simulations.scenarios import CATALOGUE
@@ -32,32 +34,54 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "hospitals-lr": ("hospitals", {"network": "lr"}),
     "activity-first": ("activity", {"support": "first"}),
     "femnist-conv": ("femnist", {"network": "conv", "filters": 2}),
+    "fairness-adult": ("fairness", {"data": "adult", "people": 40}),
+    "movies-random": ("movies", {"support": "random", "start": "random"}),
+    "morphology-language": ("morphology", {"unseen": "language"}),
+    "graph_nodes-cora": ("graph_nodes", "roles", "payload", "meta_parameters", {"data": "cora"}),
+    "malaria-flipped": ("malaria", {"flip": True, "filters": 2}),
+    "task_families-value": ("task_families", {"target": "value"}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
 """Scenarios with other settings, so that each way of drawing data is tested."""
 
-CLASSES = ("digits", "activity", "femnist", "omniglot")
-NO_CLASSES = ("quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv")
-LINEAR = ("quadratic", "suffix_rules", "bias_variance")
+CLASSES = (
+    "digits", "activity", "femnist", "omniglot", "morphology", "malaria", "task_families",
+    "class_stream",
+)  # fmt: skip
+NO_CLASSES = (
+    "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
+    "movies", "glucose", "patients", "graph_nodes", "roles", "payload", "meta_parameters",
+)  # fmt: skip
+LINEAR = (
+    "quadratic", "suffix_rules", "bias_variance", "fairness", "patients", "payload",
+    "meta_parameters",
+)  # fmt: skip
+NO_BIAS = ("quadratic", "bias_variance", "patients", "payload", "meta_parameters")
+OWN_LOSS = ("fairness", "graph_nodes", "roles", "meta_parameters")
 CANNOT = {
     **{(scenario, "protonet"): "class means" for scenario in NO_CLASSES},
     **{(scenario, "r2d2"): "needs a problem with classes" for scenario in NO_CLASSES},
     **{(scenario, "ridge_head"): r"has \d+ classes; r2d2" for scenario in CLASSES},
     **{
         (scenario, "empirical_bayes"): "a squared loss"
-        for scenario in (*CLASSES, "hospitals", "csv")
+        for scenario in (*CLASSES, *OWN_LOSS, "hospitals", "csv", "suffix_rules")
     },
     **{
         (scenario, strategy): "no layers before its head"
         for scenario in LINEAR
         for strategy in ("fedrep", "fedbabu", "anil", "boil", "ridge_head")
     },
-    ("quadratic", "cavia"): "has none; give its first layer bias=True",
+    **{(scenario, "cavia"): "has none; give its first layer bias=True" for scenario in NO_BIAS},
 }
 """Strategies that cannot work on a scenario, and why."""
 
-SMALL: dict[str, dict[str, object]] = {"omniglot": {"filters": 2, "ways": 3}}
+ONE_TARGET = {("roles", "ridge_head"), ("graph_nodes", "ridge_head")}
+"""Strategies that need one target for each example; found out at the first task, before a run."""
+
+SMALL: dict[str, dict[str, object]] = {
+    "omniglot": {"filters": 2, "ways": 3}, "malaria": {"filters": 2}, "roles": {"hidden": 4},
+}  # fmt: skip
 """Settings with which a round of a scenario is quick."""
 
 MUST_WORK = {
@@ -114,18 +138,14 @@ def some(clients: range) -> list[int]:
 
 def tasks_of(scenario: Scenario, split: str, clients: list[int], round: int) -> dict[int, Task]:
     groups = scenario.tasks(split, clients, round, common_of(scenario))
-    return {
-        client: Task(*(Batch(*(value[i] for value in batch)) for batch in group.tasks))
-        for group in groups
-        for i, client in enumerate(group.clients)
-    }
+    return {client: task for group in groups for client, task in unstack(group).items()}
 
 
 def same(left: Task, right: Task) -> bool:
     return all(
         torch.equal(one, other)
         for left_batch, right_batch in zip(left, right, strict=True)
-        for one, other in zip(left_batch, right_batch, strict=True)
+        for one, other in zip(tensors_of(left_batch), tensors_of(right_batch), strict=True)
     )
 
 
@@ -137,7 +157,8 @@ def splits(scenario: Scenario) -> Iterator[tuple[str, list[int]]]:
 
 def rows(batch: Batch) -> list[bytes]:
     """Return each example's inputs, to be compared by content."""
-    return [row.numpy().tobytes() for row in batch.x.contiguous()]
+    columns = [leaf.flatten(1).double() for leaf in leaves(batch.x)]
+    return [row.numpy().tobytes() for row in torch.cat(columns, 1).contiguous()]
 
 
 # --- tasks ------------------------------------------------------------------------------------
@@ -186,8 +207,8 @@ def test_every_client_asked_for_gets_one_task(make, variant: str) -> None:
         assert sorted(client for group in groups for client in group.clients) == clients
         for group in groups:
             for batch in group.tasks:
-                assert batch.x.shape[0] == batch.y.shape[0] == len(group.clients)
-                assert batch.x.shape[1] == batch.y.shape[1] > 0
+                for axis, expected in ((0, len(group.clients)), (1, rows_of(batch, 1))):
+                    assert all(leaf.shape[axis] == expected > 0 for leaf in tensors_of(batch))
 
 
 @every_variant
@@ -229,6 +250,8 @@ def test_no_query_example_is_in_the_support_set(make, variant: str) -> None:
             if variant == "quadratic":  # by design: support and query are the same function
                 assert same(task, Task(task.query, task.support))
                 continue
+            if "support-query-overlap" in scenario.expected:  # the audit finds it, with the reason
+                continue
             # Hungary and Long Beach have two patients each whose features are equal in all parts.
             twins = 0
             if variant.startswith("hospitals"):
@@ -245,16 +268,18 @@ def test_tasks_suit_the_problem(make, variant: str) -> None:
     with seeding.isolated(seeding.generator(0)):
         network = problem.network().to(problem.dtype)
     params = {name: value.detach() for name, value in network.named_parameters()}
+    totals = common_of(scenario)
     for split, clients in splits(scenario):
         for task in tasks_of(scenario, split, clients, 1).values():
             for batch in cast(task, problem.dtype):
-                assert batch.x.isfinite().all()
+                assert all(leaf.isfinite().all() for leaf in leaves(batch.x))
                 prediction = functional_call(network, params, (batch.x,))
                 loss = problem.loss(prediction, batch.y)
-                assert loss.shape == batch.y.shape[:1]
+                assert loss.shape == (rows_of(batch),)
                 assert loss.isfinite().all()
                 for metric in problem.metrics:
-                    assert metric.function(prediction, batch.y).shape == ()
+                    values = metric.values(prediction, batch.y, totals)
+                    assert {value.shape for value in values.values()} == {()}
                 if problem.classes is not None:
                     assert batch.y.dtype == torch.int64
                     assert 0 <= int(batch.y.min()) <= int(batch.y.max()) < problem.classes
@@ -307,6 +332,10 @@ def test_one_round_has_finite_losses_or_the_strategy_is_refused(
     if (name, strategy) in CANNOT:
         with pytest.raises(UnsupportedProblemError, match=CANNOT[name, strategy]):
             algorithm.build(run.make_problem(), seeding.generator(0))
+        return
+    if (name, strategy) in ONE_TARGET:
+        with pytest.raises(ConfigurationError, match="cannot compute on a task of scenario"):
+            preflight(run)
         return
     try:
         start = algorithm.build(run.make_problem(), seeding.generator(0))

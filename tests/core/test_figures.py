@@ -299,3 +299,11 @@ def test_clients_of_a_region_are_not_taken_for_independent() -> None:
         low, high = figure_interval([resample(figures.mean(SCORE), clustered(rng), 0, 199)])
         alone.append(high - low)
     assert regions / np.mean(alone) == pytest.approx(1.72, rel=0.12)
+
+
+def test_a_stage_that_a_strategy_has_not_is_undefined() -> None:
+    clients = clients_table(
+        [4, 5], {"accuracy:after": [0.5, 1.0]}, [metrics.ACCURACY], [{}, {}], "before"
+    )
+    assert np.isnan(clients["accuracy"]).all()
+    assert np.isnan(figures.worst_decile(metrics.ACCURACY)(clients))

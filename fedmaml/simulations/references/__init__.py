@@ -2,6 +2,7 @@
 
 simple   a constant, the last value of a window, the nearest neighbours
 linear   least squares, ridge regression to the training clients' mean, logistic regression
+hierarchical   ridge regression under the training clients' mean and covariance
 forest   a random forest
 boosting boosted trees
 targets  averages of targets as predictions
@@ -9,6 +10,7 @@ targets  averages of targets as predictions
 
 from fedmaml.simulations.references.boosting import gradient_boosting
 from fedmaml.simulations.references.forest import random_forest
+from fedmaml.simulations.references.hierarchical import hierarchical_ridge
 from fedmaml.simulations.references.linear import (
     least_squares,
     logistic_regression,
@@ -25,6 +27,7 @@ __all__ = [
     "classes",
     "constant",
     "gradient_boosting",
+    "hierarchical_ridge",
     "least_squares",
     "logistic_regression",
     "nearest_neighbour",

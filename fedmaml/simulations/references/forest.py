@@ -10,7 +10,7 @@ from torch import Tensor
 from fedmaml.core.learner import Predictor
 from fedmaml.core.tasks import Batch
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
-from fedmaml.simulations.references.targets import Targets
+from fedmaml.simulations.references.targets import Targets, like
 
 
 def random_forest(targets: Targets, trees: int = 100, *, pooled: bool = True) -> Reference:
@@ -47,6 +47,6 @@ def _forest(parts: Sequence[Batch], targets: Targets, trees: int) -> Any:
 def _predictor(forest: Any, targets: Targets) -> Predictor:
     def predict(x: Tensor) -> Tensor:
         means = torch.from_numpy(forest.predict(x.flatten(1).numpy()))
-        return targets.decode(means.reshape(len(x), -1)).to(x.dtype)
+        return like(targets.decode(means.reshape(len(x), -1)), x)
 
     return predict

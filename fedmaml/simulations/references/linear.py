@@ -9,7 +9,7 @@ from fedmaml.core.learner import Predictor
 from fedmaml.core.linear import with_ones
 from fedmaml.core.tasks import Batch
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
-from fedmaml.simulations.references.targets import BINARY, NUMBERS
+from fedmaml.simulations.references.targets import BINARY, NUMBERS, like
 
 Features = Callable[[Tensor], Tensor]
 """Inputs ``(examples, *features)`` -> ``(examples, columns)``."""
@@ -34,7 +34,7 @@ def least_squares(
 
     def fit(_clients: TrainingClients) -> Adapt:
         def adapt(support: Batch) -> Predictor:
-            coefficients = _solve(features, support)
+            coefficients = solve(features, support)
             return lambda x: _product(features, x, coefficients)
 
         return adapt
@@ -58,7 +58,9 @@ def ridge_to_the_mean(
     """
 
     def fit(clients: TrainingClients, weight: float) -> Adapt:
-        return _ridge(features, clients.mean(lambda examples: _solve(features, examples)), weight)
+        return ridge_around(
+            features, clients.mean(lambda examples: solve(features, examples)), weight
+        )
 
     return Reference(
         "ridge to the mean",
@@ -79,7 +81,7 @@ def ridge(
     """
 
     def fit(_clients: TrainingClients, weight: float) -> Adapt:
-        return _ridge(features, None, weight)
+        return ridge_around(features, None, weight)
 
     return Reference(
         "local ridge",
@@ -89,8 +91,14 @@ def ridge(
     )
 
 
-def _ridge(features: Features, centre: Tensor | None, weight: float) -> Adapt:
-    """Return argmin |features(x) w - y|^2 + weight |w - centre|^2 on a support; None is zero."""
+def ridge_around(features: Features, centre: Tensor | None, weight: float) -> Adapt:
+    """Return argmin |features(x) w - y|^2 + weight |w - centre|^2 on a support; None is zero.
+
+    Args:
+        features: What it is linear in.
+        centre: ``(columns, outputs)``.
+        weight: Of the pull, > 0.
+    """
 
     def adapt(support: Batch) -> Predictor:
         matrix = features(support.x).double()
@@ -142,11 +150,11 @@ def logistic_regression(strengths: Sequence[float] = (1.0,)) -> Reference:
     )
 
 
-def _solve(features: Features, examples: Batch) -> Tensor:
+def solve(features: Features, examples: Batch) -> Tensor:
     """Return least-squares coefficients of smallest norm, float64 ``(columns, outputs)``."""
     matrix, y = features(examples.x).double(), NUMBERS.encode(examples.y).double()
     return torch.linalg.lstsq(matrix, y, driver="gelsd").solution
 
 
 def _product(features: Features, x: Tensor, coefficients: Tensor) -> Tensor:
-    return (features(x).double() @ coefficients).to(x.dtype)
+    return like(features(x).double() @ coefficients, x)

@@ -8,7 +8,7 @@ from torch import Tensor
 from fedmaml.core.learner import Predictor
 from fedmaml.core.tasks import Batch
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
-from fedmaml.simulations.references.targets import Targets
+from fedmaml.simulations.references.targets import Targets, like
 
 
 def constant(targets: Targets, name: str = "constant") -> Reference:
@@ -20,7 +20,7 @@ def constant(targets: Targets, name: str = "constant") -> Reference:
     def fit(_clients: TrainingClients) -> Adapt:
         def adapt(support: Batch) -> Predictor:
             output = targets.decode(targets.encode(support.y).mean(0))
-            return lambda x: output.to(x.dtype).expand(len(x), -1)
+            return lambda x: like(output, x).expand(len(x), -1)
 
         return adapt
 
@@ -55,7 +55,7 @@ def nearest_neighbour(targets: Targets, neighbours: Sequence[int] = (1,)) -> Ref
                     x.flatten(1), known, compute_mode="donot_use_mm_for_euclid_dist"
                 )
                 nearest = distances.topk(count, largest=False).indices
-                return targets.decode(values[nearest].mean(1)).to(x.dtype)
+                return like(targets.decode(values[nearest].mean(1)), x)
 
             return predict
 

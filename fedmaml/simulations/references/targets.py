@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,3 +37,13 @@ BINARY = Targets(
     lambda y: y.double()[:, None], lambda share: share.clamp(_LEAST, 1 - _LEAST).logit()
 )
 """Labels 0 and 1; the output is one logit, ``(examples, 1)``."""
+
+
+def like(values: Tensor, x: Tensor) -> Tensor:
+    """Return outputs in the type of the inputs; in float32 if those are letters or other numbers.
+
+    Args:
+        values: Outputs for ``x``.
+        x: Inputs.
+    """
+    return values.to(x.dtype if x.is_floating_point() else torch.float32)

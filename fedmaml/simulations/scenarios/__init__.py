@@ -11,14 +11,26 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenario import Scenario
     from fedmaml.simulations.scenarios.activity import Activity
     from fedmaml.simulations.scenarios.bias_variance import BiasVariance
+    from fedmaml.simulations.scenarios.class_stream import ClassStream
     from fedmaml.simulations.scenarios.csv import Csv
     from fedmaml.simulations.scenarios.digits import Digits
+    from fedmaml.simulations.scenarios.fairness import Fairness
     from fedmaml.simulations.scenarios.femnist import Femnist
+    from fedmaml.simulations.scenarios.glucose import Glucose
+    from fedmaml.simulations.scenarios.graph_nodes import GraphNodes
     from fedmaml.simulations.scenarios.hospitals import Hospitals
+    from fedmaml.simulations.scenarios.malaria import Malaria
+    from fedmaml.simulations.scenarios.meta_parameters import MetaParameters
+    from fedmaml.simulations.scenarios.morphology import Morphology
+    from fedmaml.simulations.scenarios.movies import Movies
     from fedmaml.simulations.scenarios.omniglot import Omniglot
+    from fedmaml.simulations.scenarios.patients import Patients
+    from fedmaml.simulations.scenarios.payload import Payload
     from fedmaml.simulations.scenarios.quadratic import Quadratic
+    from fedmaml.simulations.scenarios.roles import Roles
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
     from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
+    from fedmaml.simulations.scenarios.task_families import TaskFamilies
 
 _FOLDER = "fedmaml.simulations.scenarios"
 _BASE = "fedmaml.simulations.scenario:Scenario"
@@ -32,6 +44,18 @@ _KNOWN = {
     "activity": f"{_FOLDER}.activity:Activity",
     "femnist": f"{_FOLDER}.femnist:Femnist",
     "omniglot": f"{_FOLDER}.omniglot:Omniglot",
+    "fairness": f"{_FOLDER}.fairness:Fairness",
+    "movies": f"{_FOLDER}.movies:Movies",
+    "glucose": f"{_FOLDER}.glucose:Glucose",
+    "patients": f"{_FOLDER}.patients:Patients",
+    "morphology": f"{_FOLDER}.morphology:Morphology",
+    "graph_nodes": f"{_FOLDER}.graph_nodes:GraphNodes",
+    "roles": f"{_FOLDER}.roles:Roles",
+    "malaria": f"{_FOLDER}.malaria:Malaria",
+    "payload": f"{_FOLDER}.payload:Payload",
+    "meta_parameters": f"{_FOLDER}.meta_parameters:MetaParameters",
+    "task_families": f"{_FOLDER}.task_families:TaskFamilies",
+    "class_stream": f"{_FOLDER}.class_stream:ClassStream",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -47,13 +71,25 @@ __all__ = [
     "CATALOGUE",
     "Activity",
     "BiasVariance",
+    "ClassStream",
     "Csv",
     "Digits",
+    "Fairness",
     "Femnist",
+    "Glucose",
+    "GraphNodes",
     "Hospitals",
+    "Malaria",
+    "MetaParameters",
+    "Morphology",
+    "Movies",
     "Omniglot",
+    "Patients",
+    "Payload",
     "Quadratic",
+    "Roles",
     "Scenario",
     "Sinusoid",
     "SuffixRules",
+    "TaskFamilies",
 ]
