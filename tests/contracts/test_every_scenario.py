@@ -24,6 +24,7 @@ from fedmaml.simulations.scenarios import CATALOGUE
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies.base import with_few_steps
 from tests.catalogue import FOUNDING, reads_data, slow_unless
+from tests.conftest import NEED_CLASSES, READ_TARGETS
 from tests.tables import write_sites
 
 VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
@@ -41,8 +42,11 @@ CLASSES = ("digits", "activity", "femnist", "omniglot")
 NO_CLASSES = ("quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv")
 LINEAR = ("quadratic", "suffix_rules", "bias_variance")
 CANNOT = {
-    **{(scenario, "protonet"): "class means" for scenario in NO_CLASSES},
-    **{(scenario, "r2d2"): "needs a problem with classes" for scenario in NO_CLASSES},
+    **{
+        (scenario, strategy): "needs a problem with classes"
+        for scenario in NO_CLASSES
+        for strategy in NEED_CLASSES
+    },
     **{(scenario, "ridge_head"): r"has \d+ classes; r2d2" for scenario in CLASSES},
     **{
         (scenario, "empirical_bayes"): "a squared loss"
@@ -51,7 +55,7 @@ CANNOT = {
     **{
         (scenario, strategy): "no layers before its head"
         for scenario in LINEAR
-        for strategy in ("fedrep", "fedbabu", "anil", "boil", "ridge_head")
+        for strategy in ("fedrep", "fedbabu", "anil", "boil", "ridge_head", *READ_TARGETS)
     },
     ("quadratic", "cavia"): "has none; give its first layer bias=True",
 }
