@@ -6,7 +6,8 @@
                    in theta, w and b: cross-entropy of sigmoid(s) against same or different
     server         (theta, w, b) <- outer(..., mean over the cohort)
 
-f is the network without its head; the head neither exists nor travels. A class without support
+f is the network without its head; the head neither exists nor travels. w starts at -1 / features,
+b at 1: what is further away than 1 in the mean is different. A class without support
 examples is never predicted: its logit lies 20 below the largest. Neither the order of examples nor
 the names of classes matter.
 Koch, Zemel, Salakhutdinov. Siamese Neural Networks for One-shot Image Recognition. ICML Deep
@@ -38,7 +39,6 @@ from fedmaml.strategies.prelude import (
     membership,
     meta_update,
     needs_classes,
-    new_linear,
     outer_step,
     partial,
     replace,
@@ -63,8 +63,10 @@ class Siamese(MetaStrategy):
         classes = needs_classes(problem, "siamese", "pairs of one class")
         learner, body, head = embedding(problem, rng)
         width, _ = sizes_of(head)
-        learned = new_linear("same", width, 1, rng, problem.dtype)
-        learned["same.weight"] = -learned["same.weight"].abs()  # far is different
+        learned = {
+            "same.weight": torch.full((1, width), -1 / width, dtype=problem.dtype),
+            "same.bias": torch.ones(1, dtype=problem.dtype),
+        }
         pairs = partial(_loss_of_pairs, classes)
         return compared(replace(learner, problem=replace(problem, loss=pairs)), body, learned)
 

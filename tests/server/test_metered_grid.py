@@ -39,7 +39,7 @@ ENTRIES = dict.fromkeys(CATALOGUE, BODY + HEAD) | {
     "siamese": BODY + 33,
     "relation": BODY + 2 * 32 * 64 + 2 * 64 + 1,
     "cnp": BODY + 64 * (2 * 32 + 2 * 10 + 2 * 64 + 3) + 10,
-    "anp": BODY + 64 * (4 * 32 + 2 * 10 + 2 * 64 + 5) + 10,
+    "anp": BODY + 64 * (4 * 32 + 2 * 10 + 3 * 64 + 5) + 10,
     # a controller of 64, rows of 32: LSTM, key and gate, output
     "mann": BODY + 4 * 64 * (32 + 10 + 32 + 64 + 1) + 65 * 33 + 10 * (64 + 32 + 1),
     "metanet": BODY + 10 * 33 + 3 * 20 + 1,
