@@ -10,8 +10,9 @@ f is the network without its head, h and g have one hidden layer; y_i of a class
 order of the examples does not matter. It is to regression what matching networks are to classes.
 Kim et al. Attentive Neural Processes. ICLR 2019, section 2.3. arXiv:1901.05761.
 Deviations: inputs are embedded by the scenario's network; s stands for the latent path, without its
-noise; one head of attention, one encoder for both paths and no self-attention; g predicts the mean and no variance, because the loss is
-the scenario's; clients are weighted by their number of query examples.
+noise; one head of attention, one encoder for both paths and no self-attention; g predicts the mean
+and no variance, because the loss is the scenario's; clients are weighted by their number of query
+examples.
 """
 
 from typing import Annotated

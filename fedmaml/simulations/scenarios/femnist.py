@@ -2,7 +2,7 @@
 
 A writer is a client; the writers who train, validate and test are different people. A new writer
 labels ``shots`` characters. A letter means the same at every writer, so a pooled model has little
-to miss: with a small network meta-learning is worse than fine-tuning here.
+to miss: fine-tuned FedAdam comes within a few hundredths of meta-learning here.
 
 Several classes look alike in one image: 0, O and o; 1, l and I.
 """
@@ -31,7 +31,7 @@ from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 _FEWEST_QUERIES = 20
-_META = {"inner.lr": 0.3, "inner.steps": 3, "outer.lr": 0.03, "outer.schedule": "cosine"}
+_META = {"inner.lr": 0.3, "inner.steps": 3, "outer.lr": 0.06, "outer.schedule": "cosine"}
 _EMBEDDING = {"outer.lr": 0.01, "outer.schedule": "cosine"}
 _AVERAGING = {"inner.lr": 0.5, "inner.steps": 20, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.1, "adaptation.steps": 5}  # fmt: skip
@@ -61,7 +61,7 @@ class Femnist(Scenario):
         "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.1, "head.steps": 10},
         "family:initialisation": _META, "map": _META,
-        "meta_sgd": _META | {"inner.lr": 0.1},
+        "meta_sgd": _META | {"inner.lr": 0.1, "outer.lr": 0.03},
         "cavia": _META | {"inner.lr": 1.0},
         "family:personalised": _AVERAGING, "fedbabu": _AVERAGING,
         "family:metric": _EMBEDDING, "family:model": _EMBEDDING, "r2d2": _EMBEDDING,
