@@ -76,7 +76,8 @@ class Omniglot(Scenario):
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003},
         "fedprox": _AVERAGING, "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.1, "head.steps": 5},
-        "family:initialisation": _META, "map": _META,
+        "family:initialisation": _META,
+        "imaml": _META | {"inner.lr": 0.1, "inner.steps": 10, "lam": 1.0},
         "family:personalised": _AVERAGING, "fedbabu": _AVERAGING,
         "family:metric": _EMBEDDING, "family:model": _EMBEDDING, "r2d2": _EMBEDDING,
     }  # fmt: skip
