@@ -112,6 +112,14 @@ def regression(classification: Example) -> Example:
 REGRESSORS = ("ridge_head", "empirical_bayes")
 """Strategies that take no classes."""
 
+NEED_CLASSES = (
+    "protonet", "matchingnet", "siamese", "relation", "meta_memory", "metanet", "r2d2",
+)  # fmt: skip
+"""Strategies that take nothing else."""
+
+READ_TARGETS = ("cnp", "anp", "mann", "snail")
+"""Strategies that read the support's targets, one row for each example."""
+
 
 @pytest.fixture
 def example(name: str, classification: Example, regression: Example) -> Example:

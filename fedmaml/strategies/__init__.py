@@ -9,10 +9,12 @@ from fedmaml.core.plugins import Catalogue, imported
 
 if TYPE_CHECKING:
     from fedmaml.strategies.anil import ANIL
+    from fedmaml.strategies.anp import ANP
     from fedmaml.strategies.apfl import APFL
     from fedmaml.strategies.base import MetaStrategy
     from fedmaml.strategies.boil import BOIL
     from fedmaml.strategies.cavia import CAVIA
+    from fedmaml.strategies.cnp import CNP
     from fedmaml.strategies.ditto import Ditto
     from fedmaml.strategies.empirical_bayes import EmpiricalBayes
     from fedmaml.strategies.fedadam import FedAdam
@@ -26,18 +28,26 @@ if TYPE_CHECKING:
     from fedmaml.strategies.local import Local
     from fedmaml.strategies.lslr import LSLR
     from fedmaml.strategies.maml import MAML
+    from fedmaml.strategies.mann import MANN
     from fedmaml.strategies.map import MAP
+    from fedmaml.strategies.matchingnet import MatchingNet
     from fedmaml.strategies.meta_gradient_descent import MetaGradientDescent
+    from fedmaml.strategies.meta_lstm import MetaLSTM
+    from fedmaml.strategies.meta_memory import MetaMemory
     from fedmaml.strategies.meta_sgd import MetaSGD
+    from fedmaml.strategies.metanet import MetaNet
     from fedmaml.strategies.per_fedavg_fo import PerFedAvgFO
     from fedmaml.strategies.per_fedavg_hf import PerFedAvgHF
     from fedmaml.strategies.pfedme import PFedMe
     from fedmaml.strategies.protonet import ProtoNet
     from fedmaml.strategies.q_fedavg import QFedAvg
     from fedmaml.strategies.r2d2 import R2D2
+    from fedmaml.strategies.relation import Relation
     from fedmaml.strategies.reptile import Reptile
     from fedmaml.strategies.ridge_head import RidgeHead
     from fedmaml.strategies.scaffold import Scaffold
+    from fedmaml.strategies.siamese import Siamese
+    from fedmaml.strategies.snail import SNAIL
     from fedmaml.strategies.truncated import Truncated
 
 _FOLDER = "fedmaml.strategies"
@@ -58,6 +68,7 @@ _KNOWN = {
     "boil": f"{_FOLDER}.boil:BOIL",
     "cavia": f"{_FOLDER}.cavia:CAVIA",
     "lslr": f"{_FOLDER}.lslr:LSLR",
+    "meta_lstm": f"{_FOLDER}.meta_lstm:MetaLSTM",
     "learned_momentum": f"{_FOLDER}.learned_momentum:LearnedMomentum",
     "imaml": f"{_FOLDER}.imaml:IMAML",
     "truncated": f"{_FOLDER}.truncated:Truncated",
@@ -74,6 +85,16 @@ _KNOWN = {
     "fedbabu": f"{_FOLDER}.fedbabu:FedBABU",
     # an embedding in which examples are compared
     "protonet": f"{_FOLDER}.protonet:ProtoNet",
+    "matchingnet": f"{_FOLDER}.matchingnet:MatchingNet",
+    "siamese": f"{_FOLDER}.siamese:Siamese",
+    "relation": f"{_FOLDER}.relation:Relation",
+    # a network that reads the support, with the query
+    "cnp": f"{_FOLDER}.cnp:CNP",
+    "anp": f"{_FOLDER}.anp:ANP",
+    "mann": f"{_FOLDER}.mann:MANN",
+    "meta_memory": f"{_FOLDER}.meta_memory:MetaMemory",
+    "metanet": f"{_FOLDER}.metanet:MetaNet",
+    "snail": f"{_FOLDER}.snail:SNAIL",
     # a head in closed form
     "r2d2": f"{_FOLDER}.r2d2:R2D2",
     "ridge_head": f"{_FOLDER}.ridge_head:RidgeHead",
@@ -92,16 +113,20 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "ANIL",
+    "ANP",
     "APFL",
     "BOIL",
     "CATALOGUE",
     "CAVIA",
+    "CNP",
     "FOMAML",
     "IMAML",
     "LSLR",
     "MAML",
+    "MANN",
     "MAP",
     "R2D2",
+    "SNAIL",
     "Ditto",
     "EmpiricalBayes",
     "FedAdam",
@@ -111,7 +136,11 @@ __all__ = [
     "FedRep",
     "LearnedMomentum",
     "Local",
+    "MatchingNet",
     "MetaGradientDescent",
+    "MetaLSTM",
+    "MetaMemory",
+    "MetaNet",
     "MetaSGD",
     "MetaStrategy",
     "PFedMe",
@@ -119,8 +148,10 @@ __all__ = [
     "PerFedAvgHF",
     "ProtoNet",
     "QFedAvg",
+    "Relation",
     "Reptile",
     "RidgeHead",
     "Scaffold",
+    "Siamese",
     "Truncated",
 ]

@@ -31,12 +31,13 @@ from fedmaml.core.requests import TRAINING_METRICS
 from fedmaml.core.tasks import Batch, Task
 
 Family = Literal[
-    "baseline", "initialisation", "personalised", "representation", "metric", "closed-form",
-    "statistical", "other",
+    "baseline", "initialisation", "personalised", "representation", "metric", "model",
+    "closed-form", "statistical", "other",
 ]  # fmt: skip
 """What is learned: a model that does not adapt; an initialisation for gradient steps; a model for
 each client, beside or near a common one; a shared body; an embedding in which examples are
-compared; a body for a head that is solved in closed form; a prior over the clients' parameters."""
+compared; a network that reads the support and predicts; a body for a head that is solved in closed
+form; a prior over the clients' parameters."""
 
 
 @dataclass(frozen=True)

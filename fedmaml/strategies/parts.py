@@ -58,19 +58,6 @@ class Adaptable(Protocol):
         """The steps."""
 
 
-class Compares(Protocol):
-    """A strategy that predicts by comparing embeddings, with the same weights for every client."""
-
-    def compare(self, problem: Problem, known: Batch, embedded: Tensor) -> Tensor:
-        """Return predictions for embedded inputs ``(examples, features)``.
-
-        Args:
-            problem: Its classes.
-            known: The support, its inputs embedded likewise.
-            embedded: What is to be predicted.
-        """
-
-
 def whole_network(strategy: MetaStrategy, problem: Problem, rng: Generator) -> Initialised:
     """Build: the whole network is theta, and clients keep nothing."""
     del strategy
@@ -96,28 +83,6 @@ def fine_tuned(
     del memory
     fast = strategy.adaptation.run(learner.loss, meta["theta"], support)
     return partial(learner.apply, fast)
-
-
-def by_comparison(
-    strategy: Compares, learner: Learner, meta: MetaParams, memory: Params, support: Batch
-) -> Predictor:
-    """Adapt: embed the support by theta; a prediction compares the embedding of its input with it.
-
-    Without fast weights all clients embed with the same weights (engine `shared`).
-    """
-    del memory
-    theta = meta["theta"]
-    known = support._replace(x=_embedded(learner, theta, support.x))
-    return partial(_compared, strategy, learner, theta, known)
-
-
-def _compared(strategy: Compares, learner: Learner, theta: Params, known: Batch, x: Tree) -> Tensor:
-    return strategy.compare(learner.problem, known, _embedded(learner, theta, x))
-
-
-def _embedded(learner: Learner, theta: Params, x: Tree) -> Tensor:
-    embedded: Tensor = learner.apply(theta, x)
-    return embedded.flatten(1)
 
 
 def head_features(learner: Learner, theta: Params, x: Tree) -> Tensor:

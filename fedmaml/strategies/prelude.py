@@ -6,6 +6,7 @@ from functools import partial
 
 from torch import Generator, Tensor
 
+from fedmaml.core.cells import linear, lstm, new_linear, new_lstm
 from fedmaml.core.draws import Draw
 from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.gradients import gradient, gradient_and_value
@@ -40,8 +41,21 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, draws_of, example_count, joined, mask_of
 from fedmaml.core.trees import Tree
 from fedmaml.strategies.base import ClientUpdate, Facts, Initialised, MetaStrategy, ServerState
-from fedmaml.strategies.parts import (
+from fedmaml.strategies.comparing import (
+    LEARNED,
+    absent_last,
+    by_attention,
     by_comparison,
+    class_means,
+    compared,
+    cosines,
+    embedding,
+    membership,
+    needs_classes,
+    shown,
+    sizes_of,
+)
+from fedmaml.strategies.parts import (
     fine_tuned,
     head_examples,
     head_features,
@@ -54,6 +68,7 @@ from fedmaml.strategies.parts import (
 )
 
 __all__ = [
+    "LEARNED",
     "Adapts",
     "Batch",
     "Callable",
@@ -79,9 +94,15 @@ __all__ = [
     "Tensor",
     "Tree",
     "UnsupportedProblemError",
+    "absent_last",
     "body_and_head",
+    "by_attention",
     "by_comparison",
+    "class_means",
+    "compared",
+    "cosines",
     "draws_of",
+    "embedding",
     "end_of",
     "example_count",
     "field",
@@ -96,18 +117,26 @@ __all__ = [
     "in_head",
     "joined",
     "layout_of",
+    "linear",
     "local_update",
+    "lstm",
     "make_learner",
     "map_params",
     "mask_of",
+    "membership",
     "meta_gradient",
     "meta_update",
+    "needs_classes",
     "network_with_head",
+    "new_linear",
+    "new_lstm",
     "outer_step",
     "partial",
     "replace",
     "ridge",
     "settings",
+    "shown",
+    "sizes_of",
     "squared_distance",
     "squared_norm",
     "stepped",

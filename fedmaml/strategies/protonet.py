@@ -12,8 +12,6 @@ arXiv:1703.05175.
 Deviation: clients are weighted by their number of query examples.
 """
 
-import torch
-
 from fedmaml.strategies.prelude import (
     Batch,
     Facts,
@@ -21,22 +19,21 @@ from fedmaml.strategies.prelude import (
     Initialised,
     MetaStrategy,
     OuterOptimizer,
+    Params,
     Problem,
-    ServerState,
     Tensor,
-    UnsupportedProblemError,
+    absent_last,
     by_comparison,
+    class_means,
+    compared,
+    embedding,
     field,
-    in_head,
-    mask_of,
+    membership,
     meta_update,
+    needs_classes,
     outer_step,
     settings,
-    whole_network,
-    without_head,
 )
-
-_MARGIN = 20.0  # bounded, so that queries of absent classes do not drown all others in training
 
 
 @settings
@@ -52,30 +49,16 @@ class ProtoNet(MetaStrategy):
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)
 
     def build(self, problem: Problem, rng: Generator) -> Initialised:
-        if problem.classes is None:
-            raise UnsupportedProblemError(
-                "protonet adapts by class means and needs a problem with classes "
-                "(Problem(classes=...)); this one is a regression or has one binary logit"
-            )
-        learner, state, memory = whole_network(self, problem, rng)
-        theta = {
-            name: value for name, value in state.meta["theta"].items() if not in_head(problem, name)
-        }
-        return Initialised(without_head(learner), ServerState({"theta": theta}), memory)
+        needs_classes(problem, "protonet", "class means")
+        learner, body, _ = embedding(problem, rng)
+        return compared(learner, body, {})
 
     adapt = by_comparison
 
-    def compare(self, problem: Problem, known: Batch, embedded: Tensor) -> Tensor:
-        classes = torch.arange(problem.classes or 0, device=embedded.device)
-        member = (known.y[:, None] == classes).to(embedded.dtype)  # (examples, classes)
-        if (mask := mask_of(known)) is not None:
-            member = member * mask[:, None]
-        count = member.sum(0)
-        prototypes = (member.T @ known.x) / count.clamp(min=1)[:, None]  # eq. 1
-        absent = count == 0
+    def compare(self, problem: Problem, learned: Params, known: Batch, embedded: Tensor) -> Tensor:
+        prototypes = class_means(problem, known)  # eq. 1
         distance = (embedded[:, None] - prototypes).square().sum(-1)
-        nearest = distance.masked_fill(absent, torch.inf).amin(-1, keepdim=True)
-        return -torch.where(absent, nearest + _MARGIN, distance)  # eq. 2
+        return absent_last(-distance, membership(problem, known).any(0))  # eq. 2
 
     client_update = meta_update
     server_update = outer_step

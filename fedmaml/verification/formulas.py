@@ -12,6 +12,7 @@ from fedmaml.verification.implicit import implicit
 from fedmaml.verification.objectives import truncated
 from fedmaml.verification.personalised import PERSONALISED, Formula
 from fedmaml.verification.plain import descend, everything, network_at, slopes_at
+from fedmaml.verification.recurrent import meta_lstm
 
 
 def _fomaml(strategy: Any, start: Initialised, meta: MetaParams, task: Task) -> MetaParams:
@@ -67,6 +68,7 @@ FORMULAS: dict[str, tuple[str, Formula]] = {
     "fedrep": ("defining formula: head steps, then body - body'", _fedrep),
     "meta_gradient_descent": ("defining formula: gradient at theta", _unadapted),
     "truncated": ("finite differences, the gradients of the first steps held constant", truncated),
+    "meta_lstm": ("finite differences, the gradients of the steps held constant", meta_lstm),
     "imaml": ("implicit formula: projection of (I + H/lam)^-1 grad on a Krylov space", implicit),
     **PERSONALISED,
     "empirical_bayes": ("finite differences of the evidence, scaled (EM)", expectation_step),

@@ -23,7 +23,7 @@ from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE
 from tests import trees
 from tests.catalogue import slow_unless
-from tests.conftest import REGRESSORS, ROOT
+from tests.conftest import NEED_CLASSES, READ_TARGETS, REGRESSORS, ROOT
 
 STRATEGIES = [
     *("maml", "fomaml", "reptile", "meta_sgd", "fedrep"),
@@ -262,7 +262,7 @@ def installed_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FAST = [("graphs", "fedrep")]
-CANNOT = [("nodes", "protonet"), ("nodes", "r2d2")]
+CANNOT = [("nodes", name) for name in (*NEED_CLASSES, *READ_TARGETS)]
 
 
 @pytest.mark.flower

@@ -20,10 +20,11 @@ from fedmaml.simulations.backends import IN_JOURNAL, MEMORIES
 from fedmaml.simulations.backends.in_process import InProcessGrid
 from fedmaml.strategies import CATALOGUE
 from tests.catalogue import FOUNDING, slow_unless
+from tests.conftest import NEED_CLASSES, READ_TARGETS, REGRESSORS
 from tests.killed import outcome
 from tests.server.test_bad_replies import BAD_NODE, absent, filled, raising, ran, saying, weighing
 
-REFUSED = ("protonet", "r2d2", "ridge_head", "empirical_bayes")
+REFUSED = (*NEED_CLASSES, *READ_TARGETS, *REGRESSORS)
 FEEDBACK = [
     {"strategy": strategy, "compression.method": method, "compression.error_feedback": True}
     for strategy in ("fomaml", "fedrep")

@@ -13,11 +13,14 @@ from fedmaml.core.learner import Problem
 from fedmaml.core.networks import MLP, Conv4
 from fedmaml.core.params import flatten
 from fedmaml.core.tasks import Batch, Task, TaskGroup
-from fedmaml.strategies import FOMAML, ProtoNet
+from fedmaml.strategies import CATALOGUE, FOMAML, ProtoNet
 from fedmaml.strategies.base import MetaStrategy
 from tests.outside.matching import Matching
 
 SHARED = ENGINES["shared"]
+BY_COMPARISON = [
+    cls for cls in map(CATALOGUE.get, CATALOGUE) if cls.facts.family in ("metric", "model")
+]
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (lambda: MLP((4, 6, 5, 3)), (4,)),
     "tanh": (lambda: MLP((4, 6, 3), torch.tanh), (4,)),
@@ -47,7 +50,7 @@ def case(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("strategy", [ProtoNet, Matching])
+@pytest.mark.parametrize("strategy", [Matching, *BY_COMPARISON])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-4)])
 def test_equals_the_loop(
     strategy: type[MetaStrategy], name: str, dtype: torch.dtype, tolerance: float
@@ -60,9 +63,11 @@ def test_equals_the_loop(
     for row, one in enumerate(LOOP.compute(job, [group], memories)):
         assert isinstance(one, Rows)
         assert one.clients == (found.clients[row],)
-        expected = flatten(one.results.update["theta"], 1)[0]
-        own = flatten(found.results.update["theta"], 1)[row]
-        assert (own - expected).norm() <= tolerance * expected.norm()
+        assert set(one.results.update) == set(found.results.update) == set(job.meta)
+        for name in job.meta:
+            expected = flatten(one.results.update[name], 1)[0]
+            own = flatten(found.results.update[name], 1)[row]
+            assert (own - expected).norm() <= tolerance * expected.norm()
         assert float(one.results.weight) == float(found.results.weight[row])
         for metric, value in one.results.metrics.items():
             assert float(found.results.metrics[metric][row]) == pytest.approx(

@@ -106,7 +106,8 @@ def test_padded_clients_equal_the_loop(strategy: str, dtype: torch.dtype) -> Non
     if outputs == 1:
         groups = [TaskGroup(group.clients, regressions(group.tasks)) for group in groups]
     assert len(groups) == 10
-    assert len(list(merge_groups(job, groups, memories))) < 6
+    merged = len(list(merge_groups(job, groups, memories)))
+    assert merged < 6 if job.strategy.facts.takes_masks else merged == 10
     expected = results("loop", job, groups, memories)
     got = results("vmap", job, groups, memories)
     assert set(got) == set(expected) == set(range(len(SIZES)))

@@ -26,6 +26,7 @@ from fedmaml.simulations.scenarios import CATALOGUE
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies.base import with_few_steps
 from tests.catalogue import FOUNDING, reads_data, slow_unless
+from tests.conftest import NEED_CLASSES, READ_TARGETS
 from tests.tables import write_sites
 
 VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
@@ -60,8 +61,11 @@ LINEAR = (
 NO_BIAS = ("quadratic", "bias_variance", "patients", "payload", "meta_parameters")
 OWN_LOSS = ("fairness", "graph_nodes", "roles", "meta_parameters")
 CANNOT = {
-    **{(scenario, "protonet"): "class means" for scenario in NO_CLASSES},
-    **{(scenario, "r2d2"): "needs a problem with classes" for scenario in NO_CLASSES},
+    **{
+        (scenario, strategy): "needs a problem with classes"
+        for scenario in NO_CLASSES
+        for strategy in NEED_CLASSES
+    },
     **{(scenario, "ridge_head"): r"has \d+ classes; r2d2" for scenario in CLASSES},
     **{
         (scenario, "empirical_bayes"): "a squared loss"
@@ -70,7 +74,7 @@ CANNOT = {
     **{
         (scenario, strategy): "no layers before its head"
         for scenario in LINEAR
-        for strategy in ("fedrep", "fedbabu", "anil", "boil", "ridge_head")
+        for strategy in ("fedrep", "fedbabu", "anil", "boil", "ridge_head", *READ_TARGETS)
     },
     **{(scenario, "cavia"): "has none; give its first layer bias=True" for scenario in NO_BIAS},
 }

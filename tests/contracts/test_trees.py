@@ -27,10 +27,10 @@ from fedmaml.simulations.scenarios import CATALOGUE
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies.base import steps_of
 from tests.catalogue import FOUNDING, slow_unless
-from tests.conftest import REGRESSORS
+from tests.conftest import NEED_CLASSES, READ_TARGETS, REGRESSORS
 from tests.trees import SCENARIOS
 
-CANNOT = [("nodes", "protonet"), ("nodes", "r2d2")]  # which need one class for each example
+CANNOT = [("nodes", name) for name in (*NEED_CLASSES, *READ_TARGETS)]  # one for each example
 CASES = [
     (scenario, strategy)
     for scenario in SCENARIOS

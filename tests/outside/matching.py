@@ -26,6 +26,7 @@ from fedmaml.strategies.prelude import (
     Initialised,
     MetaStrategy,
     OuterOptimizer,
+    Params,
     Problem,
     ServerState,
     Tensor,
@@ -74,7 +75,7 @@ class Matching(MetaStrategy):
 
     adapt = by_comparison
 
-    def compare(self, problem: Problem, known: Batch, embedded: Tensor) -> Tensor:
+    def compare(self, problem: Problem, learned: Params, known: Batch, embedded: Tensor) -> Tensor:
         classes, mask = torch.arange(problem.classes or 0, device=embedded.device), mask_of(known)
         labels = (known.y[:, None] == classes).to(embedded.dtype)  # (examples, classes)
         cosine = F.normalize(embedded, dim=-1) @ F.normalize(known.x, dim=-1).T

@@ -34,6 +34,18 @@ ENTRIES = dict.fromkeys(CATALOGUE, BODY + HEAD) | {
     "fedbabu": BODY,
     "protonet": BODY,
     "r2d2": BODY + 3,
+    "matchingnet": BODY,
+    "meta_memory": BODY,
+    "siamese": BODY + 33,
+    "relation": BODY + 2 * 32 * 64 + 2 * 64 + 1,
+    "cnp": BODY + 64 * (2 * 32 + 2 * 10 + 2 * 64 + 3) + 10,
+    "anp": BODY + 64 * (4 * 32 + 2 * 10 + 3 * 64 + 5) + 10,
+    # a controller of 64, rows of 32: LSTM, key and gate, output
+    "mann": BODY + 4 * 64 * (32 + 10 + 32 + 64 + 1) + 65 * 33 + 10 * (64 + 32 + 1),
+    "metanet": BODY + 10 * 33 + 3 * 20 + 1,
+    # widths 42, 74, 106, 138, 170 and 202: attention, three convolutions, attention, head
+    "snail": BODY + 96 * 43 + 64 * (2 * 74 + 2 * 106 + 2 * 138 + 3) + 96 * 171 + 10 * 203,
+    "meta_lstm": BODY + HEAD + 4 * 20 * 25 + 2 * 23,
     "cavia": BODY + HEAD + 32 * 5,  # weights of five context parameters
     "lslr": BODY + HEAD + 4 * STEPS + STEPS,  # a rate for each tensor and step; weights of losses
     "learned_momentum": BODY + HEAD + 2 * 4,

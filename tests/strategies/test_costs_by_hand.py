@@ -26,7 +26,11 @@ SUPPORT, QUERY, CLASSES = 10, 15, 5
 HEAD_STEPS = 3  # FedRep
 LOCAL_STEPS = 2  # Per-FedAvg, pFedMe
 ADAPTATION_STEPS = 5  # Ditto
-UNCOUNTED = ("anil", "boil", "cavia", "imaml", "per_fedavg_hf", "r2d2")
+LEARNED_MODULES = (
+    "matchingnet", "siamese", "relation", "cnp", "anp", "mann", "meta_memory", "metanet", "snail",
+    "meta_lstm",
+)  # fmt: skip
+UNCOUNTED = ("anil", "boil", "cavia", "imaml", "per_fedavg_hf", "r2d2", *LEARNED_MODULES)
 """Strategies for which docs/costs.md has no formula, only what is measured."""
 
 

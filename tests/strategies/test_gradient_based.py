@@ -1,6 +1,7 @@
 """Strategies that adapt by gradient steps, by hand and against each other."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from fedmaml.strategies import (
     MAP,
     LearnedMomentum,
     MetaGradientDescent,
+    MetaLSTM,
     Truncated,
 )
 from fedmaml.strategies.imaml import conjugate_gradients
@@ -120,6 +122,34 @@ def test_truncated_by_hand(parabola) -> None:
     meta = {"theta": {"head.weight": torch.ones(1, 1, dtype=torch.float64)}}
     update = strategy.client_update(start.learner, meta, {}, parabola.task()).update
     assert float(update["theta"]["head.weight"]) == pytest.approx(0.729 * 0.9, abs=1e-15)
+
+
+# --- meta_lstm --------------------------------------------------------------------------------
+
+
+def test_meta_lstm_with_fixed_gates_is_first_order_maml(classification) -> None:
+    """f = 1 and i = lr, whatever it sees: its steps are those of gradient descent."""
+    strategy = MetaLSTM(inner=STEPS)
+    start = strategy.build(classification.problem, seeding.generator(0))
+    fixed = map_params(torch.zeros_like, start.state.meta["optimizer"])
+    fixed["keep.bias"] += 50.0
+    fixed["rate.bias"] += math.log(0.1 / 0.9)
+    meta = start.state.meta | {"optimizer": fixed}
+    update = strategy.client_update(start.learner, meta, {}, classification.task()).update
+    expected, _ = sent(FOMAML(inner=STEPS), classification)
+    torch.testing.assert_close(
+        flatten(update["theta"]), flatten(expected["theta"]), rtol=1e-12, atol=1e-15
+    )
+
+
+def test_meta_lstm_starts_near_gradient_descent_and_refuses_a_rate_of_one(classification) -> None:
+    update, _ = sent(MetaLSTM(inner=STEPS), classification)
+    expected, _ = sent(FOMAML(inner=STEPS), classification)
+    near, far = flatten(update["theta"]), flatten(expected["theta"])
+    assert (near - far).norm() < 0.05 * far.norm()
+    assert flatten(update["optimizer"]).abs().max() > 0
+    with pytest.raises(UnsupportedProblemError, match=r"inner.lr = 1: .*below 1"):
+        MetaLSTM(inner=GradientSteps(lr=1.0)).build(classification.problem, seeding.generator(0))
 
 
 # --- learned rates and momentum ---------------------------------------------------------------

@@ -1,9 +1,9 @@
 """`shared`: metric-based strategies, whose clients all embed with the same weights.
 
-A strategy that adapts by comparison (`strategies.parts.by_comparison`) has no fast weights. So the
-examples of all clients go through theta in one product for each layer; only the comparison is each
-client's own, and so is the gradient: with H a layer's inputs and E the derivatives by its outputs,
-E' H is formed client by client. Convolutions are computed client by client.
+A strategy that adapts by comparison (`strategies.comparing.by_comparison`) has no fast weights. So
+the examples of all clients go through theta in one product for each layer; only the comparison is
+each client's own, and so is the gradient: with H a layer's inputs and E the derivatives by its
+outputs, E' H is formed client by client. Convolutions are computed client by client.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,10 +26,11 @@ from fedmaml.computing.engines.base import (
 from fedmaml.computing.engines.factored import images
 from fedmaml.computing.engines.factored.network import split
 from fedmaml.computing.engines.layers import Elementwise, ImageLayer, Linear, layers_of
-from fedmaml.core.params import Params, device_of, map_params
+from fedmaml.core.params import MetaParams, Params, device_of, map_params
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.strategies.base import ClientUpdate
-from fedmaml.strategies.parts import Compares, by_comparison, meta_update
+from fedmaml.strategies.comparing import LEARNED, Compares, by_comparison
+from fedmaml.strategies.parts import meta_update
 
 Parts = tuple[tuple[ImageLayer, ...], tuple[Linear | Elementwise, ...]]
 
@@ -67,10 +68,9 @@ class Shared(Engine):
         if isinstance(parts, str):
             raise ValueError(parts)
         for group in groups:
-            gradient, losses = _gradient(job, parts, group.tasks)
+            update, losses = _gradient(job, parts, group.tasks)
             rows = float(group.tasks.query.y.shape[1])
             weight = torch.full_like(losses, rows, dtype=torch.float64)
-            update = {"theta": {name: gradient[name] for name in job.meta["theta"]}}
             memory = stacked_memory(group, memories)
             yield Rows(group.clients, ClientUpdate(update, weight, {"loss_after": losses}, memory))
 
@@ -83,27 +83,36 @@ def parts_of(job: Job) -> Parts | str:
     return split(layers)
 
 
-def _gradient(job: Job, parts: Parts, tasks: Task) -> tuple[Params, Tensor]:
+def _gradient(job: Job, parts: Parts, tasks: Task) -> tuple[MetaParams, Tensor]:
     """Return each client's gradient, and the losses."""
     theta = job.meta["theta"]
     embeddings = [_Embedding(parts, theta, batch.x) for batch in tasks]
-    together: Callable[..., Tensor] = torch.func.vmap(_loss_of(job))
     outputs = [embedding.outputs.requires_grad_() for embedding in embeddings]
+    clients = len(outputs[0])
+    learned = {
+        name: value.expand(clients, *value.shape).contiguous().requires_grad_()
+        for name, value in job.meta.get(LEARNED, {}).items()
+    }
+    together: Callable[..., Tensor] = torch.func.vmap(_loss_of(job))
     with torch.enable_grad():
-        losses = together(*outputs, tasks.support.y, tasks.query.y)
-        slopes = torch.autograd.grad(losses.sum(), outputs)
+        losses = together(learned, *outputs, tasks.support.y, tasks.query.y)
+        slopes = torch.autograd.grad(losses.sum(), [*outputs, *learned.values()])
     of_support, of_query = (
-        embedding.gradient(e) for embedding, e in zip(embeddings, slopes, strict=True)
+        embedding.gradient(e) for embedding, e in zip(embeddings, slopes[:2], strict=True)
     )
-    return map_params(torch.add, of_support, of_query), losses.detach()
+    found = map_params(torch.add, of_support, of_query)
+    update = {"theta": {name: found[name] for name in theta}}
+    if learned:
+        update[LEARNED] = dict(zip(learned, slopes[2:], strict=True))
+    return update, losses.detach()
 
 
-def _loss_of(job: Job) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """Return the function (embedded support and query, their targets) -> loss."""
+def _loss_of(job: Job) -> Callable[[Params, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Return the function (learned, embedded support and query, their targets) -> loss."""
     learner, strategy = job.learner, cast(Compares, job.strategy)
 
-    def loss(support: Tensor, query: Tensor, y: Tensor, query_y: Tensor) -> Tensor:
-        predictor = partial(strategy.compare, learner.problem, Batch(support, y))
+    def loss(learned: Params, support: Tensor, query: Tensor, y: Tensor, query_y: Tensor) -> Tensor:
+        predictor = partial(strategy.compare, learner.problem, learned, Batch(support, y))
         return learner.query_loss(predictor, Batch(query, query_y))
 
     return loss

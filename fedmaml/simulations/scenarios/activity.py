@@ -35,6 +35,7 @@ from fedmaml.simulations.scenario import Recipes, Scenario, Split
 CLASSES = len(wisdm.ACTIVITIES)
 _FAR = 5.0  # standard deviations; what is further away is moved there
 _META = {"inner.lr": 0.1, "inner.steps": 5, "outer.lr": 0.005, "outer.schedule": "cosine"}
+_EMBEDDING = {"outer.lr": 0.005, "outer.schedule": "cosine"}
 _AVERAGING = {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.1, "adaptation.steps": 50}  # fmt: skip
 
@@ -62,10 +63,11 @@ class Activity(Scenario):
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.1, "head.steps": 10},
-        "maml": _META,
-        "fomaml": _META,
-        "meta_sgd": _META,
-        "protonet": {"outer.lr": 0.005, "outer.schedule": "cosine"},
+        "family:initialisation": _META,
+        "imaml": _META | {"inner.lr": 0.1, "inner.steps": 10, "lam": 1.0},
+        "cavia": _META | {"inner.lr": 1.0},
+        "family:personalised": _AVERAGING, "fedbabu": _AVERAGING,
+        "family:metric": _EMBEDDING, "family:model": _EMBEDDING, "r2d2": _EMBEDDING,
     }  # fmt: skip
 
     seed: int = 0

@@ -41,6 +41,7 @@ from fedmaml.simulations.scenario import SPLITS, Recipes, Scenario, Split
 
 CLASSES = 10
 _META = {"inner.lr": 0.2, "inner.steps": 5, "outer.lr": 0.01, "outer.schedule": "cosine"}
+_EMBEDDING = {"outer.lr": 0.01, "outer.schedule": "cosine"}
 _AVERAGING = {"inner.lr": 0.2, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.1, "adaptation.steps": 30}  # fmt: skip
 
@@ -72,8 +73,12 @@ class Digits(Scenario):
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.2, "head.steps": 10},
-        "maml": _META, "fomaml": _META, "meta_sgd": _META,
-        "protonet": {"outer.lr": 0.01, "outer.schedule": "cosine"},
+        "family:initialisation": _META,
+        "imaml": _META | {"inner.lr": 0.1, "inner.steps": 10, "lam": 1.0},
+        "cavia": _META | {"inner.lr": 1.0},
+        "family:personalised": _AVERAGING,
+        "per_fedavg_fo": _AVERAGING | {"inner.steps": 1, "local.lr": 0.2}, "fedbabu": _AVERAGING,
+        "family:metric": _EMBEDDING, "family:model": _EMBEDDING, "r2d2": _EMBEDDING,
     }  # fmt: skip
 
     seed: int = 0

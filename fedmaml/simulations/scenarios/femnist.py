@@ -2,7 +2,7 @@
 
 A writer is a client; the writers who train, validate and test are different people. A new writer
 labels ``shots`` characters. A letter means the same at every writer, so a pooled model has little
-to miss: with a small network meta-learning is worse than fine-tuning here.
+to miss: fine-tuned FedAdam comes within a few hundredths of meta-learning here.
 
 Several classes look alike in one image: 0, O and o; 1, l and I.
 """
@@ -31,9 +31,10 @@ from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 _FEWEST_QUERIES = 20
-_META = {"inner.lr": 0.1, "inner.steps": 3, "outer.lr": 0.003, "outer.schedule": "cosine"}
-_AVERAGING = {"inner.lr": 0.3, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
-              "adaptation.lr": 0.1, "adaptation.steps": 20}  # fmt: skip
+_META = {"inner.lr": 0.3, "inner.steps": 3, "outer.lr": 0.06, "outer.schedule": "cosine"}
+_EMBEDDING = {"outer.lr": 0.01, "outer.schedule": "cosine"}
+_AVERAGING = {"inner.lr": 0.5, "inner.steps": 20, "outer.optimizer": "sgd", "outer.lr": 1.0,
+              "adaptation.lr": 0.1, "adaptation.steps": 5}  # fmt: skip
 
 
 @settings
@@ -54,15 +55,17 @@ class Femnist(Scenario):
         "*": {"rounds": 200, "clients": 20},
         "local": {"rounds": 0, "inner.lr": 0.3, "inner.steps": 100},
         "fedavg": _AVERAGING,
-        "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003,
-                                 "outer.schedule": "cosine"},
+        "fedadam": {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "adam", "outer.lr": 0.06,
+                    "outer.schedule": "cosine", "adaptation.lr": 0.05, "adaptation.steps": 20},
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.1, "head.steps": 10},
-        "maml": _META,
-        "fomaml": _META,
-        "meta_sgd": _META,
-        "protonet": {"outer.lr": 0.003, "outer.schedule": "cosine"},
+        "family:initialisation": _META,
+        "imaml": _META | {"inner.lr": 0.1, "inner.steps": 10, "lam": 1.0},
+        "meta_sgd": _META | {"inner.lr": 0.1, "outer.lr": 0.03},
+        "cavia": _META | {"inner.lr": 1.0},
+        "family:personalised": _AVERAGING, "fedbabu": _AVERAGING,
+        "family:metric": _EMBEDDING, "family:model": _EMBEDDING, "r2d2": _EMBEDDING,
     }  # fmt: skip
     only_with: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
         "filters": ("network", ("conv",))

@@ -43,6 +43,7 @@ from fedmaml.simulations.scenario import SPLITS, Recipes, Scenario, Split
 _TEST, _VALIDATION = 423, 100  # characters
 _VALIDATION_ALPHABETS = 6
 _META = {"inner.lr": 0.4, "inner.steps": 1, "outer.lr": 0.003, "outer.schedule": "cosine"}
+_EMBEDDING = {"outer.lr": 0.003, "outer.schedule": "cosine"}
 _AVERAGING = {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.1, "adaptation.steps": 20}  # fmt: skip
 
@@ -75,8 +76,10 @@ class Omniglot(Scenario):
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003},
         "fedprox": _AVERAGING, "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.1, "head.steps": 5},
-        "maml": _META, "fomaml": _META, "meta_sgd": _META,
-        "protonet": {"outer.lr": 0.003, "outer.schedule": "cosine"},
+        "family:initialisation": _META,
+        "imaml": _META | {"inner.lr": 0.1, "inner.steps": 10, "lam": 1.0},
+        "family:personalised": _AVERAGING, "fedbabu": _AVERAGING,
+        "family:metric": _EMBEDDING, "family:model": _EMBEDDING, "r2d2": _EMBEDDING,
     }  # fmt: skip
     expected: ClassVar[Mapping[str, str]] = {
         "transductive-prediction": 'norm="batch", as published; norm="group" looks at each alone',

@@ -57,6 +57,8 @@ class Sinusoid(Scenario):
                     "adaptation.lr": 0.01, "adaptation.steps": 10},
         "reptile": {"inner.lr": 0.02, "inner.steps": 10, "outer.optimizer": "sgd", "outer.lr": 0.5,
                     "adaptation.lr": 0.02, "adaptation.steps": 10},
+        "cavia": {"inner.lr": 0.1, "outer.lr": 0.003, "outer.schedule": "cosine"},
+        "family:model": {"outer.lr": 0.003, "outer.schedule": "cosine"},
         "fedrep": {"inner.lr": 0.001, "inner.steps": 5, "head.lr": 0.001, "adaptation.lr": 0.001,
                    "outer.optimizer": "sgd", "outer.lr": 1.0},
     }  # fmt: skip
