@@ -71,7 +71,7 @@ def _run_metered(
 ) -> None:
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
     with directory.journal() as journal:
-        run = _begun(grid, config, directory.newest_state().state, admitted)
+        run = _begun(grid, config, directory, admitted)
         state = _trained(run, journal)
         _finish(run, state, directory, meter)
 
@@ -99,9 +99,10 @@ class _Run:
         return time.perf_counter() - self.started
 
 
-def _begun(grid: Grid, config: RunConfig, saved: RunState | None, admitted: Admission) -> _Run:
+def _begun(grid: Grid, config: RunConfig, directory: RunDirectory, admitted: Admission) -> _Run:
     """Call the roll, and begin or take up the run."""
     started, metered = time.perf_counter(), MeteredGrid(grid)
+    saved = directory.newest_state().state
     problem = config.make_problem()
     check = config.make_scenario().unsound_statistics
     roll_call = call_roll(metered, config.nodes, config.timeout, check, admitted)
@@ -109,7 +110,7 @@ def _begun(grid: Grid, config: RunConfig, saved: RunState | None, admitted: Admi
     by_value = isinstance(grid, HostsNodes) and grid.by_value and config.device == "cpu"
     strategy = flower_strategy(config, problem, roll_call, by_value=by_value, admitted=admitted)
     if saved is None:
-        state = beginning(strategy, roll_call)
+        state = beginning(strategy, roll_call, directory.anchor())
     else:
         state, roll_call = take_up(saved, strategy, metered, roll_call, grid)
     started -= state.totals.seconds

@@ -34,14 +34,15 @@ class HostsNodes(Protocol):
         """Return node id -> what the node keeps between messages."""
 
 
-def beginning(strategy: FlowerStrategy, roll_call: RollCall) -> RunState:
-    """Return the state of a run before its first round."""
+def beginning(strategy: FlowerStrategy, roll_call: RollCall, anchor: str) -> RunState:
+    """Return the state of a run before its first round, whose line will hang on the anchor."""
     return RunState(
         round=0,
         server=strategy.state,
         shared_statistics=roll_call.shared_statistics,
         senders=roll_call.statistics_from,
         best_meta=strategy.state.meta,
+        lines=Lines(sha256=anchor),
     )
 
 

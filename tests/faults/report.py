@@ -66,7 +66,7 @@ def _looked_at(path: Path) -> tuple[int, bool]:
     """Return how many rounds a complete run lacks, and whether it is what it says."""
     directory = RunDirectory(path)
     try:
-        lost = directory.config().rounds - len(directory.rounds())
+        lost = directory.config_table()["rounds"] - len(directory.rounds())
         verify(directory)
         meta = directory.load_meta()
     except FedmamlError:

@@ -127,10 +127,8 @@ def test_rounds_from_a_loaded_state_are_those_of_a_run_that_went_on(
     case: str, tmp_path: Path
 ) -> None:
     first, whole = live(CASES[case]), live(CASES[case])
-    start = beginning(whole.strategy, whole.roll_call)
     directory = folder(tmp_path / "x", first.config)
-    lines = Lines(sha256=directory.anchor())
-    start = dataclasses.replace(start, lines=lines)
+    start = beginning(whole.strategy, whole.roll_call, directory.anchor())
     expected = whole.train(start, 6)
 
     middle = first.train(start, 3)
@@ -239,7 +237,7 @@ def test_a_run_leaves_the_state_of_its_last_round(tmp_path: Path) -> None:
 
 def test_a_grid_without_nodes_in_this_process_leaves_memories_to_the_nodes() -> None:
     run = live(CASES["memories"])
-    state = beginning(run.strategy, run.roll_call)
+    state = beginning(run.strategy, run.roll_call, "")
     # Like Flower's own, a MeteredGrid offers no states of nodes.
     assert whole_state(state, run.metered, run.roll_call, run.metered).memories is None
     assert whole_state(state, run.metered, run.roll_call, run.grid).memories == {}
@@ -357,6 +355,12 @@ def test_a_run_that_is_overwritten_takes_its_journal_along(two_states: RunDirect
 
 
 # --- the chain -----------------------------------------------------------------------------------
+
+
+def test_a_run_without_rounds_is_what_it_says(tmp_path: Path) -> None:
+    settings = {"scenario": "digits", "strategy": "local", "inner.steps": 2, "clients": 4}
+    execute(resolve(settings), tmp_path)
+    assert "0 lines of rounds.jsonl follow from each other" in verify(RunDirectory(tmp_path))
 
 
 def test_every_line_that_is_changed_removed_or_added_is_found(tmp_path: Path) -> None:
