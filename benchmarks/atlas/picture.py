@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from fedmaml.report.canvas import GREY, INK, STYLE
+from fedmaml.report.canvas import GREY, INK, PAGE
 
 _COLOURS = {"better": "#0b5fa5", "worse": "#c2410c"}
 _LEAST, _MOST = -1.0, 1.0
@@ -21,7 +21,9 @@ def draw(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         path: An SVG file; the same rows give the same bytes.
     """
     ordered = sorted(rows.values(), key=lambda row: row["removed"]["mean"])
-    with mpl.rc_context(STYLE | {"svg.hashsalt": "fedmaml"}):
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(PAGE.settings() | {"svg.hashsalt": "fedmaml", "svg.fonttype": "path"})
         figure = Figure((7.0, 0.9 + 0.34 * len(ordered)))
         axes = figure.subplots()
         for place, row in enumerate(ordered):

@@ -166,8 +166,8 @@ class RunConfig:
         table = dataclasses.asdict(self)
         for name in ("steps", "shots"):
             table["evaluation"][name] = list(getattr(self.evaluation, name))
-        for name in ("scenario_from", "strategy_from"):
-            if not table[name]:
+        for name, usual in (("scenario_from", ""), ("strategy_from", ""), ("labels", "true")):
+            if table[name] == usual:
                 del table[name]
         options: dict[str, Any] = table.pop("options")
         return table | options
