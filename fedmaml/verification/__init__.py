@@ -40,6 +40,9 @@ from fedmaml.verification.formulas import FORMULAS
 from fedmaml.verification.objectives import OBJECTIVES
 
 TOLERANCE = 1e-6
+_WIDTHS = {"hidden", "filters", "keys", "slots", "width"}
+"""Settings that are widths of modules which a strategy learns."""
+
 _SEED = 11
 
 
@@ -75,7 +78,7 @@ def check_all(only: str | None = None) -> list[CheckResult]:
         raise ConfigurationError(f"no strategy {only!r}; known: {', '.join(CATALOGUE)}")
     results = []
     for name in [only] if only else CATALOGUE:
-        strategy = _with_steps(CATALOGUE[name](), GradientSteps(lr=0.1, steps=3))
+        strategy = _with_steps(_narrow(CATALOGUE[name]()), GradientSteps(lr=0.1, steps=3))
         results.append(_check_on_network(name, strategy))
         batches = _with_steps(strategy, GradientSteps(lr=0.1, batch=4, epochs=2))
         if batches != strategy:
@@ -167,6 +170,12 @@ def _with_steps(strategy: MetaStrategy, steps: GradientSteps) -> MetaStrategy:
         if isinstance(getattr(strategy, item.name), GradientSteps)
     }
     return replace(strategy, **changed)  # type: ignore[type-var]
+
+
+def _narrow(strategy: MetaStrategy) -> MetaStrategy:
+    """Return the strategy with modules of few parameters, each of which is moved."""
+    wide = {item.name for item in fields(strategy)} & _WIDTHS  # type: ignore[arg-type]
+    return replace(strategy, **dict.fromkeys(wide, 4))  # type: ignore[type-var]
 
 
 def _built(strategy: MetaStrategy, problem: Problem) -> Initialised | None:

@@ -19,6 +19,7 @@ are normalised together.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -42,8 +43,8 @@ from fedmaml.simulations.scenario import SPLITS, Recipes, Scenario, Split
 
 _TEST, _VALIDATION = 423, 100  # characters
 _VALIDATION_ALPHABETS = 6
-_META = {"inner.lr": 0.4, "inner.steps": 1, "outer.lr": 0.003, "outer.schedule": "cosine"}
-_EMBEDDING = {"outer.lr": 0.003, "outer.schedule": "cosine"}
+_OUTER = {"outer.lr": 0.003, "outer.schedule": "cosine"}
+_META = {"inner.lr": 0.4, "inner.steps": 1} | _OUTER
 _AVERAGING = {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.1, "adaptation.steps": 20}  # fmt: skip
 
@@ -70,16 +71,14 @@ class Omniglot(Scenario):
 
     about: ClassVar[str] = "new handwritten characters from a few drawings (real, Omniglot)"
     recipes: ClassVar[Recipes] = {
-        "*": {"rounds": 200, "clients": 8},
+        "*": {"rounds": 200, "clients": 8}, **dict.fromkeys(("fedavg", "fedprox"), _AVERAGING),
         "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 20},
-        "fedavg": _AVERAGING,
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003},
-        "fedprox": _AVERAGING, "reptile": _AVERAGING | {"outer.schedule": "linear"},
+        "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.1, "head.steps": 5},
-        "family:initialisation": _META,
-        "imaml": _META | {"inner.lr": 0.1, "inner.steps": 10, "lam": 1.0},
-        "family:personalised": _AVERAGING, "fedbabu": _AVERAGING,
-        "family:metric": _EMBEDDING, "family:model": _EMBEDDING, "r2d2": _EMBEDDING,
+        "family:initialisation": _META, "imaml": {"inner.lr": 0.1, "inner.steps": 10, "lam": 1.0},
+        **dict.fromkeys(("family:personalised", "fedbabu"), _AVERAGING),
+        **dict.fromkeys(("family:metric", "family:model", "r2d2"), _OUTER),
     }  # fmt: skip
     expected: ClassVar[Mapping[str, str]] = {
         "transductive-prediction": 'norm="batch", as published; norm="group" looks at each alone',
@@ -103,9 +102,7 @@ class Omniglot(Scenario):
     data_dir: str = ""
 
     def problem(self) -> Problem:
-        def network() -> Conv4:
-            return Conv4(1, omniglot.SIZE, self.ways, self.filters, self.norm)
-
+        network = partial(Conv4, 1, omniglot.SIZE, self.ways, self.filters, self.norm)
         return Problem(network, cross_entropy, (ACCURACY,), classes=self.ways)
 
     def clients(self) -> dict[Split, range]:
