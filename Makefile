@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo test check faults lint format docs numbers slow clean help
+.PHONY: demo test check faults lint format docs numbers slow atlas clean help
 
 demo: $(VENV)/.installed  ## install, then train FedAvg, FOMAML and local models once on real data
 	$(BIN)/fedmaml demo
@@ -20,6 +20,10 @@ slow: $(VENV)/.installed  ## published figures and full-length runs
 
 faults: $(VENV)/.installed  ## every fault that a run must survive; with DEPLOYMENT=1 those of real processes, too
 	$(BIN)/python -m tests.faults $(if $(DEPLOYMENT),--deployment)
+
+atlas: $(VENV)/.installed  ## compare on all systems of the atlas (hours; goes on where it was) and write its pages
+	$(BIN)/python -m benchmarks.atlas --json docs/data/atlas.json
+	$(BIN)/python -m benchmarks.write_docs
 
 lint: $(VENV)/.installed  ## style, types and floors
 	$(BIN)/ruff check .

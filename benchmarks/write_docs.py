@@ -50,7 +50,8 @@ def read_data(folder: Path = DATA) -> Data:
 
 def pages(root: Path = ROOT) -> list[Path]:
     """Return the pages that hold measured numbers."""
-    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    docs = root / "docs"
+    return [root / "README.md", *sorted(docs.glob("*.md")), *sorted(docs.glob("atlas/*.md"))]
 
 
 def rendered(page: str, data: Data) -> str:

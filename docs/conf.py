@@ -78,7 +78,7 @@ html_theme_options = {
 }
 
 _LINK = re.compile(r"^- .*?\[(?P<title>[^]]+)\]\((?P<page>[\w./-]+)\)", re.MULTILINE)
-_LISTS = {"index", "howtos", "explanations", "reference", "gallery"}
+_LISTS = {"index", "atlas", "howtos", "explanations", "reference", "gallery"}
 """Pages whose lists of links are tables of contents."""
 
 
