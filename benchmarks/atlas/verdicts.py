@@ -105,18 +105,25 @@ def _against(reference: ReferenceRow, method: str) -> Pair:
     return next(pair for pair in reference.against if pair.first == method)
 
 
+def words(verdict: Verdict, metric: Metric) -> str:
+    """Return the verdict in a few words.
+
+    An interval is not corrected for the number of pairs and a verdict is, so it may exclude zero
+    where nothing is concluded.
+    """
+    if verdict.verdict != "not distinguishable" or verdict.low <= 0 <= verdict.high:
+        return WORDS[verdict.verdict]
+    ahead = (verdict.difference > 0) == (metric.better == "higher")
+    return f"{'ahead' if ahead else 'behind'}, not significantly"
+
+
 def sentence(verdict: Verdict, metric: Metric) -> str:
-    """Return the verdict in words."""
-    numbers = (
-        f"{metric.name} {signed(verdict.difference)} (95 % interval {signed(verdict.low)} to "
-        f"{signed(verdict.high)})"
+    """Return the verdict as a sentence."""
+    low, high = signed(verdict.low), signed(verdict.high)
+    return (
+        f"Meta-learning: {words(verdict, metric)}. {verdict.method} against {verdict.baseline}: "
+        f"{metric.name} {signed(verdict.difference)}, 95 % interval {low} to {high}."
     )
-    pair = f"{verdict.method} against {verdict.baseline}"
-    return {
-        "better": f"Meta-learning helps: {pair}, {numbers}.",
-        "worse": f"Meta-learning does not help: {pair}, {numbers}.",
-        "not distinguishable": f"Meta-learning ties with the best baseline: {pair}, {numbers}.",
-    }.get(verdict.verdict, f"One seed, so no verdict: {pair}, {numbers}.")
 
 
 def relative(verdict: Verdict, metric: Metric) -> Mapping[str, float]:
@@ -188,7 +195,7 @@ def row_of_map(title: str, comparison: Comparison) -> dict[str, Any]:
     method = next(row.strategy for row in comparison.rows if label(row.strategy) == verdict.method)
     took = comparison.took[method]
     return {
-        "title": title, "word": WORDS[verdict.verdict], "metric": comparison.metric.name,
+        "title": title, "word": words(verdict, comparison.metric), "metric": comparison.metric.name,
         **vars(verdict), "sentence": sentence(verdict, comparison.metric),
         "removed": relative(verdict, comparison.metric), "seeds": comparison.seeds,
         "clients": comparison.clients, "megabytes": took.payload_bytes / 1e6,

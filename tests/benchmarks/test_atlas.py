@@ -1,0 +1,93 @@
+"""The atlas: its systems can be read, and its verdicts are those of the comparison."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.atlas.picture import draw
+from benchmarks.atlas.systems import EXPERIMENTS, read_system
+from benchmarks.atlas.verdicts import (
+    MAP,
+    Verdict,
+    relative,
+    row_of_map,
+    sentence,
+    table_of_methods,
+    verdict_on,
+    words,
+)
+from benchmarks.tables import Table
+from fedmaml.comparison.comparing import compare, run_all
+from fedmaml.comparison.conclusions import Comparison
+from fedmaml.comparison.planning import plan
+from fedmaml.comparison.verdicts import Metric
+
+ACCURACY, ERROR = Metric("accuracy", "1", "higher"), Metric("mse", "", "lower")
+FOUND = Verdict("MAML", "FedAvg", 0.8, 0.7, 0.1, 0.05, 0.2, "better")
+
+
+@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda file: file.stem)
+def test_every_system_can_be_planned(file: Path) -> None:
+    system = read_system(file)
+    layers = [dict(system.settings)]
+    planned = plan(system.scenario, system.strategies, system.seeds, layers, None, system.equal)
+    assert {"fedavg", "fedadam", "local", *system.strategies} <= set(planned.runs)
+
+
+def test_a_file_of_something_else_is_refused_and_the_systems_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text("title = 'x'\n")
+    with pytest.raises(SystemExit, match=r"scenario(.|\n)*Systems of the atlas: .*digits"):
+        read_system(file)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    small = {"task.test_clients": 8, "task.train_clients": 20, "task.validation_clients": 4}
+    planned = plan("digits", ["fomaml"], 2, [small], 2)
+    out = tmp_path_factory.mktemp("atlas")
+    run_all(planned, out)
+    return compare(planned, out)
+
+
+def test_the_verdict_is_about_the_best_meta_learner_and_the_best_baseline(
+    compared: Comparison,
+) -> None:
+    found = verdict_on(compared)
+    rivals = [row.after for row in compared.rows if row.strategy != "fomaml"]
+    rivals += [row.after for row in compared.references if row.federated and not row.oracle]
+    best = max(value for value in rivals if value is not None)
+    assert found.method == "FOMAML"
+    assert found.baseline_value == best
+    assert found.difference == pytest.approx(found.value - best)
+    assert found.low <= found.difference <= found.high
+
+
+def test_a_card_holds_every_method_and_what_it_reached_on_shuffled_labels(
+    compared: Comparison, tmp_path: Path
+) -> None:
+    table = table_of_methods(compared, compared).markdown()
+    for name in ("FedAvg", "FedAdam", "Local", "FOMAML", "1-nearest neighbour"):
+        assert name in table
+    row = row_of_map("keypads", compared)
+    assert "[keypads](atlas/digits.md)" in Table(MAP, {"digits": row}).markdown()
+    draw({"digits": row}, tmp_path / "one.svg")
+    draw({"digits": row}, tmp_path / "two.svg")
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_words_follow_verdict_interval_and_direction() -> None:
+    near = replace(FOUND, verdict="not distinguishable")
+    assert words(FOUND, ACCURACY) == "helps"
+    assert words(near, ACCURACY) == "ahead, not significantly"
+    assert words(near, ERROR) == "behind, not significantly"
+    assert words(replace(near, low=-0.1), ACCURACY) == "ties"
+    assert "MAML against FedAvg: accuracy +0.1" in sentence(FOUND, ACCURACY)
+
+
+def test_the_removed_error_is_positive_where_the_method_is_better() -> None:
+    removed = relative(FOUND, ACCURACY)
+    assert removed["mean"] == pytest.approx(0.1 / 0.3)
+    assert removed["low"] < removed["mean"] < removed["high"]
+    assert relative(FOUND, ERROR)["mean"] == pytest.approx(-0.1 / 0.7)
