@@ -62,7 +62,8 @@ prior."""
 NOT_TUNED = (
     "optimizer", "momentum", "schedule", "horizon", "batch", "epochs", "size", "conjugate", "last",
     "anneal", "delta", "mixture", "participation", "scale", "newton", "spread", "noise", "on",
-    "pooled",
+    "pooled", "hidden", "width", "slots", "decay", "reads", "full_context", "filters", "dilations",
+    "keys", "loss",
 )  # fmt: skip
 """Settings of strategies that belong to the recipe."""
 

@@ -38,7 +38,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "fairness-adult": ("fairness", {"data": "adult", "people": 40}),
     "movies-random": ("movies", {"support": "random", "start": "random"}),
     "morphology-language": ("morphology", {"unseen": "language"}),
-    "graph_nodes-cora": ("graph_nodes", "roles", "payload", "meta_parameters", {"data": "cora"}),
+    "graph_nodes-cora": ("graph_nodes", {"data": "cora"}),
     "malaria-flipped": ("malaria", {"flip": True, "filters": 2}),
     "task_families-value": ("task_families", {"target": "value"}),
     "omniglot": ("omniglot", {"filters": 2}),
@@ -59,6 +59,8 @@ LINEAR = (
     "meta_parameters",
 )  # fmt: skip
 NO_BIAS = ("quadratic", "bias_variance", "patients", "payload", "meta_parameters")
+ONE_INPUT = ("graph_nodes", "meta_parameters")
+"""Every example has the same input, a graph or the number 1, and another target."""
 OWN_LOSS = ("fairness", "graph_nodes", "roles", "meta_parameters")
 CANNOT = {
     **{
@@ -253,6 +255,8 @@ def test_no_query_example_is_in_the_support_set(make, variant: str) -> None:
             overlap = set(rows(task.support)) & set(rows(task.query))
             if variant == "quadratic":  # by design: support and query are the same function
                 assert same(task, Task(task.query, task.support))
+                continue
+            if variant.partition("-")[0] in ONE_INPUT:
                 continue
             if "support-query-overlap" in scenario.expected:  # the audit finds it, with the reason
                 continue

@@ -76,9 +76,6 @@ class GraphNodes(Scenario):
         ("train_clients", "validation_clients", "test_clients", "shots", "noise", "permuted"),
         ("data", ("blocks",)),
     )
-    expected: ClassVar[Mapping[str, str]] = {
-        "support-query-overlap": "support and query are the same graph with other nodes' labels"
-    }
 
     seed: int = 0
     data: Literal["blocks", "cora", "citeseer"] = "blocks"

@@ -13,7 +13,7 @@ Quickly for Few-Shot Learning. arXiv:1707.09835, 2017. Made-up tasks.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, ClassVar
@@ -66,10 +66,6 @@ class MetaParameters(Scenario):
         "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "maml": _META, "fomaml": _META, "meta_sgd": _META,
     }  # fmt: skip
-
-    expected: ClassVar[Mapping[str, str]] = {
-        "support-query-overlap": "every input is 1: an example is a noisy look at the centre"
-    }
 
     seed: int = 0
     train_clients: Annotated[int, Gt(0)] = 100_000
