@@ -12,7 +12,6 @@ superlink/          what Flower stores: nodes, runs, installed apps; its log
 """
 
 import os
-import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,9 +31,9 @@ from fedmaml.provisioning.certificates import (
     names_of,
 )
 from fedmaml.runs.writing import write_whole
+from fedmaml.sites.site_file import is_name
 
 FILE = "coordinator.toml"
-_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 _PRIVATE_FOLDER = 0o700
 
 
@@ -139,7 +138,7 @@ def read_coordinator(folder: Path) -> Coordinator:
 def refuse_names(names: Sequence[str]) -> None:
     """Refuse names of sites that are no names, or twice there."""
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             raise ConfigurationError(
                 f"{name!r} is no name of a site: write lower-case letters, digits, '.', '_', '-'"
             )

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import tomli_w
 from flwr.app import RecordDict
 
 from fedmaml.config import RunConfig
@@ -27,7 +26,6 @@ from fedmaml.core.errors import ConfigurationError, MessageError
 from fedmaml.core.identity import Identity, difference
 from fedmaml.messages.roll_call import RollCallReply
 from fedmaml.messages.signatures import Occasion, PublicKey, check_signature, public_key
-from fedmaml.runs.writing import write_whole
 
 APPROVED = "FEDMAML_APPROVED"
 """Environment variable: the file with the public keys of approved sites."""
@@ -138,20 +136,3 @@ def read_approved(path: Path) -> dict[str, PublicKey]:
                 )
         keys[name] = key
     return keys
-
-
-def write_approved(path: Path, sites: Mapping[str, str]) -> None:
-    """Write the public keys of approved sites.
-
-    Args:
-        path: Of the file; replaced as a whole.
-        sites: Name -> content of its .pub file.
-
-    Raises:
-        ConfigurationError: If one is no key that a site can have.
-    """
-    for text in sites.values():
-        public_key(text)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stripped = {name: " ".join(text.split()[:2]) for name, text in sorted(sites.items())}
-    write_whole(path, tomli_w.dumps({"sites": stripped}).encode(), private=True)

@@ -170,6 +170,11 @@ class Site:
         return self.folders.worker / _LOG
 
 
+def is_name(text: str) -> bool:
+    """Return whether a site may be called so."""
+    return bool(_NAME.fullmatch(text)) and len(text) <= MAX_NAME
+
+
 def read_site_file(path: str | Path) -> Site:
     """Read and check a site's own file; no file that it names is opened.
 
@@ -245,7 +250,7 @@ def _plain(table: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _wrong_name(site: Site) -> str:
-    if not _NAME.fullmatch(site.name) or len(site.name) > MAX_NAME:
+    if not is_name(site.name):
         return (
             f"name = {site.name!r}: a name has at most {MAX_NAME} lower-case letters, digits, "
             '".", "_" and "-", and begins and ends with a letter or digit'

@@ -19,7 +19,8 @@ from fedmaml.core.identity import Identity, difference, identity_from_text
 from fedmaml.messages import signatures
 from fedmaml.messages.checks import REPLY, seal
 from fedmaml.messages.roll_call import add_identity
-from fedmaml.server.admission import APPROVED, read_approved, write_approved
+from fedmaml.provisioning.roster import Roster, write_roster
+from fedmaml.server.admission import APPROVED, read_approved
 from fedmaml.server.app import app as server_app
 from fedmaml.simulations.backends.in_process import InProcessGrid
 from fedmaml.sites import answering
@@ -44,7 +45,7 @@ class Federation:
         self.folder = folder
         files = [new_site(folder / f"s{i}", i, SITES, key=True) for i in range(SITES)]
         keys = {f"site-{i}": new_key(folder / f"s{i}" / "node.key") for i in range(SITES)}
-        write_approved(folder / "approved.toml", keys)
+        write_roster(folder, Roster(keys))
         monkeypatch.setenv(APPROVED, str(folder / "approved.toml"))
         monkeypatch.setenv("FEDMAML_RUNS", str(folder / "runs"))
         self.sites = [read_site_file(file) for file in files]
@@ -297,7 +298,8 @@ def test_one_key_cannot_be_two_sites(tmp_path: Path) -> None:
     (tmp_path / "two.toml").write_text(f'[sites]\na = "{texts[0]}"\nb = """{texts[1]}"""')
     with pytest.raises(ConfigurationError, match="sites a and b have the same key"):
         read_approved(tmp_path / "two.toml")
+    (tmp_path / "three.toml").write_text('[sites]\na = "hello"')
     with pytest.raises(ConfigurationError, match=r"content of the site's \.pub file"):
-        write_approved(tmp_path / "three.toml", {"a": "hello"})
+        read_approved(tmp_path / "three.toml")
     with pytest.raises(ConfigurationError, match="cannot read the approved sites"):
         read_approved(tmp_path / "none.toml")

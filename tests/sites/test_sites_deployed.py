@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from fedmaml.config import resolve, to_run_config
+from fedmaml.provisioning.roster import Roster, write_roster
 from fedmaml.running import execute
 from fedmaml.runs.directory import RUNS
-from fedmaml.server.admission import APPROVED, write_approved
+from fedmaml.server.admission import APPROVED
 from fedmaml.simulations.backends.apps import Apps
 from fedmaml.simulations.backends.flower_processes import (
     CONNECTION,
@@ -72,7 +73,7 @@ def test_real_sites_compute_the_bits_of_one_process(tmp_path: Path, killed: bool
     execute(resolve(settings), tmp_path / "plain")
     files = [new_site(tmp_path / f"s{i}", i, SITES, key=True) for i in range(SITES)]
     keys = {f"site-{i}": new_key(tmp_path / f"s{i}" / "node.key") for i in range(SITES)}
-    write_approved(tmp_path / "approved.toml", keys)
+    write_roster(tmp_path, Roster(keys))
     rounds = tmp_path / "runs" / "at-sites" / "rounds.jsonl"
 
     def kill_one() -> None:

@@ -19,8 +19,9 @@ from flwr.app import Context, Message, RecordDict
 from fedmaml.config import resolve, to_run_config
 from fedmaml.core.errors import BackendError, ConfigurationError, RefusedError
 from fedmaml.flower_internals import become_server
+from fedmaml.provisioning.roster import Roster, write_roster
 from fedmaml.running import execute
-from fedmaml.server.admission import APPROVED, write_approved
+from fedmaml.server.admission import APPROVED
 from fedmaml.server.app import app as server_app
 from fedmaml.sites import app as shim
 from fedmaml.sites.answering import Answering
@@ -82,7 +83,7 @@ def test_signed_sites_compute_the_same_bits_as_one_process(
     execute(resolve(SMALL), tmp_path / "plain")
     files = [new_site(tmp_path / f"s{i}", i, 3, key=True) for i in range(3)]
     keys = {f"site-{i}": new_key(tmp_path / f"s{i}" / "node.key") for i in range(3)}
-    write_approved(tmp_path / "approved.toml", keys)
+    write_roster(tmp_path, Roster(keys))
     monkeypatch.setenv(APPROVED, str(tmp_path / "approved.toml"))
     monkeypatch.setenv("FEDMAML_RUNS", str(tmp_path / "runs"))
     with serving(files[0]), serving(files[1]), serving(files[2]):
