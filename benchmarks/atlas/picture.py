@@ -24,7 +24,7 @@ def draw(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(PAGE.settings() | {"svg.hashsalt": "fedmaml", "svg.fonttype": "path"})
-        figure = Figure((7.0, 0.9 + 0.34 * len(ordered)))
+        figure = Figure((9.0, 0.9 + 0.34 * len(ordered)))
         axes = figure.subplots()
         for place, row in enumerate(ordered):
             colour = _COLOURS.get(row["verdict"], GREY)
@@ -41,5 +41,5 @@ def draw(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         axes.grid(visible=False, axis="y")
         axes.set_xlim(_LEAST, _MOST)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-        axes.set_xlabel("error of the best honest baseline that the best meta-learner removes")
+        axes.set_xlabel("share of the best baseline's error that is removed")
         figure.savefig(path, metadata={"Date": None}, format="svg")
