@@ -22,15 +22,18 @@ from fedmaml.comparison.comparing import compare, run_all
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.planning import plan
 from fedmaml.comparison.verdicts import Metric
+from tests.catalogue import reads_data
 
 ACCURACY, ERROR = Metric("accuracy", "1", "higher"), Metric("mse", "", "lower")
 FOUND = Verdict("MAML", "FedAvg", 0.8, 0.7, 0.1, 0.05, 0.2, "better")
 
 
 @pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda file: file.stem)
-def test_every_system_can_be_planned(file: Path) -> None:
+def test_every_system_can_be_planned(file: Path, request: pytest.FixtureRequest) -> None:
     system = read_system(file)
     layers = [dict(system.settings)]
+    if reads_data(system.scenario):
+        layers.append({"data_dir": str(request.getfixturevalue("data_dir"))})
     planned = plan(system.scenario, system.strategies, system.seeds, layers, None, system.equal)
     assert {"fedavg", "fedadam", "local", *system.strategies} <= set(planned.runs)
 
