@@ -30,12 +30,14 @@ from fedmaml.strategies.prelude import (
     Params,
     Problem,
     Tensor,
+    attention,
     by_comparison,
     compared,
     embedding,
     field,
     linear,
     mask_of,
+    mean_over_support,
     meta_update,
     new_linear,
     outer_step,
@@ -81,12 +83,9 @@ class ANP(MetaStrategy):
         says = linear(learned, "h2", linear(learned, "h1", examples).relu())
         keys = linear(learned, "key", known.x)
         scores = linear(learned, "query", embedded) @ keys.T / self.hidden**0.5
-        weights = torch.ones_like(says[:, 0])
-        if (mask := mask_of(known)) is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
-            weights = mask.to(says.dtype)
-        s = weights / weights.sum() @ says
-        every = [embedded, scores.softmax(-1) @ says, s.expand(len(embedded), -1)]
+        mask = mask_of(known)
+        s = mean_over_support(says, mask)
+        every = [embedded, attention(scores, mask) @ says, s.expand(len(embedded), -1)]
         return linear(learned, "g2", linear(learned, "g1", torch.cat(every, -1)).relu())
 
     client_update = meta_update

@@ -34,6 +34,7 @@ from fedmaml.strategies.prelude import (
     field,
     linear,
     mask_of,
+    mean_over_support,
     meta_update,
     new_linear,
     outer_step,
@@ -75,10 +76,7 @@ class CNP(MetaStrategy):
     def compare(self, problem: Problem, learned: Params, known: Batch, embedded: Tensor) -> Tensor:
         examples = torch.cat([known.x, shown(problem, known)], -1)
         says = linear(learned, "h2", linear(learned, "h1", examples).relu())
-        if (mask := mask_of(known)) is None:
-            r = says.mean(0)
-        else:
-            r = (says * mask[:, None]).sum(0) / mask.sum()
+        r = mean_over_support(says, mask_of(known))
         both = torch.cat([embedded, r.expand(len(embedded), -1)], -1)
         return linear(learned, "g2", linear(learned, "g1", both).relu())
 

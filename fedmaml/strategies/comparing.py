@@ -142,6 +142,25 @@ def class_means(problem: Problem, known: Batch) -> Tensor:
     return means
 
 
+def attention(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Return softmax over the support, ``(examples, support)``; padding rows get nothing.
+
+    Args:
+        scores: Of support examples, ``(examples, support)``.
+        mask: Which rows of the support are examples; None if all are.
+    """
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1)
+
+
+def mean_over_support(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean of the rows that are examples; arguments as of `attention`."""
+    if mask is None:
+        return values.mean(0)
+    return (values * mask[:, None]).sum(0) / mask.sum()
+
+
 def absent_last(logits: Tensor, present: Tensor) -> Tensor:
     """Put classes without support examples 20 below the largest logit: p < e^-20.
 

@@ -33,6 +33,7 @@ from fedmaml.strategies.prelude import (
     Params,
     Problem,
     Tensor,
+    attention,
     by_attention,
     by_comparison,
     compared,
@@ -97,10 +98,7 @@ class MatchingNet(MetaStrategy):
         """Return f(x, S), ``(examples, features)``."""
         h, cell = embedded, torch.zeros_like(embedded)
         for _ in range(self.reads):
-            scores = h @ support.T
-            if mask is not None:
-                scores = scores.masked_fill(~mask, -torch.inf)
-            read = scores.softmax(-1) @ support
+            read = attention(h @ support.T, mask) @ support
             output, cell = lstm(learned, "read", torch.cat([embedded, h, read], -1), cell)
             h = embedded + output
         return h

@@ -29,6 +29,7 @@ from fedmaml.strategies.prelude import (
     Params,
     Problem,
     Tensor,
+    attention,
     by_comparison,
     compared,
     cosines,
@@ -79,11 +80,9 @@ class MetaNet(MetaStrategy):
         slopes = wrong[:, :, None] * with_ones(known.x)[:, None]  # (support, classes, features + 1)
         fast = linear(learned, "z2", linear(learned, "z1", slopes[..., None]).tanh())[..., 0]
         scores = self.scale * cosines(embedded, known.x)
-        if (mask := mask_of(known)) is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
         # (W + sum_i a_i F_i) z, without the matrix of each query
         each = torch.einsum("scf,qf->qsc", fast, with_ones(embedded))
-        read = (scores.softmax(-1)[..., None] * each).sum(1)
+        read = (attention(scores, mask_of(known))[..., None] * each).sum(1)
         return linear(learned, "slow", embedded) + read
 
     client_update = meta_update
