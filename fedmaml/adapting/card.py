@@ -14,13 +14,16 @@ _USE = {
 }
 
 
-def model_card(model: Model, summary: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+def model_card(
+    model: Model, summary: Mapping[str, Any], facts: Mapping[str, Any], *, embeddings: bool
+) -> str:
     """Return the card.
 
     Args:
         model: That adapted.
         summary: Of the run.
         facts: What ``model.json`` says.
+        embeddings: Whether the files hold the site's examples, embedded.
     """
     config, label = model.config, model.strategy.facts.label
     lines = [
@@ -61,7 +64,7 @@ def model_card(model: Model, summary: Mapping[str, Any], facts: Mapping[str, Any
         "",
         "## What of the data is in it",
         "",
-        *_privacy(model),
+        *_privacy(model, embeddings),
         "",
         "## Files",
         "",
@@ -130,14 +133,14 @@ def _gain(gain: Mapping[str, Any] | None) -> str:
     return text
 
 
-def _privacy(model: Model) -> Iterator[str]:
+def _privacy(model: Model, embeddings: bool) -> Iterator[str]:
     yield "- Parameters, which were fitted to the site's examples and may reveal something of them."
     if model.rows is not None:
         yield (
             "- Counts, sums and sums of squares of all training clients' numbers together; names "
             "of columns, categories and classes."
         )
-    if model.steps is None:
+    if embeddings:
         yield (
             "- **An embedding of each example of the site**, with its label: predictions compare "
             "with them. Treat this folder as you treat the examples."

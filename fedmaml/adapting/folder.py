@@ -25,7 +25,7 @@ from fedmaml.adapting.estimators import SiteClassifier, SiteModel, SiteRegressor
 from fedmaml.adapting.examples import classes_of, names_of
 from fedmaml.adapting.formats import FILES, STATISTICS, chosen_formats, written
 from fedmaml.adapting.model import Model, built
-from fedmaml.adapting.network import SiteNetwork, tensors_of, with_tensors
+from fedmaml.adapting.network import SiteNetwork, holds_support, tensors_of, with_tensors
 from fedmaml.config import resolve
 from fedmaml.core.errors import RunDirectoryError
 from fedmaml.runs.completeness import complete_summary
@@ -84,7 +84,8 @@ def save(
         "files": [*files],
         "versions": {"fedmaml": __version__, "torch": torch.__version__},
     }
-    card = model_card(model, complete_summary(run), facts)
+    embeddings = holds_support(network.predictor)
+    card = model_card(model, complete_summary(run), facts, embeddings=embeddings)
     files |= {_CARD: card.encode(), _DESCRIPTION: (json.dumps(facts, indent=2) + "\n").encode()}
     for name in _OURS - set(files):
         (folder / name).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_flatten_with_path, tree_unflatten
 from fedmaml.adapting.model import Model
 from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.learner import Predictor
+from fedmaml.core.tasks import Batch
 from fedmaml.simulations.datasets.moments import moments
 
 
@@ -98,6 +99,13 @@ def with_tensors(predictor: Predictor, tensors: Mapping[str, Tensor]) -> Predict
     _, tree = tree_flatten_with_path(predictor.args)
     leaves = [tensors.get(name, leaf) for name, leaf in _leaves(predictor)]
     return partial(predictor.func, *tree_unflatten(leaves, tree))
+
+
+def holds_support(predictor: Predictor) -> bool:
+    """Return whether a predictor keeps examples, as those do that compare with their embeddings."""
+    return isinstance(predictor, partial) and any(
+        isinstance(each, Batch) for each in predictor.args
+    )
 
 
 def _leaves(predictor: Predictor) -> list[tuple[str, Any]]:

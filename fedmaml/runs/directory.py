@@ -44,6 +44,7 @@ from fedmaml.core.exit_codes import FAILED, exit_code_of
 from fedmaml.core.findings import Audit
 from fedmaml.runs.chain import NEWEST, PREVIOUS
 from fedmaml.runs.holding import (
+    ENDING_SECONDS,
     command_lives,
     held,
     is_held_by,
@@ -111,7 +112,7 @@ class RunDirectory(RunRecords):
                 self.path.mkdir(parents=True, exist_ok=True)
                 token = stack.enter_context(held(self.path, "command"))
                 # In this order: a server that starts from now on sees the holder of the folder.
-                refuse_if_held(self.path, "server")
+                refuse_if_held(self.path, "server", ENDING_SECONDS)
                 self._checks = [same_folder(self.path, "command")]
             except OSError as error:
                 raise self._cannot_write(error) from error

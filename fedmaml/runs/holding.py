@@ -27,17 +27,26 @@ Role = Literal["command", "server"]
 _ELSE = "or choose another folder with --out"
 
 
+ENDING_SECONDS = 15.0
+"""How long the server of a killed command may take to end: twice the watchdog's grace, and more."""
+
+
 @contextmanager
-def held(folder: Path, role: Role) -> Iterator[str]:
+def held(folder: Path, role: Role, wait: float = 0.0) -> Iterator[str]:
     """Hold a folder that exists; yields a token by which others recognise this holder.
 
+    Args:
+        folder: The folder of a run.
+        role: Who holds it.
+        wait: Seconds to wait for another holder to end.
+
     Raises:
-        RunDirectoryError: If another holds it; says who, and what to do.
+        RunDirectoryError: If another still holds it then; says who, and what to do.
         OSError: If the folder cannot be written to.
     """
     lock = FileLock(_lock(folder, role), mode=0o600)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=wait)
     except Timeout as error:
         raise RunDirectoryError(_who_holds(folder, role)) from error
     note, token = _note(folder, role), uuid.uuid4().hex
@@ -50,13 +59,13 @@ def held(folder: Path, role: Role) -> Iterator[str]:
         lock.release()
 
 
-def refuse_if_held(folder: Path, role: Role) -> None:
-    """Make sure that no process holds a folder.
+def refuse_if_held(folder: Path, role: Role, wait: float = 0.0) -> None:
+    """Make sure that no process holds a folder; arguments as of `held`.
 
     Raises:
         RunDirectoryError: If one does.
     """
-    with held(folder, role):
+    with held(folder, role, wait):
         pass
 
 

@@ -40,6 +40,7 @@ from fedmaml.strategies.prelude import (
     ServerState,
     Task,
     Tensor,
+    Tree,
     UnsupportedProblemError,
     body_and_head,
     example_count,
@@ -51,6 +52,7 @@ from fedmaml.strategies.prelude import (
     joined,
     layout_of,
     outer_step,
+    partial,
     replace,
     settings,
     stepped,
@@ -98,7 +100,7 @@ class EmpiricalBayes(MetaStrategy):
     ) -> Predictor:
         theta = meta["theta"]
         mean, _ = _prior(meta).posterior(*head_examples(learner, theta, support))
-        return lambda x: (head_features(learner, theta, x) @ mean)[:, None]
+        return partial(_predict, learner, theta, mean)
 
     def client_update(
         self, learner: Learner, meta: MetaParams, memory: Params, task: Task
@@ -147,3 +149,7 @@ def _prior(meta: MetaParams) -> Prior:
     theta, prior, name = meta["theta"], meta["prior"], _head_of(meta["prior"])
     mean = flatten({own: value for own, value in theta.items() if own.startswith(name)})
     return Prior(mean, prior[f"{name}covariance"], prior[f"{name}noise"])
+
+
+def _predict(learner: Learner, theta: Params, mean: Tensor, x: Tree) -> Tensor:
+    return (head_features(learner, theta, x) @ mean)[:, None]

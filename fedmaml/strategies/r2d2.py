@@ -41,6 +41,7 @@ from fedmaml.strategies.prelude import (
     meta_update,
     network_with_head,
     outer_step,
+    partial,
     ridge,
     settings,
     with_ones,
@@ -80,17 +81,22 @@ class R2D2(MetaStrategy):
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
     ) -> Predictor:
-        head, classes = meta["head"], learner.problem.classes or 0
-
-        def features(x: Tree) -> Tensor:
-            return with_ones(learner.apply(meta["theta"], x).flatten(1))
-
-        x = features(support.x)
+        classes = learner.problem.classes or 0
+        x = _features(learner, meta, support.x)
         y = (support.y[:, None] == torch.arange(classes, device=x.device)).to(x.dtype)
         if (mask := mask_of(support)) is not None:
             x, y = x * mask[:, None], y * mask[:, None]
-        weights = ridge(x, y, head["log_lam"].exp())
-        return lambda x: head["log_a"].exp() * (features(x) @ weights) + head["b"]
+        weights = ridge(x, y, meta["head"]["log_lam"].exp())
+        return partial(_predict, learner, meta, weights)
 
     client_update = meta_update
     server_update = outer_step
+
+
+def _features(learner: Learner, meta: MetaParams, x: Tree) -> Tensor:
+    return with_ones(learner.apply(meta["theta"], x).flatten(1))
+
+
+def _predict(learner: Learner, meta: MetaParams, weights: Tensor, x: Tree) -> Tensor:
+    head = meta["head"]
+    return head["log_a"].exp() * (_features(learner, meta, x) @ weights) + head["b"]

@@ -48,6 +48,7 @@ from fedmaml.strategies.prelude import (
     mask_of,
     meta_update,
     outer_step,
+    partial,
     ridge,
     settings,
     whole_network,
@@ -95,18 +96,7 @@ class RidgeHead(MetaStrategy):
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
     ) -> Predictor:
         theta, lam = meta["theta"], meta["ridge"]["log_lam"].exp()
-
-        body, head = body_and_head(learner.problem, theta)
-
-        def parts(x: Tree) -> tuple[Tensor, Tensor]:
-            if self.on == "body":
-                z = with_ones(learner.apply(body, x).flatten(1))
-                output = z @ head_matrix(head)
-            else:
-                z, output = with_ones(flat_inputs(x)), learner.apply(theta, x)
-            return z, output if self.pooled else torch.zeros_like(output)
-
-        z, offset = parts(support.x)
+        z, offset = self._parts(learner, theta, support.x)
         y = support.y.reshape(offset.shape).to(offset.dtype)
         if (mask := mask_of(support)) is not None:
             z = z * mask[:, None]  # rows of zeros add nothing
@@ -114,15 +104,24 @@ class RidgeHead(MetaStrategy):
             weights = self._logistic(z, offset, y, lam)
         else:
             weights = ridge(z, y - offset, lam)
-
-        def predict(x: Tree) -> Tensor:
-            z, offset = parts(x)
-            return offset + z @ weights
-
-        return predict
+        return partial(self._predict, learner, theta, weights)
 
     client_update = meta_update
     server_update = outer_step
+
+    def _parts(self, learner: Learner, theta: Params, x: Tree) -> tuple[Tensor, Tensor]:
+        """Return z and o of the module docstring."""
+        if self.on == "body":
+            body, head = body_and_head(learner.problem, theta)
+            z = with_ones(learner.apply(body, x).flatten(1))
+            output = z @ head_matrix(head)
+        else:
+            z, output = with_ones(flat_inputs(x)), learner.apply(theta, x)
+        return z, output if self.pooled else torch.zeros_like(output)
+
+    def _predict(self, learner: Learner, theta: Params, weights: Tensor, x: Tree) -> Tensor:
+        z, offset = self._parts(learner, theta, x)
+        return offset + z @ weights
 
     def _logistic(self, z: Tensor, offset: Tensor, y: Tensor, lam: Tensor) -> Tensor:
         identity = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)

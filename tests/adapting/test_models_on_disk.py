@@ -21,9 +21,13 @@ from fedmaml.adapting.examples import inputs_of
 from fedmaml.core import networks
 from fedmaml.core.errors import ConfigurationError, RunDirectoryError, UnsupportedProblemError
 from fedmaml.simulations.datasets import tables
+from fedmaml.strategies import CATALOGUE
+from fedmaml.strategies.comparing import by_comparison
 from tests.adapting.conftest import KINDS, Runs
 from tests.api import test_networks_of_others as others
+from tests.catalogue import slow_unless
 from tests.commands import fedmaml
+from tests.conftest import REGRESSORS
 
 pytestmark = pytest.mark.usefixtures("_catalogues_as_before")
 
@@ -89,19 +93,28 @@ def test_a_run_without_rounds_keeps_its_totals_or_says_what_is_missing(
         fm.load(run.path).adapt(frame, y)
 
 
-@pytest.mark.parametrize("strategy", ["protonet", "meta_sgd", "fedrep", "local"])
+TAKEN = ("protonet", "meta_sgd", "fedrep", "local", "r2d2", *REGRESSORS)
+
+
+@pytest.mark.parametrize("strategy", [slow_unless(name in TAKEN, name) for name in CATALOGUE])
 def test_every_kind_of_adaptation_can_be_taken_away(strategy: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     data = {name: (rng.normal(size=(20, 3)), rng.integers(3, size=20)) for name in "abcdef"}
+    if numbers := strategy in REGRESSORS:
+        data = {name: (x, x @ rng.normal(size=3)) for name, (x, _) in data.items()}
     rounds = 0 if strategy == "local" else 2
     run = fm.run(fm.from_clients(data), strategy, rounds=rounds, out=tmp_path / "run")
     x, y = data["a"]
     site = run.adapt(x, y)
     site.save(tmp_path / "model", SOME)
     again = fm.load_model(tmp_path / "model")
-    np.testing.assert_array_equal(again.predict_proba(x), site.predict_proba(x))
+    before, after = (
+        model.predict(x) if numbers else model.predict_proba(x) for model in (site, again)
+    )
+    np.testing.assert_allclose(before, after, rtol=1e-6)  # tensors are contiguous in files
     card = (tmp_path / "model" / "README.md").read_text()
-    assert ("An embedding of each example of the site" in card) == (strategy == "protonet")
+    compares = CATALOGUE[strategy].adapt is by_comparison
+    assert ("An embedding of each example of the site" in card) == compares
 
 
 @pytest.mark.slow
