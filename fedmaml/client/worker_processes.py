@@ -310,6 +310,7 @@ def _interrupts_held_back() -> Iterator[None]:
 def _serve(pipe: Connection, folder: str) -> None:
     """Answer calls, in a process with one thread to compute with, as long as its node lives."""
     torch.set_num_threads(1)  # bits must not depend on the machine's number of cores
+    os.environ["OMP_NUM_THREADS"] = "1"  # other workers have the other cores
     # By value: handles to shared memory would need this process to live until they are read.
     ForkingPickler.register(Tensor, lambda value: (torch.from_numpy, (value.detach().numpy(),)))
     calls: SimpleQueue[tuple[int, Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()

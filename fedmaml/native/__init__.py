@@ -143,6 +143,18 @@ def _loaded(path: Path, cure: str = "") -> ctypes.CDLL:
     return found
 
 
+def threads() -> int:
+    """Return how many threads a kernel may use; bits do not depend on it, since sums are exact.
+
+    As many as ``OMP_NUM_THREADS`` says, which is 1 in workers and in processes of Flower; else one
+    for each core that this process may use.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if said.isdecimal() and int(said):
+        return int(said)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run(kernel: str, *arguments: Tensor | int | float) -> None:
     """Call a kernel of the type of its first argument, on tensors without gaps.
 

@@ -29,7 +29,7 @@ As named by the psABI of x86-64; each includes the ones below it.
 _FLAGS = (
     "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math",
     "-ffp-contract=fast",  # gcc's default, which clang does not share
-    "-Wno-psabi", "-shared", "-fPIC",
+    "-Wno-psabi", "-shared", "-fPIC", "-pthread",
 )  # fmt: skip
 _X86_FLAGS = ("-mprefer-vector-width=512",)  # clang would halve the vectors; gcc does not care
 _SHIPPED_FLAGS = ("-static-libstdc++", "-static-libgcc")  # a user may have neither

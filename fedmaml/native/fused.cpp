@@ -10,14 +10,17 @@
 //             again.
 //
 // phi starts at theta and, behind it, at what the client keeps as its own (its layers from "high" on),
-// which may take steps by itself before all others. The sum over clients is exact (lane_sums.h).
+// which may take steps by itself before all others. The sum over clients is exact (lane_sums.h), so threads
+// may share the clients, and add their sums in any order.
 
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <mutex>
 
 #include "fused.h"
 #include "lane_sums.h"
+#include "threads.h"
 
 extern "C" {
 struct Recipe {
@@ -59,15 +62,11 @@ template <typename V> class Room {  // for vectors; it only grows, and holds wha
   }
 };
 
-// A thread's memory, kept from call to call: new memory costs a small cohort as much as its mathematics.
+// Memory of one thread, kept from call to call: new memory costs a small cohort as much as its mathematics.
 template <typename T> struct Memory {
   Batch<T> part[2];
   Room<Vec<T>> theta, rates, phi, gradient, product, moved;
   Room<Doubles> sums;
-  static Memory& own() {
-    static thread_local Memory memory;
-    return memory;
-  }
 };
 
 template <typename T> class Block {  // the computation of the clients of one vector
@@ -256,16 +255,17 @@ template <typename T> class Block {  // the computation of the clients of one ve
   }
 };
 
+// Compute the updates of clients, as long as there are some; add up their limbs.
 template <typename T>
-void run(const Network& net, const Recipe& recipe, const T* theta, const Clients& clients, Result out) {
+void run(const Network& net, const Recipe& recipe, const T* theta, const Clients& clients, Result out,
+         Memory<T>& memory, Turns& turns, std::mutex& adding) {
   constexpr int lanes = Lanes<T>::count;
-  Memory<T>& memory = Memory<T>::own();
   Block<T> block(net, recipe, theta, memory);
   int64_t P = block.sent(), own = net.entries - net.shared;
   Doubles* sums = memory.sums.of(out.stack ? 0 : LIMBS * P);
   bool large = false;  // whether a number has a first limb; without, its sums are not used
   if (!out.stack) std::fill_n((double*)(sums + P), (LIMBS - 1) * P * DOUBLES, 0.0);
-  for (int64_t first = 0; first < clients.count; first += lanes) {
+  for (int64_t first; (first = turns.next()) < clients.count;) {
     int used = int(clients.count - first < lanes ? clients.count - first : lanes);
     block.load(clients, first, used);
     block.prefetch(clients, first + lanes, first + 2 * lanes);
@@ -299,36 +299,50 @@ void run(const Network& net, const Recipe& recipe, const T* theta, const Clients
       add_exactly<T, 0>(v, weight, P, sums);
     }
   }
-  for (int64_t i = large ? 0 : P; !out.stack && i < LIMBS * P; i++) out.limbs[i] += sum_of(sums[i]);
+  if (out.stack) return;
+  std::lock_guard<std::mutex> alone(adding);
+  for (int64_t i = large ? 0 : P; i < LIMBS * P; i++) out.limbs[i] += sum_of(sums[i]);
 }
 
 template <typename T>
-void predict(const Network& net, const Recipe& recipe, const T* theta, const Clients& clients, Stages stages) {
+void updates(const Network& net, const Recipe& recipe, const T* theta, const Clients& clients, Result out,
+             int threads) {
+  std::mutex adding;
+  on_threads<Memory<T>>(threads, clients.count, Lanes<T>::count, [&](Memory<T>& memory, Turns& turns) {
+    run(net, recipe, theta, clients, out, memory, turns, adding);
+  });
+}
+
+template <typename T>
+void predict(const Network& net, const Recipe& recipe, const T* theta, const Clients& clients, Stages stages,
+             int threads) {
   constexpr int lanes = Lanes<T>::count;
-  Block<T> block(net, recipe, theta, Memory<T>::own());
-  for (int64_t first = 0; first < clients.count; first += lanes) {
-    int used = int(clients.count - first < lanes ? clients.count - first : lanes);
-    block.load(clients, first, used);
-    block.prefetch(clients, first + lanes, first + 2 * lanes);
-    block.predict(clients, first, used, stages);
-  }
+  on_threads<Memory<T>>(threads, clients.count, lanes, [&](Memory<T>& memory, Turns& turns) {
+    Block<T> block(net, recipe, theta, memory);
+    for (int64_t first; (first = turns.next()) < clients.count;) {
+      int used = int(clients.count - first < lanes ? clients.count - first : lanes);
+      block.load(clients, first, used);
+      block.prefetch(clients, first + lanes, first + 2 * lanes);
+      block.predict(clients, first, used, stages);
+    }
+  });
 }
 
 }  // namespace
 
 extern "C" void fused_float32(const Network* net, const Recipe* recipe, const float* theta,
-                              const Clients* clients, const Result* out) {
-  run<float>(*net, *recipe, theta, *clients, *out);
+                              const Clients* clients, const Result* out, int32_t threads) {
+  updates<float>(*net, *recipe, theta, *clients, *out, threads);
 }
 extern "C" void fused_float64(const Network* net, const Recipe* recipe, const double* theta,
-                              const Clients* clients, const Result* out) {
-  run<double>(*net, *recipe, theta, *clients, *out);
+                              const Clients* clients, const Result* out, int32_t threads) {
+  updates<double>(*net, *recipe, theta, *clients, *out, threads);
 }
 extern "C" void fused_predictions_float32(const Network* net, const Recipe* recipe, const float* theta,
-                                          const Clients* clients, const Stages* stages) {
-  predict<float>(*net, *recipe, theta, *clients, *stages);
+                                          const Clients* clients, const Stages* stages, int32_t threads) {
+  predict<float>(*net, *recipe, theta, *clients, *stages, threads);
 }
 extern "C" void fused_predictions_float64(const Network* net, const Recipe* recipe, const double* theta,
-                                          const Clients* clients, const Stages* stages) {
-  predict<double>(*net, *recipe, theta, *clients, *stages);
+                                          const Clients* clients, const Stages* stages, int32_t threads) {
+  predict<double>(*net, *recipe, theta, *clients, *stages, threads);
 }

@@ -99,6 +99,7 @@ class Call:
             *map(ctypes.byref, (self._network, self._recipe)),
             ctypes.c_void_p(self._theta.data_ptr()),
             *map(ctypes.byref, (self._laid.arguments, result)),
+            ctypes.c_int32(native.threads()),
         )
         before, after = torch.from_numpy(losses).to(dtype)
         metrics = {"loss_before": before, "loss_after": after}

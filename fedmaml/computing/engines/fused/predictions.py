@@ -77,6 +77,7 @@ def predictions(
     getattr(native.library(), _KERNELS[theta.dtype])(
         *map(ctypes.byref, (network, recipe)), ctypes.c_void_p(theta.data_ptr()),
         *map(ctypes.byref, (laid.arguments, stages)),
+        ctypes.c_int32(native.threads()),
     )  # fmt: skip
     if chain.loss == 1 and not sound.all():
         refuse_other_classes(groups, chain.widths[-1])
