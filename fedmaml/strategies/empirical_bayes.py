@@ -40,7 +40,6 @@ from fedmaml.strategies.prelude import (
     ServerState,
     Task,
     Tensor,
-    Tree,
     UnsupportedProblemError,
     body_and_head,
     example_count,
@@ -48,9 +47,9 @@ from fedmaml.strategies.prelude import (
     flatten,
     gradient,
     head_examples,
-    head_features,
     joined,
     layout_of,
+    linear_prediction,
     outer_step,
     partial,
     replace,
@@ -100,7 +99,7 @@ class EmpiricalBayes(MetaStrategy):
     ) -> Predictor:
         theta = meta["theta"]
         mean, _ = _prior(meta).posterior(*head_examples(learner, theta, support))
-        return partial(_predict, learner, theta, mean)
+        return partial(linear_prediction, learner, theta, mean)
 
     def client_update(
         self, learner: Learner, meta: MetaParams, memory: Params, task: Task
@@ -149,7 +148,3 @@ def _prior(meta: MetaParams) -> Prior:
     theta, prior, name = meta["theta"], meta["prior"], _head_of(meta["prior"])
     mean = flatten({own: value for own, value in theta.items() if own.startswith(name)})
     return Prior(mean, prior[f"{name}covariance"], prior[f"{name}noise"])
-
-
-def _predict(learner: Learner, theta: Params, mean: Tensor, x: Tree) -> Tensor:
-    return (head_features(learner, theta, x) @ mean)[:, None]

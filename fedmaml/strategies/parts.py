@@ -98,6 +98,11 @@ def head_features(learner: Learner, theta: Params, x: Tree) -> Tensor:
     return with_ones(features) if len(head) > 1 else features
 
 
+def linear_prediction(learner: Learner, theta: Params, weights: Tensor, x: Tree) -> Tensor:
+    """Return what a head of those weights predicts, ``(examples, 1)``; see `head_features`."""
+    return (head_features(learner, theta, x) @ weights)[:, None]
+
+
 def head_examples(learner: Learner, theta: Params, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return features and targets ``(examples,)`` of a linear head with one output.
 

@@ -232,7 +232,7 @@ def check(job: Job, group: TaskGroup, tolerance: float, flips: int = 0) -> None:
         (FOMAML, torch.float64),
         (FOMAML, torch.float32),
         (Reptile, torch.float64),
-        (FedProx, torch.float64),
+        pytest.param(FedProx, torch.float64, marks=pytest.mark.slow),
         pytest.param(Reptile, torch.float32, marks=pytest.mark.slow),
         pytest.param(FedProx, torch.float32, marks=pytest.mark.slow),
     ],

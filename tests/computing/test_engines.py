@@ -126,9 +126,11 @@ def of_the_loop(
 
 EQUAL = [
     slow_unless(
-        strategy in FOUNDING
-        or ((loss, dtype) == (loss_for(strategy), torch.float64) and engine == "vmap")
-        or (STRATEGIES[strategy].facts.kernel is not None and engine == "fused"),
+        strategy in ("maml", "fedrep", "protonet")
+        or (
+            (loss, dtype) == (loss_for(strategy), torch.float64)
+            and (strategy in FOUNDING or engine in ("vmap", "fused"))
+        ),
         engine, strategy, loss, dtype,
     )
     for engine in EAGER

@@ -68,6 +68,7 @@ def test_the_rule_takes_the_word_with_the_longest_common_ending() -> None:
     assert predict(words).argmax(1).tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_unseen_languages_are_in_no_other_split(data_dir: Path) -> None:
     scenario = Morphology(unseen="language", data_dir=str(data_dir))
     languages = {
