@@ -272,6 +272,11 @@ ROWS: dict[str, Row] = {
             "faults/test_replies.py::test_too_few_replies_for_a_rule",
         ),
     ),
+    "malicious devices": Row(
+        "one of ten devices sends what hurts most, knowing the others' updates",
+        "at most five points of accuracy under a robust rule; the whole grid: docs/faults.md",
+        ("faults/test_attacks.py::",),
+    ),
     "order of arrival": Row(
         "replies in any order",
         "the same bits",
