@@ -13,8 +13,8 @@ Malicious devices know the updates of all others (Blanchard et al. 2017 assume n
     label flip   an honest update on labels 9 - y
 
 A cell is the accuracy after adaptation minus that of the same rule and seeds without an attack, in
-points, mean over seeds. A rule that refuses so many malicious devices (see `fewest_updates`) has no
-cell. NaN needs no rule: such replies are left out before (docs/faults.md).
+points, mean over seeds. A rule that refuses that number of malicious devices (see
+`fewest_updates`) has no cell. NaN needs no rule: such replies are left out before (docs/faults.md).
 """
 
 import argparse
@@ -96,7 +96,7 @@ def settings_of(rule: str, malicious: int, rounds: int, seed: int) -> dict[str, 
 
 
 def withstands(rule: str, malicious: int) -> bool:
-    """Return whether a rule is made for so many malicious devices of ten."""
+    """Return whether a rule is made for a number of malicious devices of ten."""
     return rule != "mean" and fewest_updates(rule, malicious) <= DEVICES
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from benchmarks.tables import Table
 from fedmaml.comparison.conclusions import Comparison, is_baseline
+from fedmaml.comparison.names import display
 from fedmaml.comparison.references import ReferenceRow
 from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row
 from fedmaml.quantities import signed
-from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 WORDS = {
     "better": "helps", "worse": "does not help", "not distinguishable": "ties",
@@ -22,8 +22,9 @@ class Verdict:
     """What the atlas says about a system.
 
     Attributes:
-        method: Best meta-learning strategy by its mean over test clients.
-        baseline: Best of the baselines and of the references that a federation could compute.
+        method: Name of the best meta-learning strategy by its mean over test clients.
+        baseline: Name of the best of the baselines and of the references that a federation could
+            compute.
         value: Mean of ``method`` after adaptation.
         baseline_value: That of ``baseline``.
         difference: ``value`` minus ``baseline_value``, paired.
@@ -42,9 +43,9 @@ class Verdict:
     verdict: str
 
 
-def label(strategy: str) -> str:
-    """Return the name of a strategy in tables."""
-    return STRATEGIES[strategy].facts.label
+def shown(name: str) -> str:
+    """Return a strategy or a reference as tables name it."""
+    return display(name).replace("_", " ")
 
 
 def verdict_on(comparison: Comparison) -> Verdict:
@@ -70,9 +71,8 @@ def verdict_on(comparison: Comparison) -> Verdict:
     rivals = honest | references
     baseline = max(rivals, key=lambda name: sign * rivals[name])
     difference, (low, high), verdict = _paired(comparison, method, baseline)
-    shown = label(baseline) if baseline in honest else baseline.replace("_", " ")
     return Verdict(
-        label(method), shown, methods[method], rivals[baseline], difference, low, high, verdict
+        method, baseline, methods[method], rivals[baseline], difference, low, high, verdict
     )
 
 
@@ -121,8 +121,9 @@ def sentence(verdict: Verdict, metric: Metric) -> str:
     """Return the verdict as a sentence."""
     low, high = signed(verdict.low), signed(verdict.high)
     return (
-        f"Meta-learning: {words(verdict, metric)}. {verdict.method} against {verdict.baseline}: "
-        f"{metric.name} {signed(verdict.difference)}, 95 % interval {low} to {high}."
+        f"Meta-learning: {words(verdict, metric)}. {shown(verdict.method)} against "
+        f"{shown(verdict.baseline)}: {metric.name} {signed(verdict.difference)}, "
+        f"95 % interval {low} to {high}."
     )
 
 
@@ -170,7 +171,7 @@ def table_of_methods(comparison: Comparison, shuffled: Comparison) -> Table:
         low, high = row.difference_ci95 or (None, None)
         took = comparison.took[row.strategy]
         rows[row.strategy] = {
-            "label": label(row.strategy), "before": row.before, "after": row.after,
+            "label": shown(row.strategy), "before": row.before, "after": row.after,
             "difference": row.difference, "low": low, "high": high,
             "chance": chance.get(row.strategy), "megabytes": took.payload_bytes / 1e6,
             "gigaflops": took.flops / 1e9,
@@ -192,11 +193,11 @@ def table_of_methods(comparison: Comparison, shuffled: Comparison) -> Table:
 def row_of_map(title: str, comparison: Comparison) -> dict[str, Any]:
     """Return a system's row of the map."""
     verdict = verdict_on(comparison)
-    method = next(row.strategy for row in comparison.rows if label(row.strategy) == verdict.method)
-    took = comparison.took[method]
+    took = comparison.took[verdict.method]
     return {
         "title": title, "word": words(verdict, comparison.metric), "metric": comparison.metric.name,
-        **vars(verdict), "sentence": sentence(verdict, comparison.metric),
+        **vars(verdict), "method": shown(verdict.method), "baseline": shown(verdict.baseline),
+        "sentence": sentence(verdict, comparison.metric),
         "removed": relative(verdict, comparison.metric), "seeds": comparison.seeds,
         "clients": comparison.clients, "megabytes": took.payload_bytes / 1e6,
         "gigaflops": took.flops / 1e9,

@@ -36,7 +36,7 @@ def make_site(
 
     Args:
         folder: Is made, for its owner alone.
-        invitation: What the coordinator told the site.
+        invitation: What the coordinator sent to the site.
         authority: Certificate of the coordinator's authority; is copied.
         data: A table, a folder of data sets, "package.module:function", or "".
         target: Column of the table to predict.

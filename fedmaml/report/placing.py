@@ -14,7 +14,7 @@ from fedmaml.report.canvas import GREY, LOCAL, PAD, Look, size
 _FAR = 0.5
 """Of the range of the others: from here on what lies outside would set the axis."""
 _MARGIN = 0.08
-_EQUAL = 5.0  # points between symbols that cannot be told apart
+_EQUAL = 5.0  # points between symbols that cannot be distinguished
 _APART = 8.0  # points between symbols that are set apart
 
 
@@ -133,7 +133,7 @@ def _label(
 
 
 def _near(at: np.ndarray, index: int) -> np.ndarray:
-    """Return the points that cannot be told from one of them, itself included."""
+    """Return the points that cannot be distinguished from one of them, itself included."""
     return np.flatnonzero(np.hypot(*(at - at[index]).T) < size(_EQUAL))
 
 

@@ -61,7 +61,7 @@ def test_the_verdict_is_about_the_best_meta_learner_and_the_best_baseline(
     rivals = [row.after for row in compared.rows if row.strategy != "fomaml"]
     rivals += [row.after for row in compared.references if row.federated and not row.oracle]
     best = max(value for value in rivals if value is not None)
-    assert found.method == "FOMAML"
+    assert found.method == "fomaml"
     assert found.baseline_value == best
     assert found.difference == pytest.approx(found.value - best)
     assert found.low <= found.difference <= found.high

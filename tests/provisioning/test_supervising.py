@@ -32,7 +32,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def supervised(
     code: str, until: int, hindrance: Callable[[], str] = lambda: ""
 ) -> tuple[list[str], list[str]]:
-    """Supervise a Python program until the log has so many lines; return log and files."""
+    """Supervise a Python program until the log has a number of lines; return log and files."""
     said: list[str] = []
     stop = threading.Event()
 

@@ -21,7 +21,7 @@ FEATURES = (
     "juvenile others", "priors", "felony",
 )  # fmt: skip
 GROUPS = ("African-American", "Caucasian", "Hispanic", "Other")
-_MOST_DAYS = 30  # between arrest and screening
+_MAX_DAYS = 30  # between arrest and screening
 FILE = DataFile(
     "compas",
     "compas_two_years_deid.csv.gz",
@@ -67,7 +67,7 @@ def _kept(row: dict[str, str]) -> bool:
     days = row["days_b_screening_arrest"]
     return (
         days != ""
-        and abs(float(days)) <= _MOST_DAYS
+        and abs(float(days)) <= _MAX_DAYS
         and row["is_recid"] != "-1"
         and row["c_charge_degree"] != "O"
         and row["score_text"] not in ("", "N/A")
