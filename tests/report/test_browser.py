@@ -1,9 +1,7 @@
 """The report in a real browser: headless Chromium, driven through its own driver."""
 
 import base64
-import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,48 +9,23 @@ from typing import Any
 import pytest
 
 from fedmaml.report import Written
+from tests.browser import WIDTHS, addresses, needs_browser, opened, set_width
 
-webdriver = pytest.importorskip("selenium.webdriver")
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PROGRAM = next(filter(None, map(shutil.which, BROWSERS)), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None or DRIVER is None,
-    reason="no Chromium with chromedriver on PATH (Debian: chromium, chromium-driver)",
-)
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync",
-)  # fmt: skip
-WIDTHS = (1280, 390)
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = PROGRAM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield window
-    window.quit()
+    with opened(tmp_path_factory.mktemp("profile")) as window:
+        yield window
 
 
 def open_page(browser: Any, page: Path, width: int) -> list[str]:
     """Open a page in a window of this many pixels; return the addresses that it asks for."""
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get_log("performance")  # forget what was before
+    set_width(browser, width)
+    addresses(browser)  # forget what was before
     browser.get(page.absolute().as_uri())
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [
-        message["params"]["request"]["url"]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
-    ]
+    return addresses(browser)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -101,9 +74,9 @@ def test_every_figure_is_visible_and_its_letters_are_large_enough(
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_does_not_scroll_sideways(browser: Any, written: Written, width: int) -> None:
     open_page(browser, written.page, width)
-    for opened in (False, True):
+    for unfolded in (False, True):
         browser.execute_script(
-            "document.querySelectorAll('details').forEach(one => one.open = arguments[0])", opened
+            "document.querySelectorAll('details').forEach(one => one.open = arguments[0])", unfolded
         )
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     outside = browser.execute_script(

@@ -1,7 +1,6 @@
 """The page in a real browser while a run goes on, wide and narrow."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,39 +9,17 @@ from typing import Any
 import pytest
 
 from fedmaml.watching.snapshot import Federation, Watch
+from tests.browser import WIDTHS, addresses, needs_browser, opened, set_width
 from tests.watching.serving import copied, served
 from tests.watching.test_watching import record
 
-webdriver = pytest.importorskip("selenium.webdriver")
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PROGRAM = next(filter(None, map(shutil.which, BROWSERS)), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        PROGRAM is None or DRIVER is None,
-        reason="no Chromium with chromedriver on PATH (Debian: chromium, chromium-driver)",
-    ),
-]
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage",
-)  # fmt: skip
-WIDTHS = (1280, 390)
+pytestmark = [pytest.mark.slow, needs_browser]
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = PROGRAM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield window
-    window.quit()
+    with opened(tmp_path_factory.mktemp("profile")) as window:
+        yield window
 
 
 def wait(there: Callable[[], bool], seconds: float = 15.0) -> float:
@@ -53,22 +30,12 @@ def wait(there: Callable[[], bool], seconds: float = 15.0) -> float:
     return time.monotonic() - began
 
 
-def addresses(browser: Any) -> list[str]:
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [
-        message["params"]["request"]["url"]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
-    ]
-
-
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_follows_a_run(browser: Any, run: Path, tmp_path: Path, width: int) -> None:
     folder = copied(run, tmp_path / "run", 2)
     (folder / ".command.json").write_text(json.dumps({"pid": 1}))
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get_log("performance")
+    set_width(browser, width)
+    addresses(browser)  # forget what was before
     browser.get_log("browser")
     federation = Federation(("north", "south"), ("north",))
 
