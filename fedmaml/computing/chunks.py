@@ -11,6 +11,7 @@ from typing import Protocol
 
 from fedmaml.computing.accumulator import Trained
 from fedmaml.computing.costs import Costs
+from fedmaml.computing.data_faults import of_finite_numbers, of_known_classes
 from fedmaml.computing.engines import Job, Memories
 from fedmaml.core.failures import contained, said_of
 from fedmaml.core.learner import prepared_tasks
@@ -70,7 +71,8 @@ def task_groups(
     """Yield the tasks of a request, in the type and on the device of the meta-parameters.
 
     The tasks hold the noise that problem and strategy declare. If the data of one client cannot be
-    used, the clients of its chunk are read one by one.
+    read, the clients of its chunk are read one by one; data with faults (`data_faults`) are left
+    out.
     """
     chunk = request.clients
     try:
@@ -83,6 +85,9 @@ def task_groups(
             for client in chunk:
                 yield from task_groups(replace(request, clients=(client,)), tasks, job, rejected)
         return
+    groups = of_known_classes(groups, job.learner.problem.classes, rejected)
+    if isinstance(request, EvaluateRequest):
+        groups = of_finite_numbers(groups, rejected)
     split = request.split if isinstance(request, EvaluateRequest) else "train"
     yield [
         prepared_tasks(

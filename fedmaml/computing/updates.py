@@ -19,6 +19,7 @@ from fedmaml.computing.chunks import Chunk, Executor, Tasks, cut, reject_raised,
 from fedmaml.computing.compression import compressed, split_residuals
 from fedmaml.computing.costs import Costs, costs_of_updates
 from fedmaml.computing.counting import count_examples
+from fedmaml.computing.data_faults import with_causes
 from fedmaml.computing.engines import (
     LOOP,
     Engine,
@@ -133,6 +134,7 @@ def train_chunk(
             if memory := map_params(Tensor.cpu, part.results.memory):
                 for i in sound:
                     kept[part.clients[i]] = map_params(lambda value, i=i: value[i], memory)
+        rejected[:] = with_causes(rejected, groups)
     computations = _computations(measured, collected.clients)
     return Trained(collected.reply(+engines, computations, counted), kept, costs)
 

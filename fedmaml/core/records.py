@@ -11,6 +11,7 @@ Better = Literal["higher", "lower", "neither"]
 
 REASONS = {
     "RAISED": "the client's code raised an error",
+    "DATA": "the client's labels are no classes of the problem, or its numbers are not finite",
     "NO_REPLY": "no answer arrived before the deadline, or the node went away",
     "NONFINITE": "the update holds NaN or infinity",
     "RANGE": "the update is too large to be a step: something diverged",

@@ -8,7 +8,7 @@ from fedmaml.config import flatten_table
 from fedmaml.runs.directory import RunDirectory
 
 _TOO_LARGE = {"NONFINITE", "RANGE"}
-_CONSEQUENCES = {"RULE"}  # where nothing is left, no rule can be applied
+_BESIDE = {"RULE", "DATA"}  # where nothing is left, no rule can be applied; data are not training
 
 
 def what_went_wrong(summary: Mapping[str, Any]) -> str:
@@ -36,7 +36,7 @@ def diverged_from(directory: RunDirectory) -> int:
         return 0
     reasons = {entry["reason"] for record in lost for entry in record["rejected"]}
     first = int(lost[-1]["round"])
-    sure = bool(reasons & _TOO_LARGE) and reasons <= _TOO_LARGE | _CONSEQUENCES
+    sure = bool(reasons & _TOO_LARGE) and reasons <= _TOO_LARGE | _BESIDE
     return first if sure and summary["evaluated_round"] >= first - 1 else 0
 
 

@@ -1,5 +1,6 @@
 """Every engine computes what the loop computes, and the plan says which one and why."""
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import field, fields, is_dataclass, replace
@@ -250,7 +251,7 @@ def test_client_that_diverges_is_left_out_alone(engine: str, value: float, form:
     spoiled = groups[0].clients[4]
     assert set(good.clients) - set(bad.clients) == {spoiled}
     (rejection,) = bad.rejected
-    assert rejection.reason in ("NONFINITE", "RANGE")
+    assert rejection.reason in (("NONFINITE", "RANGE") if math.isfinite(value) else ("DATA",))
     assert rejection.clients == (spoiled,)
     assert len(bad.weights) == len(SIZES) - 1
 
