@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.glucose import Glucose
     from fedmaml.simulations.scenarios.graph_nodes import GraphNodes
     from fedmaml.simulations.scenarios.hospitals import Hospitals
+    from fedmaml.simulations.scenarios.jmak import Jmak
     from fedmaml.simulations.scenarios.malaria import Malaria
     from fedmaml.simulations.scenarios.meta_parameters import MetaParameters
     from fedmaml.simulations.scenarios.morphology import Morphology
@@ -56,6 +57,7 @@ _KNOWN = {
     "meta_parameters": f"{_FOLDER}.meta_parameters:MetaParameters",
     "task_families": f"{_FOLDER}.task_families:TaskFamilies",
     "class_stream": f"{_FOLDER}.class_stream:ClassStream",
+    "jmak": f"{_FOLDER}.jmak:Jmak",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -79,6 +81,7 @@ __all__ = [
     "Glucose",
     "GraphNodes",
     "Hospitals",
+    "Jmak",
     "Malaria",
     "MetaParameters",
     "Morphology",
