@@ -42,6 +42,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "malaria-flipped": ("malaria", {"flip": True, "filters": 2}),
     "task_families-value": ("task_families", {"target": "value"}),
     "jmak-measured": ("jmak", {"data": "measured"}),
+    "materials-graph": ("materials", {"network": "graph", "hidden": 4}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
@@ -54,7 +55,7 @@ CLASSES = (
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
     "movies", "glucose", "patients", "graph_nodes", "roles", "payload", "meta_parameters",
-    "jmak",
+    "jmak", "materials",
 )  # fmt: skip
 ALL_HEAD = (
     "quadratic", "suffix_rules", "bias_variance", "fairness", "patients", "payload",

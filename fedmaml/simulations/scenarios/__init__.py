@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.hospitals import Hospitals
     from fedmaml.simulations.scenarios.jmak import Jmak
     from fedmaml.simulations.scenarios.malaria import Malaria
+    from fedmaml.simulations.scenarios.materials import Materials
     from fedmaml.simulations.scenarios.meta_parameters import MetaParameters
     from fedmaml.simulations.scenarios.morphology import Morphology
     from fedmaml.simulations.scenarios.movies import Movies
@@ -58,6 +59,7 @@ _KNOWN = {
     "task_families": f"{_FOLDER}.task_families:TaskFamilies",
     "class_stream": f"{_FOLDER}.class_stream:ClassStream",
     "jmak": f"{_FOLDER}.jmak:Jmak",
+    "materials": f"{_FOLDER}.materials:Materials",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -83,6 +85,7 @@ __all__ = [
     "Hospitals",
     "Jmak",
     "Malaria",
+    "Materials",
     "MetaParameters",
     "Morphology",
     "Movies",
