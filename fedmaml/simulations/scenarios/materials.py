@@ -86,13 +86,14 @@ class Materials(Scenario):
         "*": {"rounds": 480, "clients": 12},
         "local": {"rounds": 0, "inner.lr": 0.03, "inner.steps": 100},
         "fedavg": _AVERAGING,
-        "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003,
+        "fedadam": _AVERAGING | {"inner.lr": 0.01, "outer.optimizer": "adam", "outer.lr": 0.01,
                                  "outer.schedule": "cosine"},
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING | {"adaptation.lr": 0.003, "adaptation.steps": 50},
         "fedrep": _AVERAGING | {"inner.lr": 0.01, "head.lr": 0.01, "head.steps": 10},
-        "maml": _META, "fomaml": _META, "anil": _META, "meta_sgd": _META | {"outer.lr": 0.01},
-        "ridge_head": {"outer.lr": 0.01, "outer.schedule": "cosine", "lam": 10.0},
+        "maml": _META, "fomaml": _META, "anil": _META,
+        "meta_sgd": _META | {"inner.lr": 0.003, "outer.lr": 0.01},
+        "ridge_head": {"outer.lr": 0.01, "outer.schedule": "cosine", "lam": 100.0},
         "anp": {"outer.lr": 0.01, "outer.schedule": "cosine"},
     }  # fmt: skip
 
