@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.roles import Roles
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
     from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
+    from fedmaml.simulations.scenarios.synthesis import Synthesis
     from fedmaml.simulations.scenarios.task_families import TaskFamilies
 
 _FOLDER = "fedmaml.simulations.scenarios"
@@ -60,6 +61,7 @@ _KNOWN = {
     "class_stream": f"{_FOLDER}.class_stream:ClassStream",
     "jmak": f"{_FOLDER}.jmak:Jmak",
     "materials": f"{_FOLDER}.materials:Materials",
+    "synthesis": f"{_FOLDER}.synthesis:Synthesis",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -97,5 +99,6 @@ __all__ = [
     "Scenario",
     "Sinusoid",
     "SuffixRules",
+    "Synthesis",
     "TaskFamilies",
 ]
