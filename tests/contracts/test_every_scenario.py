@@ -42,6 +42,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "malaria-flipped": ("malaria", {"flip": True, "filters": 2}),
     "task_families-value": ("task_families", {"target": "value"}),
     "jmak-measured": ("jmak", {"data": "measured"}),
+    "inverse_design-probes": ("inverse_design", {"told": "probes"}),
     "materials-graph": ("materials", {"network": "graph", "hidden": 4}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
@@ -55,7 +56,7 @@ CLASSES = (
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
     "movies", "glucose", "patients", "graph_nodes", "roles", "payload", "meta_parameters",
-    "jmak", "materials", "synthesis",
+    "jmak", "materials", "synthesis", "inverse_design",
 )  # fmt: skip
 ALL_HEAD = (
     "quadratic", "suffix_rules", "bias_variance", "fairness", "patients", "payload",
@@ -65,7 +66,7 @@ ALL_HEAD = (
 NO_BIAS = ("quadratic", "bias_variance", "patients", "payload", "meta_parameters", "jmak")
 ONE_INPUT = ("graph_nodes", "meta_parameters")
 """Every example has the same input, a graph or the number 1, and another target."""
-OWN_LOSS = ("fairness", "graph_nodes", "roles", "meta_parameters")
+OWN_LOSS = ("fairness", "graph_nodes", "roles", "meta_parameters", "inverse_design")
 CANNOT = {
     **{
         (scenario, strategy): "needs a problem with classes"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.glucose import Glucose
     from fedmaml.simulations.scenarios.graph_nodes import GraphNodes
     from fedmaml.simulations.scenarios.hospitals import Hospitals
+    from fedmaml.simulations.scenarios.inverse_design import InverseDesign
     from fedmaml.simulations.scenarios.jmak import Jmak
     from fedmaml.simulations.scenarios.malaria import Malaria
     from fedmaml.simulations.scenarios.materials import Materials
@@ -62,6 +63,7 @@ _KNOWN = {
     "jmak": f"{_FOLDER}.jmak:Jmak",
     "materials": f"{_FOLDER}.materials:Materials",
     "synthesis": f"{_FOLDER}.synthesis:Synthesis",
+    "inverse_design": f"{_FOLDER}.inverse_design:InverseDesign",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -85,6 +87,7 @@ __all__ = [
     "Glucose",
     "GraphNodes",
     "Hospitals",
+    "InverseDesign",
     "Jmak",
     "Malaria",
     "Materials",
