@@ -41,6 +41,9 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "graph_nodes-cora": ("graph_nodes", {"data": "cora"}),
     "malaria-flipped": ("malaria", {"flip": True, "filters": 2}),
     "task_families-value": ("task_families", {"target": "value"}),
+    "jmak-measured": ("jmak", {"data": "measured"}),
+    "inverse_design-probes": ("inverse_design", {"told": "probes"}),
+    "materials-graph": ("materials", {"network": "graph", "hidden": 4}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
@@ -53,15 +56,17 @@ CLASSES = (
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
     "movies", "glucose", "patients", "graph_nodes", "roles", "payload", "meta_parameters",
+    "jmak", "materials", "synthesis", "inverse_design",
 )  # fmt: skip
-LINEAR = (
+ALL_HEAD = (
     "quadratic", "suffix_rules", "bias_variance", "fairness", "patients", "payload",
-    "meta_parameters",
+    "meta_parameters", "jmak",
 )  # fmt: skip
-NO_BIAS = ("quadratic", "bias_variance", "patients", "payload", "meta_parameters")
+"""Scenarios whose networks have no layers before a head."""
+NO_BIAS = ("quadratic", "bias_variance", "patients", "payload", "meta_parameters", "jmak")
 ONE_INPUT = ("graph_nodes", "meta_parameters")
 """Every example has the same input, a graph or the number 1, and another target."""
-OWN_LOSS = ("fairness", "graph_nodes", "roles", "meta_parameters")
+OWN_LOSS = ("fairness", "graph_nodes", "roles", "meta_parameters", "inverse_design")
 CANNOT = {
     **{
         (scenario, strategy): "needs a problem with classes"
@@ -75,7 +80,7 @@ CANNOT = {
     },
     **{
         (scenario, strategy): "no layers before its head"
-        for scenario in LINEAR
+        for scenario in ALL_HEAD
         for strategy in ("fedrep", "fedbabu", "anil", "boil", "ridge_head", *READ_TARGETS)
     },
     **{(scenario, "cavia"): "has none; give its first layer bias=True" for scenario in NO_BIAS},
@@ -367,7 +372,9 @@ def test_one_round_has_finite_losses_or_the_strategy_is_refused(
             reply, _, _ = updates.train(algorithm, start.learner, request, tasks, memories, 4)
             values = reply.metrics
         else:
-            request = EvaluateRequest(1, split, clients, start.state.meta)
+            request = EvaluateRequest(
+                1, split, clients, start.state.meta, shared_statistics=shared_statistics
+            )
             reply = evaluation.evaluate(algorithm, start.learner, request, tasks, memories, 4)
             values = reply.values
         assert reply.rejected == ()

@@ -1,14 +1,16 @@
 """References that many scenarios can name, each a function that returns a `Reference`.
 
-simple   a constant, the last value of a window, the nearest neighbours
+simple   a constant, the last value of a window, the nearest neighbours, similarity to the support
 linear   least squares, ridge regression to the training clients' mean, logistic regression
 hierarchical   ridge regression under the training clients' mean and covariance
 forest   a random forest
-boosting boosted trees
+boosting boosted trees, alone or corrected at each client
+curves   curves with a few parameters: nonlinear least squares, hierarchical Bayes
+archive  the training clients' whole curves: the nearest ones, kriging
 targets  averages of targets as predictions
 """
 
-from fedmaml.simulations.references.boosting import gradient_boosting
+from fedmaml.simulations.references.boosting import corrected_boosting, gradient_boosting
 from fedmaml.simulations.references.forest import random_forest
 from fedmaml.simulations.references.hierarchical import hierarchical_ridge
 from fedmaml.simulations.references.linear import (
@@ -17,7 +19,12 @@ from fedmaml.simulations.references.linear import (
     ridge,
     ridge_to_the_mean,
 )
-from fedmaml.simulations.references.simple import constant, nearest_neighbour, persistence
+from fedmaml.simulations.references.simple import (
+    constant,
+    nearest_neighbour,
+    persistence,
+    similarity,
+)
 from fedmaml.simulations.references.targets import BINARY, NUMBERS, Targets, classes
 
 __all__ = [
@@ -26,6 +33,7 @@ __all__ = [
     "Targets",
     "classes",
     "constant",
+    "corrected_boosting",
     "gradient_boosting",
     "hierarchical_ridge",
     "least_squares",
@@ -35,4 +43,5 @@ __all__ = [
     "random_forest",
     "ridge",
     "ridge_to_the_mean",
+    "similarity",
 ]

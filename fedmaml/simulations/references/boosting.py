@@ -1,5 +1,6 @@
 """Gradient boosting of trees on the pooled examples of the training clients."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor
 
 from fedmaml.core.learner import Predictor
+from fedmaml.core.tasks import Batch
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
+from fedmaml.simulations.references.linear import ridge_around, with_intercept
 from fedmaml.simulations.references.targets import NUMBERS, Targets
 
 
@@ -37,6 +40,36 @@ def gradient_boosting(targets: Targets, rounds: int = 100) -> Reference:
 
     about = "boosted trees on the pooled examples of the training clients"
     return Reference("pooled gradient boosting", about, fit, federated=False)
+
+
+def corrected_boosting(rounds: int, weights: Sequence[float]) -> Reference:
+    """Return pooled boosted trees, with ridge regression on what they leave at the support.
+
+        w = argmin |y - trees(x) - [x, 1] w|^2 + weight |w|^2        on the client's support
+
+    Args:
+        rounds: Trees; targets are one column of numbers.
+        weights: Of the penalty; the one that does best on validation clients is taken.
+    """
+
+    def fit(clients: TrainingClients, weight: float) -> Adapt:
+        pooled = _pooled_trees(clients, rounds)
+
+        def adapt(support: Batch) -> Predictor:
+            rest = NUMBERS.encode(support.y).double() - pooled(support.x).double()
+            corrected = ridge_around(with_intercept, None, weight)(Batch(support.x, rest))
+            return lambda x: pooled(x) + corrected(x)
+
+        return adapt
+
+    about = "pooled boosted trees, and ridge regression on what they leave at the support"
+    grid = tuple({"weight": weight} for weight in weights)
+    return Reference("boosting and residual ridge", about, fit, federated=False, grid=grid)
+
+
+def _pooled_trees(clients: TrainingClients, rounds: int) -> Predictor:
+    predictor: Predictor = gradient_boosting(NUMBERS, rounds).fit(clients)(clients.examples()[0])
+    return predictor
 
 
 def _boosted(clients: TrainingClients, targets: Targets, rounds: int) -> Any:

@@ -68,3 +68,38 @@ def nearest_neighbour(targets: Targets, neighbours: Sequence[int] = (1,)) -> Ref
         fit,
         grid=tuple({"neighbours": count} for count in neighbours),
     )
+
+
+def similarity(targets: Targets, temperatures: Sequence[float]) -> Reference:
+    """Return the mean target of the support, weighted by similarity: matching without training.
+
+        weight of example i = softmax_i(-|x - x_i|^2 / temperature)
+
+    At temperature 0 it is the nearest neighbour, at infinite temperature the support's mean.
+
+    Args:
+        targets: What is predicted.
+        temperatures: > 0; the one that does best on validation clients is taken.
+    """
+
+    def fit(_clients: TrainingClients, temperature: float) -> Adapt:
+        def adapt(support: Batch) -> Predictor:
+            known, values = support.x.flatten(1), targets.encode(support.y)
+
+            def predict(x: Tensor) -> Tensor:
+                distances = torch.cdist(
+                    x.flatten(1), known, compute_mode="donot_use_mm_for_euclid_dist"
+                )
+                weights = torch.softmax(-distances.square() / temperature, 1)
+                return like(targets.decode(weights.to(values) @ values), x)
+
+            return predict
+
+        return adapt
+
+    return Reference(
+        "similarity to the support",
+        "the mean target of the support, weighted by similarity",
+        fit,
+        grid=tuple({"temperature": temperature} for temperature in temperatures),
+    )

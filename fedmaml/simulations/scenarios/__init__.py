@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.glucose import Glucose
     from fedmaml.simulations.scenarios.graph_nodes import GraphNodes
     from fedmaml.simulations.scenarios.hospitals import Hospitals
+    from fedmaml.simulations.scenarios.inverse_design import InverseDesign
+    from fedmaml.simulations.scenarios.jmak import Jmak
     from fedmaml.simulations.scenarios.malaria import Malaria
+    from fedmaml.simulations.scenarios.materials import Materials
     from fedmaml.simulations.scenarios.meta_parameters import MetaParameters
     from fedmaml.simulations.scenarios.morphology import Morphology
     from fedmaml.simulations.scenarios.movies import Movies
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.roles import Roles
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
     from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
+    from fedmaml.simulations.scenarios.synthesis import Synthesis
     from fedmaml.simulations.scenarios.task_families import TaskFamilies
 
 _FOLDER = "fedmaml.simulations.scenarios"
@@ -56,6 +60,10 @@ _KNOWN = {
     "meta_parameters": f"{_FOLDER}.meta_parameters:MetaParameters",
     "task_families": f"{_FOLDER}.task_families:TaskFamilies",
     "class_stream": f"{_FOLDER}.class_stream:ClassStream",
+    "jmak": f"{_FOLDER}.jmak:Jmak",
+    "materials": f"{_FOLDER}.materials:Materials",
+    "synthesis": f"{_FOLDER}.synthesis:Synthesis",
+    "inverse_design": f"{_FOLDER}.inverse_design:InverseDesign",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -79,7 +87,10 @@ __all__ = [
     "Glucose",
     "GraphNodes",
     "Hospitals",
+    "InverseDesign",
+    "Jmak",
     "Malaria",
+    "Materials",
     "MetaParameters",
     "Morphology",
     "Movies",
@@ -91,5 +102,6 @@ __all__ = [
     "Scenario",
     "Sinusoid",
     "SuffixRules",
+    "Synthesis",
     "TaskFamilies",
 ]
