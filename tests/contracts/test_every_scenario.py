@@ -41,6 +41,9 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "graph_nodes-cora": ("graph_nodes", {"data": "cora"}),
     "malaria-flipped": ("malaria", {"flip": True, "filters": 2}),
     "task_families-value": ("task_families", {"target": "value"}),
+    "sky-fields": ("sky", {"data": "fields"}),
+    "sky-surveys": ("sky", {"data": "surveys"}),
+    "sky-classes": ("sky", {"data": "classes"}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
@@ -48,7 +51,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 
 CLASSES = (
     "digits", "activity", "femnist", "omniglot", "morphology", "malaria", "task_families",
-    "class_stream",
+    "class_stream", "sky",
 )  # fmt: skip
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",

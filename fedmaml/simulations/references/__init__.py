@@ -1,15 +1,19 @@
 """References that many scenarios can name, each a function that returns a `Reference`.
 
-simple   a constant, the last value of a window, the nearest neighbours
+simple   a constant, the last value of a window, the nearest neighbours or class mean
 linear   least squares, ridge regression to the training clients' mean, logistic regression
 hierarchical   ridge regression under the training clients' mean and covariance
-forest   a random forest
+forest   a random forest; with a client's class shares; proximity by its leaves
 boosting boosted trees
 targets  averages of targets as predictions
 """
 
 from fedmaml.simulations.references.boosting import gradient_boosting
-from fedmaml.simulations.references.forest import random_forest
+from fedmaml.simulations.references.forest import (
+    forest_by_shares,
+    forest_proximity,
+    random_forest,
+)
 from fedmaml.simulations.references.hierarchical import hierarchical_ridge
 from fedmaml.simulations.references.linear import (
     least_squares,
@@ -17,7 +21,12 @@ from fedmaml.simulations.references.linear import (
     ridge,
     ridge_to_the_mean,
 )
-from fedmaml.simulations.references.simple import constant, nearest_neighbour, persistence
+from fedmaml.simulations.references.simple import (
+    constant,
+    nearest_class_mean,
+    nearest_neighbour,
+    persistence,
+)
 from fedmaml.simulations.references.targets import BINARY, NUMBERS, Targets, classes
 
 __all__ = [
@@ -26,10 +35,13 @@ __all__ = [
     "Targets",
     "classes",
     "constant",
+    "forest_by_shares",
+    "forest_proximity",
     "gradient_boosting",
     "hierarchical_ridge",
     "least_squares",
     "logistic_regression",
+    "nearest_class_mean",
     "nearest_neighbour",
     "persistence",
     "random_forest",

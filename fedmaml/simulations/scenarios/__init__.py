@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.quadratic import Quadratic
     from fedmaml.simulations.scenarios.roles import Roles
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
+    from fedmaml.simulations.scenarios.sky import Sky
     from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
     from fedmaml.simulations.scenarios.task_families import TaskFamilies
 
@@ -56,6 +57,7 @@ _KNOWN = {
     "meta_parameters": f"{_FOLDER}.meta_parameters:MetaParameters",
     "task_families": f"{_FOLDER}.task_families:TaskFamilies",
     "class_stream": f"{_FOLDER}.class_stream:ClassStream",
+    "sky": f"{_FOLDER}.sky:Sky",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -90,6 +92,7 @@ __all__ = [
     "Roles",
     "Scenario",
     "Sinusoid",
+    "Sky",
     "SuffixRules",
     "TaskFamilies",
 ]
