@@ -44,6 +44,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "sky-fields": ("sky", {"data": "fields"}),
     "sky-surveys": ("sky", {"data": "surveys"}),
     "sky-classes": ("sky", {"data": "classes"}),
+    "sky_anomaly-linear": ("sky_anomaly", {"data": "linear"}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
@@ -51,7 +52,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 
 CLASSES = (
     "digits", "activity", "femnist", "omniglot", "morphology", "malaria", "task_families",
-    "class_stream", "sky",
+    "class_stream", "sky", "sky_anomaly",
 )  # fmt: skip
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",

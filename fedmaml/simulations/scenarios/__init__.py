@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.roles import Roles
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
     from fedmaml.simulations.scenarios.sky import Sky
+    from fedmaml.simulations.scenarios.sky_anomaly import SkyAnomaly
     from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
     from fedmaml.simulations.scenarios.task_families import TaskFamilies
 
@@ -58,6 +59,7 @@ _KNOWN = {
     "task_families": f"{_FOLDER}.task_families:TaskFamilies",
     "class_stream": f"{_FOLDER}.class_stream:ClassStream",
     "sky": f"{_FOLDER}.sky:Sky",
+    "sky_anomaly": f"{_FOLDER}.sky_anomaly:SkyAnomaly",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -93,6 +95,7 @@ __all__ = [
     "Scenario",
     "Sinusoid",
     "Sky",
+    "SkyAnomaly",
     "SuffixRules",
     "TaskFamilies",
 ]
