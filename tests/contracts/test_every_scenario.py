@@ -52,7 +52,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 
 CLASSES = (
     "digits", "activity", "femnist", "omniglot", "morphology", "malaria", "task_families",
-    "class_stream", "sky", "sky_anomaly",
+    "class_stream", "sky", "sky_anomaly", "molecules",
 )  # fmt: skip
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",

@@ -5,6 +5,7 @@ linear   least squares, ridge regression to the training clients' mean, logistic
 hierarchical   ridge regression under the training clients' mean and covariance
 forest   a random forest; with a client's class shares; proximity by its leaves
 boosting boosted trees
+similar  neighbours and ridge regression by a similarity of one's own
 targets  averages of targets as predictions
 """
 
@@ -21,6 +22,7 @@ from fedmaml.simulations.references.linear import (
     ridge,
     ridge_to_the_mean,
 )
+from fedmaml.simulations.references.similar import kernel_ridge, most_similar
 from fedmaml.simulations.references.simple import (
     constant,
     nearest_class_mean,
@@ -39,8 +41,10 @@ __all__ = [
     "forest_proximity",
     "gradient_boosting",
     "hierarchical_ridge",
+    "kernel_ridge",
     "least_squares",
     "logistic_regression",
+    "most_similar",
     "nearest_class_mean",
     "nearest_neighbour",
     "persistence",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.hospitals import Hospitals
     from fedmaml.simulations.scenarios.malaria import Malaria
     from fedmaml.simulations.scenarios.meta_parameters import MetaParameters
+    from fedmaml.simulations.scenarios.molecules import Molecules
     from fedmaml.simulations.scenarios.morphology import Morphology
     from fedmaml.simulations.scenarios.movies import Movies
     from fedmaml.simulations.scenarios.omniglot import Omniglot
@@ -60,6 +61,7 @@ _KNOWN = {
     "class_stream": f"{_FOLDER}.class_stream:ClassStream",
     "sky": f"{_FOLDER}.sky:Sky",
     "sky_anomaly": f"{_FOLDER}.sky_anomaly:SkyAnomaly",
+    "molecules": f"{_FOLDER}.molecules:Molecules",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -85,6 +87,7 @@ __all__ = [
     "Hospitals",
     "Malaria",
     "MetaParameters",
+    "Molecules",
     "Morphology",
     "Movies",
     "Omniglot",

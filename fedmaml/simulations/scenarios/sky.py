@@ -47,8 +47,8 @@ from fedmaml.simulations.scenario import Recipes, Scenario, Split
 _FAR = 5.0  # standard deviations; what is further away is moved there
 _SHOTS, _QUERIES = 5, 6  # stars of an unseen class
 _META = {"inner.lr": 0.1, "inner.steps": 5, "outer.lr": 0.01, "outer.schedule": "cosine"}
-_AVERAGING = {"inner.lr": 0.3, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
-              "adaptation.lr": 0.02, "adaptation.steps": 5}  # fmt: skip
+_AVERAGING = {"inner.lr": 0.3, "inner.steps": 10, "outer.optimizer": "sgd", "outer.lr": 1.0,
+              "adaptation.lr": 0.1, "adaptation.steps": 20}  # fmt: skip
 
 
 @settings
@@ -67,8 +67,8 @@ class Sky(Scenario):
         "*": {"rounds": 200, "clients": 16},
         "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 50},
         "fedavg": _AVERAGING,
-        "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.01,
-                                 "outer.schedule": "cosine"},
+        "fedadam": _AVERAGING | {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "adam",
+                                 "outer.lr": 0.01, "outer.schedule": "cosine"},
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "maml": _META, "fomaml": _META, "meta_sgd": _META, "anil": _META,
