@@ -18,7 +18,7 @@ _TRAIN, _VALIDATION, _MOST = 500, 40, 400  # assays; molecules of those that do 
 
 
 class Assay(NamedTuple):
-    """The molecules of an assay, of equal ones the first.
+    """The molecules of an assay, of those with equal fingerprints the first.
 
     Attributes:
         bits: Fingerprints, uint8 ``(molecules, bits)``.
@@ -94,8 +94,7 @@ def _as_numbers(
     assay: fsmol.Assay, used: np.ndarray, prints: np.ndarray, counts: np.ndarray
 ) -> Assay:
     rows = np.searchsorted(used, assay.molecules)
-    whole = np.concatenate([prints[rows], counts[rows]], 1)
-    (own,) = rows_of_owners(np.zeros(len(rows)), whole)
+    (own,) = rows_of_owners(np.zeros(len(rows)), prints[rows])
     return Assay(
         torch.from_numpy(prints[rows[own]]),
         torch.from_numpy(counts[rows[own]]),

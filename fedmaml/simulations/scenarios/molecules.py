@@ -11,8 +11,8 @@ active ones in the query. Random scores do not have 0: E AP = c + (H_N / N) (1 -
 P of them active, c = (P - 1) / (N - 1), H_N = 1 + 1/2 + ... + 1/N.
 
 A molecule may occur in several assays, so 27 % of those of the test occur in training, too, with
-labels of other targets. Equal molecules of one assay are taken once. Not comparable with published
-tables, which need the test assays. Data: see `datasets.fsmol`; Stanley et al. FS-Mol: A Few-Shot
+labels of other targets. Molecules of one assay with equal bits are taken once. Not comparable with
+published tables, which need the test assays. Data: see `datasets.fsmol`; Stanley et al. FS-Mol: A Few-Shot
 Learning Dataset of Molecules. NeurIPS Datasets and Benchmarks, 2021.
 """
 

@@ -43,9 +43,9 @@ from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 _TRAIN_CLIENTS = 100
 _FAR = 5.0  # standard deviations; what is further away is moved there
-_META = {"inner.lr": 0.1, "inner.steps": 5, "outer.lr": 0.003, "outer.schedule": "cosine"}
+_META = {"inner.lr": 0.2, "inner.steps": 5, "outer.lr": 0.003, "outer.schedule": "cosine"}
 _AVERAGING = {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
-              "adaptation.lr": 0.1, "adaptation.steps": 5}  # fmt: skip
+              "adaptation.lr": 0.1, "adaptation.steps": 50}  # fmt: skip
 
 
 @settings
@@ -66,12 +66,12 @@ class SkyAnomaly(Scenario):
         "*": {"rounds": 100, "clients": 8},
         "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 50},
         "fedavg": _AVERAGING,
-        "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003,
-                                 "outer.schedule": "cosine"},
+        "fedadam": _AVERAGING | {"inner.steps": 1, "adaptation.lr": 0.02, "outer.optimizer": "adam",
+                                 "outer.lr": 0.003, "outer.schedule": "cosine"},
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "maml": _META, "fomaml": _META, "meta_sgd": _META, "anil": _META,
-        "protonet": {"outer.lr": 0.003},
+        "protonet": {"outer.lr": 0.003}, "matchingnet": {"outer.lr": 0.003},
     }  # fmt: skip
     expected: ClassVar[Mapping[str, str]] = {
         "duplicates-across-clients": "the archive of known stars is everybody's support; no star "
