@@ -12,8 +12,8 @@ P of them active, c = (P - 1) / (N - 1), H_N = 1 + 1/2 + ... + 1/N.
 
 A molecule may occur in several assays, so 27 % of those of the test occur in training, too, with
 labels of other targets. Molecules of one assay with equal bits are taken once. Not comparable with
-published tables, which need the test assays. Data: see `datasets.fsmol`; Stanley et al. FS-Mol: A Few-Shot
-Learning Dataset of Molecules. NeurIPS Datasets and Benchmarks, 2021.
+published tables, which need the test assays. Data: see `datasets.fsmol`; Stanley et al. FS-Mol: A
+Few-Shot Learning Dataset of Molecules. NeurIPS Datasets and Benchmarks, 2021.
 """
 
 from collections.abc import Mapping, Sequence
