@@ -421,6 +421,8 @@ KNOWN = {
     "fairness": {("support-query-overlap", "warning"), ("duplicates-across-clients", "warning")},
     "movies": {("duplicates-across-clients", "leak")},
     "glucose": {("support-query-overlap", "note"), ("duplicates-across-clients", "warning")},
+    "molecules": {("duplicates-across-clients", "leak"), ("duplicates-across-clients", "warning")},
+    "sky_anomaly": {("duplicates-across-clients", "warning")},
     "morphology": {("support-query-overlap", "warning"), ("duplicates-across-clients", "warning")},
     # Hungary and Long Beach hold one pair of equal patients each.
     "hospitals": {("test-clients-in-training", "note"), ("support-query-overlap", "note")},

@@ -44,6 +44,10 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "jmak-measured": ("jmak", {"data": "measured"}),
     "inverse_design-probes": ("inverse_design", {"told": "probes"}),
     "materials-graph": ("materials", {"network": "graph", "hidden": 4}),
+    "sky-fields": ("sky", {"data": "fields"}),
+    "sky-surveys": ("sky", {"data": "surveys"}),
+    "sky-classes": ("sky", {"data": "classes"}),
+    "sky_anomaly-linear": ("sky_anomaly", {"data": "linear"}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
@@ -51,7 +55,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 
 CLASSES = (
     "digits", "activity", "femnist", "omniglot", "morphology", "malaria", "task_families",
-    "class_stream",
+    "class_stream", "sky", "sky_anomaly", "molecules",
 )  # fmt: skip
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",

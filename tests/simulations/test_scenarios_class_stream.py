@@ -12,9 +12,11 @@ from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import LinearModel
 from fedmaml.core.seeding import generator
 from fedmaml.core.tasks import Batch, task_at
+from fedmaml.simulations import references
 from fedmaml.simulations.datasets import omniglot
+from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.scenarios import ClassStream
-from fedmaml.simulations.scenarios.class_stream import by_half, nearest_mean
+from fedmaml.simulations.scenarios.class_stream import by_half
 
 Y = torch.arange(10).repeat_interleave(5)
 
@@ -42,7 +44,7 @@ def test_the_nearest_mean_needs_no_order() -> None:
     draws = torch.Generator().manual_seed(0)
     x, query = (torch.randn(count, 4, generator=draws) for count in (50, 9))
     order = torch.randperm(50, generator=draws)
-    adapt = nearest_mean(None)
+    adapt = references.nearest_class_mean(10).fit(TrainingClients("", True, {}, list))
     turned = adapt(Batch(x[order], Y[order]))(query)
     torch.testing.assert_close(turned, adapt(Batch(x, Y))(query))
     half = adapt(Batch(x[:25], Y[:25]))(query)

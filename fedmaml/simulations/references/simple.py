@@ -10,6 +10,8 @@ from fedmaml.core.tasks import Batch
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.references.targets import Targets, like
 
+_FAR_AWAY = 1e6
+
 
 def constant(targets: Targets, name: str = "constant") -> Reference:
     """Return the mean of a client's support targets, whatever the input.
@@ -34,6 +36,26 @@ def persistence() -> Reference:
         return lambda _support: lambda x: x[:, -1].reshape(len(x), -1)
 
     return Reference("persistence", "the last value of the input window", fit)
+
+
+def nearest_class_mean(count: int, about: str = "the nearest class mean") -> Reference:
+    """Return minus the distance to each class's mean in the support; what is not there is far.
+
+    Args:
+        count: Number of classes.
+        about: What a mean is, for tables.
+    """
+
+    def fit(_clients: TrainingClients) -> Adapt:
+        def adapt(support: Batch) -> Predictor:
+            known = support.x.flatten(1)
+            means = torch.stack([known[support.y == kind].mean(0) for kind in range(count)])
+            means = torch.nan_to_num(means, nan=_FAR_AWAY)
+            return lambda x: -torch.cdist(x.flatten(1), means)
+
+        return adapt
+
+    return Reference("nearest class mean", about, fit)
 
 
 def nearest_neighbour(targets: Targets, neighbours: Sequence[int] = (1,)) -> Reference:

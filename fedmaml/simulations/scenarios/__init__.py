@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.malaria import Malaria
     from fedmaml.simulations.scenarios.materials import Materials
     from fedmaml.simulations.scenarios.meta_parameters import MetaParameters
+    from fedmaml.simulations.scenarios.molecules import Molecules
     from fedmaml.simulations.scenarios.morphology import Morphology
     from fedmaml.simulations.scenarios.movies import Movies
     from fedmaml.simulations.scenarios.omniglot import Omniglot
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.quadratic import Quadratic
     from fedmaml.simulations.scenarios.roles import Roles
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
+    from fedmaml.simulations.scenarios.sky import Sky
+    from fedmaml.simulations.scenarios.sky_anomaly import SkyAnomaly
     from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
     from fedmaml.simulations.scenarios.synthesis import Synthesis
     from fedmaml.simulations.scenarios.task_families import TaskFamilies
@@ -64,6 +67,9 @@ _KNOWN = {
     "materials": f"{_FOLDER}.materials:Materials",
     "synthesis": f"{_FOLDER}.synthesis:Synthesis",
     "inverse_design": f"{_FOLDER}.inverse_design:InverseDesign",
+    "sky": f"{_FOLDER}.sky:Sky",
+    "sky_anomaly": f"{_FOLDER}.sky_anomaly:SkyAnomaly",
+    "molecules": f"{_FOLDER}.molecules:Molecules",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -92,6 +98,7 @@ __all__ = [
     "Malaria",
     "Materials",
     "MetaParameters",
+    "Molecules",
     "Morphology",
     "Movies",
     "Omniglot",
@@ -101,6 +108,8 @@ __all__ = [
     "Roles",
     "Scenario",
     "Sinusoid",
+    "Sky",
+    "SkyAnomaly",
     "SuffixRules",
     "Synthesis",
     "TaskFamilies",

@@ -23,16 +23,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedmaml.core import seeding
-from fedmaml.core.learner import Predictor, Problem
+from fedmaml.core.learner import Problem
 from fedmaml.core.losses import cross_entropy
 from fedmaml.core.metrics import ACCURACY, Metric
 from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
+from fedmaml.simulations import references
 from fedmaml.simulations.datasets import omniglot
 from fedmaml.simulations.dealing import numbered
-from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
+from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 CLASSES, SHOTS = 10, 5
@@ -100,7 +101,7 @@ class ClassStream(Scenario):
 
     def references(self) -> tuple[Reference, ...]:
         about = "the nearest mean image of the support's characters, in whatever order"
-        return (Reference("nearest class mean", about, nearest_mean),)
+        return (references.nearest_class_mean(CLASSES, about),)
 
     def _task(self, split: Split, client: int, round: int) -> Task:
         everything = omniglot.load(self.data_dir)
@@ -141,14 +142,3 @@ def by_half(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
         "first": (right * first).sum() / first.sum(),
         "last": (right * (1 - first)).sum() / (1 - first).sum(),
     }
-
-
-def nearest_mean(_clients: TrainingClients) -> Adapt:
-    """Predict the character whose mean image is nearest."""
-
-    def adapt(support: Batch) -> Predictor:
-        kinds = [support.x[support.y == kind].mean(0) for kind in range(CLASSES)]
-        means = torch.nan_to_num(torch.stack(kinds), nan=1e6)  # what was not seen is far
-        return lambda x: -torch.cdist(x, means)
-
-    return adapt

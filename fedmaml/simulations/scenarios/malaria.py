@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.figures import Figure, worst_decile
-from fedmaml.core.learner import Predictor, Problem
+from fedmaml.core.learner import Problem
 from fedmaml.core.losses import cross_entropy
 from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.params import Params
@@ -30,7 +30,7 @@ from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import malaria
 from fedmaml.simulations.dealing import deal
-from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
+from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 CLASSES = 2
@@ -120,7 +120,7 @@ class Malaria(Scenario):
         targets = references.classes(CLASSES)
         return (
             references.nearest_neighbour(targets, (1, 3)),
-            Reference("nearest class mean", "the nearest mean image of the support", _means),
+            references.nearest_class_mean(CLASSES, "the nearest mean image of the support"),
             references.random_forest(targets),
         )
 
@@ -159,11 +159,3 @@ def _pixels(images: Tensor) -> Tensor:
     x = images[:, None].float() / 255
     x = x - x.flatten(1).median(1).values[:, None, None, None]
     return _CONTRAST * F.avg_pool2d(x, 2)
-
-
-def _means(_clients: TrainingClients) -> Adapt:
-    def adapt(support: Batch) -> Predictor:
-        kinds = [support.x[support.y == kind].flatten(1).mean(0) for kind in range(CLASSES)]
-        return lambda x: -torch.cdist(x.flatten(1), torch.stack(kinds))
-
-    return adapt

@@ -1,0 +1,102 @@
+"""Assays of FS-Mol dealt to clients, their molecules as numbers."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmaml.core import seeding
+from fedmaml.simulations import molecules
+from fedmaml.simulations.datasets import fsmol
+from fedmaml.simulations.datasets.twins import rows_of_owners
+from fedmaml.simulations.dealing import numbered
+from fedmaml.simulations.scenario import Split
+
+_TRAIN, _VALIDATION, _MOST = 500, 40, 400  # assays; molecules of those that do not test
+
+
+class Assay(NamedTuple):
+    """The molecules of an assay, of those with equal fingerprints the first.
+
+    Attributes:
+        bits: Fingerprints, uint8 ``(molecules, bits)``.
+        counts: `molecules.descriptors`, float64 ``(molecules, 8)``.
+        active: int64 ``(molecules,)``.
+    """
+
+    bits: Tensor
+    counts: Tensor
+    active: Tensor
+
+
+class Dealt(NamedTuple):
+    """All clients.
+
+    Attributes:
+        clients: Their numbers by split.
+        assays: The assay of each.
+        targets: Its target protein, as numbered by ChEMBL.
+    """
+
+    clients: dict[Split, range]
+    assays: tuple[Assay, ...]
+    targets: tuple[str, ...]
+
+
+def dealt(key: int, fewest: int, fewest_each: int, bits: int, data_dir: str) -> Dealt:
+    """Return clients: 500 assays train, 40 validate, the published validation assays test.
+
+    Args:
+        key: Determines who trains and who validates.
+        fewest: Molecules that an assay has at least.
+        fewest_each: Active ones that it has at least, and inactive ones.
+        bits: Of a fingerprint.
+        data_dir: Folder with the data, see `datasets.fsmol.load`.
+    """
+    everything, smiles = fsmol.load(data_dir)
+    large = [assay for assay in everything if _large_enough(assay, fewest, fewest_each)]
+    parts = _chosen(large, key)
+    chosen = [assay for part in parts for assay in part]
+    used = np.unique(np.concatenate([assay.molecules for assay in chosen]))
+    texts = [smiles[place] for place in used]
+    prints = molecules.fingerprints(texts, bits)
+    counts = np.array([molecules.descriptors(text) for text in texts], dtype=float)
+    return Dealt(
+        numbered(*map(len, parts)),
+        tuple(_as_numbers(assay, used, prints, counts) for assay in chosen),
+        tuple(assay.target for assay in chosen),
+    )
+
+
+def _chosen(
+    large: Sequence[fsmol.Assay], key: int
+) -> tuple[list[fsmol.Assay], list[fsmol.Assay], list[fsmol.Assay]]:
+    """Return who trains, validates (no two with one target) and tests; they share no target."""
+    test = [assay for assay in large if assay.split == "valid"]
+    order = seeding.permutation(key, [0], len(large))[0].tolist()
+    pool = [large[place] for place in order if large[place].split == "train"]
+    pool = [assay for assay in pool if len(assay.active) <= _MOST]
+    first_of_target = {assay.target: assay for assay in reversed(pool)}
+    validation = [assay for assay in pool if assay is first_of_target[assay.target]][:_VALIDATION]
+    taken = {assay.target for assay in validation}
+    train = [assay for assay in pool if assay.target not in taken][:_TRAIN]
+    return train, validation, test
+
+
+def _large_enough(assay: fsmol.Assay, fewest: int, fewest_each: int) -> bool:
+    active, everyone = int(assay.active.sum()), len(assay.active)
+    return everyone >= fewest and min(active, everyone - active) >= fewest_each
+
+
+def _as_numbers(
+    assay: fsmol.Assay, used: np.ndarray, prints: np.ndarray, counts: np.ndarray
+) -> Assay:
+    rows = np.searchsorted(used, assay.molecules)
+    (own,) = rows_of_owners(np.zeros(len(rows)), prints[rows])
+    return Assay(
+        torch.from_numpy(prints[rows[own]]),
+        torch.from_numpy(counts[rows[own]]),
+        torch.from_numpy(assay.active[own].astype(np.int64)),
+    )
