@@ -46,6 +46,12 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 }
 """Scenarios with other settings, so that each way of drawing data is tested."""
 
+FUNCTIONS = ("quadratic", "tabular")
+"""Examples are functions, not samples: support and query are the same, and nothing is split."""
+
+ACTING = ("tabular",)
+"""Examples are episodes, which the network plays: it has no head, and predicts a tree."""
+
 CLASSES = (
     "digits", "activity", "femnist", "omniglot", "morphology", "malaria", "task_families",
     "class_stream",
@@ -53,15 +59,16 @@ CLASSES = (
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
     "movies", "glucose", "patients", "graph_nodes", "roles", "payload", "meta_parameters",
+    *ACTING,
 )  # fmt: skip
 LINEAR = (
     "quadratic", "suffix_rules", "bias_variance", "fairness", "patients", "payload",
-    "meta_parameters",
+    "meta_parameters", *ACTING,
 )  # fmt: skip
-NO_BIAS = ("quadratic", "bias_variance", "patients", "payload", "meta_parameters")
+NO_BIAS = ("quadratic", "bias_variance", "patients", "payload", "meta_parameters", "tabular")
 ONE_INPUT = ("graph_nodes", "meta_parameters")
 """Every example has the same input, a graph or the number 1, and another target."""
-OWN_LOSS = ("fairness", "graph_nodes", "roles", "meta_parameters")
+OWN_LOSS = ("fairness", "graph_nodes", "roles", "meta_parameters", *ACTING)
 CANNOT = {
     **{
         (scenario, strategy): "needs a problem with classes"
@@ -234,8 +241,7 @@ def test_training_splits_change_from_round_to_round(make, variant: str) -> None:
     scenario = make(variant)
     clients = some(scenario.clients()["train"])
     first, second = (tasks_of(scenario, "train", clients, round) for round in (1, 2))
-    # Quadratic tasks are functions, not samples: nothing is split.
-    assert {same(first[c], second[c]) for c in clients} == {variant == "quadratic"}
+    assert {same(first[c], second[c]) for c in clients} == {variant in FUNCTIONS}
 
 
 @every_variant
@@ -253,7 +259,7 @@ def test_no_query_example_is_in_the_support_set(make, variant: str) -> None:
     for split, clients in splits(scenario):
         for client, task in tasks_of(scenario, split, clients, 1).items():
             overlap = set(rows(task.support)) & set(rows(task.query))
-            if variant == "quadratic":  # by design: support and query are the same function
+            if variant in FUNCTIONS:
                 assert same(task, Task(task.query, task.support))
                 continue
             if variant.partition("-")[0] in ONE_INPUT:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.roles import Roles
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
     from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
+    from fedmaml.simulations.scenarios.tabular import Tabular
     from fedmaml.simulations.scenarios.task_families import TaskFamilies
 
 _FOLDER = "fedmaml.simulations.scenarios"
@@ -56,6 +57,7 @@ _KNOWN = {
     "meta_parameters": f"{_FOLDER}.meta_parameters:MetaParameters",
     "task_families": f"{_FOLDER}.task_families:TaskFamilies",
     "class_stream": f"{_FOLDER}.class_stream:ClassStream",
+    "tabular": f"{_FOLDER}.tabular:Tabular",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -91,5 +93,6 @@ __all__ = [
     "Scenario",
     "Sinusoid",
     "SuffixRules",
+    "Tabular",
     "TaskFamilies",
 ]
