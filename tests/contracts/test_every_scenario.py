@@ -41,6 +41,10 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "graph_nodes-cora": ("graph_nodes", {"data": "cora"}),
     "malaria-flipped": ("malaria", {"flip": True, "filters": 2}),
     "task_families-value": ("task_families", {"target": "value"}),
+    "half_circle-sparse": ("half_circle", {"radius": 0.3}),
+    "arm-network": ("arm", {"controller": "network"}),
+    "bandits-plain": ("bandits", {"network": "plain", "first": 4, "grown": 9}),
+    "navigation-null": ("navigation", {"null": True, "horizon": 5}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
@@ -49,7 +53,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 FUNCTIONS = ("quadratic", "tabular")
 """Examples are functions, not samples: support and query are the same, and nothing is split."""
 
-ACTING = ("tabular",)
+ACTING = ("tabular", "delayed_bandit", "navigation", "half_circle", "arm", "bandits")
 """Examples are episodes, which the network plays: it has no head, and predicts a tree."""
 
 CLASSES = (
@@ -94,6 +98,7 @@ ONE_TARGET = {("roles", "ridge_head"), ("graph_nodes", "ridge_head")}
 
 SMALL: dict[str, dict[str, object]] = {
     "omniglot": {"filters": 2, "ways": 3}, "malaria": {"filters": 2}, "roles": {"hidden": 4},
+    "navigation": {"hidden": 4, "horizon": 5, "episodes": 4}, "bandits": {"pulls": 4},
 }  # fmt: skip
 """Settings with which a round of a scenario is quick."""
 
@@ -170,7 +175,7 @@ def splits(scenario: Scenario) -> Iterator[tuple[str, list[int]]]:
 
 def rows(batch: Batch) -> list[bytes]:
     """Return each example's inputs, to be compared by content."""
-    columns = [leaf.flatten(1).double() for leaf in leaves(batch.x)]
+    columns = [leaf.reshape(len(leaf), -1).double() for leaf in leaves(batch.x)]
     return [row.numpy().tobytes() for row in torch.cat(columns, 1).contiguous()]
 
 

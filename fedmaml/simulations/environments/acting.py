@@ -7,13 +7,13 @@ log-probabilities of what was done are computed for all steps at once, and are d
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from fedmaml.core import score_function
 from fedmaml.core.counters import Counter
-from fedmaml.core.networks import MLP
 from fedmaml.core.score_function import Estimator
 from fedmaml.core.seeding import key, normal, uniform
 from fedmaml.core.tasks import Batch, Task, TaskGroup
@@ -34,7 +34,9 @@ class GaussianPolicy(nn.Module):
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.mean = MLP(sizes, head_gain=0.1)
+        layers = [nn.Linear(*pair) for pair in pairwise(sizes)]  # PyTorch's own start, a small one
+        parts = [part for layer in layers for part in (layer, nn.ReLU())]
+        self.mean = nn.Sequential(*parts[:-1])
         self.log_std = nn.Parameter(torch.zeros(sizes[-1]))
 
     def choose(self, observation: Tensor, noise: Tensor) -> Tensor:
@@ -51,6 +53,8 @@ class GaussianPolicy(nn.Module):
 
 class Acting(nn.Module):
     """A policy at work: inputs are the world's entries, ``noise`` and, if needed, ``chance``."""
+
+    held_constant = "the episodes that it plays"
 
     def __init__(self, environment: Environment, policy: GaussianPolicy) -> None:
         super().__init__()

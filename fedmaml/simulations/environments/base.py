@@ -81,7 +81,7 @@ def rollout(
         chance: Of the environment, ``(episodes, steps, chances)``.
     """
     state = environment.begin(world)
-    going = torch.ones_like(noise.flatten(2)[:, 0, 0])
+    going = torch.ones_like(state.flatten(1)[:, 0])
     columns: list[tuple[Tensor, ...]] = []
     for step in range(noise.shape[1]):
         seen = environment.observe(world, state, step)

@@ -10,19 +10,24 @@ from fedmaml.core.plugins import Catalogue, imported
 if TYPE_CHECKING:
     from fedmaml.simulations.scenario import Scenario
     from fedmaml.simulations.scenarios.activity import Activity
+    from fedmaml.simulations.scenarios.arm import Arm
+    from fedmaml.simulations.scenarios.bandits import Bandits
     from fedmaml.simulations.scenarios.bias_variance import BiasVariance
     from fedmaml.simulations.scenarios.class_stream import ClassStream
     from fedmaml.simulations.scenarios.csv import Csv
+    from fedmaml.simulations.scenarios.delayed_bandit import DelayedBandit
     from fedmaml.simulations.scenarios.digits import Digits
     from fedmaml.simulations.scenarios.fairness import Fairness
     from fedmaml.simulations.scenarios.femnist import Femnist
     from fedmaml.simulations.scenarios.glucose import Glucose
     from fedmaml.simulations.scenarios.graph_nodes import GraphNodes
+    from fedmaml.simulations.scenarios.half_circle import HalfCircle
     from fedmaml.simulations.scenarios.hospitals import Hospitals
     from fedmaml.simulations.scenarios.malaria import Malaria
     from fedmaml.simulations.scenarios.meta_parameters import MetaParameters
     from fedmaml.simulations.scenarios.morphology import Morphology
     from fedmaml.simulations.scenarios.movies import Movies
+    from fedmaml.simulations.scenarios.navigation import Navigation
     from fedmaml.simulations.scenarios.omniglot import Omniglot
     from fedmaml.simulations.scenarios.patients import Patients
     from fedmaml.simulations.scenarios.payload import Payload
@@ -58,6 +63,11 @@ _KNOWN = {
     "task_families": f"{_FOLDER}.task_families:TaskFamilies",
     "class_stream": f"{_FOLDER}.class_stream:ClassStream",
     "tabular": f"{_FOLDER}.tabular:Tabular",
+    "delayed_bandit": f"{_FOLDER}.delayed_bandit:DelayedBandit",
+    "navigation": f"{_FOLDER}.navigation:Navigation",
+    "half_circle": f"{_FOLDER}.half_circle:HalfCircle",
+    "arm": f"{_FOLDER}.arm:Arm",
+    "bandits": f"{_FOLDER}.bandits:Bandits",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -72,19 +82,24 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "CATALOGUE",
     "Activity",
+    "Arm",
+    "Bandits",
     "BiasVariance",
     "ClassStream",
     "Csv",
+    "DelayedBandit",
     "Digits",
     "Fairness",
     "Femnist",
     "Glucose",
     "GraphNodes",
+    "HalfCircle",
     "Hospitals",
     "Malaria",
     "MetaParameters",
     "Morphology",
     "Movies",
+    "Navigation",
     "Omniglot",
     "Patients",
     "Payload",
