@@ -44,6 +44,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "half_circle-sparse": ("half_circle", {"radius": 0.3}),
     "arm-network": ("arm", {"controller": "network"}),
     "bandits-plain": ("bandits", {"network": "plain", "first": 4, "grown": 9}),
+    "trading-hedged": ("trading", {"target": "hedged"}),
     "navigation-null": ("navigation", {"null": True, "horizon": 5}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
@@ -53,7 +54,15 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
 FUNCTIONS = ("quadratic", "tabular")
 """Examples are functions, not samples: support and query are the same, and nothing is split."""
 
-ACTING = ("tabular", "delayed_bandit", "navigation", "half_circle", "arm", "bandits")
+ACTING = (
+    "tabular",
+    "delayed_bandit",
+    "navigation",
+    "half_circle",
+    "arm",
+    "bandits",
+    "trading",
+)
 """Examples are episodes, which the network plays: it has no head, and predicts a tree."""
 
 CLASSES = (

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
     from fedmaml.simulations.scenarios.tabular import Tabular
     from fedmaml.simulations.scenarios.task_families import TaskFamilies
+    from fedmaml.simulations.scenarios.trading import Trading
 
 _FOLDER = "fedmaml.simulations.scenarios"
 _BASE = "fedmaml.simulations.scenario:Scenario"
@@ -68,6 +69,7 @@ _KNOWN = {
     "half_circle": f"{_FOLDER}.half_circle:HalfCircle",
     "arm": f"{_FOLDER}.arm:Arm",
     "bandits": f"{_FOLDER}.bandits:Bandits",
+    "trading": f"{_FOLDER}.trading:Trading",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -110,4 +112,5 @@ __all__ = [
     "SuffixRules",
     "Tabular",
     "TaskFamilies",
+    "Trading",
 ]

@@ -91,7 +91,7 @@ class Bandits(Scenario):
 
     def problem(self) -> Problem:
         arms, make = self.arms, EquivariantPulls if self.network == "equivariant" else PlainPulls
-        metric = Metric("reward", "1", "higher", 0.0, mean_return, least=0, most=self.pulls)
+        metric = Metric("reward", "reward", "higher", 0.0, mean_return, least=0, most=self.pulls)
         about = "pulls of an arm"
         return Problem(
             lambda: make(arms),

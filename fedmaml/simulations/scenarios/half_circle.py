@@ -70,7 +70,7 @@ class HalfCircle(Scenario):
 
     about: ClassVar[str] = "goals on a half circle, seen from near only or by their distance"
     recipes: ClassVar[Recipes] = {
-        "*": {"rounds": 300, "clients": 20, "evaluation.steps": [2, 3]},
+        "*": {"rounds": 200, "clients": 20, "evaluation.steps": [2, 3]},
         "local": {"rounds": 0, "inner.lr": 1.0, "inner.steps": 1, "inner.batch": 20},
         "fedavg": _AVERAGING,
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003},
@@ -96,7 +96,7 @@ class HalfCircle(Scenario):
             partial(policy_loss, estimator=self.estimator),
             (
                 Metric("reached", "1", "higher", 0.0, _reached, least=0, most=1),
-                Metric("return", "1", "higher", 0.0, _sparse_return, least=0),
+                Metric("return", "reward", "higher", 0.0, _sparse_return, least=0),
             ),
             head="",
             counters=(environment_steps(environment.horizon),),

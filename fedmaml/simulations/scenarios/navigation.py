@@ -70,7 +70,7 @@ class Navigation(Scenario):
 
     about: ClassVar[str] = "a point looks for an unknown goal: adapting a policy in an episode"
     recipes: ClassVar[Recipes] = {
-        "*": {"rounds": 250, "clients": 20, "evaluation.steps": [2, 3]},
+        "*": {"rounds": 80, "clients": 20, "evaluation.steps": [2, 3]},
         "local": {"rounds": 0, "inner.lr": 0.5, "inner.steps": 1, "inner.batch": 20},
         "fedavg": _AVERAGING,
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003},
@@ -90,7 +90,7 @@ class Navigation(Scenario):
     null: bool = False
 
     def problem(self) -> Problem:
-        metric = Metric("return", "1", "higher", -math.inf, mean_return, most=0)
+        metric = Metric("return", "reward", "higher", -math.inf, mean_return, most=0)
         sizes, environment = (2, self.hidden, self.hidden, 2), PointNavigation(self.horizon)
         return Problem(
             lambda: Acting(environment, GaussianPolicy(sizes)),

@@ -88,7 +88,7 @@ class Tabular(Scenario):
     estimator: Literal["exact", "dice", "lvc", "naive"] = "dice"
 
     def problem(self) -> Problem:
-        metric = Metric("return", "1", "higher", -math.inf, _mean_return)
+        metric = Metric("return", "reward", "higher", -math.inf, _mean_return)
         loss = partial(expected_loss, estimator=self.estimator)
         return Problem(Enumerated, loss, (metric,), head="")
 
