@@ -2,10 +2,11 @@
 
     python -m benchmarks.atlas [NAME ...] [--out runs/atlas] [--json docs/data/atlas.json]
 
-Each system is a file of experiments/atlas. Its runs, and those of the same strategies without
-anything to learn (on shuffled labels, unless the file says how), go to DIR/NAME and DIR/NAME-shuffled; complete ones are reused, so after Ctrl-C the same
-command goes on. With --json the tables and docs/figures/atlas.svg are written; systems that were
-not named stay in the file as they are. `make numbers` then writes the pages.
+Each system is a file of experiments/atlas. Its runs go to DIR/NAME, and those of the same
+strategies without anything to learn (on shuffled labels, unless the file says how) to
+DIR/NAME-shuffled; complete ones are reused, so after Ctrl-C the same command goes on. With --json
+the tables and docs/figures/atlas.svg are written; systems that were not named stay in the file as
+they are. `make numbers` then writes the pages.
 """
 
 import argparse

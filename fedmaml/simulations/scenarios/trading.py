@@ -19,7 +19,7 @@ at a time. Not investment advice. Finn, Abbeel, Levine. MAML. ICML 2017. arXiv:1
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
@@ -103,7 +103,7 @@ class Trading(Scenario):
             return 100 * _DAYS_A_YEAR * self._earned(position, y).mean()
 
         def by_week(position: Tensor, y: Tensor) -> dict[str, Tensor]:
-            weeks = self._earned(position, y).mean(0).unflatten(-1, (-1, _WEEK)).sum(-1)
+            weeks = self._earned(position, y).mean(0).view(-1, _WEEK).sum(-1)
             return dict(zip(_WEEKS, weeks.unbind(), strict=True))
 
         metrics = (
@@ -190,7 +190,7 @@ def sharpe(clients: Clients) -> float:
     return float(joint.mean() / joint.std(ddof=1) * math.sqrt(_DAYS_A_YEAR / _WEEK))
 
 
-def _by_rule(rule: "partial[Tensor]", _clients: TrainingClients) -> Adapt:
+def _by_rule(rule: Callable[[Tensor], Tensor], _clients: TrainingClients) -> Adapt:
     def predict(x: Tree) -> Tensor:
         return rule(x["features"]) * x["scale"]
 
