@@ -1,0 +1,149 @@
+"""Faces between our environments and ``gymnasium.Env``: extra ``rl``.
+
+    EpisodeEnv(environment, world)     one of ours, for whoever has a policy that wants gymnasium
+    from_gymnasium(make, policy, ...)  somebody's, in a network that plays it: for `Problem.network`
+
+Our own scenarios need neither: gymnasium takes one step of one episode at a time.
+Towers et al. Gymnasium: A Standard Interface for Reinforcement Learning Environments. 2024.
+arXiv:2407.17032.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedmaml.core.trees import Tree
+from fedmaml.simulations.environments.acting import GaussianPolicy, Prediction
+from fedmaml.simulations.environments.base import Environment
+
+Make = Callable[[Mapping[str, Tensor]], Any]
+"""One episode's entries -> its environment, a ``gymnasium.Env``."""
+
+_FAR = 1e6  # beyond what any observation reaches
+
+
+class EpisodeEnv(gymnasium.Env):  # type: ignore[misc]
+    """One of our environments, one episode at a time, in float64.
+
+    Args:
+        environment: Which.
+        world: Its entries, without the axis of episodes.
+        actions: Number of discrete actions, or shape of an action in [-bound, bound].
+        chance: What the environment draws.
+        bound: Largest entry of an action.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        world: Mapping[str, Tensor],
+        *,
+        actions: int | tuple[int, ...],
+        chance: Literal["normal", "uniform"] = "uniform",
+        bound: float = 1.0,
+    ) -> None:
+        self.environment = environment
+        self.world = {name: value[None].double() for name, value in world.items()}
+        self.chance = chance
+        shape = self._observation(environment.begin(self.world), 0).shape
+        self.observation_space = gymnasium.spaces.Box(-_FAR, _FAR, shape, np.float64)
+        self.action_space = (
+            gymnasium.spaces.Discrete(actions)
+            if isinstance(actions, int)
+            else gymnasium.spaces.Box(-bound, bound, actions, np.float64)
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        """Begin an episode; the seed determines what the environment draws."""
+        super().reset(seed=seed)
+        del options
+        self.taken = 0
+        self.state = self.environment.begin(self.world)
+        return self._observation(self.state, 0), {}
+
+    def step(self, action: Any) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
+        """Take a step; the episode is truncated at the horizon."""
+        count = (1, self.environment.chances)
+        drawn = (
+            self.np_random.standard_normal(count)
+            if self.chance == "normal"
+            else self.np_random.uniform(size=count)
+        )
+        self.state, reward, goes_on = self.environment.step(
+            self.world, self.state, torch.as_tensor(action)[None], torch.from_numpy(drawn)
+        )
+        self.taken += 1
+        ended, late = not bool(goes_on), self.taken >= self.environment.horizon
+        return self._observation(self.state, self.taken), float(reward), ended, late, {}
+
+    def _observation(self, state: Tensor, step: int) -> NDArray[np.float64]:
+        seen: NDArray[np.float64] = self.environment.observe(self.world, state, step)[0].numpy()
+        return seen.copy()
+
+
+class Playing(nn.Module):
+    """A policy at work in somebody's environment, step by step; see `from_gymnasium`."""
+
+    held_constant = "the episodes that it plays"
+
+    def __init__(
+        self,
+        make: Callable[[Mapping[str, Tensor]], gymnasium.Env[Any, Any]],
+        policy: GaussianPolicy,
+    ) -> None:
+        super().__init__()
+        self.make = make
+        self.policy = policy
+
+    def forward(self, x: Tree) -> Prediction:
+        """Play the episodes, and return what `Acting` does, without ``states``."""
+        rows = range(len(x["noise"]))
+        episodes = [self._episode({name: value[row] for name, value in x.items()}) for row in rows]
+        seen, actions, rewards, alive = (
+            torch.stack(column) for column in zip(*episodes, strict=True)
+        )
+        log_prob = self.policy.log_prob(seen, actions)
+        return {"log_prob": log_prob, "rewards": rewards, "alive": alive, "observations": seen}
+
+    @torch.no_grad()
+    def _episode(self, x: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Play one episode; steps after its end repeat the last one with reward 0."""
+        environment, noise = self.make(x), x["noise"]
+        seen, _ = environment.reset(seed=int(x["seed"]))
+        columns: list[tuple[Tensor, Tensor, float, float]] = []
+        over = False
+        for eps in noise:
+            observation = torch.as_tensor(np.asarray(seen)).to(noise)
+            action = self.policy.choose(observation, eps)
+            columns.append((observation, action, 0.0, 0.0))
+            if not over:
+                seen, reward, ended, late, _ = environment.step(action.numpy())
+                columns[-1] = (observation, action, float(reward), 1.0)
+                over = ended or late
+        observations, actions, rewards, alive = zip(*columns, strict=True)
+        return (
+            torch.stack(observations), torch.stack(actions), noise.new_tensor(rewards),
+            noise.new_tensor(alive),
+        )  # fmt: skip
+
+
+def from_gymnasium(make: Make, policy: GaussianPolicy) -> Playing:
+    """Return a network that plays episodes in environments of gymnasium.
+
+    It is computed client by client, since no environment of others passes vmap. The examples have
+    the entries ``noise``, normal, ``(episodes, steps, actions)``, and ``seed``, int64,
+    ``(episodes,)``, with which the environment is reset, so an episode is repeatable if the
+    environment is. The loss is `acting.policy_loss`.
+
+    Args:
+        make: Makes the environment of an episode, e.g. with the goal of the client.
+        policy: What acts; its actions must suit the environment.
+    """
+    return Playing(make, policy)
