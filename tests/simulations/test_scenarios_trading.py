@@ -136,7 +136,9 @@ def test_the_positive_control_is_found_and_the_leak_sets_off_the_alarm(
     data_dir: Path, tmp_path: Path
 ) -> None:
     def run(strategy: str, data: str) -> dict:
-        layer = {"scenario": "trading", "strategy": strategy, "data_dir": str(data_dir)}
+        steps = "adaptation" if strategy == "fedadam" else "inner"
+        layer = {"scenario": "trading", "strategy": strategy, "data_dir": str(data_dir),
+                 steps: {"lr": 1.0}}  # fmt: skip
         return execute(resolve(layer | {"task": {"data": data}}), tmp_path / f"{strategy}-{data}")
 
     meta, joint = (run(name, "positive")["metric"]["after"] for name in ("fomaml", "fedadam"))
@@ -145,3 +147,19 @@ def test_the_positive_control_is_found_and_the_leak_sets_off_the_alarm(
     figures = {each["name"]: each for each in run("fomaml", "leak")["figures"]}
     assert figures["Sharpe ratio"]["after"] > ALARM
     assert figures["look-ahead alarm"]["after"] == 1
+
+
+@pytest.mark.slow
+def test_the_negative_control_is_silent(data_dir: Path, tmp_path: Path) -> None:
+    """Returns in random order: in at least 9 of 10 seeds the interval does not exclude a gain of 0.
+
+    Costs are left out: with them whoever trades loses.
+    """
+    silent = 0
+    for seed in range(10):
+        layer = {"scenario": "trading", "strategy": "fomaml", "data_dir": str(data_dir),
+                 "seed": seed, "task": {"data": "negative", "costs": 0.0}}  # fmt: skip
+        summary = execute(resolve(layer), tmp_path / str(seed))
+        low, high = next(f["ci95"] for f in summary["figures"] if f["name"] == "return")
+        silent += low <= 0 <= high
+    assert silent >= 9

@@ -50,9 +50,9 @@ _DAYS_A_YEAR, _WINDOW, _SUPPORT = 252, 20, 3
 _TRAIN, _VALIDATION = 270, 30  # shares; the others test
 _FIRST, _TURN = 80, 754  # 2013-06-05 and 2016-02-08
 _VALIDATION_WINDOWS, _TEST_WINDOWS = 5, 25
-_META = {"inner.lr": 1.0, "inner.steps": 1, "outer.lr": 0.01}
+_META = {"inner.lr": 0.1, "inner.steps": 1, "outer.lr": 0.01}
 _AVERAGING = {"inner.lr": 0.1, "inner.steps": 1, "outer.optimizer": "adam", "outer.lr": 0.01,
-              "adaptation.lr": 1.0, "adaptation.steps": 1}  # fmt: skip
+              "adaptation.lr": 0.1, "adaptation.steps": 1}  # fmt: skip
 _WEEK = 5
 _WEEKS = tuple(f"week {week}" for week in range(1, _WINDOW // _WEEK + 1))
 
@@ -84,7 +84,7 @@ class Trading(Scenario):
     about: ClassVar[str] = "S&P 500 by share, positions after costs (real); three controls"
     recipes: ClassVar[Recipes] = {
         "*": {"rounds": 400, "clients": 32, "evaluation.steps": [5]},
-        "local": {"rounds": 0, "inner.lr": 1.0, "inner.steps": 1},
+        "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 1},
         "fedavg": _AVERAGING | {"outer.optimizer": "sgd", "outer.lr": 1.0},
         "fedadam": _AVERAGING,
         "fedprox": _AVERAGING | {"mu": 0.01},
