@@ -20,7 +20,7 @@ from fedmaml.strategies import MAML
 gymnasium = pytest.importorskip("gymnasium")
 checker = pytest.importorskip("gymnasium.utils.env_checker")
 
-from fedmaml.simulations.environments.faces import EpisodeEnv, from_gymnasium  # noqa: E402
+from fedmaml.simulations.environments.faces import as_gymnasium, from_gymnasium  # noqa: E402
 
 
 def doubles(*values: float) -> torch.Tensor:
@@ -47,14 +47,14 @@ CASES: dict[str, tuple[Any, dict[str, torch.Tensor], Any, str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_checker_of_gymnasium_has_nothing_to_say(name: str) -> None:
     environment, world, actions, chance = CASES[name]
-    face = EpisodeEnv(environment, world, actions=actions, chance=chance)
+    face = as_gymnasium(environment, world, actions=actions, chance=chance)
     checker.check_env(face, skip_render_check=True)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_hundred_steps_are_those_of_the_tensors(name: str) -> None:
     environment, world, actions, chance = CASES[name]
-    face = EpisodeEnv(environment, world, actions=actions, chance=chance)
+    face = as_gymnasium(environment, world, actions=actions, chance=chance)
     face.action_space.seed(3)
     chosen = [torch.as_tensor(face.action_space.sample()) for _ in range(100)]
     face.reset(seed=5)
@@ -92,7 +92,7 @@ def test_an_environment_of_others_is_learned_in_by_maml() -> None:
 
     def make(x: dict[str, torch.Tensor]) -> Any:
         # The environment of others clips the action that it gets.
-        return EpisodeEnv(PointNavigation(6), {"goal": x["goal"]}, actions=(2,))
+        return as_gymnasium(PointNavigation(6), {"goal": x["goal"]}, actions=(2,))
 
     sent = []
     for network in (
@@ -110,7 +110,7 @@ def test_an_environment_of_others_is_learned_in_by_maml() -> None:
 
 def test_an_episode_that_ends_early_earns_nothing_afterwards() -> None:
     def make(x: dict[str, torch.Tensor]) -> Any:
-        return EpisodeEnv(PointNavigation(5), {"goal": x["goal"]}, actions=(2,))
+        return as_gymnasium(PointNavigation(5), {"goal": x["goal"]}, actions=(2,))
 
     with seeding.isolated(seeding.generator(0)):
         policy = GaussianPolicy((2, 4, 2)).double()

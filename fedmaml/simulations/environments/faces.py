@@ -1,7 +1,7 @@
 """Faces between our environments and ``gymnasium.Env``: extra ``rl``.
 
-    EpisodeEnv(environment, world)     one of ours, for whoever has a policy that wants gymnasium
-    from_gymnasium(make, policy, ...)  somebody's, in a network that plays it: for `Problem.network`
+    as_gymnasium(environment, world, ...)  one of ours, for a policy that wants gymnasium
+    from_gymnasium(make, policy)           somebody's, in a network that plays it, `Problem.network`
 
 Our own scenarios need neither: gymnasium takes one step of one episode at a time.
 Towers et al. Gymnasium: A Standard Interface for Reinforcement Learning Environments. 2024.
@@ -11,12 +11,12 @@ arXiv:2407.17032.
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.trees import Tree
 from fedmaml.simulations.environments.acting import GaussianPolicy, Prediction
 from fedmaml.simulations.environments.base import Environment
@@ -27,8 +27,15 @@ Make = Callable[[Mapping[str, Tensor]], Any]
 _FAR = 1e6  # beyond what any observation reaches
 
 
-class EpisodeEnv(gymnasium.Env):  # type: ignore[misc]
-    """One of our environments, one episode at a time, in float64.
+def as_gymnasium(
+    environment: Environment,
+    world: Mapping[str, Tensor],
+    *,
+    actions: int | tuple[int, ...],
+    chance: Literal["normal", "uniform"] = "uniform",
+    bound: float = 1.0,
+) -> Any:
+    """Return one of our environments as a ``gymnasium.Env``, one episode at a time, in float64.
 
     Args:
         environment: Which.
@@ -36,37 +43,48 @@ class EpisodeEnv(gymnasium.Env):  # type: ignore[misc]
         actions: Number of discrete actions, or shape of an action in [-bound, bound].
         chance: What the environment draws.
         bound: Largest entry of an action.
-    """
 
-    def __init__(
-        self,
-        environment: Environment,
-        world: Mapping[str, Tensor],
-        *,
-        actions: int | tuple[int, ...],
-        chance: Literal["normal", "uniform"] = "uniform",
-        bound: float = 1.0,
-    ) -> None:
+    Raises:
+        ConfigurationError: If gymnasium is not installed.
+    """
+    try:
+        import gymnasium
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "the face of gymnasium.Env needs gymnasium: pip install 'fedmaml[rl]'"
+        ) from error
+    face = type("EpisodeEnv", (EpisodeSteps, gymnasium.Env), {})(environment, world, chance)
+    shape = face.observed(0).shape
+    face.observation_space = gymnasium.spaces.Box(-_FAR, _FAR, shape, np.float64)
+    face.action_space = (
+        gymnasium.spaces.Discrete(actions)
+        if isinstance(actions, int)
+        else gymnasium.spaces.Box(-bound, bound, actions, np.float64)
+    )
+    return face
+
+
+class EpisodeSteps:
+    """What `as_gymnasium` makes a ``gymnasium.Env`` of; arguments as there."""
+
+    np_random: np.random.Generator
+
+    def __init__(self, environment: Environment, world: Mapping[str, Tensor], chance: str) -> None:
         self.environment = environment
         self.world = {name: value[None].double() for name, value in world.items()}
         self.chance = chance
-        shape = self._observation(environment.begin(self.world), 0).shape
-        self.observation_space = gymnasium.spaces.Box(-_FAR, _FAR, shape, np.float64)
-        self.action_space = (
-            gymnasium.spaces.Discrete(actions)
-            if isinstance(actions, int)
-            else gymnasium.spaces.Box(-bound, bound, actions, np.float64)
-        )
+        self.taken = 0
+        self.state = environment.begin(self.world)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float64], dict[str, Any]]:
         """Begin an episode; the seed determines what the environment draws."""
-        super().reset(seed=seed)
         del options
+        super().reset(seed=seed)  # type: ignore[misc]  # gymnasium's, which makes the generator
         self.taken = 0
         self.state = self.environment.begin(self.world)
-        return self._observation(self.state, 0), {}
+        return self.observed(0), {}
 
     def step(self, action: Any) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
         """Take a step; the episode is truncated at the horizon."""
@@ -81,11 +99,12 @@ class EpisodeEnv(gymnasium.Env):  # type: ignore[misc]
         )
         self.taken += 1
         ended, late = not bool(goes_on), self.taken >= self.environment.horizon
-        return self._observation(self.state, self.taken), float(reward), ended, late, {}
+        return self.observed(self.taken), float(reward), ended, late, {}
 
-    def _observation(self, state: Tensor, step: int) -> NDArray[np.float64]:
-        seen: NDArray[np.float64] = self.environment.observe(self.world, state, step)[0].numpy()
-        return seen.copy()
+    def observed(self, step: int) -> NDArray[np.float64]:
+        """Return what a policy sees now."""
+        seen: Tensor = self.environment.observe(self.world, self.state, step)[0]
+        return seen.numpy().copy()
 
 
 class Playing(nn.Module):
@@ -93,11 +112,7 @@ class Playing(nn.Module):
 
     held_constant = "the episodes that it plays"
 
-    def __init__(
-        self,
-        make: Callable[[Mapping[str, Tensor]], gymnasium.Env[Any, Any]],
-        policy: GaussianPolicy,
-    ) -> None:
+    def __init__(self, make: Make, policy: GaussianPolicy) -> None:
         super().__init__()
         self.make = make
         self.policy = policy
