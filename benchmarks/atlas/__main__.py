@@ -2,14 +2,16 @@
 
     python -m benchmarks.atlas [NAME ...] [--out runs/atlas] [--json docs/data/atlas.json]
 
-Each system is a file of experiments/atlas. Its runs, and those of the same strategies on shuffled
-labels, go to DIR/NAME and DIR/NAME-shuffled; complete ones are reused, so after Ctrl-C the same
-command goes on. With --json the tables and docs/figures/atlas.svg are written; systems that were
-not named stay in the file as they are. `make numbers` then writes the pages.
+Each system is a file of experiments/atlas. Its runs go to DIR/NAME, and those of the same
+strategies without anything to learn (on shuffled labels, unless the file says how) to
+DIR/NAME-shuffled; complete ones are reused, so after Ctrl-C the same command goes on. With --json
+the tables and docs/figures/atlas.svg are written; systems that were not named stay in the file as
+they are. `make numbers` then writes the pages.
 """
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +22,19 @@ from benchmarks.tables import Table, add_json_option, print_tables, write
 from fedmaml.api.comparing import compared
 from fedmaml.comparison.conclusions import Comparison
 
-SHUFFLED = {"labels": "shuffled"}
 PICTURE = EXPERIMENTS.parents[1] / "docs" / "figures" / "atlas.svg"
 
 
-def compare_on(system: System, out: Path) -> tuple[Comparison, Comparison]:
-    """Return the comparison of a system, and the one on shuffled labels."""
-    made = [
-        compared(
-            system.scenario, system.strategies, seeds, [dict(system.settings), labels],
+def compare_on(system: System, out: Path) -> tuple[Comparison, Comparison | None]:
+    """Return the comparison of a system, and the one where there is nothing to learn."""
+
+    def made(suffix: str, seeds: int, null: Mapping[str, Any]) -> Comparison:
+        return compared(
+            system.scenario, system.strategies, seeds, [dict(system.settings), dict(null)],
             equal=system.equal, out=out / f"{system.name}{suffix}", progress=True, report=False,
-        ).comparison
-        for suffix, seeds, labels in (("", system.seeds, {}), ("-shuffled", 1, SHUFFLED))
-    ]  # fmt: skip
-    true, shuffled = made
-    return true, shuffled
+        ).comparison  # fmt: skip
+
+    return made("", system.seeds, {}), made("-shuffled", 1, system.null) if system.null else None
 
 
 def tables_in(file: Path | None) -> dict[str, Table]:

@@ -23,6 +23,7 @@ class System:
         seeds: How many.
         equal: What all get alike: "rounds", "bytes", "flops"; None: their recipes.
         settings: As in a configuration file.
+        null: Settings that leave nothing to learn; empty where there are none of the kind.
     """
 
     name: str
@@ -32,6 +33,7 @@ class System:
     seeds: int = 5
     equal: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    null: Mapping[str, Any] = field(default_factory=lambda: {"labels": "shuffled"})
 
 
 def read_system(path: Path) -> System:

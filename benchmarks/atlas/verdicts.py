@@ -161,11 +161,13 @@ MAP = {
 }
 
 
-def table_of_methods(comparison: Comparison, shuffled: Comparison) -> Table:
+def table_of_methods(comparison: Comparison, shuffled: Comparison | None) -> Table:
     """Return one row for each strategy and reference, the best first."""
     sign = -1 if comparison.metric.better == "higher" else 1
-    chance = {row.strategy: row.after for row in shuffled.rows}
-    chance |= {row.name: row.after for row in shuffled.references}
+    chance: dict[str, float | None] = {}
+    if shuffled is not None:
+        chance = {row.strategy: row.after for row in shuffled.rows}
+        chance |= {row.name: row.after for row in shuffled.references}
     rows: dict[str, dict[str, Any]] = {}
     for row in comparison.rows:
         low, high = row.difference_ci95 or (None, None)

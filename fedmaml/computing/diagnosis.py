@@ -256,7 +256,11 @@ def _gradient(seen: _Seen, params: Params, floats: list[Tensor]) -> tuple[Params
 
 
 def _no_second_derivative(seen: _Seen, params: Params) -> str:
-    """Return why a module has no second derivative; "" if it has one."""
+    """Return why a module has no second derivative; "" if it has one.
+
+    A module that holds something constant on purpose, as one that plays episodes holds them, says
+    what in its attribute ``held_constant``; its differences say nothing, and are not taken.
+    """
 
     def probe(point: tuple[Params, list[Tensor]], direction: list[Tensor]) -> Tensor:
         pairs = zip(tree_leaves(_gradient(seen, *point)), direction, strict=True)
@@ -267,6 +271,8 @@ def _no_second_derivative(seen: _Seen, params: Params) -> str:
         gradient(lambda point: probe(point, tree_leaves((params, floats))), (params, floats))
     except Exception as error:
         return _reason(error)
+    if getattr(seen.module, "held_constant", ""):  # it says so itself
+        return ""
     try:
         return _silently_constant(seen, params, probe)
     except Exception:  # a module for single precision only: no further test

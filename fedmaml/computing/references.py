@@ -18,7 +18,6 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError, FedmamlError
@@ -27,6 +26,7 @@ from fedmaml.core.metrics import Metric
 from fedmaml.core.params import Params
 from fedmaml.core.statistics import mean_over_clients
 from fedmaml.core.tasks import Batch, Task, cast, joined, unstack
+from fedmaml.core.trees import Tree, named
 from fedmaml.simulations.reference import (
     MAX_TRAINING_CLIENTS,
     Adapt,
@@ -128,15 +128,21 @@ class _Data:
         self.clients = scenario.clients()
         self.problem = replace(scenario.problem(), dtype=dtype)
 
-    def check_output(self, prediction: Tensor, x: Tensor, where: str) -> None:
-        """Refuse predictions of another shape than the network's, which metrics would broadcast."""
+    def check_output(self, prediction: Tree, x: Tree, name: str, client: int) -> None:
+        """Refuse predictions of another shape than the network's, which metrics would broadcast.
+
+        Of a tree a reference predicts the entries that metrics take.
+        """
         if self.problem.draws:  # the noise of its network is not drawn here
             return
         learner, theta = self._learner
-        wanted, found = tuple(learner.apply(theta, x).shape), tuple(prediction.shape)
-        if found != wanted:
+        output = learner.apply(theta, x)
+        if isinstance(output, dict) and isinstance(prediction, dict):
+            output = {entry: value for entry, value in output.items() if entry in prediction}
+        if (found := _shapes(prediction)) != (wanted := _shapes(output)):
             raise ConfigurationError(
-                f"{where}, and the network {wanted}: let it predict what the network does"
+                f"reference {name!r} predicts shape {found} at client {client}, and the network "
+                f"{wanted}: let it predict what the network does"
             )
 
     @cached_property
@@ -235,15 +241,18 @@ def _values(fitted: _Fitted, data: _Data, tasks: Mapping[int, Task]) -> dict[int
             lambda task=task: fitted.adapt(task.support)(task.query.x),  # type: ignore[misc]
         )
         if not rows:
-            shape = tuple(prediction.shape)
-            where = f"reference {name!r} predicts shape {shape} at client {client}"
-            data.check_output(prediction, task.query.x, where)
+            data.check_output(prediction, task.query.x, name, client)
         rows[client] = {
             column: float(value)
             for metric in data.problem.metrics
             for column, value in metric.values(prediction, task.query.y, data.statistics).items()
         }
     return rows
+
+
+def _shapes(tree: Tree) -> object:
+    shapes = {name: tuple(value.shape) for name, value in named(tree)}
+    return shapes if isinstance(tree, dict) else shapes[""]
 
 
 def _guarded(reference: Reference, where: str, function: Callable[[], T]) -> T:

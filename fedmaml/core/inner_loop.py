@@ -10,9 +10,11 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from fedmaml.core.gradients import gradient, is_differentiated
-from fedmaml.core.params import Params, map_params
+from fedmaml.core.params import Params, map_params, squared_norm
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, part_of, rows_of
+
+_TINY = 1e-30
 
 Loss = Callable[[Params, Batch], Tensor]
 Direction = Callable[[Params, Batch], Params]
@@ -40,12 +42,16 @@ class GradientSteps:
         batch: Examples of a step, >= 0; 0: all of them.
         epochs: Passes over all examples, >= 0; 0: ``steps`` says how many steps are taken,
             otherwise it is ignored.
+        bound: Bound of what a step goes along, >= 0: b makes g / (1 + ||g|| / b) of a gradient g,
+            over all its entries, which is shorter than b and differentiable; 0: g itself. For
+            losses through unstable dynamics.
     """
 
     lr: Annotated[float, Gt(0)] = 0.01
     steps: Annotated[int, Ge(0), Le(1_000_000)] = 5
     batch: Annotated[int, Ge(0)] = 0
     epochs: Annotated[int, Ge(0), Le(1_000_000)] = 0
+    bound: Annotated[float, Ge(0)] = 0.0
 
     def taking(self, steps: int) -> "GradientSteps":
         """Return the same rule with another number of steps."""
@@ -79,7 +85,7 @@ class GradientSteps:
         """
         before = fast = params
         for step, part in enumerate(self.parts(batch)):
-            along = direction(fast, part)
+            along = self._bounded(direction(fast, part))
             if rule is None:  # and nothing holds the point before
                 before = fast = map_params(lambda w, g: w - self.lr * g, fast, along)
             else:
@@ -148,6 +154,12 @@ class GradientSteps:
             rule = partial(_by_rates, rates)
         path = self.path(loss, params, batch, rule=rule, first_order=first_order, last=last)
         return end_of(path, params)
+
+    def _bounded(self, along: Params) -> Params:
+        if not self.bound:
+            return along
+        norm = (squared_norm(along) + _TINY).sqrt()  # a root has no derivative at 0
+        return map_params(lambda value: value / (1 + norm / self.bound), along)
 
     def _in_a_pass(self, batch: Batch) -> int:
         """Return the steps of one pass over the examples."""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fedmaml.strategies.relation import Relation
     from fedmaml.strategies.reptile import Reptile
     from fedmaml.strategies.ridge_head import RidgeHead
+    from fedmaml.strategies.rl2 import RL2
     from fedmaml.strategies.scaffold import Scaffold
     from fedmaml.strategies.siamese import Siamese
     from fedmaml.strategies.snail import SNAIL
@@ -95,6 +96,7 @@ _KNOWN = {
     "meta_memory": f"{_FOLDER}.meta_memory:MetaMemory",
     "metanet": f"{_FOLDER}.metanet:MetaNet",
     "snail": f"{_FOLDER}.snail:SNAIL",
+    "rl2": f"{_FOLDER}.rl2:RL2",
     # a head in closed form
     "r2d2": f"{_FOLDER}.r2d2:R2D2",
     "ridge_head": f"{_FOLDER}.ridge_head:RidgeHead",
@@ -126,6 +128,7 @@ __all__ = [
     "MANN",
     "MAP",
     "R2D2",
+    "RL2",
     "SNAIL",
     "Ditto",
     "EmpiricalBayes",

@@ -8,7 +8,9 @@ on a network with dropout whose noise is declared, with full-batch steps and wit
   meta-parameter;
 - a first-order or local-training strategy, whose update is not the gradient of its objective, is
   compared with its defining formula, written a second time in plain loops (`formulas`);
-- every strategy with a closed form on a quadratic is compared with it (`closed_forms`).
+- every strategy with a closed form on a quadratic is compared with it (`closed_forms`);
+- one that sends the exact gradient is checked on episodes, too (`episodes`): what DiCE gives, with
+  finite differences of the return.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -36,6 +38,7 @@ from fedmaml.strategies import CATALOGUE
 from fedmaml.strategies.base import Initialised, MetaStrategy
 from fedmaml.verification.closed_forms import CLOSED_FORMS
 from fedmaml.verification.differences import finite_differences
+from fedmaml.verification.episodes import process_problem, process_task, takes_episodes
 from fedmaml.verification.formulas import FORMULAS
 from fedmaml.verification.objectives import OBJECTIVES
 
@@ -85,6 +88,8 @@ def check_all(only: str | None = None) -> list[CheckResult]:
             results.append(_check_on_network(name, batches, ", mini-batches"))
         if name in CLOSED_FORMS:
             results.append(_check_on_quadratic(name, strategy))
+        if takes_episodes(strategy):
+            results.append(_check_on_episodes(name, strategy))
     return results
 
 
@@ -151,6 +156,18 @@ def _check_on_quadratic(name: str, strategy: MetaStrategy) -> CheckResult:
         sent = {group: flatten(params) for group, params in update.items()}
     error = _norm(list(sent.values()), list(expected.values())) / _norm(list(expected.values()))
     return CheckResult(name, "closed form on a quadratic", error)
+
+
+def _check_on_episodes(name: str, strategy: MetaStrategy, estimator: str = "dice") -> CheckResult:
+    sampled, known = (
+        strategy.build(process_problem(kind), seeding.generator(7, "verification"))
+        for kind in (estimator, "exact")
+    )
+    meta, task = _perturbed(sampled.state.meta), process_task()
+    expected = finite_differences(strategy, known, meta, task)
+    text = f"central finite differences of the expected return, {estimator}"
+    error = _relative_error(sent_update(strategy, sampled, meta, task), expected)
+    return CheckResult(name, text, error)
 
 
 def _adapted_parameters(

@@ -8,7 +8,7 @@ from fedmaml.core.params import MetaParams, Params, subtract
 from fedmaml.core.tasks import Batch, Task
 from fedmaml.strategies.base import Initialised
 from fedmaml.verification.differences import Objective, finite_differences
-from fedmaml.verification.plain import loss_at, network_at, parts_of, slopes_at
+from fedmaml.verification.plain import everything, loss_at, network_at, parts_of, slopes_at
 
 
 def _multi_step(strategy: Any, start: Initialised, meta: MetaParams, task: Task) -> float:
@@ -47,7 +47,15 @@ def truncated(strategy: Any, start: Initialised, meta: MetaParams, task: Task) -
     return finite_differences(strategy, start, meta, task, (objective, ("theta",)))
 
 
+def _over_all_trials(strategy: Any, start: Initialised, meta: MetaParams, task: Task) -> float:
+    """Return the training loss on support and query together."""
+    del strategy
+    network = network_at(start, meta["theta"])
+    return float(loss_at(start, network, everything(task)).detach())
+
+
 OBJECTIVES: dict[str, tuple[Objective, tuple[str, ...]]] = {
     "lslr": (_multi_step, ("theta", "alpha")),
+    "rl2": (_over_all_trials, ("theta",)),
 }
 """Strategy -> its objective, and the groups in which it sends the gradient."""

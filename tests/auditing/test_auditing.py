@@ -416,6 +416,7 @@ def test_an_audit_survives_json() -> None:
 KNOWN = {
     # Quadratic tasks are functions, not samples: support and query are the same by definition.
     "quadratic": {("support-query-overlap", "leak")},
+    "tabular": {("support-query-overlap", "leak")},
     "omniglot": {("transductive-prediction", "warning")},
     # Few numbers, or coarse ones, describe an example: different ones are equal.
     "fairness": {("support-query-overlap", "warning"), ("duplicates-across-clients", "warning")},

@@ -48,10 +48,29 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "sky-surveys": ("sky", {"data": "surveys"}),
     "sky-classes": ("sky", {"data": "classes"}),
     "sky_anomaly-linear": ("sky_anomaly", {"data": "linear"}),
+    "half_circle-sparse": ("half_circle", {"radius": 0.3}),
+    "arm-network": ("arm", {"controller": "network"}),
+    "bandits-plain": ("bandits", {"network": "plain", "first": 4, "grown": 9}),
+    "trading-hedged": ("trading", {"target": "hedged"}),
+    "navigation-null": ("navigation", {"null": True, "horizon": 5}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
 }
 """Scenarios with other settings, so that each way of drawing data is tested."""
+
+FUNCTIONS = ("quadratic", "tabular")
+"""Examples are functions, not samples: support and query are the same, and nothing is split."""
+
+ACTING = (
+    "tabular",
+    "delayed_bandit",
+    "navigation",
+    "half_circle",
+    "arm",
+    "bandits",
+    "trading",
+)
+"""Examples are episodes, which the network plays: it has no head, and predicts a tree."""
 
 CLASSES = (
     "digits", "activity", "femnist", "omniglot", "morphology", "malaria", "task_families",
@@ -60,17 +79,21 @@ CLASSES = (
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
     "movies", "glucose", "patients", "graph_nodes", "roles", "payload", "meta_parameters",
-    "jmak", "materials", "synthesis", "inverse_design",
+    "jmak", "materials", "synthesis", "inverse_design", *ACTING,
 )  # fmt: skip
 ALL_HEAD = (
     "quadratic", "suffix_rules", "bias_variance", "fairness", "patients", "payload",
-    "meta_parameters", "jmak",
+    "meta_parameters", "jmak", *ACTING,
 )  # fmt: skip
 """Scenarios whose networks have no layers before a head."""
-NO_BIAS = ("quadratic", "bias_variance", "patients", "payload", "meta_parameters", "jmak")
+NO_BIAS = (
+    "quadratic", "bias_variance", "patients", "payload", "meta_parameters", "jmak", "tabular",
+)  # fmt: skip
 ONE_INPUT = ("graph_nodes", "meta_parameters")
 """Every example has the same input, a graph or the number 1, and another target."""
-OWN_LOSS = ("fairness", "graph_nodes", "roles", "meta_parameters", "inverse_design")
+OWN_LOSS = (
+    "fairness", "graph_nodes", "roles", "meta_parameters", "inverse_design", *ACTING,
+)  # fmt: skip
 CANNOT = {
     **{
         (scenario, strategy): "needs a problem with classes"
@@ -96,6 +119,7 @@ ONE_TARGET = {("roles", "ridge_head"), ("graph_nodes", "ridge_head")}
 
 SMALL: dict[str, dict[str, object]] = {
     "omniglot": {"filters": 2, "ways": 3}, "malaria": {"filters": 2}, "roles": {"hidden": 4},
+    "navigation": {"hidden": 4, "horizon": 5, "episodes": 4}, "bandits": {"pulls": 4},
 }  # fmt: skip
 """Settings with which a round of a scenario is quick."""
 
@@ -172,7 +196,7 @@ def splits(scenario: Scenario) -> Iterator[tuple[str, list[int]]]:
 
 def rows(batch: Batch) -> list[bytes]:
     """Return each example's inputs, to be compared by content."""
-    columns = [leaf.flatten(1).double() for leaf in leaves(batch.x)]
+    columns = [leaf.reshape(len(leaf), -1).double() for leaf in leaves(batch.x)]
     return [row.numpy().tobytes() for row in torch.cat(columns, 1).contiguous()]
 
 
@@ -243,8 +267,7 @@ def test_training_splits_change_from_round_to_round(make, variant: str) -> None:
     scenario = make(variant)
     clients = some(scenario.clients()["train"])
     first, second = (tasks_of(scenario, "train", clients, round) for round in (1, 2))
-    # Quadratic tasks are functions, not samples: nothing is split.
-    assert {same(first[c], second[c]) for c in clients} == {variant == "quadratic"}
+    assert {same(first[c], second[c]) for c in clients} == {variant in FUNCTIONS}
 
 
 @every_variant
@@ -262,7 +285,7 @@ def test_no_query_example_is_in_the_support_set(make, variant: str) -> None:
     for split, clients in splits(scenario):
         for client, task in tasks_of(scenario, split, clients, 1).items():
             overlap = set(rows(task.support)) & set(rows(task.query))
-            if variant == "quadratic":  # by design: support and query are the same function
+            if variant in FUNCTIONS:
                 assert same(task, Task(task.query, task.support))
                 continue
             if variant.partition("-")[0] in ONE_INPUT:

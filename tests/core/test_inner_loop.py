@@ -36,6 +36,25 @@ def test_k_steps_shrink_the_distance_k_times() -> None:
     assert float(fast["w"]) == pytest.approx(0.9**4, rel=1e-15)
 
 
+def test_a_bounded_step_is_shorter_the_longer_it_would_be() -> None:
+    # g / (1 + |g| / 2): 6 becomes 6 / 4, and nothing exceeds 2
+    step = GradientSteps(lr=1.0, steps=1, bound=2.0)
+    assert float(step.run(loss, point(6.0), NOTHING)["w"]) == pytest.approx(6 - 6 / 4)
+    assert float(step.run(loss, point(1e9), NOTHING)["w"]) == pytest.approx(1e9 - 2)
+
+
+def test_the_bound_is_on_the_norm_over_all_entries_and_differentiable_at_zero() -> None:
+    def both(params: Params, batch: Batch) -> torch.Tensor:
+        return (0.5 * params["w"] ** 2).sum()
+
+    start = {"w": torch.tensor([3.0, -4.0], dtype=torch.float64)}  # of norm 5
+    fast = GradientSteps(lr=1.0, steps=1, bound=5.0).run(both, start, NOTHING)
+    assert fast["w"].tolist() == pytest.approx([1.5, -2.0])
+    step = GradientSteps(lr=0.1, steps=1, bound=1.0)
+    slope = grad(lambda w: step.run(loss, {"w": w}, NOTHING)["w"])(point(0.0)["w"])
+    assert float(slope) == pytest.approx(0.9)
+
+
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_steps_are_differentiable(steps: int) -> None:
     # d phi_k / d theta = (1 - 0.1)^k

@@ -10,14 +10,18 @@ from fedmaml.core.plugins import Catalogue, imported
 if TYPE_CHECKING:
     from fedmaml.simulations.scenario import Scenario
     from fedmaml.simulations.scenarios.activity import Activity
+    from fedmaml.simulations.scenarios.arm import Arm
+    from fedmaml.simulations.scenarios.bandits import Bandits
     from fedmaml.simulations.scenarios.bias_variance import BiasVariance
     from fedmaml.simulations.scenarios.class_stream import ClassStream
     from fedmaml.simulations.scenarios.csv import Csv
+    from fedmaml.simulations.scenarios.delayed_bandit import DelayedBandit
     from fedmaml.simulations.scenarios.digits import Digits
     from fedmaml.simulations.scenarios.fairness import Fairness
     from fedmaml.simulations.scenarios.femnist import Femnist
     from fedmaml.simulations.scenarios.glucose import Glucose
     from fedmaml.simulations.scenarios.graph_nodes import GraphNodes
+    from fedmaml.simulations.scenarios.half_circle import HalfCircle
     from fedmaml.simulations.scenarios.hospitals import Hospitals
     from fedmaml.simulations.scenarios.inverse_design import InverseDesign
     from fedmaml.simulations.scenarios.jmak import Jmak
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.molecules import Molecules
     from fedmaml.simulations.scenarios.morphology import Morphology
     from fedmaml.simulations.scenarios.movies import Movies
+    from fedmaml.simulations.scenarios.navigation import Navigation
     from fedmaml.simulations.scenarios.omniglot import Omniglot
     from fedmaml.simulations.scenarios.patients import Patients
     from fedmaml.simulations.scenarios.payload import Payload
@@ -37,7 +42,9 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.sky_anomaly import SkyAnomaly
     from fedmaml.simulations.scenarios.suffix_rules import SuffixRules
     from fedmaml.simulations.scenarios.synthesis import Synthesis
+    from fedmaml.simulations.scenarios.tabular import Tabular
     from fedmaml.simulations.scenarios.task_families import TaskFamilies
+    from fedmaml.simulations.scenarios.trading import Trading
 
 _FOLDER = "fedmaml.simulations.scenarios"
 _BASE = "fedmaml.simulations.scenario:Scenario"
@@ -70,6 +77,13 @@ _KNOWN = {
     "sky": f"{_FOLDER}.sky:Sky",
     "sky_anomaly": f"{_FOLDER}.sky_anomaly:SkyAnomaly",
     "molecules": f"{_FOLDER}.molecules:Molecules",
+    "tabular": f"{_FOLDER}.tabular:Tabular",
+    "delayed_bandit": f"{_FOLDER}.delayed_bandit:DelayedBandit",
+    "navigation": f"{_FOLDER}.navigation:Navigation",
+    "half_circle": f"{_FOLDER}.half_circle:HalfCircle",
+    "arm": f"{_FOLDER}.arm:Arm",
+    "bandits": f"{_FOLDER}.bandits:Bandits",
+    "trading": f"{_FOLDER}.trading:Trading",
     "csv": f"{_FOLDER}.csv:Csv",
 }
 
@@ -84,14 +98,18 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "CATALOGUE",
     "Activity",
+    "Arm",
+    "Bandits",
     "BiasVariance",
     "ClassStream",
     "Csv",
+    "DelayedBandit",
     "Digits",
     "Fairness",
     "Femnist",
     "Glucose",
     "GraphNodes",
+    "HalfCircle",
     "Hospitals",
     "InverseDesign",
     "Jmak",
@@ -101,6 +119,7 @@ __all__ = [
     "Molecules",
     "Morphology",
     "Movies",
+    "Navigation",
     "Omniglot",
     "Patients",
     "Payload",
@@ -112,5 +131,7 @@ __all__ = [
     "SkyAnomaly",
     "SuffixRules",
     "Synthesis",
+    "Tabular",
     "TaskFamilies",
+    "Trading",
 ]
