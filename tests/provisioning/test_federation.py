@@ -18,7 +18,6 @@ from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.backends.processes import free_ports
 from fedmaml.simulations.datasets import heart_disease
-from fedmaml.simulations.datasets.files import data_folder
 from tests.provisioning.commands import Commands, kill, rounds_in, wait_for
 from tests.provisioning.proxies import NGINX, nginx
 
@@ -33,12 +32,12 @@ pytestmark = [
 FIRST_ROUND_SECONDS = 600.0
 
 
-def file_of(site: str, folder: Path) -> Path:
+def file_of(site: str, data: Path, folder: Path) -> Path:
     """Return a data folder that holds the file of one hospital, and no other."""
     name = f"processed.{site}.data"
     there = folder / "data" / site / heart_disease.FOLDER
     there.mkdir(parents=True)
-    shutil.copy(Path(data_folder("")) / heart_disease.FOLDER / name, there)
+    shutil.copy(data / heart_disease.FOLDER / name, there)
     return there.parent
 
 
@@ -89,16 +88,20 @@ def refuses_what_is_not_safe(address: str, authority: Path) -> None:
         context.wrap_socket(old, server_hostname="localhost")
 
 
-@pytest.mark.skipif(not data_folder(""), reason="FEDMAML_DATA names no data")
-def test_hospitals_end_in_the_same_bits_though_everybody_is_killed_once(tmp_path: Path) -> None:
-    settings = {"scenario": "hospitals", "strategy": "fomaml", "rounds": 5, "quorum": 4}
+def test_hospitals_end_in_the_same_bits_though_everybody_is_killed_once(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    settings = {
+        "scenario": "hospitals", "strategy": "fomaml", "rounds": 5, "quorum": 4,
+        "data_dir": str(data_dir),
+    }  # fmt: skip
     here = execute(resolve(settings), tmp_path / "here")
     command = ("coordinator", "run", "fed", "hospitals", "--strategy", "fomaml", "--rounds", "5",
                "--set", "quorum=4", "--out", "runs/first")  # fmt: skip
     run = tmp_path / "runs" / "first"
     with ExitStack() as stack:
         federation = Commands(tmp_path, stack, heart_disease.HOSPITALS)
-        federation.set_up(lambda site: file_of(site, tmp_path))
+        federation.set_up(lambda site: file_of(site, data_dir, tmp_path))
         for site in federation.sites:
             federation.start(site, "site", "run", site)
         coordinator = federation.start("run", *command)

@@ -30,7 +30,7 @@ LEARNED_MODULES = (
     "matchingnet", "siamese", "relation", "cnp", "anp", "mann", "meta_memory", "metanet", "snail",
     "meta_lstm",
 )  # fmt: skip
-UNCOUNTED = ("anil", "boil", "cavia", "imaml", "per_fedavg_hf", "r2d2", *LEARNED_MODULES)
+UNCOUNTED = ("anil", "boil", "cavia", "imaml", "per_fedavg_hf", "r2d2", "rl2", *LEARNED_MODULES)
 """Strategies for which docs/costs.md has no formula, only what is measured."""
 
 
