@@ -115,10 +115,15 @@ def print_tables(tables: Mapping[str, Table]) -> None:
         print(f"\n### {name}\n\n{table.markdown()}", flush=True)
 
 
-def write(file: Path, tables: Mapping[str, Table], packages: Iterable[str] = PACKAGES) -> None:
-    """Write tables with the command of this process, date, commit, machine and versions."""
+def write(
+    file: Path,
+    tables: Mapping[str, Table],
+    packages: Iterable[str] = PACKAGES,
+    command: str | None = None,
+) -> None:
+    """Write tables with a command (None: of this process), date, commit, machine and versions."""
     content = {
-        "command": command_line(),
+        "command": command or command_line(),
         "measured": {
             "date": datetime.now(UTC).date().isoformat(),
             "commit": _commit(),

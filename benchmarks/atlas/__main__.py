@@ -63,7 +63,8 @@ def main() -> None:
         tables[system.name] = table_of_methods(true, shuffled)
         print_tables({system.name: tables[system.name]})
         if arguments.json:
-            write(arguments.json, tables)
+            of_all = " ".join(["python -m benchmarks.atlas", *tables["map"].rows])
+            write(arguments.json, tables, command=of_all)
             draw(tables["map"].rows, PICTURE)
     print_tables({"map": tables["map"]})
 

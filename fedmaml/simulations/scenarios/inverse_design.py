@@ -40,7 +40,7 @@ from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 _SPREAD = 0.6  # of w
 _QUERIES, _SAMPLES, _PROBES, _CHOSEN = 32, 192, 16, 64
-_META = {"inner.lr": 0.03, "inner.steps": 5, "inner.batch": 16, "outer.lr": 0.01,
+_META = {"inner.lr": 0.1, "inner.steps": 5, "inner.batch": 16, "outer.lr": 0.01,
          "outer.schedule": "cosine"}  # fmt: skip
 _AVERAGING = {"inner.lr": 0.3, "inner.steps": 5, "inner.batch": 16, "outer.optimizer": "sgd",
               "outer.lr": 1.0, "adaptation.lr": 0.3, "adaptation.steps": 5,
@@ -66,11 +66,11 @@ class InverseDesign(Scenario):
         "*": {"rounds": 200, "clients": 12},
         "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 5, "inner.batch": 16},
         "fedavg": _AVERAGING,
-        "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003,
+        "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.01,
                                  "outer.schedule": "cosine"},
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING | {"inner.steps": 7},
-        "maml": _META, "fomaml": _META | {"inner.lr": 0.1}, "anil": _META, "meta_sgd": _META,
+        "maml": _META, "fomaml": _META, "anil": _META, "meta_sgd": _META,
     }  # fmt: skip
 
     seed: int = 0

@@ -51,9 +51,9 @@ from fedmaml.simulations.yields import (
 
 _ARCHIVE, _FURTHER = 60, 5  # trials of a training client; those that a new one chooses but one
 _VARIANCES, _LENGTHS, _SHARE = (0.03, 0.06, 0.12), (0.3, 0.5, 0.8, 1.2), 0.02
-_META = {"inner.lr": 0.1, "inner.steps": 5, "outer.lr": 0.003, "outer.schedule": "cosine"}
-_AVERAGING = {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
-              "adaptation.lr": 0.03, "adaptation.steps": 5}  # fmt: skip
+_META = {"inner.lr": 0.1, "inner.steps": 5, "outer.lr": 0.01, "outer.schedule": "cosine"}
+_AVERAGING = {"inner.lr": 0.3, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
+              "adaptation.lr": 0.03, "adaptation.steps": 20}  # fmt: skip
 
 
 @settings
@@ -71,10 +71,10 @@ class Synthesis(Scenario):
 
     about: ClassVar[str] = "best conditions of a synthesis by few trials (simulated)"
     recipes: ClassVar[Recipes] = {
-        "*": {"rounds": 300, "clients": 16},
+        "*": {"rounds": 600, "clients": 16},
         "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 30},
         "fedavg": _AVERAGING,
-        "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003,
+        "fedadam": _AVERAGING | {"inner.lr": 0.1, "outer.optimizer": "adam", "outer.lr": 0.003,
                                  "outer.schedule": "cosine"},
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING | {"inner.steps": 10},
