@@ -88,6 +88,7 @@ ALL_HEAD = (
 """Scenarios whose networks have no layers before a head."""
 NO_BIAS = (
     "quadratic", "bias_variance", "patients", "payload", "meta_parameters", "jmak", "tabular",
+    "delayed_bandit", "arm",
 )  # fmt: skip
 ONE_INPUT = ("graph_nodes", "meta_parameters")
 """Every example has the same input, a graph or the number 1, and another target."""

@@ -7,10 +7,11 @@ near tells nothing, and must be explored. The headline is the share of episodes 
 of the goal; "return" is the sparse one, whatever the policy learned from, so that both can be
 compared. With mean actions a straight line earns 13.9 of 20.
 
-PEARL is made for this: it infers the goal from episodes, and explores by guesses of it. Strategies
-that take gradient steps see what a policy gradient makes of an arc: in the mean of all goals
-stands one that walks up. Rakelly et al. Efficient Off-Policy Meta-Reinforcement Learning via
-Probabilistic Context Variables. ICML 2019. arXiv:1903.08254. Made-up goals.
+PEARL is made for this: it infers the goal from episodes, and explores by guesses of it. With full
+rewards a start learned by MAML reaches 80 % of the goals after a step (one seed); it is trained for
+one, and a second one at the same rate overshoots. Rakelly et al. Efficient Off-Policy
+Meta-Reinforcement Learning via Probabilistic Context Variables. ICML 2019. arXiv:1903.08254.
+Made-up goals.
 """
 
 import math
