@@ -4,7 +4,9 @@ import logging
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,6 +17,8 @@ from fedmaml.running import execute
 from fedmaml.runs.completeness import what_is_missing
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.runs.showing import console_of_progress, in_notebook, shown
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 logger = logging.getLogger("fedmaml")
 
@@ -34,9 +38,9 @@ def is_complete(config: RunConfig, path: Path, force: bool) -> bool:
     directory = RunDirectory(path)
     if not (path / "config.toml").exists():
         return False
-    wanted = flatten_table(tomllib.loads(tomli_w.dumps(config.to_table())))
+    wanted = _written(config)
     try:
-        there = flatten_table(directory.config_table())
+        there = _new_by_default(config) | flatten_table(directory.config_table())
     except RunDirectoryError:
         if force:
             return False
@@ -50,6 +54,23 @@ def is_complete(config: RunConfig, path: Path, force: bool) -> bool:
         f"{path} holds a run with other settings ({key} = {there.get(key)!r}, now "
         f"{wanted.get(key)!r}): choose another folder with --out, or run it again with --force"
     )
+
+
+def _written(config: RunConfig) -> dict[str, Any]:
+    """Return the settings of a run as its config.toml holds them, by dotted key."""
+    return flatten_table(tomllib.loads(tomli_w.dumps(config.to_table())))
+
+
+def _new_by_default(config: RunConfig) -> dict[str, Any]:
+    """Return the defaults of settings, which a run had that is older than a setting."""
+    usual = RunConfig(
+        config.scenario,
+        config.strategy,
+        task=asdict(SCENARIOS[config.scenario]()),  # type: ignore[call-overload]
+        options=asdict(STRATEGIES[config.strategy]()),  # type: ignore[call-overload]
+    )
+    settings = _written(config)
+    return {key: value for key, value in _written(usual).items() if key in settings}
 
 
 def make_complete(config: RunConfig, path: Path) -> None:

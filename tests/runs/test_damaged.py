@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,15 @@ def test_damaged_values_of_references_are_named(
     damage(run)
     with pytest.raises(RunDirectoryError, match=rf"references.json in .* {message}.*run it again"):
         RunDirectory(run).references()
+
+
+def test_a_run_that_is_older_than_a_setting_had_its_default(
+    finished: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    path = run / "config.toml"
+    text = path.read_text()
+    path.write_text(text.replace("quorum_timeout = 600.0\n", ""))
+    assert path.read_text() != text
+    assert is_complete(CONFIG, run, force=False)
+    assert not is_complete(replace(CONFIG, quorum_timeout=60.0), run, force=True)
