@@ -42,7 +42,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "malaria-flipped": ("malaria", {"flip": True, "filters": 2}),
     "task_families-value": ("task_families", {"target": "value"}),
     "jmak-measured": ("jmak", {"data": "measured"}),
-    "inverse_design-probes": ("inverse_design", {"told": "probes"}),
+    "inverse_design-probes": ("inverse_design", {"condition": "probes"}),
     "materials-graph": ("materials", {"network": "graph", "hidden": 4}),
     "sky-fields": ("sky", {"data": "fields"}),
     "sky-surveys": ("sky", {"data": "surveys"}),

@@ -210,9 +210,7 @@ def test_damaged_values_of_references_are_named(
         RunDirectory(run).references()
 
 
-def test_a_run_that_is_older_than_a_setting_had_its_default(
-    finished: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_is_older_than_a_setting_had_its_default(finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     path = run / "config.toml"
     text = path.read_text()

@@ -14,9 +14,9 @@ from fedmaml.core.errors import ConfigurationError, DataError
 from fedmaml.core.figures import clients_table
 from fedmaml.core.linear import with_ones
 from fedmaml.core.metrics import CONFUSION
-from fedmaml.simulations import equal_rates
 from fedmaml.simulations.datasets import adult, compas
 from fedmaml.simulations.scenarios import Fairness
+from fedmaml.simulations.systems import equal_rates
 
 
 def test_compas_has_the_published_people_and_shares_of_arrests(data_dir: Path) -> None:

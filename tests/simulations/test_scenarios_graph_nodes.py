@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from fedmaml.core.errors import DataError
 from fedmaml.core.tasks import Batch
-from fedmaml.simulations import graphs
 from fedmaml.simulations.datasets import planetoid
 from fedmaml.simulations.scenarios import GraphNodes
+from fedmaml.simulations.systems import graphs
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Inverse design: the property by formula, the loss at its ends, and what is told and counted."""
+"""Inverse design: the property by formula, the loss at its ends, conditions, and what is counted."""
 
 import pytest
 import torch
@@ -8,10 +8,10 @@ from fedmaml.core import seeding
 from fedmaml.core.counters import count_units
 from fedmaml.core.learner import make_learner
 from fedmaml.core.tasks import Task, task_at
-from fedmaml.simulations import alloys
 from fedmaml.simulations.datasets import elements
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.scenarios import InverseDesign
+from fedmaml.simulations.systems import alloys
 
 LOGITS = torch.randn(7, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 NOBODY = TrainingClients("x", True, {}, list)
@@ -69,9 +69,9 @@ def test_diversity_is_0_for_one_composition_and_1_for_different_pure_elements() 
     assert float(alloys.diversity(pure, LOGITS)) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("told", ["nothing", "target", "probes"])
-def test_the_generator_starts_as_the_decoder_whatever_it_is_told(told: str) -> None:
-    scenario = InverseDesign(told=told)
+@pytest.mark.parametrize("condition", ["nothing", "target", "probes"])
+def test_the_generator_starts_as_the_decoder_whatever_its_condition(condition: str) -> None:
+    scenario = InverseDesign(condition=condition)
     learner, theta = make_learner(scenario.problem(), seeding.generator(0))
     support = task(scenario).support
     logits = learner.apply(theta, support.x.float())
@@ -79,7 +79,7 @@ def test_the_generator_starts_as_the_decoder_whatever_it_is_told(told: str) -> N
 
 
 def test_a_client_is_told_its_target_and_the_property_of_16_probes() -> None:
-    support = task(InverseDesign(told="probes")).support
+    support = task(InverseDesign(condition="probes")).support
     assert float(support.x[0, 4]) == float(support.y[0, 0])
     probes = alloys.terms(alloys.pool()[:16]) @ support.y[0, 1:4]
     torch.testing.assert_close(support.x[0, 5:], probes)

@@ -15,11 +15,11 @@ from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import make_learner
 from fedmaml.core.tasks import Batch, Task, joined, task_at
 from fedmaml.simulations.datasets import thermal_kinetics
-from fedmaml.simulations.kinetics import FAMILIES, NOISE, oracle, simulated
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.references import archive, curves
 from fedmaml.simulations.scenarios import Jmak
 from fedmaml.simulations.scenarios.jmak import GRID
+from fedmaml.simulations.systems.kinetics import FAMILIES, NOISE, oracle, simulated
 
 MEAN = torch.tensor([0.0, 2.5], dtype=torch.float64)
 TIMES = torch.tensor([0.2, 0.3, 0.5, 0.8, 1.0], dtype=torch.float64)

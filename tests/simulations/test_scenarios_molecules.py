@@ -9,11 +9,12 @@ import torch
 from fedmaml.core import seeding
 from fedmaml.core.errors import DataError
 from fedmaml.core.tasks import Batch, Task, task_at, unstack
-from fedmaml.simulations import assays, molecules, references
+from fedmaml.simulations import references
 from fedmaml.simulations.datasets import fsmol
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.scenarios import Molecules
 from fedmaml.simulations.scenarios.molecules import delta_auprc
+from fedmaml.simulations.systems import assays, molecules
 from fedmaml.strategies import ProtoNet
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"

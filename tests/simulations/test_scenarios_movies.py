@@ -15,11 +15,11 @@ from fedmaml.core.losses import half_squared_error
 from fedmaml.core.metrics import RMSE
 from fedmaml.core.seeding import generator
 from fedmaml.core.tasks import Batch
-from fedmaml.simulations import ratings
 from fedmaml.simulations.datasets import movielens
 from fedmaml.simulations.references import linear
 from fedmaml.simulations.scenarios import Movies
 from fedmaml.simulations.scenarios.movies import Stars
+from fedmaml.simulations.systems import ratings
 
 
 def totals(scenario: Movies) -> dict[str, Tensor]:

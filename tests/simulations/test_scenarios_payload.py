@@ -6,11 +6,11 @@ from torch import Tensor
 from torch.func import grad
 
 from fedmaml.core.tasks import joined, task_at
-from fedmaml.simulations.arm import OF_MASS, PARAMETERS, motion, regressors
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.references import linear
 from fedmaml.simulations.scenarios import Payload
 from fedmaml.simulations.scenarios.payload import prior, reading, scales, torque_error
+from fedmaml.simulations.systems.arm import OF_MASS, PARAMETERS, motion, regressors
 
 
 def energy(q: Tensor, v: Tensor) -> Tensor:

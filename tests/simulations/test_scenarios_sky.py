@@ -15,11 +15,12 @@ from fedmaml.core.learner import make_learner
 from fedmaml.core.metrics import accuracy
 from fedmaml.core.seeding import generator
 from fedmaml.core.tasks import Batch, task_at
-from fedmaml.simulations import light_curves, references, skies
+from fedmaml.simulations import references
 from fedmaml.simulations.datasets import asas, linear_stars, sdss
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.references.forest import with_shares
 from fedmaml.simulations.scenarios import Sky
+from fedmaml.simulations.systems import light_curves, skies
 from fedmaml.strategies import MAML
 
 

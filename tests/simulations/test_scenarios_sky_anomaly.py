@@ -12,10 +12,10 @@ from fedmaml.core.errors import DataError
 from fedmaml.core.learner import Problem
 from fedmaml.core.losses import cross_entropy
 from fedmaml.core.tasks import Batch, Task, unstack
-from fedmaml.simulations import novelty, star_archive
 from fedmaml.simulations.datasets import asas
 from fedmaml.simulations.reference import Reference, TrainingClients
 from fedmaml.simulations.scenarios import SkyAnomaly
+from fedmaml.simulations.systems import novelty, star_archive
 from fedmaml.strategies import ProtoNet
 
 

@@ -11,8 +11,8 @@ from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.references import gaussian_process as processes
 from fedmaml.simulations.scenarios import Synthesis
 from fedmaml.simulations.scenarios.synthesis import archive_process
-from fedmaml.simulations.trials import at_random, expected_improvement, greedy, regrets
-from fedmaml.simulations.yields import (
+from fedmaml.simulations.systems.trials import at_random, expected_improvement, greedy, regrets
+from fedmaml.simulations.systems.yields import (
     NOISE,
     Material,
     candidates,

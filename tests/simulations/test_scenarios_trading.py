@@ -11,11 +11,11 @@ from fedmaml.core.errors import DataError
 from fedmaml.core.figures import clients_table
 from fedmaml.core.tasks import task_at
 from fedmaml.running import execute
-from fedmaml.simulations import shares
 from fedmaml.simulations.datasets import sp500
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.scenarios import Trading
 from fedmaml.simulations.scenarios.trading import ALARM, sharpe
+from fedmaml.simulations.systems import shares
 
 
 @pytest.fixture

@@ -38,12 +38,12 @@ from fedmaml.core.networks import LinearModel
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Task, TaskGroup, group_by_shape
-from fedmaml.simulations import equal_rates
 from fedmaml.simulations.datasets import adult, compas
 from fedmaml.simulations.datasets.moments import standardised, sums, unsound_sums
 from fedmaml.simulations.dealing import in_order, numbered
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
+from fedmaml.simulations.systems import equal_rates
 
 _TRAIN = 0.6
 _SOURCES = {"compas": compas, "adult": adult}

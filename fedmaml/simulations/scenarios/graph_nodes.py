@@ -11,7 +11,7 @@ nodes (-100 elsewhere), the query those of all others. The network is
 
     A_hat relu(A_hat X W) V,     A_hat = D^-1/2 (A + I) D^-1/2
 
-of `simulations.graphs`. In communities, label propagation is the rule to beat: most of them are
+of `systems.graphs`. In communities, label propagation is the rule to beat: most of them are
 nearly one class. Graphs as tasks: Huang, Zitnik. Graph Meta Learning via Local Subgraphs. NeurIPS
 2020. arXiv:2006.07889.
 """
@@ -30,11 +30,11 @@ from fedmaml.core.metrics import Metric
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
-from fedmaml.simulations import graphs
 from fedmaml.simulations.datasets import planetoid
 from fedmaml.simulations.dealing import deal, numbered
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
+from fedmaml.simulations.systems import graphs
 
 BLOCKS, BLOCK, FEATURES = 3, 20, 8
 _WITHIN, _BETWEEN, _SIGNAL = 0.2, 0.05, 0.6

@@ -2,7 +2,7 @@
 
 The network maps four latent numbers to the fractions of twelve metals; it starts as the decoder of
 an auto-encoder of random compositions. A client wants the property y(c) = w . terms(c) to be y*
-(`simulations.alloys`). ``weights="equal"``: w is 1 for all clients, only y* is the client's own;
+(`simulations.systems.alloys`). ``weights="equal"``: w is 1 for all clients, only y* is the client's own;
 "secret": w ~ N(1, .6^2), too, and y* lies within 1.5 deviations of the mean of its property.
 
     loss of a sample = (y(c) - y*)^2 + .05 KL(c | the decoder's composition)
@@ -10,7 +10,7 @@ an auto-encoder of random compositions. A client wants the property y(c) = w . t
 Every example is a latent draw whose composition is evaluated once, with its gradient: a call of the
 oracle, and counted as one. Steps of adaptation take 16 fresh draws each. "hit" is the share of 192
 fresh samples with |y - y*| < .2, "diversity" the mean distance of 64 of them: high hit rates are
-bought with it. A generator may be told y* (``told="target"``), or also the property of 16 probes
+bought with it. A generator may get y* (``condition="target"``), or also the property of 16 probes
 ("probes", 16 more calls, values only); then it need not adapt at all.
 
 Gomez-Bombarelli et al. Automatic Chemical Design Using a Data-Driven Continuous Representation of
@@ -32,11 +32,11 @@ from fedmaml.core.metrics import Metric
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup
-from fedmaml.simulations import alloys
 from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.references.gaussian_process import around_mean, gaussian
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
+from fedmaml.simulations.systems import alloys
 
 _SPREAD = 0.6  # of w
 _QUERIES, _SAMPLES, _PROBES, _CHOSEN = 32, 192, 16, 64
@@ -54,7 +54,7 @@ class InverseDesign(Scenario):
     Attributes:
         seed: Determines clients and latent draws.
         weights: "secret" or "equal", see the module.
-        told: What the generator is told besides: "nothing", "target" or "probes".
+        condition: What the generator gets besides: "nothing", "target" or "probes".
         train_clients: Clients that train.
         validation_clients: Clients for evaluation during training.
         test_clients: Clients for the final evaluation.
@@ -75,7 +75,7 @@ class InverseDesign(Scenario):
 
     seed: int = 0
     weights: Literal["secret", "equal"] = "secret"
-    told: Literal["nothing", "target", "probes"] = "nothing"
+    condition: Literal["nothing", "target", "probes"] = "nothing"
     train_clients: Annotated[int, Gt(0)] = 200
     validation_clients: Annotated[int, Ge(0)] = 40
     test_clients: Annotated[int, Gt(0)] = 100
@@ -86,7 +86,9 @@ class InverseDesign(Scenario):
             Metric("hit", "1", "higher", 0.0, alloys.hit, least=0, most=1),
             Metric("diversity", "1", "higher", 0.0, alloys.diversity, least=0, most=1),
         )
-        network = partial(alloys.Generator, {"nothing": 0, "target": 1, "probes": 17}[self.told])
+        network = partial(
+            alloys.Generator, {"nothing": 0, "target": 1, "probes": 17}[self.condition]
+        )
         calls = Counter(
             "oracle_calls", "a composition whose property is evaluated", lambda _x, y: len(y)
         )
@@ -111,7 +113,7 @@ class InverseDesign(Scenario):
         decoder = {name: value.double() for name, value in alloys.decoder().items()}
         start = torch.stack([alloys.decoded(decoder, own) for own in z])  # alone: the same bits
         y = torch.cat([_repeated(wanted, count), start], 2)
-        x = torch.cat([z, _repeated(self._told(wanted), count)], 2)
+        x = torch.cat([z, _repeated(self._condition(wanted), count)], 2)
         support = Batch(x[:, : self.shots], y[:, : self.shots])
         query = Batch(x[:, self.shots :], y[:, self.shots :])
         return [TaskGroup(tuple(clients), Task(support, query))]
@@ -139,9 +141,9 @@ class InverseDesign(Scenario):
         mean, spread = (torch.stack([of(own) for own in values]) for of in (torch.mean, torch.std))
         return torch.cat([(mean + 1.5 * (2 * share[:, 0] - 1) * spread)[:, None], w], 1)
 
-    def _told(self, wanted: Tensor) -> Tensor:
-        target = wanted[:, :1] if self.told != "nothing" else wanted[:, :0]
-        if self.told != "probes":
+    def _condition(self, wanted: Tensor) -> Tensor:
+        target = wanted[:, :1] if self.condition != "nothing" else wanted[:, :0]
+        if self.condition != "probes":
             return target
         probes = alloys.terms(alloys.pool()[:_PROBES])
         return torch.cat([target, (wanted[:, None, 1:] * probes).sum(-1)], 1)

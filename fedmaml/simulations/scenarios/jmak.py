@@ -36,10 +36,17 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.simulations.datasets import thermal_kinetics
 from fedmaml.simulations.dealing import numbered
-from fedmaml.simulations.kinetics import FAMILIES, NOISE, Avrami, oracle, parameters, simulated
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.references import archive, curves
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
+from fedmaml.simulations.systems.kinetics import (
+    FAMILIES,
+    NOISE,
+    Avrami,
+    oracle,
+    parameters,
+    simulated,
+)
 
 _SHARES = (0, 0.47, 0.67, 1)  # of the laboratories, at which the splits begin and end
 _EARLY = torch.linspace(0.05, 1, 20, dtype=torch.float64)

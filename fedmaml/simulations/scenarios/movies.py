@@ -31,12 +31,12 @@ from fedmaml.core.metrics import EXAMPLES, RMSE, Metric
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
-from fedmaml.simulations import ratings
 from fedmaml.simulations.datasets import movielens
 from fedmaml.simulations.dealing import in_order
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.references import linear
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
+from fedmaml.simulations.systems import ratings
 
 _FEWEST_QUERIES = 5
 _PENALTY = 10.0  # of alternating least squares

@@ -1,6 +1,6 @@
 """Payload: what does a robot arm carry? Half a second of motion, and its mechanics are linear.
 
-Torques of the joints of a planar arm are Y(q, q', q'') pi (`simulations.arm`) and noise of 1.5 and
+Torques of the joints of a planar arm are Y(q, q', q'') pi (`simulations.systems.arm`) and noise of 1.5 and
 .8 Nm. A client is an arm: m kg at its tip, m ~ U(0, 3), add m (l1^2 + l2^2, l1 l2, l2^2, g l1,
 g l2, 0, 0) to pi; inertia and gravity differ by 5 % between arms, friction by
 50 %. Joints move along three sinusoids each. The support are the first ``seconds``, the query is
@@ -34,10 +34,10 @@ from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.simulations import references
-from fedmaml.simulations.arm import OF_MASS, PARAMETERS, motion, regressors
 from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
+from fedmaml.simulations.systems.arm import OF_MASS, PARAMETERS, motion, regressors
 
 _HEAVIEST = 3.0  # kg
 _SPREAD = torch.tensor([0.05] * 5 + [0.5] * 2, dtype=torch.float64)

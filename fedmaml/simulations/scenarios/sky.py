@@ -37,12 +37,13 @@ from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
-from fedmaml.simulations import light_curves, references, skies
+from fedmaml.simulations import references
 from fedmaml.simulations.datasets import linear_stars, sdss
 from fedmaml.simulations.datasets.moments import standardised, sums, unsound_sums
 from fedmaml.simulations.dealing import in_order
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
+from fedmaml.simulations.systems import light_curves, skies
 
 _FAR = 5.0  # standard deviations; what is further away is moved there
 _SHOTS, _QUERIES = 5, 6  # stars of an unseen class

@@ -34,12 +34,12 @@ from fedmaml.core.networks import MLP
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Task, TaskGroup, group_by_shape
-from fedmaml.simulations import novelty, star_archive
 from fedmaml.simulations.datasets import linear_stars
 from fedmaml.simulations.datasets.moments import standardised, sums, unsound_sums
 from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
+from fedmaml.simulations.systems import novelty, star_archive
 
 _TRAIN_CLIENTS = 100
 _FAR = 5.0  # standard deviations; what is further away is moved there

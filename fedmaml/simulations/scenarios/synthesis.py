@@ -9,7 +9,7 @@ best conditions of materials lie on a bent plane, which an archive of other mate
 training client has an archive of 60 random trials. A new one adapts on ``shots`` random trials, and
 is evaluated on 400 candidates: "surface" is the error of their predicted yields, "regret" the share
 of the height that is lost at the candidate which is predicted best. Every example is a trial and is
-counted as one. `simulations.trials` goes on, one chosen trial after another.
+counted as one. `simulations.systems.trials` goes on, one chosen trial after another.
 
 Shahriari, Swersky, Wang, Adams, de Freitas. Taking the Human Out of the Loop: A Review of Bayesian
 Optimization. Proc. IEEE 104(1), 2016. There are no public records of whole families of syntheses,
@@ -39,7 +39,7 @@ from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.references import gaussian_process as processes
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
-from fedmaml.simulations.yields import (
+from fedmaml.simulations.systems.yields import (
     NOISE,
     Material,
     candidates,

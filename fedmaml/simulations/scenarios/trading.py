@@ -11,7 +11,7 @@ draw whole windows, because shares of one month move together.
 ``target = "hedged"`` takes from each return that of all training shares, so that a rising market
 earns nothing. Three controls show that an edge would be found, and only an edge: "positive",
 made-up returns that depend on those before, with another sign at each share; "negative", a share's
-own returns in random order; "leak", features of the day after (`simulations.shares`). A Sharpe
+own returns in random order; "leak", features of the day after (`simulations.systems.shares`). A Sharpe
 ratio above 5 on prices is an alarm, not a result.
 
 The companies are those of 2018 (survivorship bias), dividends are missing, and 20 days are traded
@@ -41,7 +41,7 @@ from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.environments import prices
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
-from fedmaml.simulations.shares import SHARES, order_of, panel
+from fedmaml.simulations.systems.shares import SHARES, order_of, panel
 
 ALARM = 5.0
 """A Sharpe ratio that prices do not allow."""

@@ -64,25 +64,27 @@ def pool() -> Tensor:
 
 
 class Generator(nn.Module):
-    """Latent numbers, and what the generator is told besides -> logits of the fractions.
+    """Latent numbers, and the condition of the generator -> logits of the fractions.
 
-    It starts as the auto-encoder's decoder, which does not look at what it is told.
+    It starts as the auto-encoder's decoder, which does not look at the condition.
 
     Args:
-        told: Numbers beside the latent ones.
+        condition: Numbers beside the latent ones.
     """
 
-    def __init__(self, told: int = 0) -> None:
+    def __init__(self, condition: int = 0) -> None:
         super().__init__()
-        self.body = nn.ModuleList([nn.Linear(LATENT + told, HIDDEN), nn.Linear(HIDDEN, HIDDEN)])
+        self.body = nn.ModuleList(
+            [nn.Linear(LATENT + condition, HIDDEN), nn.Linear(HIDDEN, HIDDEN)]
+        )
         self.head = nn.Linear(HIDDEN, len(METALS))
         start = dict(decoder())
-        first = torch.zeros(HIDDEN, LATENT + told)
+        first = torch.zeros(HIDDEN, LATENT + condition)
         first[:, :LATENT] = start["body.0.weight"]
         self.load_state_dict(start | {"body.0.weight": first})
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(samples, 4 + told)`` to ``(samples, 12)``."""
+        """Map ``(samples, 4 + condition)`` to ``(samples, 12)``."""
         return decoded(dict(self.named_parameters()), x)
 
 

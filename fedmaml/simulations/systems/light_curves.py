@@ -1,4 +1,4 @@
-"""Numbers that describe a light curve, by which variable stars are told apart.
+"""Numbers that describe a light curve, that distinguish kinds of variable stars.
 
 With z = (m - mean) / sd of the magnitudes m and the periodogram
 

@@ -17,7 +17,7 @@ from fedmaml.core.tasks import Batch, task_at
 from fedmaml.simulations.reference import Adapt
 from fedmaml.simulations.references.gaussian_process import Process
 from fedmaml.simulations.scenarios.synthesis import Synthesis
-from fedmaml.simulations.yields import NOISE
+from fedmaml.simulations.systems.yields import NOISE
 
 Policy = Callable[[Batch], Callable[[Tensor], Tensor]]
 """Trials so far -> candidates ``(rows, features)`` -> scores ``(rows,)``; the largest is tried."""

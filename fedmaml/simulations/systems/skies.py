@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from fedmaml.core import seeding
-from fedmaml.simulations import light_curves
 from fedmaml.simulations.datasets import asas, linear_stars, sdss
 from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.scenario import Split
+from fedmaml.simulations.systems import light_curves
 
 Site = tuple[Tensor, Tensor]
 Kind = Literal["plates", "fields", "surveys", "classes"]

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from fedmaml.core import seeding
-from fedmaml.simulations import molecules
 from fedmaml.simulations.datasets import fsmol
 from fedmaml.simulations.datasets.twins import rows_of_owners
 from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.scenario import Split
+from fedmaml.simulations.systems import molecules
 
 _TRAIN, _VALIDATION, _MOST = 500, 40, 400  # assays; molecules of those that do not test
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fedmaml.core import seeding
 from fedmaml.core.tasks import Batch
-from fedmaml.simulations import skies
 from fedmaml.simulations.datasets import linear_stars
+from fedmaml.simulations.systems import skies
 
 TEST_PARTS, _VALIDATION_PARTS = 5, 3
 _VALIDATE, _OTHER = 4, 8  # classes of ASAS: anomalies of validation; of validation and test
