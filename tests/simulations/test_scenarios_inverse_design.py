@@ -1,4 +1,4 @@
-"""Inverse design: the property by formula, the loss at its ends, conditions, and what is counted."""
+"""Inverse design: the property by formula, the loss at its ends, conditions, counted calls."""
 
 import pytest
 import torch
@@ -78,7 +78,7 @@ def test_the_generator_starts_as_the_decoder_whatever_its_condition(condition: s
     torch.testing.assert_close(logits, support.y[:, 4:].float(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_client_is_told_its_target_and_the_property_of_16_probes() -> None:
+def test_a_client_gets_its_target_and_the_property_of_16_probes() -> None:
     support = task(InverseDesign(condition="probes")).support
     assert float(support.x[0, 4]) == float(support.y[0, 0])
     probes = alloys.terms(alloys.pool()[:16]) @ support.y[0, 1:4]

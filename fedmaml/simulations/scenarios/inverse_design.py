@@ -2,7 +2,7 @@
 
 The network maps four latent numbers to the fractions of twelve metals; it starts as the decoder of
 an auto-encoder of random compositions. A client wants the property y(c) = w . terms(c) to be y*
-(`simulations.systems.alloys`). ``weights="equal"``: w is 1 for all clients, only y* is the client's own;
+(`systems.alloys`). ``weights="equal"``: w is 1 for all clients, only y* is the client's own;
 "secret": w ~ N(1, .6^2), too, and y* lies within 1.5 deviations of the mean of its property.
 
     loss of a sample = (y(c) - y*)^2 + .05 KL(c | the decoder's composition)

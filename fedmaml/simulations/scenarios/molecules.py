@@ -5,7 +5,7 @@ either kind, 500 train and 40 validate, which share no target protein with them;
 validation assays test, and share no target with any. The support is stratified by the assay's own
 share of active molecules, at least two of either kind; the query are up to 192 others.
 
-A molecule is 1,024 bits, substrings of its SMILES (`simulations.systems.molecules`), and eight counts in
+A molecule is 1,024 bits, substrings of its SMILES (`systems.molecules`), and eight counts in
 standard deviations of the training assays. "delta_auprc" is the average precision less the share of
 active ones in the query. Random scores do not have 0: E AP = c + (H_N / N) (1 - c) with N examples,
 P of them active, c = (P - 1) / (N - 1), H_N = 1 + 1/2 + ... + 1/N.

@@ -1,6 +1,6 @@
 """Payload: what does a robot arm carry? Half a second of motion, and its mechanics are linear.
 
-Torques of the joints of a planar arm are Y(q, q', q'') pi (`simulations.systems.arm`) and noise of 1.5 and
+Torques of the joints of a planar arm are Y(q, q', q'') pi (`systems.arm`) and noise of 1.5 and
 .8 Nm. A client is an arm: m kg at its tip, m ~ U(0, 3), add m (l1^2 + l2^2, l1 l2, l2^2, g l1,
 g l2, 0, 0) to pi; inertia and gravity differ by 5 % between arms, friction by
 50 %. Joints move along three sinusoids each. The support are the first ``seconds``, the query is

@@ -11,7 +11,7 @@ draw whole windows, because shares of one month move together.
 ``target = "hedged"`` takes from each return that of all training shares, so that a rising market
 earns nothing. Three controls show that an edge would be found, and only an edge: "positive",
 made-up returns that depend on those before, with another sign at each share; "negative", a share's
-own returns in random order; "leak", features of the day after (`simulations.systems.shares`). A Sharpe
+own returns in random order; "leak", features of the day after (`systems.shares`). A Sharpe
 ratio above 5 on prices is an alarm, not a result.
 
 The companies are those of 2018 (survivorship bias), dividends are missing, and 20 days are traded
