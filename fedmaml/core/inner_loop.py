@@ -85,7 +85,7 @@ class GradientSteps:
         """
         before = fast = params
         for step, part in enumerate(self.parts(batch)):
-            along = self._bounded(direction(fast, part))
+            along = self.bounded(direction(fast, part))
             if rule is None:  # and nothing holds the point before
                 before = fast = map_params(lambda w, g: w - self.lr * g, fast, along)
             else:
@@ -155,7 +155,8 @@ class GradientSteps:
         path = self.path(loss, params, batch, rule=rule, first_order=first_order, last=last)
         return end_of(path, params)
 
-    def _bounded(self, along: Params) -> Params:
+    def bounded(self, along: Params) -> Params:
+        """Return what a step goes along, at most as long as ``bound``."""
         if not self.bound:
             return along
         norm = (squared_norm(along) + _TINY).sqrt()  # a root has no derivative at 0

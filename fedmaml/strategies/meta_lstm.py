@@ -100,7 +100,7 @@ class MetaLSTM(MetaStrategy):
         for part in self.inner.parts(support):
             fast = {name: value.detach() for name, value in unflatten(point, layout).items()}
             along, loss = gradient_and_value(partial(_loss, learner, part), fast, again=False)
-            slope = flatten(along).detach()
+            slope = flatten(self.inner.bounded(along)).detach()
             seen = torch.cat([_scaled(slope), _scaled(loss.detach().expand_as(slope))], -1)
             h, cell = lstm(learned, "lstm", torch.cat([seen, h], -1), cell)
             kept = _gate(learned, "keep", h, point, kept)

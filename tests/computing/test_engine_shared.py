@@ -15,12 +15,11 @@ from fedmaml.core.params import flatten
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.strategies import CATALOGUE, FOMAML, ProtoNet
 from fedmaml.strategies.base import MetaStrategy
+from fedmaml.strategies.comparing import by_comparison
 from tests.outside.matching import Matching
 
 SHARED = ENGINES["shared"]
-BY_COMPARISON = [
-    cls for cls in map(CATALOGUE.get, CATALOGUE) if cls.facts.family in ("metric", "model")
-]
+BY_COMPARISON = [cls for cls in map(CATALOGUE.get, CATALOGUE) if cls.adapt is by_comparison]
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (lambda: MLP((4, 6, 5, 3)), (4,)),
     "tanh": (lambda: MLP((4, 6, 3), torch.tanh), (4,)),
