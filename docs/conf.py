@@ -32,7 +32,7 @@ nitpicky = True
 # Types of other packages have no page here, and docstrings name commands as they name objects.
 _INTERNAL = (
     r"adapting\.model|api\.naming|comparison|computing|core\.(compression|records|requests)|"
-    r"server\.(?!flower_strategy)\w+|simulations\.(arrays|datasets)"
+    r"server\.(?!flower_strategy)\w+|simulations\.(arrays|datasets|systems|references)"
 )
 nitpick_ignore_regex = [
     ("py:obj", r".*"),
