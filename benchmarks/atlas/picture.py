@@ -40,6 +40,7 @@ def draw(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         axes.set_yticks(range(len(ordered)), [row["title"] for row in ordered])
         axes.grid(visible=False, axis="y")
         axes.set_xlim(_LEAST, _MOST)
+        axes.set_xticks([-1, -0.5, 0, 0.5, 1])
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.set_xlabel("share of the best baseline's error that is removed")
         figure.savefig(path, metadata={"Date": None}, format="svg")
