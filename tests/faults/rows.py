@@ -85,6 +85,11 @@ ROWS: dict[str, Row] = {
             "server/test_roll.py::test_a_node_that_appears_and_cannot_be_who_it_says",
         ),
     ),
+    "slow start": Row(
+        "a machine so busy that Flower starts the same task again and again",
+        "it is said, and the run ends with cause and cure",
+        ("simulations/test_slow_start.py::",),
+    ),
     "exit codes": Row(
         "every way in which a command ends",
         "a code of its own, from one table",

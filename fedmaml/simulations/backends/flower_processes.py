@@ -32,6 +32,7 @@ from fedmaml.simulations.backends.processes import (
     free_ports,
     wait_until,
 )
+from fedmaml.simulations.backends.slow_start import SlowStart
 
 RunConfig = Mapping[str, str | int | float | bool]
 
@@ -164,12 +165,13 @@ def run_app(
         meanwhile: Called every `POLL_SECONDS` or so; what it raises ends the run.
 
     Raises:
-        BackendError: The run was not accepted, failed, or was stopped.
+        BackendError: The run was not accepted, failed, was stopped, or did not start in time.
     """
     command = ["flwr", "run", str(app), CONNECTION, "--stream"]
     command += ["--federation-config", federation] if federation else []
     stream = space.start("run", command, environment_of(space, "operator"))
     mourned: set[str] = set()
+    slow_start = SlowStart(space.members)
     try:
         while True:
             with suppress(subprocess.TimeoutExpired):
@@ -177,6 +179,7 @@ def run_app(
             if superlink.ended():
                 raise superlink.failure("the SuperLink died during the run", "Run it again.")
             meanwhile()
+            slow_start.look()
             for node in nodes:
                 if node.ended() and node.name not in mourned:
                     mourned.add(node.name)
