@@ -30,7 +30,14 @@ def pids(tmp_path: Path) -> Iterator[list[int]]:
             stack.callback(popen.wait)
             stack.callback(popen.kill)
             started.append(popen.pid)
+        wait_for(started)
         yield started
+
+
+def wait_for(started: list[int]) -> None:
+    """Wait until processes have their names, which they get a moment after they are there."""
+    while not all(b"flwr-serverapp" in Path(f"/proc/{p}/cmdline").read_bytes() for p in started):
+        time.sleep(0.01)
 
 
 def test_a_second_start_is_said_once_and_ends_the_run_when_it_lasts(
@@ -61,8 +68,9 @@ def test_processes_of_a_workspace_are_seen(tmp_path: Path) -> None:
     script = tmp_path / "flwr-serverapp"
     script.write_text("import time; time.sleep(60)")
     with workspace() as space:
-        for name in ("first", "second"):
-            space.start(name, [sys.executable, "-S", str(script)], dict(os.environ))
+        command = [sys.executable, "-S", str(script)]
+        children = [space.start(name, command, dict(os.environ)) for name in ("first", "second")]
+        wait_for([child.popen.pid for child in children])
         watch = SlowStart(space.members, patience=0.0, every=0.0)
         watch.look()
         with pytest.raises(BackendError, match="too busy"):
