@@ -30,7 +30,7 @@ def with_ones(x: Tensor) -> Tensor:
     return torch.cat([x, x.new_ones(len(x), 1)], 1)
 
 
-def ridge(x: Tensor, y: Tensor, strength: Tensor) -> Tensor:
+def ridge(x: Tensor, y: Tensor, strength: Tensor | float) -> Tensor:
     """Return argmin_W ||x W - y||^2 + strength ||W||^2, ``(features, outputs)``.
 
     The smaller of two equal forms is solved: (x'x + s I)^-1 x'y or x'(xx' + s I)^-1 y. Rows of
@@ -47,7 +47,7 @@ def ridge(x: Tensor, y: Tensor, strength: Tensor) -> Tensor:
     return torch.linalg.solve(_with_diagonal(x.T @ x, strength), x.T @ y)
 
 
-def _with_diagonal(matrix: Tensor, added: Tensor) -> Tensor:
+def _with_diagonal(matrix: Tensor, added: Tensor | float) -> Tensor:
     return matrix + added * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
 
 

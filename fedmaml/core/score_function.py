@@ -24,6 +24,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedmaml.core.linear import ridge
+
 Estimator = Literal["naive", "lvc", "dice"]
 
 
@@ -111,9 +113,7 @@ def linear_baseline(features: Tensor, targets: Tensor, alive: Tensor, l2: float 
     """
     flat, kept = features.flatten(0, 1), alive.reshape(-1, 1)
     used = flat * kept
-    gram = used.mT @ used + l2 * torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device)
-    weights = torch.linalg.solve(gram, used.mT @ (targets.reshape(-1, 1) * kept))
-    return (flat @ weights).view_as(targets)
+    return (flat @ ridge(used, targets.reshape(-1, 1) * kept, l2)).view_as(targets)
 
 
 def time_features(observations: Tensor) -> Tensor:

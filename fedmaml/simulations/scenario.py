@@ -57,13 +57,14 @@ class Scenario(ABC):
     def clients(self) -> dict[Split, range]:
         """Return the client numbers of each split; a split may be empty."""
 
-    @abstractmethod
     def statistics(self, client: int) -> Params:
         """Return sums over a training client's data that it sends once, with the roll call.
 
         float64 vectors; their totals over all training clients come back as ``shared_statistics``
-        in `tasks`. Most scenarios need none and return ``{}``.
+        in `tasks`. Most scenarios need none.
         """
+        del client
+        return {}
 
     @abstractmethod
     def tasks(

@@ -77,14 +77,14 @@ def test_a_converted_cache_is_used_again_and_a_damaged_one_made_anew(
         omniglot.load()
     monkeypatch.setattr(omniglot, "PIXELS_SHA256", omniglot._digest(images))
     for expected in (2, 2):  # the failed conversion, this one; then the cache
-        omniglot._load.cache_clear()
+        omniglot.load.cache_clear()
         omniglot.load()
         assert len(made) == expected
     (tmp_path / "omniglot" / omniglot.CONVERTED.name).write_bytes(b"PK\x03\x04 cut short")
-    omniglot._load.cache_clear()
+    omniglot.load.cache_clear()
     omniglot.load()
     assert len(made) == 3
-    omniglot._load.cache_clear()
+    omniglot.load.cache_clear()
 
 
 def test_without_a_network_omniglot_says_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_without_a_network_omniglot_says_both_ways_out(monkeypatch: pytest.Monke
     monkeypatch.delenv("FEDMAML_DATA", raising=False)
     monkeypatch.setattr("pooch.retrieve", retrieve)
     monkeypatch.setattr(omniglot, "cache", lambda _folder: Path("/nonexistent"))
-    omniglot._load.cache_clear()
+    omniglot.load.cache_clear()
     with pytest.raises(DataError, match=r"images_background\.zip.*connect.*--data-dir"):
         omniglot.load()
 
@@ -204,7 +204,7 @@ def test_a_file_that_cannot_be_downloaded_says_where_it_comes_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("FEDMAML_DATA", raising=False)
-    wisdm._load.cache_clear()
+    wisdm.load.cache_clear()
     with pytest.raises(DataError, match=r"source: Fordham.*--data-dir or FEDMAML_DATA"):
         wisdm.load()
 

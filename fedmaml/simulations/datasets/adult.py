@@ -6,11 +6,10 @@ Becker, Kohavi. Adult. UCI, 1996. doi:10.24432/C5XW20. CC BY 4.0.
 import csv
 import gzip
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 
 FEATURES = (
     "age", "age squared", "years of education", "hours a week", "log capital gain",
@@ -39,6 +38,7 @@ PUBLISHED = (
 )  # fmt: skip
 
 
+@read_once
 def load(data_dir: str = "") -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return (x, y) of each of `GROUPS`; rows in the order of the files.
 
@@ -52,12 +52,7 @@ def load(data_dir: str = "") -> dict[str, tuple[np.ndarray, np.ndarray]]:
     Raises:
         DataError: If the files are missing and cannot be downloaded, or are not the originals.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=4)
-def _load(folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    rows = list(_rows(folder))
+    rows = list(_rows(data_dir))
     groups = [f"{row['race']} {_PEOPLE[row['sex']]}" for row in rows]
     return {
         name: _arrays([row for row, group in zip(rows, groups, strict=True) if group == name])

@@ -6,13 +6,12 @@ github.com/cesium-ml/cesium-data, asas_training_set. The file read here holds th
 in one archive of arrays.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 
 FILE = DataFile(
     "astronomy",
@@ -37,6 +36,7 @@ class Curve(NamedTuple):
     magnitude: NDArray[np.float64]
 
 
+@read_once
 def load(data_dir: str = "") -> tuple[Curve, ...]:
     """Return the stars, sorted by class and then by their number in the survey.
 
@@ -47,12 +47,7 @@ def load(data_dir: str = "") -> tuple[Curve, ...]:
     Raises:
         DataError: If the file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=4)
-def _load(folder: str) -> tuple[Curve, ...]:
-    with np.load(located(FILE, folder), allow_pickle=False) as arrays:
+    with np.load(located(FILE, data_dir), allow_pickle=False) as arrays:
         ends, kinds, sources = arrays["ptr"], arrays["label"], arrays["source_id"]
         days, magnitude = arrays["time_1e5day"] / _DAY, arrays["mag"].astype(float)
     stars = sorted(range(len(kinds)), key=lambda star: (kinds[star], int(sources[star])))

@@ -9,12 +9,11 @@ downloaded it is the publisher's table, of which the same columns are read.
 
 import csv
 import gzip
-from functools import lru_cache
 from io import StringIO
 
 import numpy as np
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 
 FEATURES = (
     "age", "under 25", "male", "juvenile felonies", "juvenile misdemeanours",
@@ -37,6 +36,7 @@ PUBLISHED = DataFile(
 )
 
 
+@read_once
 def load(data_dir: str = "") -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return (x, y) of each of `GROUPS`; rows in the order of the file.
 
@@ -50,12 +50,7 @@ def load(data_dir: str = "") -> dict[str, tuple[np.ndarray, np.ndarray]]:
     Raises:
         DataError: If the file is missing and cannot be downloaded, or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=4)
-def _load(folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    path = located(FILE if folder else PUBLISHED, folder)
+    path = located(FILE if data_dir else PUBLISHED, data_dir)
     content = path.read_bytes()
     text = gzip.decompress(content) if path.suffix == ".gz" else content
     people = [row for row in csv.DictReader(StringIO(text.decode())) if _kept(row)]

@@ -4,13 +4,11 @@ Caldas et al. LEAF: a benchmark for federated settings. arXiv:1812.01097, 2018 (
 Grother, NIST special database 19, 1995 (a work of the US government); Cohen et al. EMNIST. 2017.
 """
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 from fedmaml.simulations.datasets.twins import rows_of_owners
 
 CLASSES = 62
@@ -23,6 +21,7 @@ FILE = DataFile(
 )
 
 
+@read_once
 def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     """Return (x, y) of each writer, in the order of their numbers.
 
@@ -37,12 +36,7 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     Raises:
         DataError: If the file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=4)
-def _load(folder: str) -> tuple[tuple[Tensor, Tensor], ...]:
-    with np.load(located(FILE, folder), allow_pickle=False) as arrays:
+    with np.load(located(FILE, data_dir), allow_pickle=False) as arrays:
         images, labels, writers = arrays["images"], arrays["label"], arrays["writer_id"]
     return tuple(
         (torch.from_numpy(255 - images[rows]), torch.from_numpy(labels[rows].astype(np.int64)))

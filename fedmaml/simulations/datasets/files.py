@@ -2,10 +2,15 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, update_wrapper
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from fedmaml.core.errors import DataError
+
+T = TypeVar("T")
 
 _TIMEOUT = 10  # seconds without an answer
 
@@ -36,6 +41,26 @@ def data_folder(data_dir: str) -> str:
         data_dir: As given by the user; "" means the environment variable FEDMAML_DATA.
     """
     return data_dir or os.environ.get("FEDMAML_DATA", "")
+
+
+class read_once(Generic[T]):  # noqa: N801 - a decorator
+    """Keep what a function reads from a folder of `data_folder`, for the last two folders.
+
+    Args:
+        read: Folder -> data.
+    """
+
+    def __init__(self, read: Callable[[str], T]) -> None:
+        update_wrapper(self, read)
+        self._kept = lru_cache(maxsize=2)(read)
+
+    def __call__(self, data_dir: str = "") -> T:
+        """Return the data; "" names the folder of the environment variable FEDMAML_DATA."""
+        return self._kept(data_folder(data_dir))
+
+    def cache_clear(self) -> None:
+        """Forget all data."""
+        self._kept.cache_clear()
 
 
 def located(file: DataFile, folder: str) -> Path:

@@ -8,13 +8,12 @@ those of the test are not there.
 
 import csv
 import gzip
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 
 _SOURCE = "FS-Mol, figshare.com/ndownloader/files/31345321, as three files"
 TASKS = DataFile(
@@ -55,6 +54,7 @@ class Assay(NamedTuple):
     active: NDArray[np.bool_]
 
 
+@read_once
 def load(data_dir: str = "") -> tuple[tuple[Assay, ...], tuple[str, ...]]:
     """Return the assays in the order of the file, and the SMILES of all molecules.
 
@@ -67,16 +67,11 @@ def load(data_dir: str = "") -> tuple[tuple[Assay, ...], tuple[str, ...]]:
     Raises:
         DataError: If a file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=2)
-def _load(folder: str) -> tuple[tuple[Assay, ...], tuple[str, ...]]:
-    with located(TASKS, folder).open(newline="") as lines:
+    with located(TASKS, data_dir).open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    with np.load(located(LABELS, folder), allow_pickle=False) as arrays:
+    with np.load(located(LABELS, data_dir), allow_pickle=False) as arrays:
         ends, molecules, active = arrays["task_ptr"], arrays["compound"], arrays["label"]
-    with gzip.open(located(SMILES, folder), "rt") as lines:
+    with gzip.open(located(SMILES, data_dir), "rt") as lines:
         smiles = tuple(lines.read().splitlines())
     assays = []
     for row, first, last in zip(rows, ends, ends[1:], strict=False):

@@ -8,13 +8,12 @@ the glucose readings and the times between them; calendar dates are left out.
 """
 
 import csv
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 
 _SOURCE = "github.com/Augmented-Health-Lab/Glucose-ML-Project"
 READINGS = DataFile(
@@ -47,6 +46,7 @@ class Person(NamedTuple):
     glucose: NDArray[np.float64]
 
 
+@read_once
 def load(data_dir: str = "") -> tuple[Person, ...]:
     """Return the people, sorted by study and their number in it.
 
@@ -57,14 +57,9 @@ def load(data_dir: str = "") -> tuple[Person, ...]:
     Raises:
         DataError: If a file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=4)
-def _load(folder: str) -> tuple[Person, ...]:
-    with located(SUBJECTS, folder).open(newline="") as lines:
+    with located(SUBJECTS, data_dir).open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    with np.load(located(READINGS, folder), allow_pickle=False) as arrays:
+    with np.load(located(READINGS, data_dir), allow_pickle=False) as arrays:
         ends, steps, tenths = arrays["ptr"], arrays["dt_minutes"], arrays["glucose_x10"]
     order = sorted(range(len(rows)), key=lambda k: (rows[k]["cohort"], rows[k]["person_id"]))
     return tuple(

@@ -7,13 +7,12 @@ LINEARattributesFinalApr2013.dat.gz. The file read here is that table as CSV wit
 
 import csv
 import gzip
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 
 CLASSES = ("RR_Lyrae_ab", "RR_Lyrae_c", "contact_binary", "Algol_like", "delta_Scuti_SX_Phe")
 COLUMNS = ("ug", "gi", "iK", "JK", "logP", "ampl", "skew", "kurt")
@@ -43,6 +42,7 @@ class Stars(NamedTuple):
     y: NDArray[np.int64]
 
 
+@read_once
 def load(data_dir: str = "") -> Stars:
     """Return the stars.
 
@@ -53,12 +53,7 @@ def load(data_dir: str = "") -> Stars:
     Raises:
         DataError: If the file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=4)
-def _load(folder: str) -> Stars:
-    with gzip.open(located(FILE, folder), "rt", newline="") as lines:
+    with gzip.open(located(FILE, data_dir), "rt", newline="") as lines:
         rows = list(csv.DictReader(lines))
     x = np.array([[float(row[column]) for column in COLUMNS] for row in rows])
     return Stars(

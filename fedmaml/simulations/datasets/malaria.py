@@ -6,13 +6,11 @@ government (NLM); https://lhncbc.nlm.nih.gov/publication/pub9932. The file read 
 25 cells of each patient and class as grey images of 28 x 28 pixels, 7,854 of 27,558.
 """
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 from fedmaml.simulations.datasets.twins import rows_of_owners
 
 SIZE = 28
@@ -24,6 +22,7 @@ FILE = DataFile(
 )
 
 
+@read_once
 def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     """Return (x, y) of each patient, in the order of their numbers.
 
@@ -37,12 +36,7 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     Raises:
         DataError: If the file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=2)
-def _load(folder: str) -> tuple[tuple[Tensor, Tensor], ...]:
-    with np.load(located(FILE, folder), allow_pickle=False) as arrays:
+    with np.load(located(FILE, data_dir), allow_pickle=False) as arrays:
         images, labels, patients = arrays["images"], arrays["label"], arrays["patient_id"]
     return tuple(
         (torch.from_numpy(images[rows]), torch.from_numpy(labels[rows].astype(np.int64)))

@@ -8,13 +8,12 @@ https://github.com/sigmorphon/conll2018. The file read here is the task's tables
 import gzip
 import unicodedata
 from collections import Counter
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 
 LANGUAGES = (
     "azeri", "bashkir", "crimean-tatar", "danish", "english", "estonian", "finnish", "hungarian",
@@ -51,6 +50,7 @@ class Slot(NamedTuple):
     words: tuple[tuple[str, Script], ...]
 
 
+@read_once
 def load(data_dir: str = "") -> tuple[Slot, ...]:
     """Return the slots of all languages, sorted by language and features.
 
@@ -61,13 +61,8 @@ def load(data_dir: str = "") -> tuple[Slot, ...]:
     Raises:
         DataError: If the file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=2)
-def _load(folder: str) -> tuple[Slot, ...]:
     found: dict[tuple[str, str], dict[str, Script]] = {}
-    with gzip.open(located(FILE, folder), "rt", encoding="utf-8") as lines:
+    with gzip.open(located(FILE, data_dir), "rt", encoding="utf-8") as lines:
         next(lines)
         for line in lines:
             _, language, part, lemma, form, features = line.rstrip("\n").split("\t")

@@ -6,13 +6,12 @@ https://grouplens.org/datasets/movielens/latest/. The file read here is ``rating
 """
 
 import gzip
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 
 FILE = DataFile(
     "movielens_small",
@@ -22,6 +21,7 @@ FILE = DataFile(
 )
 
 
+@read_once
 def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     """Return (film, stars) of each person by number, in the order of time.
 
@@ -35,12 +35,7 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     Raises:
         DataError: If the file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=4)
-def _load(folder: str) -> tuple[tuple[Tensor, Tensor], ...]:
-    with gzip.open(located(FILE, folder), "rt") as lines:
+    with gzip.open(located(FILE, data_dir), "rt") as lines:
         table = np.loadtxt(lines, delimiter=",", skiprows=1)
     person, number, stars, second = table.T
     _, film = np.unique(number, return_inverse=True)

@@ -11,7 +11,6 @@ import hashlib
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fedmaml.core.errors import DataError
-from fedmaml.simulations.datasets.files import DataFile, cache, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, cache, located, read_once
 
 SIZE = 28
 CHARACTERS = 1623
@@ -61,6 +60,7 @@ class Omniglot:
     alphabet: Tensor
 
 
+@read_once
 def load(data_dir: str = "") -> Omniglot:
     """Return all drawings.
 
@@ -72,16 +72,11 @@ def load(data_dir: str = "") -> Omniglot:
     Raises:
         DataError: If the files are missing and cannot be downloaded, or are not the originals.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=2)
-def _load(folder: str) -> Omniglot:
-    if folder and not _has_archives(folder):
-        with np.load(located(CONVERTED, folder), allow_pickle=False) as arrays:
+    if data_dir and not _has_archives(data_dir):
+        with np.load(located(CONVERTED, data_dir), allow_pickle=False) as arrays:
             images, alphabet = arrays["images"], arrays["alphabet_id"]
     else:
-        images, alphabet = _kept(folder)
+        images, alphabet = _kept(data_dir)
     shape = (CHARACTERS, DRAWERS, SIZE, SIZE)
     return Omniglot(
         torch.from_numpy(images.reshape(shape)),

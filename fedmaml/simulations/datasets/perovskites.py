@@ -8,12 +8,11 @@ matbench_perovskites.json.gz. The file read here is its table, with the families
 
 import csv
 import gzip
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 
 FILE = DataFile(
     "materials",
@@ -27,6 +26,7 @@ FAMILIES = {
 """Families by name, and their three anions."""
 
 
+@read_once
 def load(data_dir: str = "") -> tuple[tuple[str, ...], dict[str, Tensor]]:
     """Return the cations, sorted, and each family's energies in eV per cell, ``(52, 52)``.
 
@@ -40,12 +40,7 @@ def load(data_dir: str = "") -> tuple[tuple[str, ...], dict[str, Tensor]]:
     Raises:
         DataError: If the file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=2)
-def _load(folder: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    with gzip.open(located(FILE, folder), "rt", newline="") as lines:
+    with gzip.open(located(FILE, data_dir), "rt", newline="") as lines:
         rows = list(csv.DictReader(lines))
     pairs = [tuple(row["cations"].split("-")) for row in rows]
     cations = tuple(sorted({cation for pair in pairs for cation in pair}))

@@ -8,13 +8,12 @@ it is not read; nor are position and fibre.
 
 import csv
 import gzip
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 from fedmaml.simulations.datasets.twins import rows_of_owners
 
 CLASSES = ("GALAXY", "STAR", "QSO")
@@ -27,6 +26,7 @@ FILE = DataFile(
 )
 
 
+@read_once
 def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     """Return (x, y) of each plate, in the order of their numbers; rows in the order of the file.
 
@@ -40,12 +40,7 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     Raises:
         DataError: If the file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=4)
-def _load(folder: str) -> tuple[tuple[Tensor, Tensor], ...]:
-    with gzip.open(located(FILE, folder), "rt", newline="") as lines:
+    with gzip.open(located(FILE, data_dir), "rt", newline="") as lines:
         rows = list(csv.DictReader(lines))
     magnitude = np.array([[float(row[band]) for band in "ugriz"] for row in rows])
     x = np.concatenate([-np.diff(magnitude), magnitude[:, 2:3]], 1)

@@ -8,9 +8,8 @@ al. LEAF. arXiv:1812.01097, 2018. The file read here is the edition's speeches a
 
 import csv
 import gzip
-from functools import lru_cache
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 
 FILE = DataFile(
     "shakespeare_roles",
@@ -20,6 +19,7 @@ FILE = DataFile(
 )
 
 
+@read_once
 def load(data_dir: str = "") -> dict[tuple[str, str], str]:
     """Return the text of each (play, role), sorted; speeches in their order, a line break between.
 
@@ -32,13 +32,8 @@ def load(data_dir: str = "") -> dict[tuple[str, str], str]:
     Raises:
         DataError: If the file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=2)
-def _load(folder: str) -> dict[tuple[str, str], str]:
     speeches: dict[tuple[str, str], list[str]] = {}
-    with gzip.open(located(FILE, folder), "rt", encoding="utf-8", newline="") as lines:
+    with gzip.open(located(FILE, data_dir), "rt", encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
             if "|" not in row["speaker"]:
                 speeches.setdefault((row["play"], row["speaker"]), []).append(row["text"])

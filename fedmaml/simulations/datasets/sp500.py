@@ -5,13 +5,12 @@ Prices are adjusted for splits, not for dividends. The list of companies is that
 failed before is missing: survivorship bias, and buying and holding looks better than it was.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 
 PRICES = DataFile(
     "sp500_5yr",
@@ -35,6 +34,7 @@ class Prices(NamedTuple):
     tickers: tuple[str, ...]
 
 
+@read_once
 def load(data_dir: str = "") -> Prices:
     """Return the 470 companies with all prices.
 
@@ -45,12 +45,7 @@ def load(data_dir: str = "") -> Prices:
     Raises:
         DataError: If the file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=2)
-def _load(folder: str) -> Prices:
-    with np.load(located(PRICES, folder), allow_pickle=False) as arrays:
+    with np.load(located(PRICES, data_dir), allow_pickle=False) as arrays:
         close, dates, tickers = arrays["close"], arrays["dates"], arrays["tickers"]
     complete = np.isfinite(close).all(1)
     return Prices(

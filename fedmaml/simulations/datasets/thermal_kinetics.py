@@ -6,13 +6,12 @@ runs in one array, those longer than 600 points thinned evenly.
 """
 
 import csv
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 
 _SOURCE = "github.com/MaCFP/matl-db"
 RUNS = DataFile(
@@ -55,6 +54,7 @@ class Run(NamedTuple):
         return np.interp(kelvin, self.temperature, self.conversion)
 
 
+@read_once
 def load(data_dir: str = "") -> tuple[Run, ...]:
     """Return the runs in the order of the file.
 
@@ -68,14 +68,9 @@ def load(data_dir: str = "") -> tuple[Run, ...]:
     Raises:
         DataError: If a file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=4)
-def _load(folder: str) -> tuple[Run, ...]:
-    with located(RUNS, folder).open(newline="") as lines:
+    with located(RUNS, data_dir).open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    with np.load(located(CURVES, folder), allow_pickle=False) as arrays:
+    with np.load(located(CURVES, data_dir), allow_pickle=False) as arrays:
         ends = arrays["ptr"]
         temperature, mass = (arrays[name].astype(float) for name in ("temperature_K", "mass_frac"))
     runs = []

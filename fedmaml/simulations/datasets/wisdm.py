@@ -7,13 +7,12 @@ is the data section of the publisher's ``WISDM_ar_v1.1_transformed.arff`` as CSV
 
 import csv
 import gzip
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.files import DataFile, located, read_once
 from fedmaml.simulations.datasets.twins import rows_of_owners
 
 ACTIVITIES = ("Walking", "Jogging", "Upstairs", "Downstairs", "Sitting", "Standing")
@@ -26,6 +25,7 @@ FILE = DataFile(
 )
 
 
+@read_once
 def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     """Return (x, y) of each person, in the order of their numbers; rows in the order of the file.
 
@@ -40,12 +40,7 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     Raises:
         DataError: If the file is missing or is not the original.
     """
-    return _load(data_folder(data_dir))
-
-
-@lru_cache(maxsize=4)
-def _load(folder: str) -> tuple[tuple[Tensor, Tensor], ...]:
-    with gzip.open(located(FILE, folder), "rt", newline="") as lines:
+    with gzip.open(located(FILE, data_dir), "rt", newline="") as lines:
         _, *rows = csv.reader(lines)
     people = np.array([int(row[1]) for row in rows])
     x = np.array([[float(cell or "nan") for cell in row[2:-1]] for row in rows])

@@ -19,6 +19,7 @@ from fedmaml.core.seeding import key, normal, uniform
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.core.trees import Tree, length
 from fedmaml.simulations.environments.base import Environment, rollout
+from fedmaml.simulations.reference import Adapt
 
 Prediction = Mapping[str, Tensor]
 """What `Acting` returns: ``log_prob``, ``rewards`` and ``alive``, ``(episodes, steps)``, and
@@ -96,6 +97,21 @@ def mean_return(prediction: Prediction, y: Tensor) -> Tensor:
     """Return the mean over episodes of the sum of rewards."""
     del y
     return prediction["rewards"].sum(-1).mean()
+
+
+def playing(environment: Environment, rule: Callable[[Tree, Tensor], Tensor]) -> Adapt:
+    """Return the adaptation of a reference: whatever the support, it acts by a rule.
+
+    Args:
+        environment: What it plays.
+        rule: (inputs, observation) -> action.
+    """
+
+    def predict(x: Tree) -> Prediction:
+        found = rollout(environment, lambda seen, _noise: rule(x, seen), x, x["noise"], x["noise"])
+        return {"rewards": found.rewards, "states": found.states}
+
+    return lambda _support: predict
 
 
 def environment_steps(horizon: int) -> Counter:

@@ -18,16 +18,8 @@ from fedmaml.simulations.environments.base import Outcome, World
 _PACE, _ARRIVED = 0.1, 0.01
 
 
-@dataclass(frozen=True)
-class PointNavigation:
-    """The world is ``goal``, ``(episodes, 2)``.
-
-    Attributes:
-        horizon: Steps.
-    """
-
-    horizon: int = 100
-    chances: int = 0
+class _Point:
+    """It begins at the origin, and sees its place alone."""
 
     def begin(self, world: World) -> Tensor:
         """Return the origin."""
@@ -37,6 +29,18 @@ class PointNavigation:
         """Return the place alone."""
         del world, step
         return state
+
+
+@dataclass(frozen=True)
+class PointNavigation(_Point):
+    """The world is ``goal``, ``(episodes, 2)``.
+
+    Attributes:
+        horizon: Steps.
+    """
+
+    horizon: int = 100
+    chances: int = 0
 
     def step(self, world: World, state: Tensor, action: Tensor, chance: Tensor) -> Outcome:
         """Move."""
@@ -51,7 +55,7 @@ class PointNavigation:
 
 
 @dataclass(frozen=True)
-class HalfCircle:
+class HalfCircle(_Point):
     """The world is ``goal``, ``(episodes, 2)``.
 
     Attributes:
@@ -62,15 +66,6 @@ class HalfCircle:
     horizon: int = 20
     radius: float = 0.0
     chances: int = 0
-
-    def begin(self, world: World) -> Tensor:
-        """Return the origin."""
-        return torch.zeros_like(world["goal"])
-
-    def observe(self, world: World, state: Tensor, step: int) -> Tensor:
-        """Return the place alone."""
-        del world, step
-        return state
 
     def step(self, world: World, state: Tensor, action: Tensor, chance: Tensor) -> Outcome:
         """Move."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from fedmaml.simulations.environments.base import Outcome, World
 
 LENGTH, GRAVITY, INERTIA = 0.5, 9.81, 0.1
-_MOST_TORQUE, _MOST_SPEED, _JITTER = 40.0, 30.0, 0.02
+_MAX_TORQUE, _MAX_SPEED, _JITTER = 40.0, 30.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class OneLinkArm:
         """Apply the torque ``action``, ``(episodes, 1)``, in Nm."""
         q, w = state.unbind(-1)
         mass, u = world["mass"], action[:, 0]
-        torque = _MOST_TORQUE * torch.tanh(u / _MOST_TORQUE)
+        torque = _MAX_TORQUE * torch.tanh(u / _MAX_TORQUE)
         load = world["friction"] * w + mass * GRAVITY * LENGTH * torch.cos(q)
         inertia = INERTIA + mass * LENGTH**2
         w = w + self.seconds * (torque - load) / inertia + _JITTER * chance[:, 0]
-        w = _MOST_SPEED * torch.tanh(w / _MOST_SPEED)
+        w = _MAX_SPEED * torch.tanh(w / _MAX_SPEED)
         q = q + self.seconds * w
         goes_on = torch.ones_like(q, dtype=torch.bool)
         return Outcome(torch.stack([q, w], -1), -cost(q - world["target"], u), goes_on)

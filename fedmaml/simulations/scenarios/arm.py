@@ -37,7 +37,7 @@ from fedmaml.simulations.environments.acting import Prediction, environment_step
 from fedmaml.simulations.environments.one_link import OneLinkArm, cost
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
-_HEAVIEST, _LEAST_FRICTION, _MOST_FRICTION, _FARTHEST = 3.0, 0.2, 1.0, 1.2
+_HEAVIEST, _LEAST_FRICTION, _MAX_FRICTION, _FARTHEST = 3.0, 0.2, 1.0, 1.2
 _SUPPORT, _LAST = 3, 10
 _GAINS = torch.tensor([20.0, 5.0, 8.0, 5.0])
 _META = {
@@ -134,7 +134,7 @@ class Arm(Scenario):
         environment, make = OneLinkArm(), Linear if self.controller == "linear" else Network
         return Problem(
             lambda: Controlled(environment, make()),
-            control_loss,
+            costs,
             (
                 Metric("error", "rad", "lower", math.inf, _last_error, least=0),
                 Metric("cost", "1", "lower", math.inf, _mean_cost, least=0),
@@ -145,9 +145,6 @@ class Arm(Scenario):
 
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
-
-    def statistics(self, client: int) -> Params:
-        return {}
 
     def most_examples(self, client: int) -> int:
         return _SUPPORT + self.queries
@@ -173,18 +170,13 @@ class Arm(Scenario):
     def arms(self, clients: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return masses in kg and frictions in N m s, each ``(clients,)``."""
         u = seeding.uniform(seeding.key(self.seed, "arm"), clients, 2)
-        friction = _LEAST_FRICTION + (_MOST_FRICTION - _LEAST_FRICTION) * u[:, 1]
+        friction = _LEAST_FRICTION + (_MAX_FRICTION - _LEAST_FRICTION) * u[:, 1]
         return _HEAVIEST * u[:, 0], friction
 
 
 def costs(prediction: Prediction, y: Tensor) -> Tensor:
     """Return the mean cost of each episode, ``(episodes,)``; y are the target angles."""
     return cost(prediction["angle"] - y[:, None], prediction["torque"]).mean(-1)
-
-
-def control_loss(prediction: Prediction, y: Tensor) -> Tensor:
-    """Return the loss of each episode."""
-    return costs(prediction, y)
 
 
 def _last_error(prediction: Prediction, y: Tensor) -> Tensor:

@@ -102,9 +102,6 @@ class BiasVariance(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return self.shots + self.queries
 

@@ -88,9 +88,6 @@ class ClassStream(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return CLASSES * SHOTS * (self.repeats + 1)
 

@@ -119,9 +119,6 @@ class DelayedBandit(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(*(2 * len(delays) for delays in DELAYS.values()))
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return 2 * max(self.episodes, 1)
 

@@ -89,9 +89,6 @@ class Femnist(Scenario):
     def clients(self) -> dict[Split, range]:
         return deal(len(_writers(self.data_dir, self.shots, self.network)))
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return self.shots + self.queries
 

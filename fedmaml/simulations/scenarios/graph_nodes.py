@@ -100,9 +100,6 @@ class GraphNodes(Scenario):
             return numbered(self.train_clients, self.validation_clients, self.test_clients)
         return deal(len(planetoid.communities(self.data, self.data_dir)))
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return 2
 

@@ -24,20 +24,20 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from fedmaml.core import seeding
-from fedmaml.core.learner import Predictor, Problem
+from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, Task, TaskGroup
+from fedmaml.core.tasks import Task, TaskGroup
 from fedmaml.core.trees import Tree
 from fedmaml.simulations.dealing import numbered
-from fedmaml.simulations.environments import rollout
 from fedmaml.simulations.environments.acting import (
     Acting,
     GaussianPolicy,
     Prediction,
     environment_steps,
     played,
+    playing,
     policy_loss,
 )
 from fedmaml.simulations.environments.navigation import HalfCircle as Environment
@@ -106,9 +106,6 @@ class HalfCircle(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return 2 * self.episodes
 
@@ -151,17 +148,8 @@ def _sparse_return(prediction: Prediction, y: Tensor) -> Tensor:
 
 
 def _walking(entry: str | None, _clients: TrainingClients) -> Adapt:
-    def predict(x: Tree) -> Prediction:
-        up = torch.tensor([0.0, 1.0]).to(x["noise"]).expand(len(x["noise"]), 2)
-        target = up if entry is None else x[entry]
+    def rule(x: Tree, place: Tensor) -> Tensor:
+        target = torch.tensor([0.0, 1.0]).to(place) if entry is None else x[entry]
+        return torch.atanh(((target - place) / 0.1).clamp(-1 + 1e-6, 1 - 1e-6))
 
-        def choose(place: Tensor, _noise: Tensor) -> Tensor:
-            pace = ((target - place) / 0.1).clamp(-1 + 1e-6, 1 - 1e-6)
-            return torch.atanh(pace)
-
-        return {"states": rollout(Environment(), choose, x, x["noise"], x["noise"]).states}
-
-    def adapt(_support: Batch) -> Predictor:
-        return predict
-
-    return adapt
+    return playing(Environment(), rule)

@@ -108,9 +108,6 @@ class Jmak(Scenario):
             return numbered(self.train_clients, self.validation_clients, self.test_clients)
         return numbered(*(len(runs) for runs in _laboratories(self)))
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return self.shots + (_QUERIES if self.data == "simulated" else len(GRID))
 

@@ -103,9 +103,6 @@ class Malaria(Scenario):
     def clients(self) -> dict[Split, range]:
         return deal(len(_patients(self.data_dir, self.shots + self.queries)))
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return CLASSES * (self.shots + self.queries)
 

@@ -112,9 +112,6 @@ class Morphology(Scenario):
         counts = Counter(self._split(language) for language in self._languages())
         return numbered(counts["train"], counts["validation"], counts["test"])
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return self.shots + self.queries
 

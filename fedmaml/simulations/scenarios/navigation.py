@@ -25,21 +25,20 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from fedmaml.core import seeding
-from fedmaml.core.learner import Predictor, Problem
+from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
-from fedmaml.core.tasks import Batch, TaskGroup
+from fedmaml.core.tasks import TaskGroup
 from fedmaml.core.trees import Tree
 from fedmaml.simulations.dealing import numbered
-from fedmaml.simulations.environments import rollout
 from fedmaml.simulations.environments.acting import (
     Acting,
     GaussianPolicy,
-    Prediction,
     environment_steps,
     mean_return,
     played,
+    playing,
     policy_loss,
 )
 from fedmaml.simulations.environments.navigation import PointNavigation, straight_to
@@ -104,9 +103,6 @@ class Navigation(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return 2 * self.episodes
 
@@ -129,16 +125,7 @@ class Navigation(Scenario):
         return seeding.uniform(seeding.key(self.seed, "navigation", "goal"), clients, 2) - 0.5
 
     def _moved(self, moves: bool, _clients: TrainingClients) -> Adapt:
-        environment = PointNavigation(self.horizon)
+        def rule(x: Tree, place: Tensor) -> Tensor:
+            return straight_to(x["goal"], place) if moves else torch.zeros_like(place)
 
-        def predict(x: Tree) -> Prediction:
-            def choose(place: Tensor, _noise: Tensor) -> Tensor:
-                return straight_to(x["goal"], place) if moves else torch.zeros_like(place)
-
-            found = rollout(environment, choose, x, x["noise"], x["noise"])
-            return {"rewards": found.rewards, "states": found.states}
-
-        def adapt(_support: Batch) -> Predictor:
-            return predict
-
-        return adapt
+        return playing(PointNavigation(self.horizon), rule)

@@ -112,9 +112,6 @@ class Omniglot(Scenario):
             return numbered(train, _VALIDATION_ALPHABETS, test)
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return self.ways * (self.shots + self.queries)
 

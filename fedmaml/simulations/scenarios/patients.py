@@ -103,9 +103,6 @@ class Patients(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return self.shots + _QUERIES
 

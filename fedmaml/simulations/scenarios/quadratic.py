@@ -87,9 +87,6 @@ class Quadratic(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, 0, self.test_clients)
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return 2 * self.dimension
 

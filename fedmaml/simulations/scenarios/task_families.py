@@ -114,9 +114,6 @@ class TaskFamilies(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return 2 * _SETS if self.target == "family" else self.points + _QUERIES
 

@@ -116,9 +116,6 @@ class Trading(Scenario):
         test = SHARES - _TRAIN - _VALIDATION
         return numbered(_TRAIN, _VALIDATION * _VALIDATION_WINDOWS, test * _TEST_WINDOWS)
 
-    def statistics(self, client: int) -> Params:
-        return {}
-
     def most_examples(self, client: int) -> int:
         return _SUPPORT + 1
 
