@@ -48,7 +48,8 @@ struct Clients {
   const int64_t *rows[2];                 // support, query
   const void *const *x[2], *const *y[2];  // of each client: rows * inputs; rows * outputs, or classes
   const double* weight;
-  const void* own;  // count * own entries, or null
+  const void* own;  // of each client: what it keeps, or null
+  int64_t kept;     // entries of it
 };
 }
 

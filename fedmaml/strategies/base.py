@@ -240,12 +240,21 @@ def kernel_spec(strategy: MetaStrategy) -> KernelSpec | str:
         return f"the update of {strategy.facts.label} is not written out for it"
     if unknown := _unknown_settings(strategy):
         return unknown
-    proximal = float(getattr(strategy, kernel.proximal)) if kernel.proximal else 0.0
-    head = getattr(strategy, kernel.own_head) if kernel.own_head else None
+    head, local = (
+        getattr(strategy, name) if name else None for name in (kernel.own_head, kernel.local)
+    )
     if kernel.frozen_head:
         head = GradientSteps(steps=0)
-    adapts = Adapts() if kernel.sends == "difference" else strategy.facts.adapts or Adapts()
-    return KernelSpec(kernel.sends, getattr(strategy, kernel.steps), proximal, head, adapts)
+    adapts = strategy.facts.adapts or Adapts()
+    pull = adapts.pull if kernel.sends == "envelope" else kernel.proximal
+    proximal = float(getattr(strategy, pull)) if pull else 0.0
+    own = adaptation_spec(strategy) if adapts.own_model else None
+    if isinstance(own, str):
+        return own
+    if kernel.sends in ("difference", "envelope"):
+        adapts = Adapts()
+    steps, weights = getattr(strategy, kernel.steps), kernel.step_weights
+    return KernelSpec(kernel.sends, steps, proximal, head, adapts, local, own, weights)
 
 
 def adaptation_spec(strategy: MetaStrategy) -> AdaptationSpec | str:
@@ -257,7 +266,8 @@ def adaptation_spec(strategy: MetaStrategy) -> AdaptationSpec | str:
     adapts, steps = strategy.facts.adapts, adaptation_of(strategy)
     if adapts is None or not isinstance(steps, GradientSteps):
         return f"the adaptation of {strategy.facts.label} is not written out for it"
-    return _unknown_settings(strategy) or AdaptationSpec(steps, adapts)
+    pull = float(getattr(strategy, adapts.pull)) if adapts.pull else 0.0
+    return _unknown_settings(strategy) or AdaptationSpec(steps, adapts, pull)
 
 
 def _unknown_settings(strategy: MetaStrategy) -> str:
@@ -266,6 +276,7 @@ def _unknown_settings(strategy: MetaStrategy) -> str:
     if facts.draws:
         return f"{facts.label} draws noise, of which it knows nothing"
     known = {facts.adapts_by} | (facts.kernel.settings if facts.kernel else set())
+    known |= {facts.adapts.pull} if facts.adapts else set()
     for item in fields(strategy):  # type: ignore[arg-type]
         outer = isinstance(getattr(strategy, item.name), OuterOptimizer)
         if item.name not in known and not outer:

@@ -12,9 +12,11 @@ Deviation: clients are weighted by their number of query examples.
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     Facts,
     GradientSteps,
+    Kernel,
     Learner,
     MetaParams,
     MetaStrategy,
@@ -41,7 +43,9 @@ class BOIL(MetaStrategy):
         outer: Optimiser of body and head together.
     """
 
-    facts = Facts("BOIL", "initialisation", takes_masks=True)
+    facts = Facts(
+        "BOIL", "initialisation", takes_masks=True, kernel=Kernel("exact"), adapts=Adapts("body")
+    )
 
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)

@@ -17,11 +17,13 @@ import torch
 from annotated_types import Gt
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     Facts,
     Generator,
     GradientSteps,
     Initialised,
+    Kernel,
     Learner,
     MetaParams,
     MetaStrategy,
@@ -51,7 +53,13 @@ class CAVIA(MetaStrategy):
         size: Number of context parameters.
     """
 
-    facts = Facts("CAVIA", "initialisation", takes_masks=True)
+    facts = Facts(
+        "CAVIA",
+        "initialisation",
+        takes_masks=True,
+        kernel=Kernel("exact", elsewhere=("size",)),
+        adapts=Adapts("context", learned="context"),
+    )
 
     inner: GradientSteps = field(default_factory=lambda: GradientSteps(lr=1.0, steps=1))
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)

@@ -19,12 +19,14 @@ import torch
 from annotated_types import Ge
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     ClientUpdate,
     Facts,
     Generator,
     GradientSteps,
     Initialised,
+    Kernel,
     Learner,
     MetaParams,
     MetaStrategy,
@@ -63,6 +65,8 @@ class Ditto(MetaStrategy):
         second_derivatives=False,
         adapts_by="adaptation",
         takes_masks=True,
+        kernel=Kernel("difference"),
+        adapts=Adapts(pull="lam", own_model=True),
     )
 
     inner: GradientSteps = field(default_factory=GradientSteps)

@@ -19,6 +19,7 @@ import torch
 from annotated_types import Ge
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     ClientUpdate,
     Facts,
@@ -26,6 +27,7 @@ from fedmaml.strategies.prelude import (
     GradientSteps,
     Initialised,
     Iterator,
+    Kernel,
     Learner,
     MetaParams,
     MetaStrategy,
@@ -60,7 +62,13 @@ class LSLR(MetaStrategy):
         anneal: Rounds after which the last step alone counts; 0: from the start.
     """
 
-    facts = Facts("LSLR", "initialisation", takes_masks=True)
+    facts = Facts(
+        "LSLR",
+        "initialisation",
+        takes_masks=True,
+        kernel=Kernel("exact", step_weights="v", elsewhere=("anneal",)),
+        adapts=Adapts(learned="alpha", by_step=True),
+    )
 
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)

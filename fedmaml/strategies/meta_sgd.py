@@ -54,7 +54,7 @@ class MetaSGD(MetaStrategy):
         "initialisation",
         takes_masks=True,
         kernel=Kernel("exact"),
-        adapts=Adapts(rates="alpha"),
+        adapts=Adapts(learned="alpha"),
     )
 
     inner: GradientSteps = field(default_factory=GradientSteps)

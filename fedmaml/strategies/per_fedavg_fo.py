@@ -14,10 +14,12 @@ of inner steps, where the paper takes one; clients are weighted by their number 
 """
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     ClientUpdate,
     Facts,
     GradientSteps,
+    Kernel,
     Learner,
     MetaParams,
     MetaStrategy,
@@ -46,7 +48,14 @@ class PerFedAvgFO(MetaStrategy):
         outer: Optimiser of the outer loop; the default replaces theta by the mean of w.
     """
 
-    facts = Facts("Per-FedAvg (FO)", "personalised", second_derivatives=False, takes_masks=True)
+    facts = Facts(
+        "Per-FedAvg (FO)",
+        "personalised",
+        second_derivatives=False,
+        takes_masks=True,
+        kernel=Kernel("meta-difference", local="local"),
+        adapts=Adapts(),
+    )
 
     inner: GradientSteps = field(default_factory=lambda: GradientSteps(steps=1))
     local: GradientSteps = field(default_factory=lambda: GradientSteps(steps=4))

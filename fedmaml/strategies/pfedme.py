@@ -20,10 +20,12 @@ from typing import Annotated
 from annotated_types import Gt
 
 from fedmaml.strategies.prelude import (
+    Adapts,
     Batch,
     ClientUpdate,
     Facts,
     GradientSteps,
+    Kernel,
     Learner,
     MetaParams,
     MetaStrategy,
@@ -58,7 +60,13 @@ class PFedMe(MetaStrategy):
     """
 
     facts = Facts(
-        "pFedMe", "personalised", baseline=True, second_derivatives=False, takes_masks=True
+        "pFedMe",
+        "personalised",
+        baseline=True,
+        second_derivatives=False,
+        takes_masks=True,
+        kernel=Kernel("envelope", local="local"),
+        adapts=Adapts(pull="lam"),
     )
 
     inner: GradientSteps = field(default_factory=GradientSteps)

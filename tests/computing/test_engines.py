@@ -106,15 +106,20 @@ def loss_for(strategy: str) -> str:
 
 
 def memories_of(memory: Params) -> dict[int, Params]:
-    """Return what each client keeps: each something else."""
+    """Return what each client keeps: each something else; every second one has taken part."""
 
-    def own(value: Tensor, client: int) -> Tensor:
+    def own(name: str, value: Tensor, client: int) -> Tensor:
+        if name == "took_part":
+            return torch.full_like(value, client % 2)
         return value + 0.01 * client if value.is_floating_point() else value
 
     return {
-        client: map_params(lambda value, c=client: own(value, c), memory)
+        client: {name: own(name, value, client) for name, value in memory.items()}
         for client in range(len(SIZES))
     }
+
+
+DIFFERENCES = ("difference", "meta-difference", "envelope")
 
 
 @cache  # every engine is held against it
@@ -162,7 +167,7 @@ def test_engine_equals_the_loop(engine: str, strategy: str, loss: str, dtype: to
             for group, params in update.items():
                 reference, own = flatten(params), flatten(got[client][0][group])
                 allowed = tolerance * max(reference.norm(), 1e-3)
-                if kernel is not None and kernel.sends == "difference":  # the loop rounds phi
+                if kernel is not None and kernel.sends in DIFFERENCES:  # the loop rounds phi
                     start = flatten(job.meta.get(group, memory))
                     allowed += torch.finfo(dtype).eps * start.norm()
                 assert (own - reference).norm() <= allowed

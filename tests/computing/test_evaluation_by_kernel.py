@@ -31,7 +31,6 @@ from fedmaml.core.metrics import (
     Metric,
 )
 from fedmaml.core.networks import MLP
-from fedmaml.core.params import Params, map_params
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest
 from fedmaml.core.tasks import Batch, TaskGroup, task_at
 from fedmaml.strategies import FOMAML, MAML, FedRep
@@ -40,6 +39,7 @@ from tests.computing.test_engines import (
     LOSSES,
     SIZES,
     STRATEGIES,
+    memories_of,
     problem_of,
     small,
     tasks_of,
@@ -72,7 +72,7 @@ def evaluated(
     clients = tuple(sorted(client for group in groups for client in group.clients))
     steps = (2, 7) if len(groups) > 1 else ()
     request = EvaluateRequest(1, "test", clients, start.state.meta, steps, shots)
-    memories = {client: own_of(start.memory, client) for client in CLIENTS}
+    memories = memories_of(start.memory)
     return evaluation.evaluate(
         strategy,
         start.learner,
@@ -83,10 +83,6 @@ def evaluated(
         executor,
         engine=engine,  # type: ignore[arg-type]
     )
-
-
-def own_of(memory: Params, client: int) -> Params:
-    return map_params(lambda value: value + 0.01 * client, memory)
 
 
 def chosen(groups: Sequence[TaskGroup]) -> Tasks:
@@ -118,7 +114,7 @@ CASES = [
     *(("meta_sgd", loss, torch.float64, ()) for loss in ("binary", "squared", "half-squared")),
     *(("maml", loss, torch.float32, (4,)) for loss in LOSSES),
 ]
-OF_OWN_KIND = ("anil", "fedrep", "maml", "meta_sgd")
+OF_OWN_KIND = ("anil", "boil", "cavia", "ditto", "fedrep", "lslr", "maml", "meta_sgd", "pfedme")
 """The others adapt as MAML does."""
 
 

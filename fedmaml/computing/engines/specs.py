@@ -4,10 +4,11 @@ from dataclasses import fields
 from functools import lru_cache
 
 from fedmaml.core.inner_loop import GradientSteps
-from fedmaml.core.kernels import AdaptationSpec, Adapts, KernelSpec
+from fedmaml.core.kernels import AdaptationSpec, KernelSpec
 from fedmaml.strategies.base import MetaStrategy, adaptation_spec, kernel_spec
 
 _KNOWN = {"lr", "steps"}
+_OF_WHOLE_NETWORKS = {"exact", "first-order", "difference"}
 _NEUTRAL = {"batch": 0, "epochs": 0, "bound": 0.0}
 """Settings of gradient steps that are known at one value only."""
 
@@ -24,7 +25,8 @@ def known_spec(strategy: MetaStrategy) -> KernelSpec | str:
     spec = known_spec_of_parts(strategy)
     if isinstance(spec, str):
         return spec
-    if spec.sends == "nothing" or spec.own_head or spec.adapts != Adapts():
+    simple = spec == KernelSpec(spec.sends, spec.inner, spec.proximal)
+    if spec.sends not in _OF_WHOLE_NETWORKS or not simple:
         return f"it moves all of theta by one rate, and {strategy.facts.label} does not"
     return spec
 
@@ -33,16 +35,16 @@ def known_spec(strategy: MetaStrategy) -> KernelSpec | str:
 def known_spec_of_parts(strategy: MetaStrategy) -> KernelSpec | str:
     """Return the specification of a strategy's update, or why no engine of its kind can compute it.
 
-    Beside those of `known_spec` there are updates that move the head alone, or by learned rates,
-    and those of clients that keep a head. Steps must take all examples.
+    Beside those of `known_spec` there are updates that move the head, the body or a context alone,
+    or by learned rates, those along paths of points that adapt, and those of clients that keep a
+    head or a model. Steps must take all examples.
     """
     spec = kernel_spec(strategy)
     if isinstance(spec, str):
         return spec
-    if spec.sends != "exact" and spec.adapts.rates:
+    if spec.sends != "exact" and spec.adapts.learned:
         return f"it learns rates by the exact gradient alone, and {strategy.facts.label} does not"
-    steps = (spec.inner, *(() if spec.own_head is None else (spec.own_head,)))
-    return next(filter(None, map(_unknown, steps)), None) or spec
+    return next(filter(None, map(_unknown, spec.all_steps)), None) or spec
 
 
 @lru_cache(maxsize=64)

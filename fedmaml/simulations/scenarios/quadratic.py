@@ -16,6 +16,7 @@ minimum of the mean loss before adaptation; for maml that of the mean loss after
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -103,7 +104,9 @@ class Quadratic(Scenario):
     def closed_form(self, spec: KernelSpec) -> Tensor | None:
         """Return theta*, float64 of shape ``(dimension,)``; see the module docstring."""
         lr, steps = spec.inner.lr, spec.inner.steps
-        if spec.proximal or spec.inner != GradientSteps(lr, steps):
+        if replace(spec, own_model=None) != KernelSpec(spec.sends, GradientSteps(lr, steps)):
+            return None
+        if spec.sends not in ("difference", "first-order", "exact"):
             return None
         identity = torch.eye(self.dimension, dtype=torch.float64)
         total = torch.zeros_like(identity)

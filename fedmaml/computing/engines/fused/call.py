@@ -16,12 +16,21 @@ from fedmaml.computing.engines.fused.structures import (
     Laid,
     Network,
     Result,
+    group_of,
     network_of,
     recipe_of,
 )
 from fedmaml.core.aggregation import LIMIT, SPACINGS, ExactSum
 from fedmaml.core.kernels import KernelSpec
-from fedmaml.core.params import Layout, MetaParams, Params, flatten, layout_of, unflatten
+from fedmaml.core.params import (
+    Layout,
+    MetaParams,
+    Params,
+    count_entries,
+    flatten,
+    layout_of,
+    unflatten,
+)
 from fedmaml.core.tasks import TaskGroup
 from fedmaml.strategies.base import ClientUpdate
 
@@ -66,27 +75,30 @@ class Call:
     ) -> None:
         spec, chain = planned.spec, planned.chain
         self._job, self._chain, self._groups = job, chain, groups
-        theta, rates = job.meta["theta"], spec.adapts.rates
-        self._sent = {"theta": theta} | ({rates: job.meta[rates]} if rates else {})
+        theta = job.meta["theta"]
+        learned, weights = spec.adapts.learned, spec.step_weights
+        self._sent = {name: job.meta[name] for name in ("theta", learned) if name}
+        self._zeros = {weights: job.meta[weights]} if weights else {}
         self._theta = flatten(theta)
-        self._rates = flatten(job.meta[rates]) if rates else None
+        group = group_of(spec.adapts, chain, job.meta, weights)
         own, self._kept = own_of(groups, memories, self._theta.dtype)
         self._laid = Laid(groups, chain, self._theta.dtype, own)
-        self._network = planned.network(self._kept)
-        self._recipe = recipe_of(spec, chain, self._rates)
+        self._network = planned.network(() if spec.own_model else self._kept)
+        self._group, self._recipe = group, recipe_of(spec, chain, group)
         rows = self._laid.rows
-        evaluated = rows[0] + rows[1] if spec.sends == "difference" else rows[1]
+        whole = spec.sends in ("difference", "envelope")
+        evaluated = rows[0] + rows[1] if whole else rows[1]
         self._weight = evaluated.astype(np.float64)
         self._laid.arguments.weight = self._weight.ctypes.data
 
     def run(self) -> Rows | Total:
         """Compute the updates: client by client if the job wants them so, else their sum."""
         count, dtype = len(self._laid.clients), self._theta.dtype
-        entries = len(self._theta) * len(self._sent)
+        entries = sum(self._sizes)
         as_rows = self._job.form == "stack" or bool(self._kept)
         limbs = torch.from_numpy(np.zeros((len(SPACINGS), 0 if as_rows else entries)))
         stack = torch.empty(count, entries, dtype=dtype) if as_rows else None
-        own = torch.empty(count, self._network.entries - self._network.shared, dtype=dtype)
+        own = torch.empty(count, self._laid.arguments.kept, dtype=dtype)
         losses, sound = np.empty((2, count)), np.empty(count, np.bool_)
         start = losses.ctypes.data
         result = Result(
@@ -111,11 +123,17 @@ class Call:
         weight = torch.from_numpy(self._weight)
         return Rows(self._laid.clients, ClientUpdate(self._update(stack), weight, metrics, memory))
 
+    @property
+    def _sizes(self) -> list[int]:
+        """Entries of each group that the kernel computes."""
+        return [count_entries({name: params}) for name, params in self._sent.items()]
+
     def _update(self, stack: Tensor) -> MetaParams:
         """Cut updates into groups and parameters."""
-        parts = torch.split(stack, len(self._theta), dim=1)
+        parts = torch.split(stack, self._sizes, dim=1)
         named = zip(self._sent.items(), parts, strict=True)
-        return {group: unflatten(part, layout_of(params)) for (group, params), part in named}
+        update = {group: unflatten(part, layout_of(params)) for (group, params), part in named}
+        return update | _zeros_for(len(stack), self._zeros)
 
     def _total(self, limbs: Tensor, metrics: dict[str, Tensor], sound: np.ndarray) -> Total:
         """Return the sum, and which clients are in it."""
@@ -126,10 +144,18 @@ class Call:
             weight = weight[sound]
             metrics = {name: values[torch.from_numpy(sound)] for name, values in metrics.items()}
         whole, terms = float(weight.sum()), len(weight)
-        parts = torch.split(limbs, len(self._theta), dim=1) if len(self._sent) > 1 else [limbs]
-        named = zip(self._sent, parts, strict=True)
+        parts = [*torch.split(limbs, self._sizes, dim=1)] if len(self._sent) > 1 else [limbs]
+        parts += [limbs.new_zeros(len(limbs), count_entries({"": p})) for p in self._zeros.values()]
+        named = zip((*self._sent, *self._zeros), parts, strict=True)
         sums = {group: ExactSum(part, whole, terms) for group, part in named}
         return Total(clients, torch.from_numpy(weight), metrics, sums, unsound)
+
+
+def _zeros_for(clients: int, groups: MetaParams) -> MetaParams:
+    return {
+        group: {name: value.new_zeros(clients, *value.shape) for name, value in params.items()}
+        for group, params in groups.items()
+    }
 
 
 def own_of(

@@ -123,8 +123,7 @@ def _why_not(job: Job, spec: KernelSpec | AdaptationSpec, copies: int, keeps_hea
     chain = chain_of(job.learner)
     if isinstance(chain, str):
         return chain
-    parts = spec.adapts != Adapts() or keeps_head
-    if parts and (why := _why_no_parts(job, spec.adapts, chain, keeps_head)):
+    if why := _why_no_parts(job, spec.adapts, chain, keeps_head):
         return why
     device = device_of(job.meta)
     if device.type != "cpu":
@@ -138,14 +137,19 @@ def _why_not(job: Job, spec: KernelSpec | AdaptationSpec, copies: int, keeps_hea
 
 def _why_no_parts(job: Job, adapts: Adapts, chain: Chain, keeps_head: bool) -> str:
     """Return why a network has not the parts that a strategy needs; "" if it has."""
-    if (keeps_head or adapts.moves == "head") and chain.head == len(chain.layers):
+    if adapts == Adapts() and not keeps_head:
+        return ""
+    moves, theta = adapts.moves, job.meta["theta"]
+    if (keeps_head or moves in ("head", "body")) and chain.head == len(chain.layers):
         return "the network has no head among its layers"
-    named = {name for layer in chain.layers for name in (layer.weight, layer.bias) if name}
-    body = {
-        name for layer in chain.layers[: chain.head] for name in (layer.weight, layer.bias) if name
-    }
-    if set(job.meta["theta"]) != (body if keeps_head else named):
+    shared = chain.layers[: chain.head] if keeps_head else chain.layers
+    if set(theta) != {name for layer in shared for name in (layer.weight, layer.bias) if name}:
         return "theta does not hold the parameters that the strategy shares"
-    if adapts.rates and [*job.meta[adapts.rates]] != [*job.meta["theta"]]:
-        return f"group {adapts.rates!r} does not hold a rate for each entry of theta"
+    if not adapts.learned:
+        return ""
+    learned = [*job.meta[adapts.learned]]
+    if moves == "context" and learned[0] not in [layer.bias for layer in chain.layers]:
+        return f"{learned[0]} is no bias of a linear layer"
+    if moves != "context" and learned != [*theta]:
+        return f"group {adapts.learned!r} does not hold rates for all of theta"
     return ""

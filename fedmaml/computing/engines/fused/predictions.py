@@ -12,7 +12,7 @@ from fedmaml import native
 from fedmaml.computing.engines.base import Job, Memories
 from fedmaml.computing.engines.fused.call import own_of, refuse_other_classes
 from fedmaml.computing.engines.fused.chain import Chain
-from fedmaml.computing.engines.fused.structures import Laid, Stages, network_of, recipe_of
+from fedmaml.computing.engines.fused.structures import Laid, Stages, group_of, network_of, recipe_of
 from fedmaml.core.kernels import AdaptationSpec, KernelSpec
 from fedmaml.core.params import flatten, layout_of
 from fedmaml.core.tasks import TaskGroup
@@ -58,11 +58,15 @@ def predictions(
         IndexError: If a target is no class.
     """
     theta = flatten(job.meta["theta"])
-    rates = flatten(job.meta[spec.adapts.rates]) if spec.adapts.rates else None
+    group = group_of(spec.adapts, chain, job.meta, "")
     own, kept = own_of(groups, memories, theta.dtype)
     laid = Laid(groups, chain, theta.dtype, own, with_query_targets=False)
-    _arrays, network = network_of(chain, layout_of(job.meta["theta"]), kept, job.learner.problem.l2)
-    recipe = recipe_of(KernelSpec("nothing", spec.inner, adapts=spec.adapts), chain, rates)
+    of_network = () if spec.adapts.own_model else kept
+    layout, l2 = layout_of(job.meta["theta"]), job.learner.problem.l2
+    _arrays, network = network_of(chain, layout, of_network, l2)
+    own_model = spec if spec.adapts.own_model else None
+    steps_of = KernelSpec("nothing", spec.inner, spec.pull, adapts=spec.adapts, own_model=own_model)
+    recipe = recipe_of(steps_of, chain, group)
     wanted = np.array(steps, np.int32)
     found = [
         theta.new_empty(

@@ -3,6 +3,7 @@
 import ctypes
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from itertools import chain as joined
@@ -13,10 +14,10 @@ from torch import Tensor
 
 from fedmaml.computing.engines.fused.chain import Chain
 from fedmaml.core.kernels import Adapts, KernelSpec
-from fedmaml.core.params import Layout
+from fedmaml.core.params import Layout, MetaParams, Params, flatten
 from fedmaml.core.tasks import TaskGroup
 
-_SENDS = {"first-order": 0, "exact": 1, "difference": 2, "nothing": 3}
+_SENDS = ("first-order", "exact", "difference", "nothing", "meta-difference", "envelope")
 
 
 class Network(ctypes.Structure):
@@ -30,14 +31,26 @@ class Network(ctypes.Structure):
     )  # fmt: skip
 
 
+class Learned(ctypes.Structure):
+    """What is learned beside theta."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32), ("values", ctypes.c_void_p), ("entries", ctypes.c_int64),
+        ("columns", ctypes.c_int32), ("tensors", ctypes.c_int32), ("first", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p), ("bias", ctypes.c_int64), ("layer", ctypes.c_int32),
+    )  # fmt: skip
+
+
 class Recipe(ctypes.Structure):
     """The steps."""
 
     _fields_ = (
         ("sends", ctypes.c_int32), ("steps", ctypes.c_int32),
         ("lr", ctypes.c_double), ("proximal", ctypes.c_double),
-        ("low", ctypes.c_int32), ("high", ctypes.c_int32), ("rates", ctypes.c_void_p),
+        ("low", ctypes.c_int32), ("high", ctypes.c_int32), ("learned", Learned),
         ("own_steps", ctypes.c_int32), ("own_lr", ctypes.c_double),
+        ("own_model", ctypes.c_int32), ("own_proximal", ctypes.c_double),
+        ("local_steps", ctypes.c_int32), ("local_lr", ctypes.c_double),
     )  # fmt: skip
 
 
@@ -51,6 +64,7 @@ class Clients(ctypes.Structure):
     _fields_ = (
         ("count", ctypes.c_int64), ("order", ctypes.c_void_p), ("rows", _Pair),
         ("x", _Pair), ("y", _Pair), ("weight", ctypes.c_void_p), ("own", ctypes.c_void_p),
+        ("kept", ctypes.c_int64),
     )  # fmt: skip
 
 
@@ -99,20 +113,72 @@ def network_of(
     return places, Network(len(chain.layers), *addresses, *numbers)
 
 
-def recipe_of(spec: KernelSpec, chain: Chain, rates: Tensor | None) -> Recipe:
+@dataclass
+class Group:
+    """What is learned beside theta, in the kernel's terms; holds every array that it passes.
+
+    Attributes:
+        values: All numbers of the group.
+        learned: For the kernel.
+    """
+
+    values: Tensor
+    learned: Learned
+    _held: tuple[object, ...] = ()
+
+
+def group_of(adapts: Adapts, chain: Chain, meta: MetaParams, step_weights: str) -> Group | None:
+    """Return the group that an adaptation uses beside theta; None if there is none.
+
+    Args:
+        adapts: The adaptation.
+        chain: The network.
+        meta: The meta-parameters.
+        step_weights: Group with the weights of the losses after each step; "" if there is none.
+    """
+    if not adapts.learned:
+        return None
+    params = meta[adapts.learned]
+    values = flatten(params)
+    place, count = values.data_ptr(), len(values)
+    if adapts.moves == "context":
+        ((name, weights),) = params.items()
+        start = dict(zip(meta["theta"], starts_of(meta["theta"]), strict=False))[name]
+        layer = [layer.bias for layer in chain.layers].index(name)
+        learned = Learned(3, place, count, weights.shape[-1], 0, None, None, start, layer)
+        return Group(values, learned)
+    if not adapts.by_step:
+        return Group(values, Learned(1, place, count))
+    first = np.array(starts_of(meta["theta"]))
+    weights = flatten(meta[step_weights]) if step_weights else values
+    columns = next(iter(params.values())).shape[-1]
+    tables = (int(first.ctypes.data), weights.data_ptr())
+    return Group(values, Learned(2, place, count, columns, len(params), *tables), (first, weights))
+
+
+def starts_of(params: Params) -> list[int]:
+    """Return where each parameter begins among all entries, and the end of the last."""
+    return [*accumulate((value.numel() for value in params.values()), initial=0)]
+
+
+def recipe_of(spec: KernelSpec, chain: Chain, group: Group | None) -> Recipe:
     """Return the steps in the kernel's terms."""
-    inner, head = spec.inner, spec.own_head
+    inner, head, own, local = spec.inner, spec.own_head, spec.own_model, spec.local
     low, high = layers_that_move(spec.adapts, chain)
-    own_steps, own_lr = (head.steps, head.lr) if head else (0, 0.0)
+    first = own.inner if own else head
+    own_steps, own_lr = (first.steps, first.lr) if first else (0, 0.0)
+    local_steps, local_lr = (local.steps, local.lr) if local else (0, 0.0)
     return Recipe(
-        _SENDS[spec.sends], inner.steps, inner.lr, spec.proximal, low, chain.head if head else high,
-        None if rates is None else rates.data_ptr(), own_steps, own_lr,
+        _SENDS.index(spec.sends), inner.steps, inner.lr, spec.proximal,
+        low, chain.head if head else high, group.learned if group else Learned(),
+        own_steps, own_lr, own is not None, own.pull if own else 0.0, local_steps, local_lr,
     )  # fmt: skip
 
 
 def layers_that_move(adapts: Adapts, chain: Chain) -> tuple[int, int]:
     """Return the first layer that moves, and the first behind them."""
-    return chain.head if adapts.moves == "head" else 0, len(chain.layers)
+    low = chain.head if adapts.moves == "head" else 0
+    return low, chain.head if adapts.moves == "body" else len(chain.layers)
 
 
 class Laid:
@@ -146,8 +212,8 @@ class Laid:
         if not with_query_targets:
             place[-1] = None
         pairs = (_Pair(*place[row : row + 2]) for row in (1, 3, 5))
-        kept = None if own is None else own.data_ptr()
-        self.arguments = Clients(table.shape[1], place[0], *pairs, None, kept)
+        kept = (None, 0) if own is None else (own.data_ptr(), own.shape[1])
+        self.arguments = Clients(table.shape[1], place[0], *pairs, None, *kept)
 
 
 def _sizes(groups: Sequence[TaskGroup]) -> tuple[tuple[int, int, int], ...]:
