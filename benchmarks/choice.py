@@ -1,4 +1,4 @@
-"""Is `auto` the fastest engine? 24 cases over steps, width, clients and strategies.
+"""Is `auto` the fastest engine? 30 cases over steps, width, clients and strategies.
 
 python -m benchmarks.choice [--turns 5] [--json FILE]
 
@@ -42,6 +42,9 @@ CASES = [
     *(("meta_sgd", entries, steps, clients) for entries, steps, clients in (
         (1e3, 5, 64), (2e4, 5, 16), (4e4, 1, 16),
     )),
+    *((name, 1e3, 5, 64) for name in (
+        "boil", "cavia", "lslr", "per_fedavg_fo", "pfedme", "ditto",
+    )),
 ]  # fmt: skip
 COLUMNS = {
     "strategy": ["{strategy}"],
@@ -55,7 +58,11 @@ COLUMNS = {
 
 
 def requests(
-    workload: Workload, name: str, steps: int, clients: int
+    workload: Workload,
+    name: str,
+    steps: int,
+    clients: int,
+    left_out: Sequence[str] = LEFT_OUT,
 ) -> tuple[str, dict[str, Callable[[], Any]]]:
     """Return the engine of "auto", and a request to a node for every engine that takes it."""
     strategy = CATALOGUE[name](inner=GradientSteps(lr=0.01, steps=steps))  # type: ignore[call-arg]
@@ -79,7 +86,7 @@ def requests(
 
     taking = {
         name: compute(name) for name, engine in ENGINES.items()
-        if name not in LEFT_OUT and not engine.why_unsupported(job)
+        if name not in left_out and not engine.why_unsupported(job)
     }  # fmt: skip
     return plan("auto", job).engine.name, taking
 

@@ -102,6 +102,14 @@ def estimate(field: str, spec: str = ".3f") -> list[str]:
     return [f"{mean} ({low} .. {high})", mean]
 
 
+def tables_in(file: Path | None) -> dict[str, Table]:
+    """Return the tables of a file that was written before; none if there is no file."""
+    if file is None or not file.exists():
+        return {}
+    tables: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["tables"]
+    return {name: Table(table["columns"], table["rows"]) for name, table in tables.items()}
+
+
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Let a benchmark's command take ``--json FILE``."""
     parser.add_argument(

@@ -3,7 +3,8 @@
 python -m benchmarks.vectorised_clients [--clients 1000] [--repeats 5] [--json FILE]
 
 Rounds of both kinds alternate in one process, on one thread; the median round counts. A round
-includes cohort, messages, tasks, updates, aggregation and the outer step.
+includes cohort, messages, tasks, updates, aggregation and the outer step. Then the layers that
+fedmaml has because `vmap` does not take PyTorch's: updates of 100 clients by `vmap` and by `loop`.
 """
 
 import argparse
@@ -12,9 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.choice import measured, requests
+from benchmarks.engine.workloads import attentive, recurrent
 from benchmarks.tables import Table, add_json_option, print_tables, write
 from fedmaml.client.app import app as client_app
 from fedmaml.config import RunConfig, resolve, to_run_config
+from fedmaml.core.networks import GRU
 from fedmaml.server.cohort import RollCall, choose
 from fedmaml.server.flower_strategy import FlowerStrategy
 from fedmaml.server.metered_grid import MeteredGrid
@@ -28,6 +32,20 @@ COLUMNS = {
     "one by one, us per client": ["{one_by_one:.0f}"],
     "ratio": ["{ratio:.0f}x"],
     "clients per second": ["{clients_per_second:,.0f}"],
+}
+
+
+LAYERS = {
+    "GRU, 20 steps": recurrent(lambda: GRU(8, 16)),
+    "attention, 4 heads, 20 steps": attentive(),
+}
+CLIENTS_OF_LAYERS, LEFT_OUT_OF_LAYERS = 100, ("compiled",)
+COLUMNS_OF_LAYERS = {
+    "layer": ["{layer}"],
+    "strategy": ["{strategy}"],
+    "vmap, us per client": ["{vmap:.0f}"],
+    "loop, us per client": ["{loop:.0f}"],
+    "ratio": ["{ratio:.1f}x"],
 }
 
 
@@ -83,6 +101,13 @@ def compared(scenario: str, strategy: str, clients: int, repeats: int) -> dict[s
     }
 
 
+def layers_compared(layer: str, strategy: str, repeats: int) -> dict[str, Any]:
+    """Return the microseconds of CPU per client of both engines."""
+    contenders = requests(LAYERS[layer], strategy, 5, CLIENTS_OF_LAYERS, LEFT_OUT_OF_LAYERS)[1]
+    taken = measured(contenders, repeats, CLIENTS_OF_LAYERS)
+    return {"layer": layer, "strategy": strategy, "ratio": taken["loop"] / taken["vmap"], **taken}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=1000)
@@ -96,7 +121,12 @@ def main() -> None:
         for scenario in ("digits", "sinusoid")
         for strategy in ("fomaml", "maml")
     }
-    tables = {"rounds": Table(COLUMNS, rows)}
+    of_layers = {
+        f"{layer}, {strategy}": layers_compared(layer, strategy, arguments.repeats)
+        for layer in LAYERS
+        for strategy in ("fomaml", "maml")
+    }
+    tables = {"rounds": Table(COLUMNS, rows), "layers": Table(COLUMNS_OF_LAYERS, of_layers)}
     print_tables(tables)
     if arguments.json:
         write(arguments.json, tables)

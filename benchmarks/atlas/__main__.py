@@ -10,7 +10,6 @@ they are. `make numbers` then writes the pages.
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from benchmarks.atlas.picture import draw
 from benchmarks.atlas.systems import EXPERIMENTS, System, read_system
 from benchmarks.atlas.verdicts import MAP, row_of_map, table_of_methods
-from benchmarks.tables import Table, add_json_option, print_tables, write
+from benchmarks.tables import Table, add_json_option, print_tables, tables_in, write
 from fedmaml.api.comparing import compared
 from fedmaml.comparison.conclusions import Comparison
 
@@ -37,14 +36,6 @@ def compare_on(system: System, out: Path) -> tuple[Comparison, Comparison | None
     return made("", system.seeds, {}), made("-shuffled", 1, system.null) if system.null else None
 
 
-def tables_in(file: Path | None) -> dict[str, Table]:
-    """Return the tables of a file that was written before."""
-    if file is None or not file.exists():
-        return {"map": Table(MAP, {})}
-    tables: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["tables"]
-    return {name: Table(table["columns"], table["rows"]) for name, table in tables.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -54,7 +45,7 @@ def main() -> None:
     add_json_option(parser)
     arguments = parser.parse_args()
     names = arguments.names or sorted(file.stem for file in EXPERIMENTS.glob("*.toml"))
-    tables = tables_in(arguments.json)
+    tables = tables_in(arguments.json) or {"map": Table(MAP, {})}
     for system in [read_system(EXPERIMENTS / f"{name}.toml") for name in names]:
         true, shuffled = compare_on(system, arguments.out)
         row = row_of_map(system.title, true)

@@ -5,6 +5,7 @@
     W3  Omniglot's network, four convolutions of 64 filters with batch norm, 5 and 75 images
     W4  FEMNIST's network, two convolutions and 6.6 million parameters, 20 and 20 images
     GRU PyTorch's own recurrent layer, 8 inputs and 16 states, 20 steps; 10 and 10 sequences
+    ATT attention of 4 heads over 20 steps of 16 features, fedmaml's own layer; 10 and 10 sequences
     C4  the network Conv4 of fedmaml: 32 filters with group norm, 5 and 25 images
     MLP 64-h-h-10 of about a given number of parameters, 16 and 16
 
@@ -23,7 +24,7 @@ from fedmaml.core import seeding
 from fedmaml.core.learner import Problem, make_learner
 from fedmaml.core.losses import cross_entropy, squared_error
 from fedmaml.core.metrics import ACCURACY, MEAN_SQUARED_ERROR
-from fedmaml.core.networks import Conv4
+from fedmaml.core.networks import Conv4, MultiheadAttention
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import Batch, Task
 
@@ -120,22 +121,42 @@ def femnist() -> Workload:
     return _classification(network, draw)
 
 
-def recurrent() -> Workload:
+def recurrent(cell: Callable[[], nn.Module] | None = None) -> Workload:
+    """Return a recurrent reader of sequences; its layer is PyTorch's, or another like it."""
+
     class Reader(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = nn.GRU(8, 16, batch_first=True)
+            self.body = cell() if cell else nn.GRU(8, 16, batch_first=True)
             self.head = nn.Linear(16, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            output: Tensor = self.head(self.body(x)[0][:, -1])
+            states = self.body(x)
+            output: Tensor = self.head((states if cell else states[0])[:, -1])
             return output
 
-    def draw(rng: torch.Generator) -> Task:
-        x = torch.randn(20, 20, 8, generator=rng)
-        return _split(x, torch.randint(0, 3, (20,), generator=rng), 10)
+    return _classification(Reader, _sequences)
 
-    return _classification(Reader, draw)
+
+def attentive() -> Workload:
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(8, 16)
+            self.attention = MultiheadAttention(16, 4)
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            steps = self.body(x)
+            output: Tensor = self.head(self.attention(steps, steps, steps).mean(1))
+            return output
+
+    return _classification(Reader, _sequences)
+
+
+def _sequences(rng: torch.Generator) -> Task:
+    x = torch.randn(20, 20, 8, generator=rng)
+    return _split(x, torch.randint(0, 3, (20,), generator=rng), 10)
 
 
 def conv4() -> Workload:
