@@ -11,12 +11,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runs import EXPERIMENTS, finished_run
 from benchmarks.tables import Table, add_json_option, estimate, print_tables, tables_in, write
-from fedmaml.config import load_toml, resolve
-from fedmaml.running import execute
-from fedmaml.runs.directory import RunDirectory
 
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 PUBLISHED = {
     "protonet": 0.988,
     "matchingnet": 0.981,
@@ -45,17 +42,15 @@ COLUMNS = {
 
 def measure(strategy: str, folder: Path) -> dict[str, Any]:
     """Return the test clients' accuracy and what the training cost."""
-    settings = load_toml(EXPERIMENTS / f"omniglot_{strategy}.toml")
-    run = RunDirectory(folder / f"omniglot_{strategy}")
-    finished = (run.path / "summary.json").exists()
-    summary = run.summary() if finished else execute(resolve(settings), run.path)
+    run = finished_run(EXPERIMENTS / f"omniglot_{strategy}.toml", folder)
+    summary, config = run.summary(), run.config()
     metric, (low, high) = summary["metric"], summary["metric"]["ci95"]
     totals = summary["cost"]["totals"]
     return {
         "accuracy": {"mean": metric["after"], "low": low, "high": high},
         "published": PUBLISHED[strategy],
-        "rounds": settings["rounds"],
-        "clients": settings["clients"],
+        "rounds": config.rounds,
+        "clients": config.clients,
         "tera": totals["flops"] / 1e12,
         "minutes": totals["seconds_clients"] / 60,
     }

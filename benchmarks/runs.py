@@ -7,10 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from fedmaml.config import resolve
+from fedmaml.config import load_toml, resolve
 from fedmaml.core.statistics import bootstrap_interval
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+
+
+def finished_run(experiment: Path, folder: Path) -> RunDirectory:
+    """Return the run of a file, which is run unless its folder there has ended."""
+    run = RunDirectory(folder / experiment.stem)
+    if not (run.path / "summary.json").exists():
+        execute(resolve(load_toml(experiment)), run.path)
+    return run
 
 
 def run_clients(settings: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

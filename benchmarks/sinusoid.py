@@ -1,9 +1,10 @@
 """The MAML paper's sinusoid, with two inner step sizes, beside the published errors.
 
     python -m benchmarks.sinusoid [--json FILE]
+    python -m benchmarks.sinusoid --one-step [--runs FOLDER] [--json FILE]
 
 It runs both files of experiments/, 70,000 rounds each: a quarter of an hour. Medians are over the
-same test tasks as the means.
+same test tasks as the means. ``--one-step``: CAVIA and Meta-SGD, one step on ten points.
 """
 
 import argparse
@@ -12,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.runs import column, run_clients
+from benchmarks.runs import EXPERIMENTS, column, finished_run, run_clients
 from benchmarks.tables import Table, add_json_option, estimate, print_tables, write
 from fedmaml.config import load_toml
 
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 FILES = ("sinusoid_maml.toml", "sinusoid_maml_small_step.toml")
 STEPS = ("1", "5", "10")
 PUBLISHED = {"1": 0.67, "5": 0.38, "10": 0.35}
@@ -33,6 +33,24 @@ COLUMNS = {
     },
     "seconds": ["{seconds:.0f}"],
 }
+
+ONE_STEP = {"sinusoid_cavia.toml": 0.19, "sinusoid_meta_sgd.toml": 0.53}
+"""Errors of Zintgraf et al. 2019 (five context parameters) and Li et al. 2017 (table 1)."""
+COLUMNS_OF_ONE_STEP = {
+    "strategy": ["{name}"],
+    "error on new curves": estimate("error"),
+    "published": ["{published:.2f}"],
+    "rounds": ["{rounds:,}"],
+}
+
+
+def after_one_step(file: str, folder: Path) -> dict[str, Any]:
+    """Return the mean squared error of the test tasks, beside the published one."""
+    run = finished_run(EXPERIMENTS / file, folder)
+    summary = run.summary()
+    metric, (low, high) = summary["metric"], summary["metric"]["ci95"]
+    error = {"mean": metric["after"], "low": low, "high": high}
+    return {"error": error, "published": ONE_STEP[file], "rounds": summary["rounds"]}
 
 
 def measure(file: str) -> dict[str, Any]:
@@ -51,9 +69,20 @@ def measure(file: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--one-step", action="store_true", help="CAVIA and Meta-SGD")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
     add_json_option(parser)
     arguments = parser.parse_args()
+    if arguments.one_step:
+        found = {
+            str(load_toml(EXPERIMENTS / file)["strategy"]): after_one_step(file, arguments.runs)
+            for file in ONE_STEP
+        }
+        report(arguments.json, {"one step": Table(COLUMNS_OF_ONE_STEP, found)})
+        return
     rows: dict[str, dict[str, Any]] = {
         "published (Finn et al. 2017, appendix C)": {
             f"published{steps}": error for steps, error in PUBLISHED.items()
@@ -62,10 +91,14 @@ def main() -> None:
     for file in FILES:
         step = load_toml(EXPERIMENTS / file)["inner.lr"]
         rows[f"{step:g}"] = measure(file)
-    tables = {"errors": Table(COLUMNS, rows)}
+    report(arguments.json, {"errors": Table(COLUMNS, rows)})
+
+
+def report(file: Path | None, tables: dict[str, Table]) -> None:
+    """Print tables, and write them."""
     print_tables(tables)
-    if arguments.json:
-        write(arguments.json, tables)
+    if file:
+        write(file, tables)
 
 
 if __name__ == "__main__":
