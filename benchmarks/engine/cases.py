@@ -78,10 +78,12 @@ CASES = (
     Case("W2-meta_sgd", "W2", "meta_sgd", 2000, 16, base="JAX jit(lax.map of vmap)"),
     Case("W2-anil", "W2", "anil", 2000, 16, base="JAX jit(lax.map of vmap)"),
     Case("W2-fedrep", "W2", "fedrep", 2000, 16, base="JAX jit(lax.map of vmap)"),
+    Case("W2-protonet", "W2", "protonet", 2000, 16, base="JAX jit(lax.map of vmap)"),
     Case("W2-unequal", "W2-unequal", "fomaml", 2000, 16),
     Case("W3-fomaml-1", "W3", "fomaml", 8, 2, steps=1, tolerance=0.02),
     Case("W3-fomaml", "W3", "fomaml", 8, 2, tolerance=0.02),
     Case("W3-maml-1", "W3", "maml", 8, 2, steps=1, base="learn2learn", tolerance=0.02),
+    Case("W3-protonet", "W3", "protonet", 8, 2, tolerance=0.02),
     Case("C4-fomaml-1", "C4", "fomaml", 8, 2, steps=1, tolerance=0.02),
     Case("GRU-fomaml", "GRU", "fomaml", 16, 4, base="learn2learn"),
     # The weights of 20 clients are 530 MB, and a vectorised step holds several copies.

@@ -117,7 +117,18 @@ def compiled(job):
         body = descend(lambda own: loss(own + head, x, y), start, job["steps"])
         return [before - after for before, after in zip(start, body, strict=True)]
 
-    updates = (fomaml, maml, reptile, meta_sgd, anil, fedrep)
+    def protonet(theta, x, y, query_x, query_y):
+        classes, layers = theta[-1].shape[0], job["layers"][:-1]
+
+        def at(start):
+            known, asked = (network(layers, start, some) for some in (x, query_x))
+            member = jax.nn.one_hot(y, classes).T
+            means = member @ known / member.sum(1, keepdims=True)
+            return cross_entropy(-((asked[:, None] - means) ** 2).sum(-1), query_y)
+
+        return jax.grad(at)(list(theta[:-2]))
+
+    updates = (fomaml, maml, reptile, meta_sgd, anil, fedrep, protonet)
     update = {each.__name__: each for each in updates}[job["algorithm"]]
     many = jax.vmap(update, (None, 0, 0, 0, 0))
     size = job["together"]

@@ -16,7 +16,7 @@ from fedmaml.core.aggregation import ExactSum
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.requests import TrainRequest
 from fedmaml.core.tasks import TaskGroup, group_by_shape
-from fedmaml.strategies import ANIL, FOMAML, MAML, FedRep, MetaSGD, Reptile
+from fedmaml.strategies import ANIL, FOMAML, MAML, FedRep, MetaSGD, ProtoNet, Reptile
 from fedmaml.strategies.base import MetaStrategy
 
 
@@ -61,6 +61,8 @@ def _mean(update: ExactSum | Tensor, weights: Tensor) -> Tensor:
 
 
 def _strategy(algorithm: Algorithm, steps: int) -> MetaStrategy:
+    if algorithm == "protonet":
+        return ProtoNet()
     inner = GradientSteps(lr=LR, steps=steps)
     if algorithm == "fedrep":
         return FedRep(inner=inner, head=replace(inner, steps=2 * steps))

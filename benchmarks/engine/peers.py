@@ -11,6 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from benchmarks.engine.reference import distance_loss
 from benchmarks.engine.rounds import (
     LR,
     OF_LIBRARIES,
@@ -24,7 +25,12 @@ from fedmaml.core.tasks import Task
 
 
 def deepcopy_loop(round_: Round) -> Contender:
-    """Copy the module, run ``torch.optim.SGD`` on the copy: what most federated baselines do."""
+    """Copy the module, run ``torch.optim.SGD`` on the copy: what most federated baselines do.
+
+    Of prototypical networks: a loop over the clients, one backward pass each.
+    """
+    if round_.algorithm == "protonet":
+        return _prototypes_one_by_one(round_)
     _refuse_what_is_not_theirs(round_)
     if round_.algorithm == "maml":
         raise RefusedError("first order only: a copy is cut off from the original")
@@ -51,27 +57,53 @@ def deepcopy_loop(round_: Round) -> Contender:
     return mean
 
 
-def learn2learn(round_: Round) -> Contender:
-    """Clone and adapt with learn2learn's ``MAML``."""
-    _refuse_what_is_not_theirs(round_)
-    algorithm = _learn2learn().MAML(
-        round_.workload.module(), lr=LR, first_order=round_.algorithm != "maml"
-    )
-    loss = round_.workload.mean_loss
+def _prototypes_one_by_one(round_: Round) -> Contender:
+    module = round_.workload.module()
+    assert isinstance(module, nn.Sequential)
+    embedding, classes = module[:-1], len(list(module.parameters())[-1])
 
     def mean() -> Tensor:
-        algorithm.zero_grad()
+        embedding.zero_grad()
+        for task, weight in _weighted(round_):
+            known, asked = embedding(task.support.x), embedding(task.query.x)
+            loss = distance_loss(known, task.support.y, asked, task.query.y, classes)
+            (weight * loss).backward()
+        return flat(_gradients(embedding))
+
+    return mean
+
+
+def learn2learn(round_: Round) -> Contender:
+    """Clone and adapt with learn2learn's ``MAML`` or ``MetaSGD``; ANIL is ``MAML`` of the head."""
+    if round_.algorithm not in (*OF_LIBRARIES, "meta_sgd", "anil"):
+        raise RefusedError("compared with JAX alone")
+    module, loss = round_.workload.module(), round_.workload.mean_loss
+    features, head = nn.Sequential(), module
+    if round_.algorithm == "anil":
+        assert isinstance(module, nn.Sequential)
+        features, head = module[:-1], module[-1]
+    if round_.algorithm == "meta_sgd":
+        algorithm = _learn2learn("meta_sgd").MetaSGD(head, lr=LR)
+    else:
+        first_order = round_.algorithm in ("fomaml", "reptile")
+        algorithm = _learn2learn("maml").MAML(head, lr=LR, first_order=first_order)
+    whole = nn.ModuleList([features, algorithm])
+
+    def mean() -> Tensor:
+        whole.zero_grad()
         total = [torch.zeros_like(value) for value in algorithm.parameters()]
         for task, weight in _weighted(round_):
             learner = algorithm.clone()
             x, y = round_.training(task)
+            seen = features(x)
             for _ in range(round_.steps):
-                learner.adapt(loss(learner(x), y))
+                learner.adapt(loss(learner(seen), y))
             if round_.algorithm == "reptile":
                 _add(total, weight, _differences(algorithm, list(learner.parameters())))
             else:
-                (weight * loss(learner(task.query.x), task.query.y)).backward()
-        return flat(total if round_.algorithm == "reptile" else _gradients(algorithm))
+                asked = features(task.query.x)
+                (weight * loss(learner(asked), task.query.y)).backward()
+        return flat(total if round_.algorithm == "reptile" else _gradients(whole))
 
     return mean
 
@@ -181,8 +213,8 @@ def _import(name: str, how: str) -> ModuleType:
         raise NotInstalledError(f"{how} ({error})") from error
 
 
-def _learn2learn() -> ModuleType:
-    """Import learn2learn's MAML; from an unpacked source distribution without its data part."""
+def _learn2learn(module: str) -> ModuleType:
+    """Import one of its algorithms; from an unpacked source distribution without its data part."""
     source = os.environ.get("LEARN2LEARN_SOURCE")
     if source and "learn2learn" not in sys.modules:
         for name in ("learn2learn", "learn2learn.algorithms"):
@@ -190,4 +222,4 @@ def _learn2learn() -> ModuleType:
             package.__path__ = [str(Path(source, *name.split(".")))]
             sys.modules[name] = package
     how = "unpack the source of learn2learn==0.2.0, set LEARN2LEARN_SOURCE"
-    return _import("learn2learn.algorithms.maml", how)
+    return _import(f"learn2learn.algorithms.{module}", how)

@@ -5,6 +5,7 @@ fomaml   grad L_query at phi_k        maml   the same, through the steps
 reptile  theta - phi_k
 meta_sgd maml with a rate for each entry, which starts at lr; and the gradient in the rates
 anil     maml whose steps move the last layer (its weight and bias) alone
+protonet the last layer is left out: cross-entropy of minus the squared distances to class means
 fedrep   twice the steps of the last layer, then steps of the others; their difference
 """
 
@@ -76,8 +77,30 @@ def client_update(round_: Round) -> Callable[[Params, Batch, Batch], Params]:
         phi = some_steps(own, body, training, round_.steps)
         return {name: theta[name] - phi[name] for name in body}
 
-    functions = (fomaml, maml, reptile, meta_sgd, anil, fedrep)
+    def protonet(theta: Params, training: Batch, query: Batch) -> Params:
+        embedding = module[:-1]  # type: ignore[index]
+
+        def at(start: Params) -> Tensor:
+            known, asked = (
+                functional_call(embedding, start, (batch.x,)) for batch in (training, query)
+            )
+            return distance_loss(known, training.y, asked, query.y, classes)
+
+        return grad(at)({name: theta[name] for name in body})
+
+    classes = len(round_.workload.theta()[bias])
+    functions = (fomaml, maml, reptile, meta_sgd, anil, fedrep, protonet)
     return {function.__name__: function for function in functions}[round_.algorithm]
+
+
+def distance_loss(
+    known: Tensor, classes_of: Tensor, asked: Tensor, y: Tensor, classes: int
+) -> Tensor:
+    """Return the cross-entropy of minus the squared distances to the means of classes."""
+    member = (classes_of == torch.arange(classes)[:, None]).to(known.dtype)
+    means = member @ known / member.sum(1, keepdim=True)
+    distances = (asked[:, None] - means).square().sum(-1)
+    return torch.nn.functional.cross_entropy(-distances, y)
 
 
 def loop(round_: Round, dtype: torch.dtype = torch.float32) -> Contender:

@@ -14,9 +14,9 @@ from fedmaml.core.tasks import Batch, Task, joined
 LR = 0.01
 """Step size of the inner loop."""
 
-Algorithm = Literal["fomaml", "maml", "reptile", "meta_sgd", "anil", "fedrep"]
+Algorithm = Literal["fomaml", "maml", "reptile", "meta_sgd", "anil", "fedrep", "protonet"]
 OF_LIBRARIES = ("fomaml", "maml", "reptile")
-"""What the libraries' own examples do; the others are compared with JAX."""
+"""What all the libraries' own examples do."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Round:
             the support set, exact or first order; "meta_sgd" the exact gradient in theta and in the
             rates of all entries, "anil" that of steps of the last layer alone; "reptile" steps on
             both and sends theta - phi; "fedrep" takes twice the steps with the last layer, on both,
-            then steps with the others, and sends their difference.
+            then steps with the others, and sends their difference; "protonet" sends the gradient
+            of the query loss by distances to class means, without a last layer.
         steps: Gradient steps of the inner loop.
         tasks: One per client.
     """

@@ -14,11 +14,11 @@ GROUPS = {
     "small networks": (
         "W2-fomaml", "W2-maml", "W2-unequal", "W1-fomaml", "W1-maml", "W1-reptile",
     ),
-    "other strategies": ("W2-meta_sgd", "W2-anil", "W2-fedrep"),
+    "other strategies": ("W2-meta_sgd", "W2-anil", "W2-fedrep", "W2-protonet"),
     "few clients, large layers": (
         "W1-fomaml-25", "W1-maml-25", "W2-fomaml-10", "MLP-1e6", "MLP-1e7",
     ),
-    "convolutions": ("W4-fomaml", "W3-fomaml-1", "W3-fomaml"),
+    "convolutions": ("W4-fomaml", "W3-fomaml-1", "W3-fomaml", "W3-protonet"),
     "any network": ("W3-maml-1", "C4-fomaml-1", "GRU-fomaml"),
 }  # fmt: skip
 """Tables of several cases: time per client and share of the processor's peak."""

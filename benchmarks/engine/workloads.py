@@ -86,7 +86,7 @@ def hospital(smallest: int = 32, largest: int = 32) -> Workload:
         y = (x @ torch.randn(13, generator=rng) > 0).long()
         return _split(x, y, half)
 
-    return _classification(lambda: fully_connected(13, 32, 2), draw, head="2")
+    return _classification(lambda: fully_connected(13, 32, 2), draw, head="2", classes=2)
 
 
 def omniglot() -> Workload:
@@ -103,7 +103,7 @@ def omniglot() -> Workload:
         characters = torch.rand(5, 1, 28, 28, generator=rng)
         return _split(characters[y] + 0.3 * torch.rand(80, 1, 28, 28, generator=rng), y, 5)
 
-    return _classification(network, draw)
+    return _classification(network, draw, head="17", classes=5)
 
 
 def femnist() -> Workload:
@@ -188,8 +188,10 @@ def fully_connected(*widths: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def _classification(network: Callable[[], nn.Module], draw: Draw, head: str = "head") -> Workload:
-    return Workload(Problem(network, cross_entropy, (ACCURACY,), head=head), draw)
+def _classification(
+    network: Callable[[], nn.Module], draw: Draw, head: str = "head", classes: int | None = None
+) -> Workload:
+    return Workload(Problem(network, cross_entropy, (ACCURACY,), head=head, classes=classes), draw)
 
 
 def _split(x: Tensor, y: Tensor, support: int) -> Task:
