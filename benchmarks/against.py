@@ -31,7 +31,7 @@ RUNS = {
     "run digits fomaml, 150 rounds": "run digits --strategy fomaml --rounds 150",
     "run digits protonet, 50 rounds": "run digits --strategy protonet --rounds 50",
 }
-FEWEST, MOST = 5, 41  # turns
+MIN_TURNS, MAX_TURNS = 5, 41  # turns
 Timer = Callable[[], float]
 
 
@@ -91,7 +91,9 @@ def by_turns(here: Timer, there: Timer, seconds: float) -> dict[str, Any]:
     end = time.perf_counter() + seconds
     taken: dict[Timer, list[float]] = {here: [], there: []}
     order = [here, there]
-    while len(taken[here]) < FEWEST or (len(taken[here]) < MOST and time.perf_counter() < end):
+    while len(taken[here]) < MIN_TURNS or (
+        len(taken[here]) < MAX_TURNS and time.perf_counter() < end
+    ):
         random.shuffle(order)
         for one in order:
             taken[one].append(one())

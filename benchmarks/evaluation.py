@@ -25,7 +25,7 @@ from fedmaml.core.tasks import TaskGroup, group_by_shape
 from fedmaml.strategies import CATALOGUE
 from fedmaml.strategies.base import MetaStrategy
 
-LR, STEPS, MOST = 0.01, 5, 20
+LR, STEPS, MAX_STEPS = 0.01, 5, 20
 WORKLOADS = {"W1": sinusoid, "W2": hospital}
 COLUMNS = {
     "network": ["{network}"],
@@ -79,7 +79,7 @@ def requests(
         "training": train,
         "evaluation": evaluate,
         "by vmap": lambda: evaluate("vmap"),
-        "stages": lambda: evaluate(steps=tuple(range(MOST + 1))),
+        "stages": lambda: evaluate(steps=tuple(range(MAX_STEPS + 1))),
         "shots": lambda: evaluate(shots=(1, 2, 5)),
     }
 
@@ -113,7 +113,7 @@ def main() -> None:
                 "network": network, "strategy": name, "training": training,
                 "evaluation": evaluated, "ratio": evaluated / training, "by_vmap": by_vmap,
             }  # fmt: skip
-        contenders = requests(workload(), "fomaml", chosen.clients, MOST)
+        contenders = requests(workload(), "fomaml", chosen.clients, MAX_STEPS)
         names = ("evaluation", "stages", "shots")
         one, many, shots = timed(contenders, names, chosen.clients, chosen.seconds)
         stages[network] = {

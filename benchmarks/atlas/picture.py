@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from fedmaml.report.canvas import GREY, INK, PAGE
 
 _COLOURS = {"better": "#0b5fa5", "worse": "#c2410c"}
-_LEAST, _MOST = -1.0, 1.0
+_MIN, _MAX = -1.0, 1.0
 
 
 def draw(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
@@ -28,9 +28,9 @@ def draw(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         axes = figure.subplots()
         for place, row in enumerate(ordered):
             colour = _COLOURS.get(row["verdict"], GREY)
-            ends = [min(max(row["removed"][end], _LEAST), _MOST) for end in ("low", "high")]
+            ends = [min(max(row["removed"][end], _MIN), _MAX) for end in ("low", "high")]
             axes.plot(ends, [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
-            mean = min(max(row["removed"]["mean"], _LEAST), _MOST)
+            mean = min(max(row["removed"]["mean"], _MIN), _MAX)
             axes.plot([mean], [place], "o", color=colour, markersize=6)
             axes.annotate(
                 f"{row['method']} / {row['baseline']}", (1.02, place), va="center",
@@ -39,7 +39,7 @@ def draw(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         axes.axvline(0, color=INK, linewidth=1)
         axes.set_yticks(range(len(ordered)), [row["title"] for row in ordered])
         axes.grid(visible=False, axis="y")
-        axes.set_xlim(_LEAST, _MOST)
+        axes.set_xlim(_MIN, _MAX)
         axes.set_xticks([-1, -0.5, 0, 0.5, 1])
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.set_xlabel("share of the best baseline's error that is removed")

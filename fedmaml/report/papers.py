@@ -17,7 +17,7 @@ from fedmaml.tables.table import Table, to_csv
 FORMATS = ("pdf", "svg", "png")
 TABLES = ("results", "clients", "cost")
 _INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72.27}
-_LEAST, _MOST = 2.0, 20.0
+_MIN, _MAX = 2.0, 20.0
 
 
 def style_of(name: str, width: str | None) -> Style:
@@ -37,10 +37,10 @@ def style_of(name: str, width: str | None) -> Style:
         return style
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(in|cm|mm|pt)\s*", width)
     inches = float(found[1]) * _INCHES[found[2]] if found else 0.0
-    if not _LEAST <= inches <= _MOST:
+    if not _MIN <= inches <= _MAX:
         raise ConfigurationError(
-            f"--width {width!r}: give a number and a unit (in, cm, mm, pt) from {_LEAST:g}in to "
-            f"{_MOST:g}in, e.g. 3.25in for one column of two, 6.75in for both"
+            f"--width {width!r}: give a number and a unit (in, cm, mm, pt) from {_MIN:g}in to "
+            f"{_MAX:g}in, e.g. 3.25in for one column of two, 6.75in for both"
         )
     return replace(style, width=inches)
 

@@ -19,7 +19,7 @@ CLASSES = {"cora": 7, "citeseer": 6}
 WORDS = 64
 """Columns that stand for the words of a paper."""
 
-_PARTS, _FEWEST, _MOST = 24, 30, 160
+_PARTS, _MIN_NODES, _MAX_NODES = 24, 30, 160
 _SOURCE = "github.com/kimiyoung/planetoid, data/ind.* as arrays"
 FILES = {
     "cora": DataFile(
@@ -90,8 +90,8 @@ def _communities(name: str, folder: str) -> tuple[Community, ...]:
     found = []
     for number in range(_PARTS):
         members = np.flatnonzero(part == number)
-        if len(members) >= _FEWEST:
-            best = members[np.argsort(-degrees[members], kind="stable")[:_MOST]]
+        if len(members) >= _MIN_NODES:
+            best = members[np.argsort(-degrees[members], kind="stable")[:_MAX_NODES]]
             found.append(_community(np.sort(best), x, edges, y))
     return tuple(found)
 

@@ -12,7 +12,7 @@ No price of a later day enters a position.
 import torch
 from torch import Tensor
 
-DECAY, TARGET, MOST = 0.94, 0.01, 2.0
+DECAY, TARGET, MAX_LEVERAGE = 0.94, 0.01, 2.0
 LOOK_BACK = 60
 """Days before the first day that has features."""
 
@@ -44,7 +44,7 @@ def features(returns: Tensor, sigma: Tensor) -> Tensor:
 
 def positions(policy: Tensor, sigma: Tensor) -> Tensor:
     """Return positions, in units of the wealth of one ticker, of a policy's outputs."""
-    return torch.tanh(policy) * (TARGET / sigma).clamp(max=MOST)
+    return torch.tanh(policy) * (TARGET / sigma).clamp(max=MAX_LEVERAGE)
 
 
 def earned(position: Tensor, later: Tensor, costs: float) -> Tensor:

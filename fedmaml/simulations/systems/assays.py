@@ -14,7 +14,7 @@ from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.scenario import Split
 from fedmaml.simulations.systems import molecules
 
-_TRAIN, _VALIDATION, _MOST = 500, 40, 400  # assays; molecules of those that do not test
+_TRAIN, _VALIDATION, _MAX_MOLECULES = 500, 40, 400  # assays; molecules of those that do not test
 
 
 class Assay(NamedTuple):
@@ -77,7 +77,7 @@ def _chosen(
     test = [assay for assay in large if assay.split == "valid"]
     order = seeding.permutation(key, [0], len(large))[0].tolist()
     pool = [large[place] for place in order if large[place].split == "train"]
-    pool = [assay for assay in pool if len(assay.active) <= _MOST]
+    pool = [assay for assay in pool if len(assay.active) <= _MAX_MOLECULES]
     first_of_target = {assay.target: assay for assay in reversed(pool)}
     validation = [assay for assay in pool if assay is first_of_target[assay.target]][:_VALIDATION]
     taken = {assay.target for assay in validation}

@@ -12,19 +12,19 @@ from fedmaml.simulations.references import curves
 NOISE = 0.02
 """Standard deviation of simulated measurements."""
 
-_MOST = 30.0  # of (k t)^n: beyond, X is 1 in float64, and its gradient must not overflow
+_MAX_POWER = 30.0  # of (k t)^n: beyond, X is 1 in float64, and its gradient must not overflow
 
 
 def simulated(phi: Tensor, t: Tensor) -> Tensor:
     """Return X(t) of (log k, n): ``(..., 2)``, ``(points,)`` -> ``(..., points)``."""
     power = torch.exp(phi[..., 1:2] * (t.log() + phi[..., :1]))
-    return 1 - torch.exp(-power.clamp(max=_MOST))
+    return 1 - torch.exp(-power.clamp(max=_MAX_POWER))
 
 
 def measured(phi: Tensor, t: Tensor) -> Tensor:
     """Return A (1 - exp(-(t e^z1 / 13)^(3 z2))), A = sigmoid(2 z0), of z ``(..., 3)``."""
     power = torch.exp(3 * phi[..., 2:3] * ((t / 13).log() + phi[..., 1:2]))
-    return torch.sigmoid(2 * phi[..., :1]) * (1 - torch.exp(-power.clamp(max=_MOST)))
+    return torch.sigmoid(2 * phi[..., :1]) * (1 - torch.exp(-power.clamp(max=_MAX_POWER)))
 
 
 FAMILIES = {

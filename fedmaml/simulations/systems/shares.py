@@ -57,7 +57,7 @@ def panel_of(returns: Tensor, *, leak: bool = False) -> Panel:
     later = torch.cat([returns[:, 1:], torch.zeros_like(returns[:, :1])], 1)
     if leak:
         seen = torch.cat([seen[:, 1:], seen[:, -1:]], 1)
-    return Panel(seen, (prices.TARGET / sigma).clamp(max=prices.MOST), later)
+    return Panel(seen, (prices.TARGET / sigma).clamp(max=prices.MAX_LEVERAGE), later)
 
 
 def _returns(data: str, data_dir: str, seed: int) -> Tensor:

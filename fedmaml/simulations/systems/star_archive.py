@@ -18,7 +18,7 @@ from fedmaml.simulations.systems import skies
 TEST_PARTS, _VALIDATION_PARTS = 5, 3
 _VALIDATE, _OTHER = 4, 8  # classes of ASAS: anomalies of validation; of validation and test
 _ARCHIVE, _VALIDATION = 0.5, 0.15  # of the stars of a known class
-_MOST = 800  # stars of a class of LINEAR
+_MAX_STARS = 800  # stars of a class of LINEAR
 
 
 class Dealt(NamedTuple):
@@ -54,7 +54,7 @@ def of_linear(unseen: str, key: int, data_dir: str) -> Dealt:
     stars = linear_stars.load(data_dir)
     x, y = torch.from_numpy(stars.x), torch.from_numpy(stars.y)
     order = seeding.permutation(key, [0], len(y))[0]
-    kinds = [x[order[y[order] == kind][:_MOST]] for kind in range(len(linear_stars.CLASSES))]
+    kinds = [x[order[y[order] == kind][:_MAX_STARS]] for kind in range(len(linear_stars.CLASSES))]
     test = linear_stars.CLASSES.index(unseen)
     validation = (test + 1) % len(kinds)
     known = [own for kind, own in enumerate(kinds) if kind not in (test, validation)]
