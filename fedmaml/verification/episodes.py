@@ -27,7 +27,11 @@ def process_problem(estimator: str) -> Problem:
 
 
 def takes_episodes(strategy: MetaStrategy) -> bool:
-    """Return whether a strategy sends the exact gradient through steps on the whole network."""
+    """Return whether a strategy sends the exact gradient through steps on the whole network.
+
+    One with losses after each step has another objective than the return at the end.
+    """
     kernel, adapts = strategy.facts.kernel, strategy.facts.adapts
-    exact = kernel is not None and kernel.sends == "exact"
-    return exact and adapts is not None and adapts.moves == "all"
+    if kernel is None or adapts is None or kernel.step_weights:
+        return False
+    return kernel.sends == "exact" and adapts.moves == "all"
