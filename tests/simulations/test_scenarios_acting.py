@@ -1,7 +1,6 @@
 """Scenarios whose examples are episodes: many at once equal one by one, steps are counted."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,25 +20,19 @@ from fedmaml.simulations.environments.acting import GaussianPolicy
 from fedmaml.simulations.environments.bandits import bayes_value
 from fedmaml.simulations.environments.pulling import EquivariantPulls
 from fedmaml.simulations.scenarios import Arm, Bandits, HalfCircle, Navigation
-from tests.catalogue import slow_unless
+from tests.catalogue import ACTING, slow_unless
 
-SMALL: dict[str, dict[str, Any]] = {
-    "tabular": {},
-    "delayed_bandit": {"episodes": 5},
-    "navigation": {"hidden": 6, "horizon": 8, "episodes": 5},
-    "half_circle": {"hidden": 6, "episodes": 5, "radius": 0.3},
-    "arm": {"queries": 4},
-    "bandits": {"pulls": 6, "arms": 3, "trials": 4},
-}
 CASES = [
     slow_unless(strategy in ("maml", "rl2"), name, strategy)
-    for name in SMALL
+    for name in ACTING
     for strategy in ("maml", "rl2", "fomaml", "reptile", "meta_sgd", "fedavg")
 ]
 
 
 def computed(engine: str, name: str, strategy: str) -> dict[int, list[Tensor]]:
-    run = resolve({"scenario": name, "strategy": strategy, "task": SMALL[name], "dtype": "float64"})
+    run = resolve(
+        {"scenario": name, "strategy": strategy, "task": ACTING[name], "dtype": "float64"}
+    )
     algorithm, scenario = run.make_strategy(), run.make_scenario()
     start = algorithm.build(run.make_problem(), seeding.generator(0, "init"))
     job = Job(algorithm, start.learner, start.state.meta, "stack")
@@ -70,7 +63,7 @@ def test_nodes_change_no_bit(name: str, tmp_path: Path) -> None:
         more = {"validation_clients": 0, "test_clients": 3}
         run = resolve(
             {"scenario": name, "strategy": "maml", "nodes": nodes, "rounds": 2, "clients": 4,
-             "engine": "loop", "task": SMALL[name] | more}
+             "engine": "loop", "task": ACTING[name] | more}
         )  # fmt: skip
         summary = execute(run, tmp_path / str(nodes))
         assert summary["rejected_replies"] == 0
