@@ -113,23 +113,37 @@ def rewards_by_pull(models: Mapping[str, Model], trials: int = 20_000) -> dict[s
     """
     scenario = next(iter(models.values())).config.make_scenario()
     assert isinstance(scenario, Bandits)
-    pulls, arms = scenario.pulls, scenario.arms
-    pays = seeding.uniform(seeding.key(SEED, "pays"), range(trials), arms)
-    noise = seeding.uniform(seeding.key(SEED, "noise"), range(trials), pulls)
-    chance = seeding.uniform(seeding.key(SEED, "chance"), range(trials), pulls, 1)
-    greedy = torch.full((trials,), float(scenario.greedy), dtype=torch.float64)
-    x = {"pays": pays, "noise": noise, "chance": chance, "greedy": greedy}
-    batch = Batch(x, torch.zeros(trials, dtype=torch.float64))
+    batch = bandits_of(scenario.pulls, scenario.arms, trials, greedy=scenario.greedy)
     found = {name: model.plays(Task(batch, batch), 0)["rewards"] for name, model in models.items()}
-    rules = {
+    found |= rewards_of_rules(batch, scenario.pulls)
+    return {name: rewards.double().mean(0).numpy() for name, rewards in found.items()}
+
+
+def bandits_of(pulls: int, arms: int, trials: int, *, greedy: bool = False) -> Batch:
+    """Return trials of new bandits, one for each."""
+    x = {
+        "pays": seeding.uniform(seeding.key(SEED, "pays"), range(trials), arms),
+        "noise": seeding.uniform(seeding.key(SEED, "noise"), range(trials), pulls),
+        "chance": seeding.uniform(seeding.key(SEED, "chance"), range(trials), pulls, 1),
+        "greedy": torch.full((trials,), float(greedy), dtype=torch.float64),
+    }
+    return Batch(x, torch.zeros(trials, dtype=torch.float64))
+
+
+def rewards_of_rules(batch: Batch, pulls: int) -> dict[str, Tensor]:
+    """Return the rewards of rules and of who knows the best arm, ``(trials, pulls)``."""
+    x = batch.x
+    rules: dict[str, bandit_rules.Scores] = {
         "Gittins and Whittle index": bandit_rules.by_index(pulls),
+        "largest posterior mean": bandit_rules.by_mean,
         "Thompson": bandit_rules.by_sampling(SEED),
         "UCB1": bandit_rules.by_upper_bound,
-        "best arm": lambda *_: pays,
+        "best arm": lambda *_: x["pays"],
     }
-    for name, rule in rules.items():
-        found[name] = bandit_rules.pull(rule, x, noise, chance).rewards
-    return {name: rewards.double().mean(0).numpy() for name, rewards in found.items()}
+    return {
+        name: bandit_rules.pull(rule, x, x["noise"], x["chance"]).rewards
+        for name, rule in rules.items()
+    }
 
 
 # --- trading ----------------------------------------------------------------------------------

@@ -54,7 +54,10 @@ def draw_pulls(rewards: Mapping[str, np.ndarray], path: Path) -> None:
     """Draw mean rewards against the number of the pull."""
 
     def paint(axes: Axes) -> None:
-        rules = {"Gittins and Whittle index": "-", "Thompson": "--", "UCB1": ":", "best arm": "-."}
+        rules = {
+            "Gittins and Whittle index": "-", "largest posterior mean": (0, (6, 2)),
+            "Thompson": "--", "UCB1": ":", "best arm": "-.",
+        }  # fmt: skip
         colours = iter(SERIES)
         for name, values in rewards.items():
             pull = np.arange(1, len(values) + 1)

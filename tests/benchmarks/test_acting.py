@@ -9,6 +9,7 @@ import pytest
 from benchmarks.acting.__main__ import DRAWN
 from benchmarks.acting.episodes import angles_of, growth_of, paths_of, rewards_by_pull
 from benchmarks.acting.models import model_of
+from benchmarks.bandits import Case, evaluated, rules
 from fedmaml.config import resolve
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
@@ -84,3 +85,13 @@ def test_growth_is_the_sum_of_the_weeks(tmp_path: Path) -> None:
     assert ours == pytest.approx(100 * np.mean(weeks, 0).sum() * 25)  # windows hold equal shares
     DRAWN["trading"](tmp_path, tmp_path / "trading.svg")
     assert (tmp_path / "trading.svg").stat().st_size > 5000
+
+
+def test_a_network_is_measured_on_the_bandits_of_the_rules(tmp_path: Path) -> None:
+    case = Case("plain", 6, 1, {"clients": 2, "task.trials": 2, "task.test_clients": 3})
+    first, again = (evaluated(case, 1, tmp_path) for _ in range(2))
+    assert first == again  # the run is reused
+    assert first["environment_steps"] == 2 * 2 * 2 * 6
+    known = {name: row["drawn"]["mean"] for name, row in rules(6).items()}
+    assert first["drawn"]["mean"] < known["UCB1-6"] < known["optimum-6"] + 0.05
+    assert known["Gittins and Whittle index-6"] == pytest.approx(known["optimum-6"], abs=0.05)

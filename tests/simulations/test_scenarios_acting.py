@@ -17,7 +17,7 @@ from fedmaml.core.tasks import task_at
 from fedmaml.running import execute
 from fedmaml.simulations.environments import bandit_rules
 from fedmaml.simulations.environments.acting import GaussianPolicy
-from fedmaml.simulations.environments.bandits import bayes_value
+from fedmaml.simulations.environments.bandits import bayes_value, sampled_action
 from fedmaml.simulations.environments.pulling import EquivariantPulls
 from fedmaml.simulations.scenarios import Arm, Bandits, HalfCircle, Navigation
 from tests.catalogue import ACTING, slow_unless
@@ -99,11 +99,36 @@ def test_the_order_of_the_arms_changes_the_order_of_the_logits_alone() -> None:
     seen = torch.tensor([[0.0, 1, 0, 0, 1, 0.5]], dtype=torch.float64)
     order = torch.tensor([2, 0, 3, 1])
     turned = torch.cat([seen[:, :4][:, order], seen[:, 4:]], 1)
-    logits, value, _ = network.read(seen, None)
-    other, same, _ = network.read(turned, None)
-    torch.testing.assert_close(other, logits[:, order])
+    logits, value = network.heads(network.states(seen[:, None]))
+    other, same = network.heads(network.states(turned[:, None]))
+    torch.testing.assert_close(other, logits[..., order])
     torch.testing.assert_close(same, value)
     assert float((logits - logits.mean()).abs().max().detach()) > 1e-4
+
+
+@pytest.mark.parametrize("network", ["equivariant", "plain"])
+def test_actions_are_those_of_the_probabilities_that_are_returned(network: str) -> None:
+    """A trial is played pull by pull, and then read as a sequence: both give the same logits."""
+    scenario = Bandits(pulls=6, arms=3, trials=50, network=network, entropy=0.0)
+    with seeding.isolated(seeding.generator(0)):
+        played = scenario.problem().network().double()
+    torch.nn.init.normal_(played.choice.weight, generator=seeding.generator(1))
+    x = task_at(scenario.tasks("train", [0], 1, {})[0].tasks, 0).support.x
+    found = played(x)
+    pulled = torch.nn.functional.one_hot(found["actions"], 3).double()
+    before = torch.cat([torch.zeros(50, 1, 3).double(), pulled[:, :-1]], 1)
+    won = torch.cat([torch.zeros(50, 1).double(), found["rewards"][:, :-1]], 1)[..., None]
+    left = (1 - torch.arange(6).double() / 6)[None, :, None].expand_as(won)
+    state = None
+    for pull, seen in enumerate(torch.cat([before, won, left], -1).unbind(1)):
+        states = played.states(seen[:, None], state)
+        logits, value = (each[:, 0] for each in played.heads(states))
+        state = states[:, 0]
+        action = sampled_action(logits, x["noise"][:, pull])
+        assert torch.equal(action, found["actions"][:, pull])
+        log_prob = logits.log_softmax(-1).gather(-1, action[:, None])[:, 0]
+        torch.testing.assert_close(found["log_prob"][:, pull], log_prob)
+        torch.testing.assert_close(found["value"][:, pull], value)
 
 
 def test_rules_expect_what_dynamic_programming_says() -> None:
