@@ -17,6 +17,17 @@ FOUNDING = (
 AMPLIFY = ("imaml", "per_fedavg_hf", "ridge_head", "r2d2", "empirical_bayes", "scaffold")
 """Strategies that solve systems, or divide by a small step: rounding grows up to a hundredfold."""
 
+ACTING: dict[str, dict[str, Any]] = {
+    "tabular": {},
+    "delayed_bandit": {"episodes": 5},
+    "navigation": {"hidden": 6, "horizon": 8, "episodes": 5},
+    "half_circle": {"hidden": 6, "episodes": 5, "radius": 0.3},
+    "arm": {"queries": 4},
+    "bandits": {"pulls": 6, "arms": 3, "trials": 4},
+    "trading": {"data": "positive"},
+}
+"""Scenarios in which something acts, with settings that make them small and need no data."""
+
 
 def slow_unless(default: bool, *values: Any) -> Any:
     """Return a case of a parametrised test that is slow, or one that is not."""

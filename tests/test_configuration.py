@@ -147,7 +147,9 @@ def test_refusal_takes_less_than_two_seconds_and_starts_nothing(tmp_path: Path) 
 
 def test_every_layer_wins_over_the_one_before() -> None:
     recipe = resolve({"scenario": "digits", "strategy": "maml"})
-    assert recipe.options["inner"] == {"lr": 0.2, "steps": 5, "batch": 0, "epochs": 0, "bound": 0.0}
+    assert recipe.options["inner"] == {
+        "lr": 0.2, "steps": 5, "batch": 0, "epochs": 0, "bound": 0.0, "later": 1.0
+    }  # fmt: skip
     file = {"scenario": "digits", "strategy": "maml", "inner": {"lr": 0.3, "steps": 2}}
     assert resolve(file, {"inner.lr": 0.4}).options["inner"]["lr"] == 0.4
 

@@ -178,6 +178,8 @@ def table_of_methods(comparison: Comparison, shuffled: Comparison | None) -> Tab
             "chance": chance.get(row.strategy), "megabytes": took.payload_bytes / 1e6,
             "gigaflops": took.flops / 1e9,
         }  # fmt: skip
+        if took.counters:
+            rows[row.strategy]["units"] = {name: vars(each) for name, each in took.counters.items()}
     for reference in comparison.references:
         against = {pair.first: pair for pair in reference.against}.get(REFERENCE)
         values: dict[str, Any] = {"label": reference.label, "after": reference.after}
@@ -189,7 +191,14 @@ def table_of_methods(comparison: Comparison, shuffled: Comparison | None) -> Tab
     ordered = sorted(
         rows, key=lambda name: (rows[name]["after"] is None, sign * (rows[name]["after"] or 0.0))
     )
-    return Table(METHODS, {name: rows[name] for name in ordered})
+    counted = dict.fromkeys(name for took in comparison.took.values() for name in took.counters)
+    columns = {
+        f"{name.replace('_', ' ')}, support + query": [
+            f"{{units[{name}][support]}} + {{units[{name}][query]}}", ""
+        ]
+        for name in counted
+    }  # fmt: skip
+    return Table(METHODS | columns, {name: rows[name] for name in ordered})
 
 
 def row_of_map(title: str, comparison: Comparison) -> dict[str, Any]:

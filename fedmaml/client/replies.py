@@ -23,7 +23,7 @@ from fedmaml.computing.compression import RESIDUAL
 from fedmaml.core import seeding
 from fedmaml.core.failures import said_of
 from fedmaml.core.learner import Learner, Problem, on_device
-from fedmaml.core.params import Params, to_device
+from fedmaml.core.params import Params, in_own_memory, to_device
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import (
     EvaluateReply,
@@ -69,7 +69,7 @@ class PreparedStrategy:
 
     def on_device(self, request: Q) -> Q:
         """Return the request with its meta-parameters on the device of the computation."""
-        return replace(request, meta=to_device(request.meta, self.device))
+        return replace(request, meta=in_own_memory(to_device(request.meta, self.device)))
 
 
 def prepare(strategy: MetaStrategy, problem: Problem, seed: int = 0) -> PreparedStrategy:

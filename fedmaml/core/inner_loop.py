@@ -45,6 +45,9 @@ class GradientSteps:
         bound: Bound of what a step goes along, >= 0: b makes g / (1 + ||g|| / b) of a gradient g,
             over all its entries, which is shorter than b and differentiable; 0: g itself. For
             losses through unstable dynamics.
+        later: Factor of the step size in all steps after the first, > 0. Where gradients are
+            normalised, steps near the optimum are as long as far from it: a start that was trained
+            for one step takes smaller ones from there.
     """
 
     lr: Annotated[float, Gt(0)] = 0.01
@@ -52,6 +55,7 @@ class GradientSteps:
     batch: Annotated[int, Ge(0)] = 0
     epochs: Annotated[int, Ge(0), Le(1_000_000)] = 0
     bound: Annotated[float, Ge(0)] = 0.0
+    later: Annotated[float, Gt(0)] = 1.0
 
     def taking(self, steps: int) -> "GradientSteps":
         """Return the same rule with another number of steps."""
@@ -86,6 +90,8 @@ class GradientSteps:
         before = fast = params
         for step, part in enumerate(self.parts(batch)):
             along = self.bounded(direction(fast, part))
+            if step and self.later != 1:
+                along = map_params(lambda g: self.later * g, along)
             if rule is None:  # and nothing holds the point before
                 before = fast = map_params(lambda w, g: w - self.lr * g, fast, along)
             else:

@@ -61,6 +61,15 @@ def to_device(meta: MetaParams, device: torch.device) -> MetaParams:
     }
 
 
+def in_own_memory(meta: MetaParams) -> MetaParams:
+    """Return the tree, each tensor at the beginning of memory of its own.
+
+    Parts of a flat vector begin anywhere, depending on how a message was read; a dot product of
+    PyTorch on a CPU has other bits for other addresses modulo 16 bytes.
+    """
+    return {group: map_params(torch.clone, params) for group, params in meta.items()}
+
+
 def device_of(meta: MetaParams) -> torch.device:
     """Return the device of the tree."""
     return next(value.device for params in meta.values() for value in params.values())

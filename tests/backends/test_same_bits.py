@@ -22,7 +22,7 @@ from fedmaml.simulations.backends.in_process import InProcessGrid
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE
 from tests import trees
-from tests.catalogue import slow_unless
+from tests.catalogue import ACTING, slow_unless
 from tests.conftest import NEED_CLASSES, READ_TARGETS, REGRESSORS, ROOT
 
 STRATEGIES = [
@@ -295,6 +295,45 @@ def test_trees_give_the_same_bits_on_every_back_end(
     settings = {"scenario": scenario, "strategy": strategy, "engine": "loop"}
     here = execute(resolve(settings), tmp_path / "here")
     elsewhere = {"workers": 2} if backend == "workers" else {"backend": backend, "nodes": 3}
+    there = execute(resolve(settings | elsewhere), tmp_path / "there")
+    assert there["rejected_replies"] == 0
+    assert there["theta_sha256"] == here["theta_sha256"]
+    assert there["metric"] == here["metric"]
+
+
+@pytest.mark.flower
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "workers",
+        pytest.param("flower-simulation", marks=pytest.mark.slow),
+        pytest.param("flower-deployment", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize(
+    ("scenario", "strategy"),
+    [
+        ("navigation", "maml"),  # score function, noise drawn as data
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("bandits", "rl2"),  # recurrent
+                ("arm", "meta_sgd"),  # through the motion
+                ("trading", "fomaml"),  # a series in order
+                ("tabular", "maml"),  # enumerated
+            )
+        ),
+    ],
+)
+def test_episodes_give_the_same_bits_on_every_back_end(
+    scenario: str, strategy: str, backend: str, tmp_path: Path
+) -> None:
+    settings = {"scenario": scenario, "strategy": strategy, "rounds": 2, "clients": 4,
+                "engine": "loop", "task": ACTING[scenario]}  # fmt: skip
+    settings["evaluation"] = {"split": "validation", "largest": 3}
+    here = execute(resolve(settings), tmp_path / "here")
+    elsewhere = {"workers": 2} if backend == "workers" else {"backend": backend, "nodes": 2}
     there = execute(resolve(settings | elsewhere), tmp_path / "there")
     assert there["rejected_replies"] == 0
     assert there["theta_sha256"] == here["theta_sha256"]

@@ -22,6 +22,7 @@ from fedmaml.comparison.comparing import compare, run_all
 from fedmaml.comparison.conclusions import Comparison
 from fedmaml.comparison.planning import plan
 from fedmaml.comparison.verdicts import Metric
+from fedmaml.core.counters import Units
 from tests.catalogue import reads_data
 
 ACCURACY, ERROR = Metric("accuracy", "1", "higher"), Metric("mse", "", "lower")
@@ -78,6 +79,18 @@ def test_a_card_holds_every_method_and_what_it_reached_on_shuffled_labels(
     draw({"digits": row}, tmp_path / "one.svg")
     draw({"digits": row}, tmp_path / "two.svg")
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_a_card_shows_the_steps_of_the_environment_of_support_and_query(
+    compared: Comparison,
+) -> None:
+    took = dict(compared.took)
+    assert "environment steps" not in table_of_methods(compared, None).markdown()
+    took["fomaml"] = replace(took["fomaml"], counters={"environment_steps": Units(1200, 34)})
+    table = table_of_methods(replace(compared, took=took), None).markdown()
+    assert "| environment steps, support + query |" in table
+    (row,) = [line for line in table.splitlines() if line.startswith("| FOMAML")]
+    assert row.endswith("| 1,200 + 34 |")
 
 
 def test_words_follow_verdict_interval_and_direction() -> None:

@@ -55,6 +55,15 @@ def test_the_bound_is_on_the_norm_over_all_entries_and_differentiable_at_zero() 
     assert float(slope) == pytest.approx(0.9)
 
 
+def test_steps_after_the_first_may_be_shorter() -> None:
+    # 1 - .1 = .9; then twice times 1 - .05
+    inner = GradientSteps(lr=0.1, steps=3, later=0.5)
+    assert float(inner.run(loss, point(1.0), NOTHING)["w"]) == pytest.approx(0.9 * 0.95**2)
+    rates = {"w": torch.tensor(0.2, dtype=torch.float64)}
+    found = inner.run(loss, point(1.0), NOTHING, rates=rates)["w"]
+    assert float(found) == pytest.approx(0.8 * 0.9**2)
+
+
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_steps_are_differentiable(steps: int) -> None:
     # d phi_k / d theta = (1 - 0.1)^k

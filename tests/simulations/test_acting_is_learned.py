@@ -10,30 +10,44 @@ from fedmaml.running import execute
 
 pytestmark = pytest.mark.slow
 
-
-def reached(out: Path, **layer: Any) -> dict[str, Any]:
-    return execute(resolve(layer), out)["metric"]
+SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 
 
-def test_ten_pulls_of_five_arms_end_near_the_optimum(tmp_path: Path) -> None:
+def summary_of(out: Path, **layer: Any) -> dict[str, Any]:
+    return execute(resolve(layer), out)
+
+
+@SEEDS
+def test_ten_pulls_of_five_arms_end_near_the_optimum(tmp_path: Path, seed: int) -> None:
     """6.660 is the most that can be expected; the sampling error of 1000 bandits is .05."""
-    found = reached(tmp_path / "run", scenario="bandits", strategy="rl2")
+    found = summary_of(tmp_path / "run", scenario="bandits", strategy="rl2", seed=seed)["metric"]
     assert found["after"] >= 6.60
 
 
-def test_learned_rates_find_the_payload_in_one_step_and_ten(tmp_path: Path) -> None:
-    found = reached(tmp_path / "run", scenario="arm", strategy="meta_sgd")
+@SEEDS
+def test_learned_rates_find_the_payload_in_one_step_and_ten(tmp_path: Path, seed: int) -> None:
+    found = summary_of(tmp_path / "run", scenario="arm", strategy="meta_sgd", seed=seed)["metric"]
     assert found["after"] <= 0.030
     assert found["at_steps"]["10"]["mean"] <= 0.013
 
 
-def test_one_step_leads_most_of_the_way_to_the_goal(tmp_path: Path) -> None:
-    found = reached(tmp_path / "run", scenario="navigation", strategy="maml", rounds=250)
-    assert -48 <= found["before"] <= -37
+@SEEDS
+def test_one_step_leads_most_of_the_way_to_the_goal(tmp_path: Path, seed: int) -> None:
+    """Before it, the policy stays where it is, and its noise costs a little."""
+    summary = summary_of(
+        tmp_path / "run", scenario="navigation", strategy="maml", rounds=250, seed=seed
+    )
+    found, references = summary["metric"], {each["name"]: each for each in summary["references"]}
+    still = references["standing still"]["metrics"][0]["mean"]
+    assert still - 10 <= found["before"] <= still + 1
     assert found["after"] >= -16
+    assert found["at_steps"]["3"]["mean"] >= -7.5
 
 
-def test_one_step_finds_most_goals_of_the_arc(tmp_path: Path) -> None:
-    found = reached(tmp_path / "run", scenario="half_circle", strategy="maml")
+@SEEDS
+def test_one_step_finds_most_goals_of_the_arc(tmp_path: Path, seed: int) -> None:
+    found = summary_of(tmp_path / "run", scenario="half_circle", strategy="maml", seed=seed)[
+        "metric"
+    ]
     assert found["before"] < 0.2
     assert found["after"] > 0.6

@@ -17,7 +17,6 @@ from fedmaml.simulations.environments.navigation import HalfCircle, PointNavigat
 from fedmaml.simulations.environments.one_link import OneLinkArm
 from fedmaml.strategies import MAML
 
-gymnasium = pytest.importorskip("gymnasium")
 checker = pytest.importorskip("gymnasium.utils.env_checker")
 
 from fedmaml.simulations.environments.faces import as_gymnasium, from_gymnasium  # noqa: E402

@@ -1,7 +1,6 @@
 """Scenarios whose examples are episodes: many at once equal one by one, steps are counted."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,28 +17,22 @@ from fedmaml.core.tasks import task_at
 from fedmaml.running import execute
 from fedmaml.simulations.environments import bandit_rules
 from fedmaml.simulations.environments.acting import GaussianPolicy
-from fedmaml.simulations.environments.bandits import bayes_value
+from fedmaml.simulations.environments.bandits import bayes_value, sampled_action
 from fedmaml.simulations.environments.pulling import EquivariantPulls
 from fedmaml.simulations.scenarios import Arm, Bandits, HalfCircle, Navigation
-from tests.catalogue import slow_unless
+from tests.catalogue import ACTING, slow_unless
 
-SMALL: dict[str, dict[str, Any]] = {
-    "tabular": {},
-    "delayed_bandit": {"episodes": 5},
-    "navigation": {"hidden": 6, "horizon": 8, "episodes": 5},
-    "half_circle": {"hidden": 6, "episodes": 5, "radius": 0.3},
-    "arm": {"queries": 4},
-    "bandits": {"pulls": 6, "arms": 3, "trials": 4},
-}
 CASES = [
     slow_unless(strategy in ("maml", "rl2"), name, strategy)
-    for name in SMALL
+    for name in ACTING
     for strategy in ("maml", "rl2", "fomaml", "reptile", "meta_sgd", "fedavg")
 ]
 
 
 def computed(engine: str, name: str, strategy: str) -> dict[int, list[Tensor]]:
-    run = resolve({"scenario": name, "strategy": strategy, "task": SMALL[name], "dtype": "float64"})
+    run = resolve(
+        {"scenario": name, "strategy": strategy, "task": ACTING[name], "dtype": "float64"}
+    )
     algorithm, scenario = run.make_strategy(), run.make_scenario()
     start = algorithm.build(run.make_problem(), seeding.generator(0, "init"))
     job = Job(algorithm, start.learner, start.state.meta, "stack")
@@ -70,7 +63,7 @@ def test_nodes_change_no_bit(name: str, tmp_path: Path) -> None:
         more = {"validation_clients": 0, "test_clients": 3}
         run = resolve(
             {"scenario": name, "strategy": "maml", "nodes": nodes, "rounds": 2, "clients": 4,
-             "engine": "loop", "task": SMALL[name] | more}
+             "engine": "loop", "task": ACTING[name] | more}
         )  # fmt: skip
         summary = execute(run, tmp_path / str(nodes))
         assert summary["rejected_replies"] == 0
@@ -106,11 +99,36 @@ def test_the_order_of_the_arms_changes_the_order_of_the_logits_alone() -> None:
     seen = torch.tensor([[0.0, 1, 0, 0, 1, 0.5]], dtype=torch.float64)
     order = torch.tensor([2, 0, 3, 1])
     turned = torch.cat([seen[:, :4][:, order], seen[:, 4:]], 1)
-    logits, value, _ = network.read(seen, None)
-    other, same, _ = network.read(turned, None)
-    torch.testing.assert_close(other, logits[:, order])
+    logits, value = network.heads(network.states(seen[:, None]))
+    other, same = network.heads(network.states(turned[:, None]))
+    torch.testing.assert_close(other, logits[..., order])
     torch.testing.assert_close(same, value)
     assert float((logits - logits.mean()).abs().max().detach()) > 1e-4
+
+
+@pytest.mark.parametrize("network", ["equivariant", "plain"])
+def test_actions_are_those_of_the_probabilities_that_are_returned(network: str) -> None:
+    """A trial is played pull by pull, and then read as a sequence: both give the same logits."""
+    scenario = Bandits(pulls=6, arms=3, trials=50, network=network, entropy=0.0)
+    with seeding.isolated(seeding.generator(0)):
+        played = scenario.problem().network().double()
+    torch.nn.init.normal_(played.choice.weight, generator=seeding.generator(1))
+    x = task_at(scenario.tasks("train", [0], 1, {})[0].tasks, 0).support.x
+    found = played(x)
+    pulled = torch.nn.functional.one_hot(found["actions"], 3).double()
+    before = torch.cat([torch.zeros(50, 1, 3).double(), pulled[:, :-1]], 1)
+    won = torch.cat([torch.zeros(50, 1).double(), found["rewards"][:, :-1]], 1)[..., None]
+    left = (1 - torch.arange(6).double() / 6)[None, :, None].expand_as(won)
+    state = None
+    for pull, seen in enumerate(torch.cat([before, won, left], -1).unbind(1)):
+        states = played.states(seen[:, None], state)
+        logits, value = (each[:, 0] for each in played.heads(states))
+        state = states[:, 0]
+        action = sampled_action(logits, x["noise"][:, pull])
+        assert torch.equal(action, found["actions"][:, pull])
+        log_prob = logits.log_softmax(-1).gather(-1, action[:, None])[:, 0]
+        torch.testing.assert_close(found["log_prob"][:, pull], log_prob)
+        torch.testing.assert_close(found["value"][:, pull], value)
 
 
 def test_rules_expect_what_dynamic_programming_says() -> None:

@@ -10,6 +10,7 @@ from fedmaml.core import seeding
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.outer_optimizer import OuterOptimizer
 from fedmaml.core.tasks import Task, task_at
+from fedmaml.simulations.environments.acting import played
 from fedmaml.simulations.scenarios import DelayedBandit
 from fedmaml.simulations.scenarios.delayed_bandit import mean_return
 from fedmaml.strategies import CATALOGUE
@@ -131,28 +132,50 @@ def test_a_cold_start_takes_a_hundred_steps() -> None:
     assert slopes == pytest.approx([0.0872, 0.0158, 0.00086], abs=5e-5)
 
 
-@pytest.mark.parametrize("theta", [0.0, 1.0, -3.0])
-def test_steps_on_sampled_episodes_have_the_expectation_of_the_binomial(theta: float) -> None:
-    """F_20 for s = 1, d = 5, a = 10; the number of right choices is binomial."""
-    exact = {0.0: 0.47766649, 1.0: 0.52894515, -3.0: 0.03717824}[theta]
-    p, c, lr, count = torch.tensor(theta).double().sigmoid().item(), 0.9**5, 10.0, 20
+@pytest.mark.parametrize(
+    ("count", "theta", "exact"),
+    [
+        (1, 0, 0.42821719), (5, 0, 0.46934381), (20, 0, 0.47766649),
+        (1, 1, 0.51760120), (5, 1, 0.52728650), (20, 1, 0.52894515),
+        (1, -3, 0.05278900), (5, -3, 0.04132699), (20, -3, 0.03717824),
+    ],
+)  # fmt: skip
+def test_steps_on_sampled_episodes_have_the_expectation_of_the_binomial(
+    count: int, theta: float, exact: float
+) -> None:
+    """F_N for s = 1, d = 5, a = 10; the number of right choices is binomial."""
+    p, c, lr = torch.tensor(theta).double().sigmoid().item(), 0.9**5, 10.0
+
+    def after(logit: float) -> float:
+        return c / (1 + math.exp(-logit))
+
     expected = sum(
         math.comb(count, k) * p**k * (1 - p) ** (count - k)
-        * c / (1 + math.exp(-(theta + lr * c * k / count * (1 - p))))
+        * after(theta + lr * c * k / count * (1 - p))
         for k in range(count + 1)
     )  # fmt: skip
     assert expected == pytest.approx(exact, abs=1e-8)
-    scenario = DelayedBandit(episodes=count)
-    algorithm, start = built("maml", lr, scenario)
-    found = []
-    for round in range(300):
-        task = task_at(scenario.tasks("train", [3], round, {})[0].tasks, 0)  # s = 1, d = 5
-        predictor = algorithm.adapt(start.learner, point(theta), {}, task.support)
-        logit = predictor.args[0]["logit"].item()
-        found.append(c / (1 + math.exp(-logit)))
-    values = torch.tensor(found, dtype=torch.float64)
-    error = float(values.std()) / math.sqrt(len(values))
+    _, start = built("maml", lr, DelayedBandit(episodes=count))
+    draws = 200_000 // count
+    world = {
+        "pays": torch.ones(draws, dtype=torch.float64),
+        "delay": torch.full((draws,), 5.0, dtype=torch.float64),
+    }
+    group = played(7, range(draws), (world, world), (count, 1), (1,), draws=seeding.uniform)
+    meta = point(theta)["theta"]
+    slope = torch.func.vmap(torch.func.grad(start.learner.loss), (None, 0))
+    logits = theta - lr * slope(meta, group.tasks.support)["logit"]
+    values = c * logits.sigmoid()
+    error = float(values.std()) / math.sqrt(draws)
     assert float(values.mean()) == pytest.approx(expected, abs=4 * error)
+
+
+@pytest.mark.parametrize(("theta", "exact"), [(0, 0.48065987), (1, 0.52948636), (-3, 0.03604375)])
+def test_steps_on_both_actions_reach_the_return_of_the_table(theta: float, exact: float) -> None:
+    algorithm, start = built("maml", 10.0)
+    task = tasks(EXACT)[3]  # s = 1, d = 5
+    sent = algorithm.client_update(start.learner, point(theta), {}, task)
+    assert -sent.metrics["loss_after"].item() == pytest.approx(exact, abs=1e-8)
 
 
 def test_the_metric_is_the_expected_return() -> None:

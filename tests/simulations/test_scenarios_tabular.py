@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmaml.core import seeding
+from fedmaml.core import score_function, seeding
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.tasks import task_at
 from fedmaml.simulations.environments.tables import (
@@ -111,6 +111,30 @@ def test_the_naive_estimator_is_off_by_more_than_a_tenth_and_dice_is_not() -> No
     assert off("fomaml", "dice") == pytest.approx(0.0081, abs=1e-4)
     assert off("maml", "lvc") == pytest.approx(0.044, abs=5e-4)
     assert off("maml", "naive") == pytest.approx(0.131, abs=5e-4)
+
+
+def test_whole_returns_make_the_naive_estimator_worse() -> None:
+    """Not returns to go: every action is credited with rewards that came before it."""
+
+    def slope_and_hessian(theta: Tensor) -> tuple[Tensor, Tensor]:
+        def loss(theta: Tensor) -> Tensor:
+            found = trajectories(theta, TRANSITION[None], REWARD[None])
+            whole = found.rewards.sum(-1, keepdim=True).expand_as(found.rewards)
+            lost = score_function.surrogate("naive", found.log_prob, whole)
+            return -(found.prob.detach() * lost).sum()
+
+        slope = torch.autograd.functional.jacobian(loss, theta)
+        return slope, torch.autograd.functional.hessian(loss, theta)
+
+    point = at(*THETA)
+    slope, curve = slope_and_hessian(point)
+    expected = [-0.38339233061710465, 0, 0, -0.23937551861632497]
+    assert curve.flatten().tolist() == pytest.approx(expected, abs=1e-14)
+    (after,) = torch.autograd.grad(value(fast := point + RATE * slope), fast)
+    sent = after + RATE * curve @ after
+    assert sent.tolist() == pytest.approx([0.3039033025527957, -0.3811762459716615], abs=1e-13)
+    true = torch.tensor(TRUE, dtype=torch.float64)
+    assert float((sent - true).norm() / true.norm()) == pytest.approx(0.159, abs=5e-4)
 
 
 def test_one_step_leads_to_the_return_of_the_table() -> None:

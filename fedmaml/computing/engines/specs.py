@@ -9,7 +9,7 @@ from fedmaml.strategies.base import MetaStrategy, adaptation_spec, kernel_spec
 
 _KNOWN = {"lr", "steps"}
 _OF_WHOLE_NETWORKS = {"exact", "first-order", "difference"}
-_NEUTRAL = {"batch": 0, "epochs": 0, "bound": 0.0}
+_NEUTRAL = {"batch": 0, "epochs": 0, "bound": 0.0, "later": 1.0}
 """Settings of gradient steps that are known at one value only."""
 
 UNKNOWN_LOSS = "the loss is none of those in fedmaml.core.losses"

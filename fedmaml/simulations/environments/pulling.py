@@ -1,6 +1,10 @@
-"""Recurrent networks that pull arms: the forward pass plays trials from an empty state."""
+"""Recurrent networks that pull arms: the forward pass plays trials from an empty state.
 
-from collections.abc import Callable
+Trials are played first, without derivatives; what was pulled is constant. Then the network reads
+each trial as a sequence, which gives log-probabilities, values and entropies of all pulls at once.
+"""
+
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +15,22 @@ from fedmaml.simulations.environments.acting import Prediction
 from fedmaml.simulations.environments.bandits import BernoulliBandits, sampled_action
 from fedmaml.simulations.environments.base import rollout
 
-Read = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
-"""(observation, state or None) -> logits ``(trials, arms)``, value ``(trials,)``, next state."""
+
+class Pulls(Protocol):
+    """What `play` needs of a network for n arms."""
+
+    arms: int
+
+    def states(self, seen: Tensor, start: Tensor | None = None) -> Tensor:
+        """Map observations ``(trials, pulls, n + 2)`` to states ``(trials, pulls, ...)``.
+
+        Args:
+            seen: The last arm, one-hot, its reward, and the share of pulls that is left.
+            start: State before the first of these pulls; None: the empty one.
+        """
+
+    def heads(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Map states to logits ``(trials, pulls, n)`` and values ``(trials, pulls)``."""
 
 
 class PlainPulls(nn.Module):
@@ -30,12 +48,15 @@ class PlainPulls(nn.Module):
 
     def forward(self, x: Tree) -> Prediction:
         """Play trials."""
-        return play(self.read, self.arms, x)
+        return play(self, x)
 
-    def read(self, seen: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Read`."""
-        state = self.cell(seen[:, None], state)[:, 0]
-        return self.choice(state), self.value(state)[:, 0], state
+    def states(self, seen: Tensor, start: Tensor | None = None) -> Tensor:
+        """See `Pulls`."""
+        return self.cell(seen, start)
+
+    def heads(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Pulls`."""
+        return self.choice(states), self.value(states)[..., 0]
 
 
 class EquivariantPulls(nn.Module):
@@ -57,38 +78,43 @@ class EquivariantPulls(nn.Module):
 
     def forward(self, x: Tree) -> Prediction:
         """Play trials."""
-        return play(self.read, self.arms, x)
+        return play(self, x)
 
-    def read(self, seen: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Read`."""
-        pulled, won, left = seen[:, : self.arms], seen[:, -2:-1], seen[:, -1:]
+    def states(self, seen: Tensor, start: Tensor | None = None) -> Tensor:
+        """See `Pulls`; a state is ``(arms, hidden)``."""
+        pulled, won, left = seen[..., : self.arms], seen[..., -2:-1], seen[..., -1:]
         inputs = torch.stack([pulled, pulled * won, pulled * (1 - won), left.expand_as(pulled)], -1)
-        state = self.cell(inputs.flatten(0, 1)[:, None], state)[:, 0]
-        of_arms = state.view(len(seen), self.arms, -1)
-        mean = of_arms.mean(1)
-        both = torch.cat([of_arms, mean[:, None].expand_as(of_arms)], -1)
-        return self.choice(both)[..., 0], self.value(mean)[:, 0], state
+        of_arms = inputs.transpose(1, 2).flatten(0, 1)  # every arm is a sequence
+        states: Tensor = self.cell(of_arms, None if start is None else start.flatten(0, 1))
+        return states.view(len(seen), self.arms, *states.shape[1:]).transpose(1, 2)
+
+    def heads(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Pulls`."""
+        mean = states.mean(-2)
+        both = torch.cat([states, mean[..., None, :].expand_as(states)], -1)
+        return self.choice(both)[..., 0], self.value(mean)[..., 0]
 
 
-def play(read: Read, arms: int, x: Tree) -> Prediction:
+def play(network: Pulls, x: Tree) -> Prediction:
     """Play trials of x["noise"].shape[1] pulls; actions are drawn, or greedy where x says so."""
     state: Tensor | None = None
-    columns: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def choose(seen: Tensor, uniform: Tensor) -> Tensor:
         nonlocal state
-        logits, value, state = read(seen, state)
-        drawn = sampled_action(logits.detach(), uniform)
-        action = torch.where(x["greedy"] > 0, logits.detach().argmax(-1), drawn)
-        log_probs = logits.log_softmax(-1)
-        of_action = log_probs.gather(-1, action[:, None])[:, 0]
-        columns.append((of_action, value, -(log_probs.exp() * log_probs).sum(-1)))
-        return action
+        states = network.states(seen[:, None], state)
+        state = states[:, 0]
+        logits = network.heads(states)[0][:, 0]
+        return torch.where(x["greedy"] > 0, logits.argmax(-1), sampled_action(logits, uniform))
 
-    environment = BernoulliBandits(x["noise"].shape[1], arms)
-    found = rollout(environment, choose, x, x["noise"], x["chance"])
-    log_prob, value, entropy = (torch.stack(column, 1) for column in zip(*columns, strict=True))
+    environment = BernoulliBandits(x["noise"].shape[1], network.arms)
+    with torch.no_grad():
+        found = rollout(environment, choose, x, x["noise"], x["chance"])
+    logits, value = network.heads(network.states(found.observations))
+    log_probs = logits.log_softmax(-1)
     return {
-        "log_prob": log_prob, "value": value, "entropy": entropy, "rewards": found.rewards,
+        "log_prob": log_probs.gather(-1, found.actions[..., None])[..., 0],
+        "value": value,
+        "entropy": -(log_probs.exp() * log_probs).sum(-1),
+        "rewards": found.rewards,
         "actions": found.actions,
-    }  # fmt: skip
+    }

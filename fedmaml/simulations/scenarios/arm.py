@@ -8,7 +8,8 @@ differentiated through the motion, so there is no estimator, and second derivati
 ``controller = "linear"``: u = [20, 5, 8, 5] theta . [q* - q, -w, cos q, 1], from (1, 1, 0, 0);
 "network": 20 tanh of 5-32-32-1. Some controllers are unstable, where gradients are huge, so the
 recipes bound their steps (``inner.bound``). The headline is the mean |q - q*| of the last ten steps
-in rad.
+in rad. Every gradient step plays the support again, so all are compared after one: ten of them from
+the untrained controller cost ten times the episodes, and reach what a learned start does in three.
 
 An unknown load is what makes adaptation matter: a pole that is held upright by feedback alone is
 robust to its parameters. Fazel et al. Global Convergence of Policy Gradient Methods for the Linear
@@ -115,7 +116,7 @@ class Arm(Scenario):
     about: ClassVar[str] = "an arm that adapts to its payload, through a differentiable simulation"
     recipes: ClassVar[Recipes] = {
         "*": {"rounds": 200, "clients": 20, "evaluation.steps": [3, 10]},
-        "local": {"rounds": 0, "inner.lr": 1.0, "inner.steps": 10, "inner.bound": 1.0},
+        "local": {"rounds": 0, "inner.lr": 1.0, "inner.steps": 1, "inner.bound": 1.0},
         "fedavg": _AVERAGING,
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.03},
         "fedprox": _AVERAGING | {"mu": 0.01},

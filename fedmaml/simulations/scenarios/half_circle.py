@@ -47,10 +47,13 @@ from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 NEAR = 0.3  # within which a goal is reached
 _STAGES = 3
-_META = {"inner.lr": 1.0, "inner.steps": 1, "inner.batch": 20, "outer.lr": 0.003}
-_AVERAGING = {"inner.lr": 0.5, "inner.steps": 2, "inner.batch": 20, "outer.optimizer": "sgd",
-              "outer.lr": 1.0, "adaptation.lr": 1.0, "adaptation.steps": 1,
-              "adaptation.batch": 20}  # fmt: skip
+_STEPS = {"lr": 1.0, "steps": 1, "batch": 20, "later": 0.5}
+_INNER = {f"inner.{name}": value for name, value in _STEPS.items()}
+_META = _INNER | {"outer.lr": 0.003}
+_AVERAGING = {
+    "inner.lr": 0.5, "inner.steps": 2, "inner.batch": 20, "outer.optimizer": "sgd", "outer.lr": 1.0,
+    **{f"adaptation.{name}": value for name, value in _STEPS.items()},
+}  # fmt: skip
 
 
 @settings
@@ -72,7 +75,7 @@ class HalfCircle(Scenario):
     about: ClassVar[str] = "goals on a half circle, seen from near only or by their distance"
     recipes: ClassVar[Recipes] = {
         "*": {"rounds": 200, "clients": 20, "evaluation.steps": [2, 3]},
-        "local": {"rounds": 0, "inner.lr": 1.0, "inner.steps": 1, "inner.batch": 20},
+        "local": _INNER | {"rounds": 0},
         "fedavg": _AVERAGING,
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003},
         "fedprox": _AVERAGING | {"mu": 0.01},

@@ -46,10 +46,13 @@ from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 _STAGES = 3  # parts of an evaluated client's support, one for each step
-_META = {"inner.lr": 0.5, "inner.steps": 1, "inner.batch": 20, "outer.lr": 0.003}
-_AVERAGING = {"inner.lr": 0.5, "inner.steps": 2, "inner.batch": 20, "outer.optimizer": "sgd",
-              "outer.lr": 1.0, "adaptation.lr": 0.5, "adaptation.steps": 1,
-              "adaptation.batch": 20}  # fmt: skip
+_STEPS = {"lr": 0.5, "steps": 1, "batch": 20, "later": 0.5}
+_INNER = {f"inner.{name}": value for name, value in _STEPS.items()}
+_META = _INNER | {"outer.lr": 0.003}
+_AVERAGING = {
+    "inner.lr": 0.5, "inner.steps": 2, "inner.batch": 20, "outer.optimizer": "sgd", "outer.lr": 1.0,
+    **{f"adaptation.{name}": value for name, value in _STEPS.items()},
+}  # fmt: skip
 
 
 @settings
@@ -71,7 +74,7 @@ class Navigation(Scenario):
     about: ClassVar[str] = "a point looks for an unknown goal: adapting a policy in an episode"
     recipes: ClassVar[Recipes] = {
         "*": {"rounds": 80, "clients": 20, "evaluation.steps": [2, 3]},
-        "local": {"rounds": 0, "inner.lr": 0.5, "inner.steps": 1, "inner.batch": 20},
+        "local": _INNER | {"rounds": 0},
         "fedavg": _AVERAGING,
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003},
         "fedprox": _AVERAGING | {"mu": 0.01},

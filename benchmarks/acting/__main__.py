@@ -1,0 +1,64 @@
+"""Draw what agents do before and after they adapt, from runs of the atlas.
+
+    python -m benchmarks.acting [NAME ...] [--runs runs/atlas] [--out docs/figures]
+
+Pictures: navigation.svg, arm.svg, bandits.svg and trading.svg. The runs are those of
+`python -m benchmarks.atlas`, seed 0.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.acting import pictures
+from benchmarks.acting.episodes import angles_of, growth_of, paths_of, rewards_by_pull
+from benchmarks.acting.models import model_of
+from benchmarks.atlas.systems import EXPERIMENTS
+from fedmaml.simulations.environments.one_link import OneLinkArm
+
+FIGURES = EXPERIMENTS.parents[1] / "docs" / "figures"
+
+
+def navigation(runs: Path, out: Path) -> None:
+    """Draw trajectories before and after one step."""
+    pictures.draw_paths(paths_of(model_of(runs / "navigation" / "maml" / "seed0")), out)
+
+
+def arm(runs: Path, out: Path) -> None:
+    """Draw the angle against time of light and heavy payloads."""
+    angles = angles_of(model_of(runs / "arm" / "meta_sgd" / "seed0"))
+    pictures.draw_angles(angles, OneLinkArm().seconds, out)
+
+
+def bandits(runs: Path, out: Path) -> None:
+    """Draw the reward of each pull beside Gittins and Thompson."""
+    models = {"RL^2": model_of(runs / "bandits" / "rl2" / "seed0")}
+    pictures.draw_pulls(rewards_by_pull(models), out)
+
+
+def trading(runs: Path, out: Path) -> None:
+    """Draw cumulative returns beside buy and hold."""
+    run = runs / "trading" / "maml" / "seed0"
+    bands = {"MAML": growth_of(run), "buy and hold": growth_of(run, "buy and hold")}
+    pictures.draw_growth(bands, out)
+
+
+DRAWN: dict[str, Callable[[Path, Path], None]] = {
+    "navigation": navigation, "arm": arm, "bandits": bandits, "trading": trading,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DRAWN)}")
+    parser.add_argument("--runs", type=Path, default=Path("runs/atlas"), help="folder of all runs")
+    parser.add_argument("--out", type=Path, default=FIGURES, help="folder of the pictures")
+    arguments = parser.parse_args()
+    for name in arguments.names or DRAWN:
+        DRAWN[name](arguments.runs, arguments.out / f"{name}.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Models of runs at work on worlds of one's choice."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from fedmaml.client.replies import PreparedStrategy, prepare
+from fedmaml.config import RunConfig, resolve
+from fedmaml.core.params import MetaParams
+from fedmaml.core.tasks import Task, cast
+from fedmaml.runs.directory import RunDirectory
+from fedmaml.strategies.base import with_adaptation_steps
+
+Prediction = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a run learned.
+
+    Attributes:
+        config: Of the run.
+        prepared: Its strategy and network.
+        meta: The meta-parameters that were evaluated.
+    """
+
+    config: RunConfig
+    prepared: PreparedStrategy
+    meta: MetaParams
+
+    def plays(self, task: Task, steps: int) -> Prediction:
+        """Return what one client does in its query after some steps on its support."""
+        strategy = with_adaptation_steps(self.prepared.strategy, steps)
+        learner = self.prepared.learner
+        ready = cast(task, self.config.make_problem().dtype)
+        memory = self.prepared.initial_memory
+        predictor = strategy.adapt(learner, self.meta, memory, ready.support)
+        found: Prediction = predictor(ready.query.x)
+        return {name: value.detach() for name, value in found.items()}
+
+
+def model_of(path: Path) -> Model:
+    """Return the model of a run.
+
+    Raises:
+        RunDirectoryError: If the folder holds no run, or a damaged one.
+    """
+    directory = RunDirectory(path)
+    config = resolve(directory.config_table())
+    prepared = prepare(config.make_strategy(), config.make_problem())
+    return Model(config, prepared, directory.load_meta())

@@ -1,0 +1,105 @@
+"""Drawings of episodes as SVG files for the cards of the atlas: equal bytes for equal runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.acting.episodes import MASSES, TARGET, Band, Paths
+from fedmaml.report.canvas import GREY, INK, PAGE, SERIES
+
+
+def draw_paths(clients: Sequence[Paths], path: Path) -> None:
+    """Draw episodes before and after one step, one colour for each goal."""
+
+    def paint(*panels: Axes) -> None:
+        for axes, stage in zip(panels, ("before", "after"), strict=True):
+            for client, colour in zip(clients, SERIES, strict=False):
+                for places in getattr(client, stage):
+                    way = np.concatenate([[[0, 0]], places])
+                    axes.plot(way[:, 0], way[:, 1], color=colour, linewidth=0.9, alpha=0.7)
+                axes.plot(*client.goal, "*", color=colour, markersize=13, markeredgecolor=INK,
+                          markeredgewidth=0.6, zorder=4)  # fmt: skip
+            axes.plot(0, 0, "o", color=INK, markersize=4, zorder=4)
+            axes.set_aspect("equal")
+            axes.set_xlim(-0.75, 0.75)
+            axes.set_ylim(-0.75, 0.75)
+            axes.set_title("before adaptation" if stage == "before" else "after one step")
+
+    _save(path, (8.0, 4.2), 2, paint)
+
+
+def draw_angles(angles: Mapping[str, np.ndarray], seconds: float, path: Path) -> None:
+    """Draw the angle of arms against time before and after one step."""
+
+    def paint(*panels: Axes) -> None:
+        for stage, axes in enumerate(panels):
+            for (name, values), colour in zip(angles.items(), SERIES, strict=False):
+                time = seconds * np.arange(1, values.shape[1] + 1)
+                axes.plot(time, values[stage], color=colour, label=f"{name}, {MASSES[name]} kg")
+            axes.axhline(TARGET, color=INK, linestyle="--", linewidth=1, label="target")
+            axes.set_xlabel("time [s]")
+            axes.set_title("after one step" if stage else "before adaptation")
+        panels[0].set_ylabel("angle [rad]")
+        panels[1].legend(loc="lower right")
+
+    _save(path, (8.0, 3.4), 2, paint, sharey=True)
+
+
+def draw_pulls(rewards: Mapping[str, np.ndarray], path: Path) -> None:
+    """Draw mean rewards against the number of the pull."""
+
+    def paint(axes: Axes) -> None:
+        rules = {
+            "Gittins and Whittle index": "-", "largest posterior mean": (0, (6, 2)),
+            "Thompson": "--", "UCB1": ":", "best arm": "-.",
+        }  # fmt: skip
+        colours = iter(SERIES)
+        for name, values in rewards.items():
+            pull = np.arange(1, len(values) + 1)
+            if name in rules:
+                style: dict[str, Any] = {"color": INK if rules[name] == "-" else GREY}
+                style |= {"linestyle": rules[name]}
+            else:
+                style = {"color": next(colours), "linewidth": 2.2}
+            axes.plot(pull, values, label=f"{name} ({values.sum():.2f})", **style)
+        axes.set_xlabel("pull")
+        axes.set_ylabel("mean reward")
+        axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title="reward of a trial")
+
+    _save(path, (8.0, 3.6), 1, paint)
+
+
+def draw_growth(bands: Mapping[str, Band], path: Path) -> None:
+    """Draw cumulative returns with their 95 % bands against weeks."""
+
+    def paint(axes: Axes) -> None:
+        for (name, band), colour in zip(bands.items(), SERIES, strict=False):
+            week = np.arange(1, len(band.mean) + 1)
+            axes.fill_between(week, band.low, band.high, color=colour, alpha=0.13, linewidth=0)
+            axes.plot(week, band.mean, color=colour, label=name)
+        axes.axhline(0, color=INK, linewidth=1)
+        axes.set_xlabel("week of trading since 2016-02-08")
+        axes.set_ylabel("cumulative return [%]")
+        axes.legend(loc="lower left")
+
+    _save(path, (8.0, 3.6), 1, paint)
+
+
+def _save(
+    path: Path,
+    inches: tuple[float, float],
+    panels: int,
+    paint: Callable[..., None],
+    **options: bool,
+) -> None:
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(PAGE.settings() | {"svg.hashsalt": "fedmaml", "svg.fonttype": "path"})
+        figure = Figure(inches)
+        paint(*np.atleast_1d(figure.subplots(1, panels, **options)))
+        figure.savefig(path, metadata={"Date": None}, format="svg")
