@@ -1,16 +1,17 @@
 """Molecule design, a toy: strings are built towards a target that only their rewards tell. Made up.
 
-Strings of at most eight tokens, C N O S F = and the end, keep a grammar (`systems.strings`); groups
-add up to two properties, and a client has a hidden target for them, those of a random string. A
+Strings of at most eight tokens, C N O S F = and the end, keep a grammar (`systems.strings`); each
+token adds to two properties, and a client has a hidden target for them, those of a random string. A
 string that is bought has a reward, 1 at the target. Batches of eight are bought: five are the
-support, the sixth is the query; "reward" is its mean, "best" its maximum. A network spells by soft
-Q-learning (`environments.spelling`); the examples are strings still to be bought, and every one is
-counted as a call of the oracle. In training a client buys 16 in a round.
+support, the sixth is the query; "best" is its maximum, "reward" its mean, which a string that is
+bought eight times makes large. A network spells by what tokens were worth
+(`environments.spelling`); the examples are strings still to be bought, and every one is counted as
+a call of the oracle. In training a client buys 16 in a round.
 
 PEARL infers the target from the strings bought so far; strategies that adapt by gradient steps buy
-each step's strings with the weights so far. The mean of the sixth batch can be had by buying a good
-string again: the best so far, in `systems.string_search`, counts such a purchase and gains nothing.
-It is a toy of additive groups, no chemistry: mass and logp are rough, and strings no valid SMILES.
+each step's strings with the weights so far. `systems.string_search.rewards_of_batches` has all
+that a client bought, for the best so far. A toy of additive groups, no chemistry: the properties
+are rough, and strings no valid SMILES.
 
 Rakelly et al. Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context Variables.
 ICML 2019. arXiv:1903.08254. Genetic search: Jensen. A Graph-based Genetic Algorithm for the
@@ -46,7 +47,8 @@ from fedmaml.simulations.systems.string_search import (
 )
 
 BATCH, BATCHES = 8, 6
-_META = {"inner.lr": 0.1, "inner.steps": 5, "inner.batch": BATCH, "outer.lr": 0.003}
+_META = {"inner.lr": 0.1, "inner.steps": 2, "inner.batch": BATCH, "outer.lr": 0.003,
+         "outer.schedule": "cosine", "evaluation.steps": [BATCHES - 1]}  # fmt: skip
 _AVERAGING = {"inner.lr": 0.1, "inner.steps": 2, "inner.batch": BATCH, "outer.optimizer": "sgd",
               "outer.lr": 1.0, "adaptation.lr": 0.1, "adaptation.steps": BATCHES - 1,
               "adaptation.batch": BATCH}  # fmt: skip
@@ -69,9 +71,16 @@ class MoleculeDesign(Scenario):
 
     about: ClassVar[str] = "strings towards a hidden target, by few oracle calls (a toy)"
     recipes: ClassVar[Recipes] = {
-        "*": {"rounds": 800, "clients": 10},
-        "pearl": {"outer.lr": 0.005, "outer.schedule": "cosine", "latent": 6, "kl": 0.0},
-        "maml": _META,
+        "*": {"rounds": 300, "clients": 20},
+        "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": BATCHES - 1, "inner.batch": BATCH},
+        "fedavg": _AVERAGING,
+        "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003,
+                                 "outer.schedule": "cosine"},
+        "fedprox": _AVERAGING | {"mu": 0.01},
+        "reptile": _AVERAGING,
+        "maml": _META, "fomaml": _META, "meta_sgd": _META,
+        "pearl": {"rounds": 1000, "outer.lr": 0.005, "outer.schedule": "cosine", "latent": 6,
+                  "kl": 0.0, "replay": 200},
     }  # fmt: skip
 
     seed: int = 0
@@ -85,8 +94,8 @@ class MoleculeDesign(Scenario):
 
     def problem(self) -> Problem:
         metrics = (
-            Metric("reward", "1", "higher", 0.0, _mean, least=0, most=1),
             Metric("best", "1", "higher", 0.0, _best, least=0, most=1),
+            Metric("reward", "1", "higher", 0.0, _mean, least=0, most=1),
         )
         network = partial(Speller, self.hidden, self.temperature, self.condition == "target")
         calls = Counter("oracle_calls", "a string whose reward is measured", lambda _x, y: len(y))
