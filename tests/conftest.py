@@ -117,7 +117,7 @@ NEED_CLASSES = (
 )  # fmt: skip
 """Strategies that take nothing else."""
 
-READ_TARGETS = ("cnp", "anp", "mann", "snail")
+READ_TARGETS = ("cnp", "anp", "mann", "snail", "pearl")
 """Strategies that read the support's targets, one row for each example."""
 
 

@@ -54,7 +54,7 @@ class Around:
 
 
 SPACE = {"lr": Around(10.0), "steps": Around(3.0, whole=True)} | dict.fromkeys(
-    ("mu", "lam", "q", "precision"), Around(10.0)
+    ("mu", "lam", "q", "precision", "kl"), Around(10.0)
 )
 """Last word of a strategy's setting -> where it is searched: step sizes and numbers of steps, of
 inner loop, outer loop, head and adaptation; the weight of a proximal term, of fairness, of a
@@ -63,7 +63,7 @@ NOT_TUNED = (
     "optimizer", "momentum", "schedule", "horizon", "batch", "epochs", "bound", "size", "conjugate",
     "last", "anneal", "delta", "mixture", "participation", "scale", "newton", "spread", "noise",
     "on", "pooled", "hidden", "width", "slots", "decay", "reads", "full_context", "filters",
-    "dilations", "keys", "loss",
+    "dilations", "keys", "loss", "latent", "context", "replay", "every",
 )  # fmt: skip
 """Settings of strategies that belong to the recipe."""
 

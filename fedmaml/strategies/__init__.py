@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fedmaml.strategies.meta_memory import MetaMemory
     from fedmaml.strategies.meta_sgd import MetaSGD
     from fedmaml.strategies.metanet import MetaNet
+    from fedmaml.strategies.pearl import PEARL
     from fedmaml.strategies.per_fedavg_fo import PerFedAvgFO
     from fedmaml.strategies.per_fedavg_hf import PerFedAvgHF
     from fedmaml.strategies.pfedme import PFedMe
@@ -97,6 +98,7 @@ _KNOWN = {
     "metanet": f"{_FOLDER}.metanet:MetaNet",
     "snail": f"{_FOLDER}.snail:SNAIL",
     "rl2": f"{_FOLDER}.rl2:RL2",
+    "pearl": f"{_FOLDER}.pearl:PEARL",
     # a head in closed form
     "r2d2": f"{_FOLDER}.r2d2:R2D2",
     "ridge_head": f"{_FOLDER}.ridge_head:RidgeHead",
@@ -127,6 +129,7 @@ __all__ = [
     "MAML",
     "MANN",
     "MAP",
+    "PEARL",
     "R2D2",
     "RL2",
     "SNAIL",

@@ -13,7 +13,6 @@ Deviation: clients are weighted by their number of query examples; U is drawn fr
 
 from typing import Annotated
 
-import torch
 from annotated_types import Gt
 
 from fedmaml.strategies.prelude import (
@@ -33,8 +32,9 @@ from fedmaml.strategies.prelude import (
     Problem,
     ServerState,
     Tensor,
-    UnsupportedProblemError,
+    conditioned,
     field,
+    inputs_of_first_bias,
     meta_update,
     outer_step,
     partial,
@@ -68,31 +68,18 @@ class CAVIA(MetaStrategy):
     def build(self, problem: Problem, rng: Generator) -> Initialised:
         learner, state, memory = whole_network(self, problem, rng)
         theta = state.meta["theta"]
-        name = next((name for name in theta if name.split(".")[-1] == "bias"), None)
-        if name is None:
-            raise UnsupportedProblemError(
-                f"cavia adds its context to the first bias of a network, and "
-                f"{type(learner.network).__name__} has none; give its first layer bias=True"
-            )
-        shape = (*theta[name].shape, self.size)
-        weights = torch.randn(shape, generator=rng, dtype=problem.dtype) / self.size**0.5
-        meta = {"theta": theta, "context": {name: weights}}
-        return Initialised(learner, ServerState(meta), memory)
+        context = inputs_of_first_bias("cavia", learner, theta, self.size, rng)
+        return Initialised(learner, ServerState({"theta": theta, "context": context}), memory)
 
     def adapt(
         self, learner: Learner, meta: MetaParams, memory: Params, support: Batch
     ) -> Predictor:
-        def within(context: Params) -> Params:
-            ((name, weights),) = meta["context"].items()
-            bias = meta["theta"][name] + weights @ context["phi"]
-            return meta["theta"] | {name: bias}
-
         def context_loss(context: Params, batch: Batch) -> Tensor:
-            return learner.loss(within(context), batch)
+            return learner.loss(conditioned(meta, context["phi"]), batch)
 
         ((_, weights),) = meta["context"].items()
         context = self.inner.run(context_loss, {"phi": weights.new_zeros(self.size)}, support)
-        return partial(learner.apply, within(context))
+        return partial(learner.apply, conditioned(meta, context["phi"]))
 
     client_update = meta_update
     server_update = outer_step

@@ -8,8 +8,10 @@ in a strategy's class: one line for each verb that it shares with others.
 from functools import partial
 from typing import Protocol
 
+import torch
 from torch import Generator, Tensor
 
+from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.inner_loop import GradientSteps, Loss
 from fedmaml.core.learner import (
     Learner,
@@ -111,6 +113,37 @@ def head_examples(learner: Learner, theta: Params, batch: Batch) -> tuple[Tensor
     z = head_features(learner, theta, batch.x)
     y, mask = batch.y.reshape(len(z)).to(z.dtype), mask_of(batch)
     return (z, y) if mask is None else (z * mask[:, None], y * mask)
+
+
+def inputs_of_first_bias(
+    strategy: str, learner: Learner, theta: Params, size: int, rng: Generator
+) -> Params:
+    """Draw U from N(0, 1 / size), by which `conditioned` moves the first bias of a network.
+
+    Args:
+        strategy: Its name.
+        learner: Its network.
+        theta: The network's parameters.
+        size: Numbers that condition the network.
+        rng: For U.
+
+    Raises:
+        UnsupportedProblemError: If the network has no bias.
+    """
+    name = next((name for name in theta if name.split(".")[-1] == "bias"), None)
+    if name is None:
+        raise UnsupportedProblemError(
+            f"{strategy} adds its context to the first bias of a network, and "
+            f"{type(learner.network).__name__} has none; give its first layer bias=True"
+        )
+    drawn = torch.randn((*theta[name].shape, size), generator=rng, dtype=learner.problem.dtype)
+    return {name: drawn / size**0.5}
+
+
+def conditioned(meta: MetaParams, z: Tensor) -> Params:
+    """Return theta with the first bias b + U z: z is a further input of that layer."""
+    ((name, weights),) = meta["context"].items()
+    return meta["theta"] | {name: meta["theta"][name] + weights @ z}
 
 
 def meta_update(

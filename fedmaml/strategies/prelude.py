@@ -58,8 +58,10 @@ from fedmaml.strategies.comparing import (
     sizes_of,
 )
 from fedmaml.strategies.parts import (
+    conditioned,
     fine_tuned,
     head_examples,
+    inputs_of_first_bias,
     linear_prediction,
     local_update,
     meta_update,
@@ -103,6 +105,7 @@ __all__ = [
     "by_comparison",
     "class_means",
     "compared",
+    "conditioned",
     "cosines",
     "draws_of",
     "embedding",
@@ -117,6 +120,7 @@ __all__ = [
     "head_examples",
     "head_matrix",
     "in_head",
+    "inputs_of_first_bias",
     "joined",
     "layout_of",
     "linear",

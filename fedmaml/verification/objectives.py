@@ -54,8 +54,29 @@ def _over_all_trials(strategy: Any, start: Initialised, meta: MetaParams, task: 
     return float(loss_at(start, network, everything(task)).detach())
 
 
+def _by_latent(strategy: Any, start: Initialised, meta: MetaParams, task: Task) -> float:
+    """Return the query loss at b + U mean and the divergence; factors one after another."""
+    theta, e = meta["theta"], meta["encoder"]
+    classes = torch.eye(3, dtype=torch.float64)[task.support.y]
+    precision, moment = torch.ones(strategy.latent), torch.zeros(strategy.latent)
+    for row in torch.cat([network_at(start, theta)(task.support.x), classes], 1):
+        for layer in "12":
+            row = (e[f"{layer}.weight"] @ row + e[f"{layer}.bias"]).clamp(min=0)
+        mean, spread = (e["3.weight"] @ row + e["3.bias"]).split(strategy.latent)
+        variance = (1 + spread.exp()).log() + 1e-6
+        precision, moment = precision + 1 / variance, moment + mean / variance
+    mean, variance = moment / precision, 1 / precision
+    ((name, inputs),) = meta["context"].items()
+    network = network_at(start, theta | {name: theta[name] + inputs @ mean})
+    outputs = network(task.query.x) @ theta["head.weight"].T + theta["head.bias"]
+    loss = start.learner.problem.loss(outputs, task.query.y).mean()
+    divergence = 0.5 * (variance + mean**2 - 1 - variance.log()).sum()
+    return float((loss + strategy.kl * divergence).detach())
+
+
 OBJECTIVES: dict[str, tuple[Objective, tuple[str, ...]]] = {
     "lslr": (_multi_step, ("theta", "alpha")),
     "rl2": (_over_all_trials, ("theta",)),
+    "pearl": (_by_latent, ("theta", "context", "encoder")),
 }
 """Strategy -> its objective, and the groups in which it sends the gradient."""

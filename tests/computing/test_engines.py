@@ -371,7 +371,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 """Settings without which others have no effect."""
 
 
-@pytest.mark.parametrize("strategy", CATALOGUE)
+@pytest.mark.parametrize("strategy", [name for name in CATALOGUE if name != "pearl"])  # test_pearl
 def test_every_setting_changes_an_update_a_prediction_or_the_server(strategy: str) -> None:
     """So that the test above moves what matters."""
     (group, *_), problem = tasks_of(loss_for(strategy)), problem_of(loss_for(strategy))

@@ -52,6 +52,8 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "arm-network": ("arm", {"controller": "network"}),
     "bandits-plain": ("bandits", {"network": "plain", "first": 4, "grown": 9}),
     "trading-hedged": ("trading", {"target": "hedged"}),
+    "molecule_design-target": ("molecule_design", {"condition": "target"}),
+    "molecule_design-null": ("molecule_design", {"null": True}),
     "navigation-null": ("navigation", {"null": True, "horizon": 5}),
     "omniglot": ("omniglot", {"filters": 2}),
     "omniglot-alphabets": ("omniglot", {"clients_are": "alphabets", "filters": 2}),
@@ -69,6 +71,7 @@ ACTING = (
     "arm",
     "bandits",
     "trading",
+    "molecule_design",
 )
 """Examples are episodes, which the network plays: it has no head, and predicts a tree."""
 
@@ -111,9 +114,13 @@ CANNOT = {
         for scenario in ALL_HEAD
         for strategy in ("fedrep", "fedbabu", "anil", "boil", "ridge_head", *READ_TARGETS)
     },
+    **{
+        (scenario, "pearl"): "cannot: give it what|no layers before its head" for scenario in ACTING
+    },
     **{(scenario, "cavia"): "has none; give its first layer bias=True" for scenario in NO_BIAS},
 }
 """Strategies that cannot work on a scenario, and why."""
+del CANNOT["molecule_design", "pearl"]  # its network recalls what it did
 
 ONE_TARGET = {("roles", "ridge_head"), ("graph_nodes", "ridge_head")}
 """Strategies that need one target for each example; found out at the first task, before a run."""
@@ -121,6 +128,7 @@ ONE_TARGET = {("roles", "ridge_head"), ("graph_nodes", "ridge_head")}
 SMALL: dict[str, dict[str, object]] = {
     "omniglot": {"filters": 2, "ways": 3}, "malaria": {"filters": 2}, "roles": {"hidden": 4},
     "navigation": {"hidden": 4, "horizon": 5, "episodes": 4}, "bandits": {"pulls": 4},
+    "molecule_design": {"hidden": 4},
 }  # fmt: skip
 """Settings with which a round of a scenario is quick."""
 

@@ -210,7 +210,7 @@ def test_survives_the_wire(name: str, form: str, example) -> None:
         dict.fromkeys(clients, start.memory),
         client_batch=5,
     )
-    arrived = read_train_reply(write_train_reply(reply), request)
+    arrived = read_train_reply(write_train_reply(reply), request, metrics=strategy.facts.metrics)
     assert arrived.clients == clients
     assert arrived.rejected == ()
     assert arrived.weights == reply.weights

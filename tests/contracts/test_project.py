@@ -286,7 +286,7 @@ def test_catalogues_and_their_packages_offer_the_same(package: str, catalogue) -
     public = set(importlib.import_module(package).__all__)
     assert {cls.__name__ for cls in catalogue.values()} <= public
     files = {info.name for info in pkgutil.iter_modules(importlib.import_module(package).__path__)}
-    assert files - {"base", "comparing", "parts", "prelude"} == set(catalogue)
+    assert files - {"base", "comparing", "latents", "parts", "prelude"} == set(catalogue)
 
 
 def test_back_ends_and_engines_are_named_in_one_place_each() -> None:

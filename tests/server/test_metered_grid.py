@@ -47,6 +47,8 @@ ENTRIES = dict.fromkeys(CATALOGUE, BODY + HEAD) | {
     "snail": BODY + 96 * 43 + 64 * (2 * 74 + 2 * 106 + 2 * 138 + 3) + 96 * 171 + 10 * 203,
     "meta_lstm": BODY + HEAD + 4 * 20 * 25 + 2 * 23,
     "cavia": BODY + HEAD + 32 * 5,  # weights of five context parameters
+    # weights of five latent numbers; an encoder 42-64-64-10
+    "pearl": BODY + HEAD + 32 * 5 + 64 * 43 + 64 * 65 + 10 * 65,
     "lslr": BODY + HEAD + 4 * STEPS + STEPS,  # a rate for each tensor and step; weights of losses
     "learned_momentum": BODY + HEAD + 2 * 4,
     "q_fedavg": BODY + HEAD + 1,

@@ -28,7 +28,7 @@ LOCAL_STEPS = 2  # Per-FedAvg, pFedMe
 ADAPTATION_STEPS = 5  # Ditto
 LEARNED_MODULES = (
     "matchingnet", "siamese", "relation", "cnp", "anp", "mann", "meta_memory", "metanet", "snail",
-    "meta_lstm",
+    "meta_lstm", "pearl",
 )  # fmt: skip
 UNCOUNTED = ("anil", "boil", "cavia", "imaml", "per_fedavg_hf", "r2d2", "rl2", *LEARNED_MODULES)
 """Strategies for which docs/costs.md has no formula, only what is measured."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.malaria import Malaria
     from fedmaml.simulations.scenarios.materials import Materials
     from fedmaml.simulations.scenarios.meta_parameters import MetaParameters
+    from fedmaml.simulations.scenarios.molecule_design import MoleculeDesign
     from fedmaml.simulations.scenarios.molecules import Molecules
     from fedmaml.simulations.scenarios.morphology import Morphology
     from fedmaml.simulations.scenarios.movies import Movies
@@ -74,6 +75,7 @@ _KNOWN = {
     "materials": f"{_FOLDER}.materials:Materials",
     "synthesis": f"{_FOLDER}.synthesis:Synthesis",
     "inverse_design": f"{_FOLDER}.inverse_design:InverseDesign",
+    "molecule_design": f"{_FOLDER}.molecule_design:MoleculeDesign",
     "sky": f"{_FOLDER}.sky:Sky",
     "sky_anomaly": f"{_FOLDER}.sky_anomaly:SkyAnomaly",
     "molecules": f"{_FOLDER}.molecules:Molecules",
@@ -116,6 +118,7 @@ __all__ = [
     "Malaria",
     "Materials",
     "MetaParameters",
+    "MoleculeDesign",
     "Molecules",
     "Morphology",
     "Movies",
