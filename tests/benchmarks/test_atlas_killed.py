@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
-SYSTEMS = {
-    "keypads": 'scenario = "digits"\nstrategies = ["fomaml"]\n"task.test_clients" = 6\nrounds = 40\n',
-    "patients": 'scenario = "patients"\nstrategies = ["maml"]\n"task.test_clients" = 50\nrounds = 60\n',
-}
+FILE = """title = "{scenario}"
+scenario = "{scenario}"
+seeds = 2
+strategies = ["{strategy}"]
+[settings]
+"task.test_clients" = 20
+rounds = 50
+"""
+SYSTEMS = {"digits": "fomaml", "patients": "maml"}
 MAIN = (
     "from pathlib import Path; import benchmarks.atlas.__main__ as atlas; "
     "atlas.EXPERIMENTS = Path('experiments'); atlas.PICTURE = Path('atlas.svg'); atlas.main()"
@@ -29,10 +34,9 @@ def finished_runs(folder: Path) -> int:
 
 def prepared(folder: Path) -> Path:
     (folder / "experiments").mkdir(parents=True)
-    for name, text in SYSTEMS.items():
-        top, _, settings = text.partition('"task.')
-        file = folder / "experiments" / f"{name}.toml"
-        file.write_text(f'title = "{name}"\nseeds = 2\n{top}[settings]\n"task.{settings}')
+    for scenario, strategy in SYSTEMS.items():
+        text = FILE.format(scenario=scenario, strategy=strategy)
+        (folder / "experiments" / f"{scenario}.toml").write_text(text)
     return folder
 
 

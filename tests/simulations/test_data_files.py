@@ -29,12 +29,14 @@ CASES = [
 def test_a_missing_and_an_empty_file_are_named(
     name: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    def error() -> str:
+    def read() -> None:
         scenario = CATALOGUE[name](**settings, data_dir=str(tmp_path))
+        scenario.statistics(scenario.clients()["test"][0])
+        scenario.tasks("test", [scenario.clients()["test"][0]], 0, {})
+
+    def error() -> str:
         with pytest.raises(DataError) as raised:
-            client = scenario.clients()["test"][0]
-            scenario.statistics(client)
-            scenario.tasks("test", [client], 0, {})
+            read()
         return str(raised.value)
 
     message = error()
