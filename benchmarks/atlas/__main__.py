@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.atlas.bands import reached, table_of_bands
 from benchmarks.atlas.picture import draw
 from benchmarks.atlas.systems import EXPERIMENTS, System, read_system
 from benchmarks.atlas.verdicts import MAP, row_of_map, table_of_methods
@@ -21,6 +22,7 @@ from benchmarks.tables import Table, add_json_option, print_tables, tables_in, w
 from fedmaml.api.comparing import compared
 from fedmaml.comparison.conclusions import Comparison
 
+_BANDS = "_expected"  # after a system's name: the table of its bands
 PICTURE = EXPERIMENTS.parents[1] / "docs" / "figures" / "atlas.svg"
 
 
@@ -36,6 +38,18 @@ def compare_on(system: System, out: Path) -> tuple[Comparison, Comparison | None
     return made("", system.seeds, {}), made("-shuffled", 1, system.null) if system.null else None
 
 
+def with_bands(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """Return the tables with what was expected of each system, as its file says it now."""
+    kept = {name: table for name, table in tables.items() if not name.endswith(_BANDS)}
+    rows = {}
+    for name, row in tables["map"].rows.items():
+        bands, methods = read_system(EXPERIMENTS / f"{name}.toml").bands, tables[name].rows
+        rows[name] = {**row, "bands": reached(bands, methods) or None}
+        if bands:
+            kept[f"{name}{_BANDS}"] = table_of_bands(bands, methods)
+    return {**kept, "map": Table(MAP, rows)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -48,11 +62,11 @@ def main() -> None:
     tables = tables_in(arguments.json) or {"map": Table(MAP, {})}
     for system in [read_system(EXPERIMENTS / f"{name}.toml") for name in names]:
         true, shuffled = compare_on(system, arguments.out)
-        row = row_of_map(system.title, true)
-        rows = {**tables["map"].rows, system.name: row}
+        rows = {**tables["map"].rows, system.name: row_of_map(system.title, true)}
         tables["map"] = Table(MAP, dict(sorted(rows.items())))
-        tables[system.name] = table_of_methods(true, shuffled)
+        tables[system.name] = table_of_methods(true, shuffled, system.figures)
         print_tables({system.name: tables[system.name]})
+        tables = with_bands(tables)
         if arguments.json:
             of_all = " ".join(["python -m benchmarks.atlas", *tables["map"].rows])
             write(arguments.json, tables, command=of_all)

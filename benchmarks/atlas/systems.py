@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from benchmarks.atlas.bands import Band
+
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments" / "atlas"
 
 
@@ -24,6 +26,7 @@ class System:
         equal: What all get alike: "rounds", "bytes", "flops"; None: their recipes.
         settings: As in a configuration file.
         null: Settings that leave nothing to learn; empty where there are none of the kind.
+        bands: What was expected, before it was measured here.
     """
 
     name: str
@@ -34,6 +37,12 @@ class System:
     equal: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     null: Mapping[str, Any] = field(default_factory=lambda: {"labels": "shuffled"})
+    bands: tuple[Band, ...] = ()
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures beside the headline metric that bands are about."""
+        return tuple(dict.fromkeys(band.figure for band in self.bands if band.figure))
 
 
 def read_system(path: Path) -> System:

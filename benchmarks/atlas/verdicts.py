@@ -1,6 +1,6 @@
 """Verdicts of the atlas: the best meta-learning strategy against the best honest baseline."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,11 +158,20 @@ MAP = {
     "difference": ["{metric} {difference:+.3f} ({low:+.3f} .. {high:+.3f})"],
     "bytes": ["{megabytes:~3} MB"],
     "operations": ["{gigaflops:~3} GFLOP"],
+    "expected figures reached": ["{bands}", ""],
 }
 
 
-def table_of_methods(comparison: Comparison, shuffled: Comparison | None) -> Table:
-    """Return one row for each strategy and reference, the best first."""
+def table_of_methods(
+    comparison: Comparison, shuffled: Comparison | None, figures: Collection[str] = ()
+) -> Table:
+    """Return one row for each strategy and reference, the best first.
+
+    Args:
+        comparison: Of a system.
+        shuffled: The same where there is nothing to learn; None where that was not run.
+        figures: Further figures of strategies that rows hold, which the table does not show.
+    """
     sign = -1 if comparison.metric.better == "higher" else 1
     chance: dict[str, float | None] = {}
     if shuffled is not None:
@@ -180,9 +189,13 @@ def table_of_methods(comparison: Comparison, shuffled: Comparison | None) -> Tab
         }  # fmt: skip
         if took.counters:
             rows[row.strategy]["units"] = {name: vars(each) for name, each in took.counters.items()}
+    for figure in comparison.figures:
+        if figure.label in figures:
+            values = rows[figure.strategy].setdefault("figures", {})
+            values[figure.label] = {"before": figure.before, "after": figure.after}
     for reference in comparison.references:
         against = {pair.first: pair for pair in reference.against}.get(REFERENCE)
-        values: dict[str, Any] = {"label": reference.label, "after": reference.after}
+        values = {"label": reference.label, "after": reference.after}
         values["chance"] = chance.get(reference.name)
         if against is not None and against.difference is not None and against.difference_ci95:
             low, high = against.difference_ci95

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.atlas.__main__ import with_bands
+from benchmarks.atlas.bands import Band, reached, table_of_bands
 from benchmarks.atlas.picture import draw
 from benchmarks.atlas.systems import EXPERIMENTS, read_system
 from benchmarks.atlas.verdicts import (
@@ -37,6 +39,9 @@ def test_every_system_can_be_planned(file: Path, request: pytest.FixtureRequest)
         layers.append({"data_dir": str(request.getfixturevalue("data_dir"))})
     planned = plan(system.scenario, system.strategies, system.seeds, layers, None, system.equal)
     assert {"fedavg", "fedadam", "local", *system.strategies} <= set(planned.runs)
+    references = planned.runs["fedavg"][0].make_scenario().references()
+    rows = {*planned.runs, *(each.name for each in references)}
+    assert {name for band in system.bands for name in band.names()} <= rows
 
 
 def test_a_file_of_something_else_is_refused_and_the_systems_are_named(tmp_path: Path) -> None:
@@ -107,3 +112,44 @@ def test_the_removed_error_is_positive_where_the_method_is_better() -> None:
     assert removed["mean"] == pytest.approx(0.1 / 0.3)
     assert removed["low"] < removed["mean"] < removed["high"]
     assert relative(FOUND, ERROR)["mean"] == pytest.approx(-0.1 / 0.7)
+
+
+ROWS = {
+    "maml": {"label": "MAML", "before": 0.5, "after": 0.8, "figures": {"gap": {"after": 0.1}}},
+    "fedavg": {"label": "FedAvg", "before": 0.6, "after": 0.75},
+}
+BANDS = (
+    Band("maml", least=0.78),
+    Band("maml - fedavg", least=0.06),
+    Band("fedavg before - fedavg", most=-0.1),
+    Band("maml / fedavg", 1.0, 1.1),
+    Band("maml", most=0.2, figure="gap"),
+    Band("fedavg", most=0.2, figure="gap"),
+    Band("anil", least=0.9),
+)
+
+
+def test_bands_are_compared_with_the_rows_that_were_measured() -> None:
+    lines = table_of_bands(BANDS, ROWS).markdown().splitlines()[2:]
+    assert lines == [
+        "| MAML | at least 0.78 | 0.8 | reached |",
+        "| MAML minus FedAvg | at least 0.06 | 0.05 | **missed** |",
+        "| FedAvg before adapting minus FedAvg | at most -0.1 | -0.15 | reached |",
+        "| MAML over FedAvg | 1 to 1.1 | 1.07 | reached |",
+        "| gap: MAML | at most 0.2 | 0.1 | reached |",
+    ]
+    assert reached(BANDS, ROWS) == "4 of 5"
+    assert not reached(BANDS[-1:], ROWS)
+
+
+def test_bands_of_all_systems_are_those_of_their_files(monkeypatch, tmp_path: Path) -> None:
+    text = 'title = "x"\nscenario = "digits"\nstrategies = []\n[[bands]]\nof = "maml"\nleast = {}\n'
+    monkeypatch.setattr("benchmarks.atlas.__main__.EXPERIMENTS", tmp_path)
+    tables = {"map": Table(MAP, {"x": {"title": "x"}}), "x": Table({}, ROWS)}
+    for least, expected in ((0.7, "1 of 1"), (0.9, "0 of 1")):
+        (tmp_path / "x.toml").write_text(text.format(least))
+        tables = with_bands(tables)
+        assert tables["map"].rows["x"]["bands"] == expected
+        assert tables["x_expected"].rows["0"]["found"] == 0.8
+    (tmp_path / "x.toml").write_text(text.partition("[[")[0])
+    assert "x_expected" not in with_bands(tables)

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from fedmaml.config import resolve
 from fedmaml.core import losses
 from fedmaml.core.errors import ConfigurationError, DataError
 from fedmaml.core.figures import clients_table
 from fedmaml.core.linear import with_ones
 from fedmaml.core.metrics import CONFUSION
+from fedmaml.report import write_report
+from fedmaml.running import execute
 from fedmaml.simulations.datasets import adult, compas
 from fedmaml.simulations.scenarios import Fairness
 from fedmaml.simulations.systems import equal_rates
@@ -145,3 +148,24 @@ def test_all_test_clients_of_a_group_have_its_support_and_people_of_their_own(
     t1, t0 = group.tasks.query.y[0, 0, 1:].tolist()
     assert 0 < t0 < t1 < 1
     assert replace(scenario, penalty=0.0).problem().loss.keywords == {"penalty": 0.0}
+
+
+@pytest.mark.slow
+def test_the_report_has_the_gap_with_its_interval_the_one_of_random_groups_and_the_warning(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    layer = {"scenario": "fairness", "strategy": "fedavg", "rounds": 2, "data_dir": str(data_dir)}
+    summary = execute(resolve(layer), tmp_path / "run")
+    gaps = {each["name"]: each for each in summary["figures"] if "gap" in each["name"]}
+    assert [*gaps] == [
+        "equalised odds gap by group",
+        "equalised odds gap, 2 largest groups",
+        "equalised odds gap, random groups",
+    ]
+    assert all(each["ci95"][0] <= each["ci95"][1] for each in gaps.values())
+    page = write_report([tmp_path / "run"]).page.read_text()
+    assert "adapting means a different model per protected group" in page
+    for name, gap in gaps.items():
+        assert name in page
+        assert f"{gap['after']:.3f}" in page
+        assert f"{gap['ci95'][0]:.3f}" in page

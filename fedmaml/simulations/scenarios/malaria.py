@@ -36,6 +36,7 @@ from fedmaml.simulations.scenario import Recipes, Scenario, Split
 CLASSES = 2
 _CONTRAST = 6.0
 _META = {"inner.lr": 0.01, "inner.steps": 5, "outer.lr": 0.003, "outer.schedule": "cosine"}
+_COMPARING = {"outer.lr": 0.003, "outer.schedule": "cosine"}
 _AVERAGING = {"inner.lr": 0.05, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.01, "adaptation.steps": 5}  # fmt: skip
 
@@ -86,7 +87,7 @@ class Malaria(Scenario):
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING | {"outer.schedule": "linear"},
         "maml": _META, "fomaml": _META, "meta_sgd": _META,
-        "protonet": {"outer.lr": 0.003, "outer.schedule": "cosine"},
+        "protonet": _COMPARING, "snail": _COMPARING,
     }  # fmt: skip
 
     seed: int = 0

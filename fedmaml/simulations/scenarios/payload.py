@@ -44,8 +44,10 @@ _SPREAD = torch.tensor([0.05] * 5 + [0.5] * 2, dtype=torch.float64)
 NOISE = torch.tensor([1.5, 0.8], dtype=torch.float64)  # Nm
 _SAMPLES_A_SECOND, _OTHER_SECONDS, _QUERIES = 50, 6.0, 60
 _META = {"inner.lr": 0.1, "inner.steps": 5, "outer.lr": 0.1, "outer.schedule": "cosine"}
+_BOUND = 20.0  # some arms' motions have curvatures above 20, where steps of .1 diverge
 _AVERAGING = {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
-              "adaptation.lr": 0.1, "adaptation.steps": 300}  # fmt: skip
+              "adaptation.lr": 0.1, "adaptation.steps": 300,
+              "adaptation.bound": _BOUND}  # fmt: skip
 
 
 @settings
@@ -63,7 +65,7 @@ class Payload(Scenario):
     about: ClassVar[str] = "payload of a two-link arm from half a second of motion, in Nm and kg"
     recipes: ClassVar[Recipes] = {
         "*": {"rounds": 1500, "clients": 20, "dtype": "float64"},
-        "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 300},
+        "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 300, "inner.bound": _BOUND},
         "fedavg": _AVERAGING,
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.1,
                                  "outer.schedule": "cosine"},

@@ -59,7 +59,7 @@ class SuffixRules(Scenario):
     about: ClassVar[str] = "affine rules that differ in their suffix: where learned rates win"
     recipes: ClassVar[Recipes] = {
         "*": {"rounds": 1500, "clients": 20},
-        "local": {"rounds": 0, "inner.lr": 1.0, "inner.steps": 20},
+        "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 20},
         "fedavg": _AVERAGING,
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.01,
                                  "outer.schedule": "cosine"},

@@ -1,0 +1,39 @@
+"""The two systems of the atlas that are known exactly: their tables say what their cards say."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.atlas import closed_forms
+from benchmarks.atlas.closed_forms import (
+    best_rate,
+    draw,
+    draw_errors,
+    draw_plane,
+    loss_after,
+    rate_of_fomaml,
+    starts,
+)
+
+
+@pytest.mark.parametrize(
+    ("steps", "best", "first_order"),
+    [(1, 0.454545, 0.454545), (2, 0.448327, 0.60753), (5, 0.390851, 0.42823)],
+)
+def test_rates_are_the_known_ones(steps: int, best: float, first_order: float) -> None:
+    assert best_rate(steps) == pytest.approx(best, abs=1e-5)
+    assert rate_of_fomaml(steps) == pytest.approx(first_order, abs=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "name"), [(0, "consensus"), (1, "hub"), (5, "MAML, 5")])
+def test_a_start_is_best_for_the_steps_that_it_was_made_for(steps: int, name: str) -> None:
+    losses = {start: loss_after(point, steps) for start, point in starts().items()}
+    assert min(losses, key=losses.__getitem__).startswith(name)
+
+
+def test_the_same_drawing_is_the_same_bytes(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(closed_forms, "FIGURES", tmp_path)
+    for content in (draw_plane, draw_errors):
+        draw("one", content)
+        draw("two", content)
+        assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
