@@ -177,7 +177,7 @@ def perceptron(parameters: float) -> Workload:
         x = torch.randn(32, 64, generator=rng)
         return _split(x, torch.randint(0, 10, (32,), generator=rng), 16)
 
-    return _classification(lambda: fully_connected(64, width, width, 10), draw)
+    return _classification(lambda: fully_connected(64, width, width, 10), draw, head="4")
 
 
 def fully_connected(*widths: int) -> nn.Sequential:

@@ -159,7 +159,7 @@ def test_kernel_knows_or_refuses_every_setting(strategy: str) -> None:
     for name, changed in with_one_setting_moved(small(STRATEGIES[strategy], 3)):
         start = changed.build(problem, seeding.generator(0, "init"))
         reason = FUSED.why_not_evaluated(Job(changed, start.learner, start.state.meta))
-        assert (not reason) or name.endswith((".batch", ".epochs", ".bound")), reason
+        assert (not reason) or name.endswith((".batch", ".epochs", ".bound", ".later")), reason
         taken += [] if reason else [name]
         wanted = evaluated(changed, problem, groups, "vmap")
         got = evaluated(changed, problem, groups, "fused")
