@@ -29,12 +29,12 @@ def of_known_classes(
         classes: Number of classes; None: labels are no classes.
         rejected: Gets the reasons.
     """
-    if classes is None:
+    if classes is None or all(_within(batch, classes) for group in groups for batch in group.tasks):
         return list(groups)
     of = f"labels that are none of the {classes} classes, which count from 0"
 
     def bad(batch: Batch) -> Tensor:
-        if not _are_classes(batch) or _within(batch.y, classes):
+        if not _are_classes(batch):
             return torch.zeros(1, 1, dtype=torch.bool)
         known = (batch.y >= 0) & (batch.y < classes) | (batch.y == NO_LABEL)
         return _any_of_example(~known)
@@ -65,10 +65,10 @@ def _are_classes(batch: Batch) -> bool:
     return isinstance(batch.y, Tensor) and not batch.y.is_floating_point() and batch.y.ndim > 1
 
 
-def _within(y: Tensor, classes: int) -> bool:
-    if not y.numel():
+def _within(batch: Batch, classes: int) -> bool:
+    if not _are_classes(batch) or not batch.y.numel():
         return True
-    least, most = torch.aminmax(y)
+    least, most = torch.aminmax(batch.y)
     return int(least) >= 0 and int(most) < classes
 
 
