@@ -84,6 +84,7 @@ def hospital(smallest: int = 32, largest: int = 32) -> Workload:
         half = int(torch.randint(smallest // 2, largest // 2 + 1, (), generator=rng))
         x = torch.randn(2 * half, 13, generator=rng) + 0.5 * torch.randn(13, generator=rng)
         y = (x @ torch.randn(13, generator=rng) > 0).long()
+        y[:2] = torch.arange(2)  # a support without a class would have no mean of it
         return _split(x, y, half)
 
     return _classification(lambda: fully_connected(13, 32, 2), draw, head="2", classes=2)
