@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from fedmaml.computing.engines.base import without
+from fedmaml.core.losses import IGNORED
 from fedmaml.core.records import Rejection
 from fedmaml.core.tasks import Batch, TaskGroup, rows_of, tensors_of
-
-NO_LABEL = -100
-"""What PyTorch's losses pass over."""
 
 
 def of_known_classes(
@@ -36,7 +34,7 @@ def of_known_classes(
     def bad(batch: Batch) -> Tensor:
         if not _are_classes(batch):
             return torch.zeros(1, 1, dtype=torch.bool)
-        known = (batch.y >= 0) & (batch.y < classes) | (batch.y == NO_LABEL)
+        known = (batch.y >= 0) & (batch.y < classes) | (batch.y == IGNORED)
         return _any_of_example(~known)
 
     return _without_bad(groups, bad, of, rejected)

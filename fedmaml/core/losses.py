@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from fedmaml.core.gradients import inside_transform
 
-_IGNORED = -100
+IGNORED = -100
+"""The class of what is not labelled, as PyTorch has it."""
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -23,7 +24,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     if not inside_transform():
         return F.cross_entropy(logits, y, reduction="none")
     # Under functorch PyTorch's own imports its compiler, a second; these are the same bits.
-    ignored = y == _IGNORED
+    ignored = y == IGNORED
     known = torch.where(ignored, 0, y)
     losses = -F.log_softmax(logits, -1).gather(-1, known[:, None])[:, 0]
     return torch.where(ignored, 0, losses)

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from fedmaml.core import seeding
+from fedmaml.core.losses import IGNORED
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import Task, TaskGroup
 from fedmaml.core.trees import Tree, length, map_tree
@@ -21,7 +23,8 @@ def with_shuffled_labels(scenario: type[Scenario]) -> type[Scenario]:
 
     Support and query are shuffled apart, so each keeps its labels and their frequencies, and
     nothing that inputs tell about them. (Shuffled together, a label that is frequent in a client's
-    support would be rare in its query, and who adapts would be below chance.) Training clients are
+    support would be rare in its query, and who adapts would be below chance.) Where one example
+    holds all classes, of a graph's nodes, they are shuffled within it. Training clients are
     shuffled anew in every round.
     """
 
@@ -45,6 +48,17 @@ def _shuffled(group: TaskGroup, draw: int) -> TaskGroup:
 
 
 def _in_random_order(clients: Sequence[int], labels: Tree, draw: int) -> Tree:
+    if isinstance(labels, torch.Tensor) and labels.shape[1] == 1 and not labels.is_floating_point():
+        return _within_an_example(clients, labels, draw)
     order = seeding.permutation(draw, clients, length(labels, axis=1))
     own = torch.arange(len(clients))[:, None]
     return map_tree(lambda values: values[own, order], labels)
+
+
+def _within_an_example(clients: Sequence[int], labels: Tensor, draw: int) -> Tensor:
+    """Shuffle the known classes of each client's only example; the others stay unknown."""
+    flat = labels.flatten(1)
+    mixed = flat.gather(1, seeding.permutation(draw, clients, flat.shape[1]))
+    found = flat.clone()
+    found[flat != IGNORED] = mixed[mixed != IGNORED]  # as many in every row as before
+    return found.view_as(labels)

@@ -8,6 +8,7 @@ import torch
 from fedmaml.comparison.notes import notes_on
 from fedmaml.comparison.planning import plan
 from fedmaml.config import resolve
+from fedmaml.core.losses import IGNORED
 from fedmaml.core.tasks import Task
 from fedmaml.running import execute
 from fedmaml.simulations.scenarios import CATALOGUE
@@ -63,3 +64,15 @@ def test_a_comparison_says_that_labels_were_shuffled() -> None:
     }
     assert [note for note in notes["shuffled"] if "chance" in note]
     assert not [note for note in notes["true"] if "chance" in note]
+
+
+def test_classes_of_a_graphs_nodes_are_shuffled_within_the_graph() -> None:
+    true = CATALOGUE["graph_nodes"](shots=3)
+    layer = {"scenario": "graph_nodes", "labels": "shuffled", "task.shots": 3}
+    (before,) = true.tasks("test", range(650, 655), 0, {})
+    (after,) = resolve(layer).make_scenario().tasks("test", range(650, 655), 0, {})
+    for kept, other in zip(before.tasks, after.tasks, strict=True):
+        assert torch.equal(kept.y == IGNORED, other.y == IGNORED)
+        assert torch.equal(kept.y.sort(-1).values, other.y.sort(-1).values)
+        same = (kept.y == other.y)[kept.y != IGNORED].double().mean()
+        assert float(same) == pytest.approx(1 / 3, abs=0.2)

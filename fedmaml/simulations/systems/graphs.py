@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedmaml.core.learner import Predictor
+from fedmaml.core.losses import IGNORED
 from fedmaml.core.tasks import Batch
 from fedmaml.core.trees import Tree
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 
-NONE = -100
+NONE = IGNORED
 """The label of a node without one."""
 
 _SWEEPS = 30
