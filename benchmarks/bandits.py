@@ -65,7 +65,7 @@ class Case:
 
 def _long(rounds: int) -> dict[str, Any]:
     return {
-        "clients": 8, "outer.lr": 0.0045, "task.first": 20, "task.grown": 2 * rounds // 5,
+        "outer.lr": 0.005, "task.first": 20, "task.grown": 2 * rounds // 5,
         "task.test_clients": 20,
     }  # fmt: skip
 
@@ -73,8 +73,8 @@ def _long(rounds: int) -> dict[str, Any]:
 CASES = (
     Case("equivariant", 10, 600, {}),
     Case("plain", 10, 600, {}),
-    Case("equivariant", 100, 1400, _long(1400)),
-    Case("plain", 100, 1400, _long(1400)),
+    Case("equivariant", 100, 800, _long(800)),
+    Case("plain", 100, 800, _long(800)),
 )
 
 
