@@ -330,7 +330,7 @@ def test_episodes_give_the_same_bits_on_every_back_end(
     scenario: str, strategy: str, backend: str, tmp_path: Path
 ) -> None:
     settings = {"scenario": scenario, "strategy": strategy, "rounds": 2, "clients": 4,
-                "client_batch": 1, "task": ACTING[scenario]}  # fmt: skip
+                "engine": "loop", "task": ACTING[scenario]}  # fmt: skip
     settings["evaluation"] = {"split": "validation", "largest": 3}
     here = execute(resolve(settings), tmp_path / "here")
     elsewhere = {"workers": 2} if backend == "workers" else {"backend": backend, "nodes": 2}
