@@ -73,8 +73,8 @@ def _long(rounds: int) -> dict[str, Any]:
 CASES = (
     Case("equivariant", 10, 600, {}),
     Case("plain", 10, 600, {}),
-    Case("equivariant", 100, 800, _long(800)),
-    Case("plain", 100, 800, _long(800)),
+    Case("equivariant", 100, 250, _long(250)),
+    Case("plain", 100, 250, _long(250)),
 )
 
 
