@@ -55,8 +55,8 @@ def draw_pulls(rewards: Mapping[str, np.ndarray], path: Path) -> None:
 
     def paint(axes: Axes) -> None:
         rules = {
-            "Gittins and Whittle index": "-", "largest posterior mean": (0, (6, 2)),
-            "Thompson": "--", "UCB1": ":", "best arm": "-.",
+            "Gittins and Whittle index": "-", "Thompson": "--", "UCB1": ":", "best arm": "-.",
+            "largest posterior mean": (0, (7, 1.5, 1, 1.5, 1, 1.5)),
         }  # fmt: skip
         colours = iter(SERIES)
         for name, values in rewards.items():

@@ -17,7 +17,7 @@ from fedmaml.computing.costs import cost_of_evaluation
 from fedmaml.computing.counting import count_examples
 from fedmaml.computing.engines import FUSED, Job, Memories
 from fedmaml.computing.engines.base import batch_for_weights, select, without
-from fedmaml.computing.engines.generic import apply
+from fedmaml.computing.engines.generic import Loop, apply
 from fedmaml.computing.evaluated import Columns, joined, metrics_of, metrics_of_predictions
 from fedmaml.core.costs import Computation
 from fedmaml.core.counters import Counted
@@ -94,12 +94,21 @@ def _by_kernel(job: Job, engine: str) -> bool:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is computed for each client: its metrics at stages of adaptation."""
+    """What is computed for each client: its metrics at stages of adaptation.
+
+    Attributes:
+        job: Strategy, learner and meta-parameters.
+        stages: Stage -> the strategy with its steps.
+        shared_statistics: Of the request.
+        by_kernel: Whether the kernel of `fused` computes them.
+        one_by_one: Whether clients are computed alone, so that none changes another's bits.
+    """
 
     job: Job
     stages: dict[str, MetaStrategy]
     shared_statistics: Params
     by_kernel: bool
+    one_by_one: bool = False
 
     def columns(self, groups: Sequence[TaskGroup], memories: Memories) -> Iterator[Columns]:
         """Yield the metrics of groups of clients.
@@ -143,7 +152,8 @@ def evaluate_chunk(
     """Compute the metrics of clients that share a computation."""
     job = Job(strategy, learner, request.meta)
     stages = _stages(strategy, request.steps)
-    asked = _Asked(job, stages, request.shared_statistics, _by_kernel(job, engine))
+    by_kernel, one_by_one = _by_kernel(job, engine), engine == Loop.name
+    asked = _Asked(job, stages, request.shared_statistics, by_kernel, one_by_one)
     rejected: list[Rejection] = []
     parts: list[list[Columns]] = [[] for _ in range(1 + len(request.shots))]
     costs: dict[int, Computation] = {}
@@ -199,9 +209,11 @@ def _evaluated(
             costs |= {client: cost + earlier for client, earlier in before.items()}
     if asked.by_kernel:
         yield from _those_that_work(asked, groups, memories, rejected)
-    else:
-        for group in groups:
-            yield from _those_that_work(asked, [group], memories, rejected)
+        return
+    for group in groups:
+        rows = range(len(group.clients))
+        for part in [select(group, [row]) for row in rows] if asked.one_by_one else [group]:
+            yield from _those_that_work(asked, [part], memories, rejected)
 
 
 def _those_that_work(

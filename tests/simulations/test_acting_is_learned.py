@@ -8,7 +8,7 @@ import pytest
 from fedmaml.config import resolve
 from fedmaml.running import execute
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedmaml.core import seeding
-from fedmaml.simulations.environments import prices, rollout
+from fedmaml.simulations.environments import prices, rollout, tables
 from fedmaml.simulations.environments.bandits import (
     BernoulliBandits,
     DelayedBandit,
@@ -217,3 +217,39 @@ def test_earnings_pay_for_every_change_of_the_position() -> None:
     position, later = doubles(1, 1, -1), doubles(0.01, -0.02, 0.03)
     found = prices.earned(position, later, 0.001)
     assert found.tolist() == pytest.approx([0.009, -0.02, -0.03 - 0.002])
+
+
+def test_a_market_day_by_day_earns_what_its_positions_do() -> None:
+    returns = 0.01 * seeding.normal(seeding.key(9), range(3), 90)
+    sigma = prices.volatility(returns)
+    world = {
+        "features": prices.features(returns, sigma)[:, 69:89],
+        "scale": (prices.TARGET / sigma).clamp(max=prices.MAX_LEVERAGE)[:, 69:89],
+        "later": returns[:, 70:90],
+    }
+    noise = torch.zeros(3, 20, 0, dtype=torch.float64)
+    played = rollout(prices.Market(), lambda seen, _: torch.tanh(seen[:, 8:]), world, noise, noise)
+    position = torch.tanh(world["features"][..., 8]) * world["scale"]
+    expected = prices.earned(position, world["later"], 5e-4)
+    torch.testing.assert_close(played.rewards, expected)
+    assert torch.equal(played.observations, world["features"])
+
+
+# --- small processes --------------------------------------------------------------------------
+
+
+def test_episodes_of_a_small_process_have_the_expectation_of_the_enumeration() -> None:
+    count, theta = 40_000, doubles(0.3, -0.4)
+    noise = seeding.uniform(seeding.key(10), [0], count, 2)[0]
+    chance = seeding.uniform(seeding.key(11), [0], count, 2, 1)[0]
+
+    def choose(seen: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        return (uniform < theta[seen[:, 0].long()].sigmoid()).long()
+
+    world = {
+        "transition": tables.TRANSITION.expand(count, 2, 2),
+        "reward": tables.REWARD.expand(count, 2, 2),
+    }
+    found = rollout(tables.SmallProcess(), choose, world, noise, chance).rewards.sum(1)
+    error = float(found.std()) / math.sqrt(count)
+    assert float(found.mean()) == pytest.approx(1.282324878119725, abs=4 * error)

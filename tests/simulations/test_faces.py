@@ -10,11 +10,12 @@ from fedmaml.core import seeding
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Problem
 from fedmaml.core.tasks import Batch, Task
-from fedmaml.simulations.environments import rollout
+from fedmaml.simulations.environments import prices, rollout
 from fedmaml.simulations.environments.acting import Acting, GaussianPolicy, policy_loss
 from fedmaml.simulations.environments.bandits import BernoulliBandits, DelayedBandit
 from fedmaml.simulations.environments.navigation import HalfCircle, PointNavigation
 from fedmaml.simulations.environments.one_link import OneLinkArm
+from fedmaml.simulations.environments.tables import REWARD, TRANSITION, SmallProcess
 from fedmaml.strategies import MAML
 
 checker = pytest.importorskip("gymnasium.utils.env_checker")
@@ -27,6 +28,13 @@ def doubles(*values: float) -> torch.Tensor:
 
 
 GOAL = {"goal": doubles(3.0, 4.0)}  # farther than 100 steps reach
+RETURNS = 0.01 * seeding.normal(seeding.key(9), [0], 200)
+SIGMA = prices.volatility(RETURNS)
+MARKET = {
+    "features": prices.features(RETURNS, SIGMA)[0, 99:199],
+    "scale": (prices.TARGET / SIGMA).clamp(max=prices.MAX_LEVERAGE)[0, 99:199],
+    "later": RETURNS[0, 100:200],
+}
 CASES: dict[str, tuple[Any, dict[str, torch.Tensor], Any, str]] = {
     "navigation": (PointNavigation(), GOAL, (2,), "uniform"),
     "half circle": (HalfCircle(horizon=100, radius=0.3), GOAL, (2,), "uniform"),
@@ -40,6 +48,9 @@ CASES: dict[str, tuple[Any, dict[str, torch.Tensor], Any, str]] = {
                 "uniform"),
     "delayed bandit": (DelayedBandit(horizon=120),
                        {"pays": doubles(1)[0], "delay": doubles(110)[0]}, 2, "uniform"),
+    "small process": (SmallProcess(horizon=100), {"transition": TRANSITION, "reward": REWARD}, 2,
+                      "uniform"),
+    "market": (prices.Market(horizon=100), MARKET, (1,), "uniform"),
 }  # fmt: skip
 
 

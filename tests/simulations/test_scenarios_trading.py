@@ -150,6 +150,7 @@ def test_the_positive_control_is_found_and_the_leak_sets_off_the_alarm(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # ten runs
 def test_the_negative_control_is_silent(data_dir: Path, tmp_path: Path) -> None:
     """Returns in random order: in at least 9 of 10 seeds the interval does not exclude a gain of 0.
 

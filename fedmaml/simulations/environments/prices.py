@@ -6,11 +6,15 @@
     position  a_t = tanh(policy(features_t)) min(.01 / sigma_t, 2), held over day t + 1
     earned    a_t r_{t+1} - costs |a_t - a_{t-1}|                the first trade is charged
 
-No price of a later day enters a position.
+No price of a later day enters a position. `Market` trades day by day.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from fedmaml.simulations.environments.base import Outcome, World
 
 DECAY, TARGET, MAX_LEVERAGE = 0.94, 0.01, 2.0
 LOOK_BACK = 60
@@ -57,6 +61,41 @@ def earned(position: Tensor, later: Tensor, costs: float) -> Tensor:
     """
     before = torch.cat([torch.zeros_like(position[..., :1]), position[..., :-1]], -1)
     return position * later - costs * (position - before).abs()
+
+
+@dataclass(frozen=True)
+class Market:
+    """A window of days; world: ``features``, ``scale`` and ``later``, ``(episodes, days, ...)``.
+
+    The state is (position held, day); an action is a share of the largest position.
+
+    Attributes:
+        horizon: Days.
+        costs: Of a trade, a share of what is traded.
+    """
+
+    horizon: int = 20
+    costs: float = 5e-4
+    chances: int = 0
+
+    def begin(self, world: World) -> Tensor:
+        """Return (no position, the first day)."""
+        return torch.zeros_like(world["scale"][:, :2])
+
+    def observe(self, world: World, state: Tensor, step: int) -> Tensor:
+        """Return the features of the day."""
+        del state
+        return world["features"][:, min(step, self.horizon - 1)]
+
+    def step(self, world: World, state: Tensor, action: Tensor, chance: Tensor) -> Outcome:
+        """Hold a position, ``(episodes, 1)`` in [-1, 1] of the largest one, over the next day."""
+        del chance
+        held, day = state[:, :1], state[:, 1:]
+        scale, later = (world[name].gather(1, day.long()) for name in ("scale", "later"))
+        position = action.clamp(-1, 1) * scale
+        reward = position * later - self.costs * (position - held).abs()
+        after = torch.cat([position, day + 1], 1)
+        return Outcome(after, reward[:, 0], torch.ones_like(reward[:, 0], dtype=torch.bool))
 
 
 def _shifted(values: Tensor, days: int) -> Tensor:

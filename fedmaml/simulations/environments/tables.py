@@ -3,13 +3,17 @@
 Two states, two actions, two steps, from state 0: eight trajectories (a0, s1, a1). The policy takes
 action 1 in state s with probability sigmoid(theta_s). So expectations are sums of eight terms, and
 what an estimator of a gradient yields in expectation is known to rounding.
+`SmallProcess` plays them one by one, for any number of steps.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from fedmaml.simulations.environments.base import Outcome, World
 
 TRANSITION = torch.tensor([[0.2, 0.9], [0.7, 0.1]], dtype=torch.float64)
 """P(next state is 1 | state, action) of the process that the tests know exactly."""
@@ -18,6 +22,35 @@ REWARD = torch.tensor([[0.0, 1.0], [2.0, -1.0]], dtype=torch.float64)
 """r(state, action) of it."""
 
 _PATHS = torch.cartesian_prod(*[torch.arange(2)] * 3)
+
+
+@dataclass(frozen=True)
+class SmallProcess:
+    """The world: ``transition`` and ``reward``, each ``(episodes, 2, 2)``; the state is 0 or 1.
+
+    Attributes:
+        horizon: Steps.
+    """
+
+    horizon: int = 2
+    chances: int = 1
+
+    def begin(self, world: World) -> Tensor:
+        """Return state 0."""
+        return torch.zeros_like(world["reward"][:, 0, :1])
+
+    def observe(self, world: World, state: Tensor, step: int) -> Tensor:
+        """Return the state."""
+        del world, step
+        return state
+
+    def step(self, world: World, state: Tensor, action: Tensor, chance: Tensor) -> Outcome:
+        """Take the action 0 or 1, int64 ``(episodes,)``."""
+        place = (2 * state[:, 0].long() + action)[:, None]
+        reward = world["reward"].flatten(1).gather(1, place)
+        probable = world["transition"].flatten(1).gather(1, place)
+        after = (chance[:, :1] < probable).to(state.dtype)
+        return Outcome(after, reward[:, 0], torch.ones_like(reward[:, 0], dtype=torch.bool))
 
 
 class Trajectories(NamedTuple):

@@ -146,7 +146,8 @@ class Bandits(Scenario):
 def actor_critic(prediction: Prediction, y: Tensor, entropy: float) -> Tensor:
     """Return the loss of each trial: policy gradient, value and entropy, as means over pulls.
 
-    Advantages are centred over the client's trials.
+    Advantages are centred over the client's trials. Errors of values are those of a pull: errors of
+    whole trials of 100 pulls outweigh the policy, which then stays uniform.
     """
     del y
     rewards, values = prediction["rewards"], prediction["value"]
@@ -155,7 +156,7 @@ def actor_critic(prediction: Prediction, y: Tensor, entropy: float) -> Tensor:
     policy = score_function.surrogate("lvc", prediction["log_prob"], centred)
     missed = (values - score_function.returns_to_go(rewards)).square().sum(-1)
     pulls = rewards.shape[-1]
-    losses = policy + _OF_VALUE / pulls * missed - entropy * prediction["entropy"].sum(-1)
+    losses = policy + _OF_VALUE / pulls**2 * missed - entropy * prediction["entropy"].sum(-1)
     return losses / pulls
 
 
