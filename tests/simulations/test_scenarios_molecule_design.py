@@ -30,7 +30,7 @@ def task(client: int = 130, scenario: MoleculeDesign | None = None) -> Task:
 
 
 def allowed_by_rules(text: str) -> bool:
-    """The rules as they are told, of a string without its end."""
+    """The rules as the page of the system says them, of a string without its end."""
     if not text or text[0] == "=" or text[-1] == "=" or "==" in text:
         return False
     for place, letter in enumerate(text):
