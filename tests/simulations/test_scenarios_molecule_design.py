@@ -129,7 +129,8 @@ def test_what_was_bought_is_recalled_as_it_was_played() -> None:
     counts = strings.composition(played["played"][:, :8].long())
     rewards = strings.reward(counts, x["target"])
     torch.testing.assert_close(played["rewards"], rewards)
-    torch.testing.assert_close(context, torch.cat([counts / 8, 3 * rewards[:, None]], 1))
+    away = 1 / rewards[:, None] - 1
+    torch.testing.assert_close(context, torch.cat([counts / 2, away], 1))
 
 
 def test_the_loss_is_0_where_q_is_the_reward() -> None:

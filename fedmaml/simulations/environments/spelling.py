@@ -21,7 +21,7 @@ from fedmaml.simulations.environments.base import Outcome, World, rollout
 from fedmaml.simulations.systems import strings
 
 _TOKENS = len(strings.TOKENS)
-_SCALE = 3.0  # of the reward in the context
+_LEAST = 0.01  # reward; rows of a replay that are not written yet have 0
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ class Speller(nn.Module):
         return self._predicted(found.observations, found.actions, found.alive, rows)
 
     def context_of(self, rows: Tensor) -> Tensor:
-        """Return counts / 8 and three times the reward."""
+        """Return counts / 2 and how far a string is from the target, 1 / reward - 1."""
         counts = strings.composition(rows[:, : strings.LENGTH].long()).to(rows.dtype)
-        reward = _SCALE * rows[:, strings.LENGTH, None]
-        return torch.cat([counts / strings.LENGTH, reward], 1)
+        away = 1 / rows[:, strings.LENGTH, None].clamp(min=_LEAST) - 1
+        return torch.cat([counts / 2, away], 1)
 
     def _recalled(self, rows: Tensor) -> Prediction:
         tokens = rows[:, : strings.LENGTH].long()
