@@ -10,9 +10,9 @@ a call of the oracle. In training a client buys 16 in a round.
 
 PEARL infers the target from the strings bought so far; strategies that adapt by gradient steps buy
 each step's strings with the weights so far. `systems.string_search.rewards_of_batches` has all
-that a client bought: after 48 strings the best so far is .80 by PEARL (800 rounds, one seed), .83 at
-random, .90 by genetic search. The mean of its sixth batch is .48, with another target's context
-.35: the context helps, and a search of one's own helps more. A toy of additive groups, no
+that a client bought: after 48 strings the best so far is .80 by PEARL (its recipe, one seed), .83
+at random, .90 by genetic search. The mean of PEARL's sixth batch is .48, with another target's
+context .35: the context helps, and a search of one's own helps more. A toy of additive groups, no
 chemistry: the properties are rough, and strings no valid SMILES.
 
 Rakelly et al. Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context Variables.
