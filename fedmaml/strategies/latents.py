@@ -87,7 +87,7 @@ def recalled_context(
     return rows, there & (memory["written"] > 0)
 
 
-def told(learner: Learner, theta: Params, support: Batch) -> Context:
+def known_of(learner: Learner, theta: Params, support: Batch) -> Context:
     """Return [f(x_i), y_i] of a support, f the network without its head."""
     body, _ = body_and_head(learner.problem, theta)
     known = support._replace(x=learner.apply(body, support.x).flatten(1))

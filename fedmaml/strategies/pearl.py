@@ -101,7 +101,7 @@ class PEARL(MetaStrategy):
     ) -> Predictor:
         network, encoder = learner.network, meta["encoder"]
         if not isinstance(network, Recalls):
-            q = latents.inferred(encoder, *latents.told(learner, meta["theta"], support))
+            q = latents.inferred(encoder, *latents.known_of(learner, meta["theta"], support))
             return latents.with_own_head(learner, conditioned(meta, q.mean))
         noise, known = draws_of(support)["z"], support.y.new_zeros(0, network.context)
         parts = range(0, len(support.y), self.every)
@@ -121,9 +121,8 @@ class PEARL(MetaStrategy):
             batch, context, memory = self._played(learner, meta, memory, task)
 
         def posterior(meta: MetaParams) -> Gaussian:
-            return latents.inferred(
-                meta["encoder"], *context or latents.told(learner, meta["theta"], task.support)
-            )
+            rows = context or latents.known_of(learner, meta["theta"], task.support)
+            return latents.inferred(meta["encoder"], *rows)
 
         def objective(meta: MetaParams) -> Tensor:
             q = posterior(meta)

@@ -30,7 +30,7 @@ def task(client: int = 130, scenario: MoleculeDesign | None = None) -> Task:
 
 
 def allowed_by_rules(text: str) -> bool:
-    """The rules as they are told, of a string without its end."""
+    """The rules as the page of the system says them, of a string without its end."""
     if not text or text[0] == "=" or text[-1] == "=" or "==" in text:
         return False
     for place, letter in enumerate(text):
@@ -129,7 +129,8 @@ def test_what_was_bought_is_recalled_as_it_was_played() -> None:
     counts = strings.composition(played["played"][:, :8].long())
     rewards = strings.reward(counts, x["target"])
     torch.testing.assert_close(played["rewards"], rewards)
-    torch.testing.assert_close(context, torch.cat([counts / 8, 3 * rewards[:, None]], 1))
+    away = 1 / rewards[:, None] - 1
+    torch.testing.assert_close(context, torch.cat([counts / 2, away], 1))
 
 
 def test_the_loss_is_0_where_q_is_the_reward() -> None:

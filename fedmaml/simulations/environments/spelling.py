@@ -21,7 +21,7 @@ from fedmaml.simulations.environments.base import Outcome, World, rollout
 from fedmaml.simulations.systems import strings
 
 _TOKENS = len(strings.TOKENS)
-_SCALE = 3.0  # of the reward in the context
+_LEAST = 0.01  # reward; rows of a replay that are not written yet have 0
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ class Speller(nn.Module):
     Args:
         hidden: Width of the hidden layers.
         temperature: tau.
-        told: Whether the network gets the target, too.
+        with_target: Whether the network gets the target, too.
     """
 
     held_constant = "the strings that it buys"
     context = _TOKENS + 1
 
-    def __init__(self, hidden: int, temperature: float, told: bool = False) -> None:
+    def __init__(self, hidden: int, temperature: float, with_target: bool = False) -> None:
         super().__init__()
-        self.temperature, self.told = temperature, told
-        self.played = strings.LENGTH + 1 + 2 * told
-        self.q = MLP((2 * _TOKENS + 2 + 2 * told, hidden, hidden, _TOKENS), head_gain=0.1)
+        self.temperature, self.with_target = temperature, with_target
+        self.played = strings.LENGTH + 1 + 2 * with_target
+        self.q = MLP((2 * _TOKENS + 2 + 2 * with_target, hidden, hidden, _TOKENS), head_gain=0.1)
 
     def forward(self, x: Tree) -> Prediction:
         """Buy strings, or go over some."""
@@ -92,14 +92,14 @@ class Speller(nn.Module):
                 x, x["noise"], x["noise"],
             )  # fmt: skip
         tokens, rewards = found.actions.to(target.dtype), found.rewards.sum(1, keepdim=True)
-        rows = torch.cat([tokens, rewards, *([target] if self.told else [])], 1)
+        rows = torch.cat([tokens, rewards, *([target] if self.with_target else [])], 1)
         return self._predicted(found.observations, found.actions, found.alive, rows)
 
     def context_of(self, rows: Tensor) -> Tensor:
-        """Return counts / 8 and three times the reward."""
+        """Return counts / 2 and how far a string is from the target, 1 / reward - 1."""
         counts = strings.composition(rows[:, : strings.LENGTH].long()).to(rows.dtype)
-        reward = _SCALE * rows[:, strings.LENGTH, None]
-        return torch.cat([counts / strings.LENGTH, reward], 1)
+        away = 1 / rows[:, strings.LENGTH, None].clamp(min=_LEAST) - 1
+        return torch.cat([counts / 2, away], 1)
 
     def _recalled(self, rows: Tensor) -> Prediction:
         tokens = rows[:, : strings.LENGTH].long()
@@ -123,7 +123,7 @@ class Speller(nn.Module):
     def _logits(self, seen: Tensor, target: Tensor) -> Tensor:
         """Return Q of each token, and -1e9 of those that are not legal."""
         inputs = seen[..., :-_TOKENS]
-        if self.told:
+        if self.with_target:
             inputs = torch.cat([inputs, target / target.new_tensor([2.0, 60.0])], -1)
         q = self.q(inputs.flatten(0, -2)).view(*seen.shape[:-1], _TOKENS)
         return torch.where(seen[..., -_TOKENS:] > 0, q, -1e9)
