@@ -157,7 +157,7 @@ MAP = {
     "best honest baseline": ["{baseline} {baseline_value:~3}"],
     "difference": ["{metric} {difference:+.3f} ({low:+.3f} .. {high:+.3f})"],
     "bytes": ["{megabytes:~3} MB"],
-    "operations": ["{gigaflops:~3} GFLOP"],
+    "operations": ["{gigaflops:~3} GFLOP", "no products"],
     "expected figures reached": ["{bands}", ""],
 }
 
@@ -185,7 +185,7 @@ def table_of_methods(
             "label": shown(row.strategy), "before": row.before, "after": row.after,
             "difference": row.difference, "low": low, "high": high,
             "chance": chance.get(row.strategy), "megabytes": took.payload_bytes / 1e6,
-            "gigaflops": took.flops / 1e9,
+            "gigaflops": took.flops / 1e9 or None,
         }  # fmt: skip
         if took.counters:
             rows[row.strategy]["units"] = {name: vars(each) for name, each in took.counters.items()}
@@ -224,5 +224,5 @@ def row_of_map(title: str, comparison: Comparison) -> dict[str, Any]:
         "sentence": sentence(verdict, comparison.metric),
         "removed": relative(verdict, comparison.metric), "seeds": comparison.seeds,
         "clients": comparison.clients, "megabytes": took.payload_bytes / 1e6,
-        "gigaflops": took.flops / 1e9,
+        "gigaflops": took.flops / 1e9 or None,
     }  # fmt: skip
