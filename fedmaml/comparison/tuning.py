@@ -60,10 +60,10 @@ SPACE = {"lr": Around(10.0), "steps": Around(3.0, whole=True)} | dict.fromkeys(
 inner loop, outer loop, head and adaptation; the weight of a proximal term, of fairness, of a
 prior."""
 NOT_TUNED = (
-    "optimizer", "momentum", "schedule", "horizon", "batch", "epochs", "bound", "size", "conjugate",
-    "last", "anneal", "delta", "mixture", "participation", "scale", "newton", "spread", "noise",
-    "on", "pooled", "hidden", "width", "slots", "decay", "reads", "full_context", "filters",
-    "dilations", "keys", "loss", "latent", "context", "replay", "every",
+    "optimizer", "momentum", "schedule", "horizon", "batch", "epochs", "bound", "later", "size",
+    "conjugate", "last", "anneal", "delta", "mixture", "participation", "scale", "newton", "spread",
+    "noise", "on", "pooled", "hidden", "width", "slots", "decay", "reads", "full_context",
+    "filters", "dilations", "keys", "loss", "latent", "context", "replay", "every",
 )  # fmt: skip
 """Settings of strategies that belong to the recipe."""
 

@@ -89,9 +89,7 @@ class GradientSteps:
         """
         before = fast = params
         for step, part in enumerate(self.parts(batch)):
-            along = self.bounded(direction(fast, part))
-            if step and self.later != 1:
-                along = map_params(lambda g: self.later * g, along)
+            along = self.scaled(direction(fast, part), step)
             if rule is None:  # and nothing holds the point before
                 before = fast = map_params(lambda w, g: w - self.lr * g, fast, along)
             else:
@@ -161,12 +159,18 @@ class GradientSteps:
         path = self.path(loss, params, batch, rule=rule, first_order=first_order, last=last)
         return end_of(path, params)
 
-    def bounded(self, along: Params) -> Params:
-        """Return what a step goes along, at most as long as ``bound``."""
-        if not self.bound:
-            return along
-        norm = (squared_norm(along) + _TINY).sqrt()  # a root has no derivative at 0
-        return map_params(lambda value: value / (1 + norm / self.bound), along)
+    def scaled(self, along: Params, step: int) -> Params:
+        """Return what a step goes along: at most as long as ``bound``, ``later`` times as long.
+
+        Args:
+            along: What it goes against.
+            step: Number of steps before.
+        """
+        factor = self.later if step else 1.0
+        if self.bound:
+            norm = (squared_norm(along) + _TINY).sqrt()  # a root has no derivative at 0
+            along = map_params(lambda value: value / (1 + norm / self.bound), along)
+        return along if factor == 1 else map_params(lambda value: factor * value, along)
 
     def _in_a_pass(self, batch: Batch) -> int:
         """Return the steps of one pass over the examples."""

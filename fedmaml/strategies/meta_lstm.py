@@ -97,10 +97,10 @@ class MetaLSTM(MetaStrategy):
         layout, point = layout_of(theta), flatten(theta)
         h = cell = point.new_zeros(len(point), self.hidden)
         kept = rate = torch.zeros_like(point)
-        for part in self.inner.parts(support):
+        for step, part in enumerate(self.inner.parts(support)):
             fast = {name: value.detach() for name, value in unflatten(point, layout).items()}
             along, loss = gradient_and_value(partial(_loss, learner, part), fast, again=False)
-            slope = flatten(self.inner.bounded(along)).detach()
+            slope = flatten(self.inner.scaled(along, step)).detach()
             seen = torch.cat([_scaled(slope), _scaled(loss.detach().expand_as(slope))], -1)
             h, cell = lstm(learned, "lstm", torch.cat([seen, h], -1), cell)
             kept = _gate(learned, "keep", h, point, kept)
