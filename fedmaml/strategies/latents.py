@@ -18,7 +18,7 @@ from fedmaml.core.tasks import Batch, mask_of
 from fedmaml.core.trees import Tree
 from fedmaml.strategies.comparing import shown, sizes_of
 
-_LEAST = 1e-6  # variance of a factor
+_MIN_VARIANCE = 1e-6  # variance of a factor
 
 Context = tuple[Tensor, Tensor | None]
 """What was seen, ``(rows, numbers)``, and which of the rows there are; None: all."""
@@ -39,7 +39,7 @@ def inferred(encoder: Params, rows: Tensor, mask: Tensor | None = None) -> Gauss
     """Return the posterior of the latent: N(0, I) times a Gaussian factor for each row."""
     hidden = linear(encoder, "2", linear(encoder, "1", rows).relu()).relu()
     mean, spread = linear(encoder, "3", hidden).chunk(2, -1)
-    return product_with_prior(mean, F.softplus(spread) + _LEAST, mask)
+    return product_with_prior(mean, F.softplus(spread) + _MIN_VARIANCE, mask)
 
 
 def read_or_recalled(learner: Learner, theta: Params, size: int) -> tuple[Learner, int, Params]:

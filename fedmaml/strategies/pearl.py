@@ -55,7 +55,7 @@ from fedmaml.strategies.prelude import (
     settings,
 )
 
-_PARTS, _MOST = 16, 64  # of the noise that is drawn
+_PARTS, _MAX_ROWS = 16, 64  # of the noise that is drawn
 
 
 @settings
@@ -75,17 +75,17 @@ class PEARL(MetaStrategy):
 
     facts = Facts(
         "PEARL", "model", second_derivatives=False, adapts_by="", takes_masks=True,
-        metrics=("loss_after", "kl"), draws={"z": Draw((_PARTS, _MOST)),
-               "rows": Draw((2, _MOST), "uniform"), "length": Draw((), "uniform")},
+        metrics=("loss_after", "kl"), draws={"z": Draw((_PARTS, _MAX_ROWS)),
+               "rows": Draw((2, _MAX_ROWS), "uniform"), "length": Draw((), "uniform")},
     )  # fmt: skip
 
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)
-    latent: Annotated[int, Gt(0), Le(_MOST)] = 5
+    latent: Annotated[int, Gt(0), Le(_MAX_ROWS)] = 5
     hidden: Annotated[int, Gt(0)] = 64
     kl: Annotated[float, Ge(0)] = 0.001
-    context: Annotated[int, Ge(0), Le(_MOST)] = 40
+    context: Annotated[int, Ge(0), Le(_MAX_ROWS)] = 40
     replay: Annotated[int, Gt(0)] = 400
-    batch: Annotated[int, Gt(0), Le(_MOST)] = 32
+    batch: Annotated[int, Gt(0), Le(_MAX_ROWS)] = 32
     every: Annotated[int, Gt(0)] = 8
 
     def build(self, problem: Problem, rng: Generator) -> Initialised:

@@ -21,7 +21,7 @@ from fedmaml.simulations.environments.base import Outcome, World, rollout
 from fedmaml.simulations.systems import strings
 
 _TOKENS = len(strings.TOKENS)
-_LEAST = 0.01  # reward; rows of a replay that are not written yet have 0
+_MIN_REWARD = 0.01  # reward; rows of a replay that are not written yet have 0
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Speller(nn.Module):
     def context_of(self, rows: Tensor) -> Tensor:
         """Return counts / 2 and how far a string is from the target, 1 / reward - 1."""
         counts = strings.composition(rows[:, : strings.LENGTH].long()).to(rows.dtype)
-        away = 1 / rows[:, strings.LENGTH, None].clamp(min=_LEAST) - 1
+        away = 1 / rows[:, strings.LENGTH, None].clamp(min=_MIN_REWARD) - 1
         return torch.cat([counts / 2, away], 1)
 
     def _recalled(self, rows: Tensor) -> Prediction:
