@@ -31,7 +31,13 @@ ACCURACY, ERROR = Metric("accuracy", "1", "higher"), Metric("mse", "", "lower")
 FOUND = Verdict("MAML", "FedAvg", 0.8, 0.7, 0.1, 0.05, 0.2, "better")
 
 
-@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [  # to plan that of molecules reads all of its data
+        pytest.param(file, id=file.stem, marks=[pytest.mark.slow] * (file.stem == "molecules"))
+        for file in sorted(EXPERIMENTS.glob("*.toml"))
+    ],
+)
 def test_every_system_can_be_planned(file: Path, request: pytest.FixtureRequest) -> None:
     system = read_system(file)
     layers = [dict(system.settings)]

@@ -80,7 +80,9 @@ def test_the_engine_loop_evaluates_clients_one_by_one(name: str) -> None:
             assert together[column][position] == alone
 
 
-@pytest.mark.parametrize("name", ["navigation", "bandits", "arm"])
+@pytest.mark.parametrize(
+    "name", [slow_unless(name == "navigation", name) for name in ("navigation", "bandits", "arm")]
+)
 def test_nodes_change_no_bit(name: str, tmp_path: Path) -> None:
     hashes = set()
     for nodes in (1, 3):
