@@ -215,7 +215,9 @@ def check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
         return
     left_out = [rejection for record in directory.rounds() for rejection in record["rejected"]]
     first = f"; the first reason: {left_out[0]['detail']}" if left_out else ""
-    where = f"(all reasons: {directory.path}/rounds.jsonl)"
+    where = "(the warnings above name clients and reasons)"
+    if left_out:
+        where = f"(all reasons: {directory.path}/rounds.jsonl)"
     if start:
         cure = what_to_lower(rates_of_training(directory.config_table(), start))
         raise DivergedError(f"training diverged: {what}{first}; {cure} {where}")

@@ -58,6 +58,9 @@ def surface_error(prediction: Tensor, y: Tensor) -> Tensor:
 
 
 def regret(prediction: Tensor, y: Tensor) -> Tensor:
-    """Return 1 - yield / height at the candidate that is predicted best."""
+    """Return 1 - yield / height at the candidate that is predicted best.
+
+    The height is the largest yield: that of the last row, unless the rows are shuffled.
+    """
     chosen = prediction[:-1, 0].argmax()
-    return 1 - y[:-1].gather(0, chosen[None])[0] / y[-1]
+    return 1 - y[:-1].gather(0, chosen[None])[0] / y.max()
