@@ -11,6 +11,7 @@ lock files are empty and stay; beside them, while a lock is held, stands who hol
 import json
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ _ELSE = "or choose another folder with --out"
 
 ENDING_SECONDS = 15.0
 """How long the server of a killed command may take to end: twice the watchdog's grace, and more."""
+
+_NOTE_SECONDS = 2.0
+"""How long a holder may take, on a busy machine, to write who it is."""
 
 
 @contextmanager
@@ -143,7 +147,9 @@ def _holder(folder: Path, role: Role) -> dict[str, object]:
 
 
 def _who_holds(folder: Path, role: Role) -> str:
-    holder = _holder(folder, role)
+    deadline = time.monotonic() + _NOTE_SECONDS
+    while not (holder := _holder(folder, role)) and time.monotonic() < deadline:
+        time.sleep(_NOTE_SECONDS / 40)
     pid, host = holder.get("pid"), holder.get("host")
     here = host == socket.gethostname()
     who = f"process {pid}" + ("" if here else f" on {host}") if pid else "a process"
