@@ -207,7 +207,7 @@ def table_of_methods(
     counted = dict.fromkeys(name for took in comparison.took.values() for name in took.counters)
     columns = {
         f"{name.replace('_', ' ')}, support + query": [
-            f"{{units[{name}][support]}} + {{units[{name}][query]}}", ""
+            f"{{units[{name}][support]:,.0f}} + {{units[{name}][query]:,.0f}}", ""
         ]
         for name in counted
     }  # fmt: skip
