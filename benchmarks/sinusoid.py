@@ -81,7 +81,7 @@ def main() -> None:
             str(load_toml(EXPERIMENTS / file)["strategy"]): after_one_step(file, arguments.runs)
             for file in ONE_STEP
         }
-        report(arguments.json, {"one step": Table(COLUMNS_OF_ONE_STEP, found)})
+        report(arguments.json, {"one step": Table(COLUMNS_OF_ONE_STEP, found)}, " --one-step")
         return
     rows: dict[str, dict[str, Any]] = {
         "published (Finn et al. 2017, appendix C)": {
@@ -94,11 +94,11 @@ def main() -> None:
     report(arguments.json, {"errors": Table(COLUMNS, rows)})
 
 
-def report(file: Path | None, tables: dict[str, Table]) -> None:
+def report(file: Path | None, tables: dict[str, Table], option: str = "") -> None:
     """Print tables, and write them."""
     print_tables(tables)
     if file:
-        write(file, tables)
+        write(file, tables, command=f"python -m benchmarks.sinusoid{option}")
 
 
 if __name__ == "__main__":
