@@ -94,7 +94,8 @@ def test_strategies_end_at_different_points() -> None:
 
 
 def test_without_a_formula_there_is_no_closed_form() -> None:
-    assert SCENARIO.closed_form(spec("fedprox", 0.1, 1)) is None
+    for strategy in ("fedprox", "meta_sgd", "local", "pfedme", "per_fedavg_fo"):
+        assert SCENARIO.closed_form(spec(strategy, 0.1, 1)) is None
     batches = KernelSpec("difference", GradientSteps(lr=0.1, steps=1, batch=2))
     assert SCENARIO.closed_form(batches) is None
 
