@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.runs import EXPERIMENTS, finished_run, mean_and_interval
+from benchmarks.runs import finished_experiment, mean_and_interval
 from benchmarks.tables import Table, add_json_option, estimate, print_tables, write
 from fedmaml.computing.evaluation import evaluate
 from fedmaml.config import RunConfig
@@ -54,7 +54,7 @@ def errors(
 
 def measured(folder: Path) -> dict[str, dict[str, Any]]:
     """Return a row for each way to adapt."""
-    run = finished_run(EXPERIMENTS / "sinusoid_meta_lstm.toml", folder)
+    run = finished_experiment("sinusoid_meta_lstm", folder)
     config, meta = run.config(), run.load_meta()
     learned = config.make_strategy()
     steps = learned.inner.steps  # type: ignore[attr-defined]

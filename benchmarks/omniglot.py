@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import EXPERIMENTS, finished_run
+from benchmarks.runs import finished_experiment
 from benchmarks.tables import Table, add_json_option, estimate, print_tables, tables_in, write
 
 PUBLISHED = {
@@ -42,7 +42,7 @@ COLUMNS = {
 
 def measure(strategy: str, folder: Path) -> dict[str, Any]:
     """Return the test clients' accuracy and what the training cost."""
-    run = finished_run(EXPERIMENTS / f"omniglot_{strategy}.toml", folder)
+    run = finished_experiment(f"omniglot_{strategy}", folder)
     summary, config = run.summary(), run.config()
     metric, (low, high) = summary["metric"], summary["metric"]["ci95"]
     totals = summary["cost"]["totals"]

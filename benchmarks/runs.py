@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fedmaml.config import load_toml, resolve
+from fedmaml.comparison.reuse import is_complete, make_complete
+from fedmaml.config import RunConfig, load_toml, resolve
 from fedmaml.core.statistics import bootstrap_interval
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
@@ -15,12 +16,16 @@ from fedmaml.runs.directory import RunDirectory
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
 
-def finished_run(experiment: Path, folder: Path) -> RunDirectory:
-    """Return the run of a file, which is run unless its folder there has ended."""
-    run = RunDirectory(folder / experiment.stem)
-    if not (run.path / "summary.json").exists():
-        execute(resolve(load_toml(experiment)), run.path)
-    return run
+def finished_run(config: RunConfig, out: Path) -> RunDirectory:
+    """Return a run, which is made, or gone on with, unless it has ended."""
+    if not is_complete(config, out, force=False):
+        make_complete(config, out)
+    return RunDirectory(out)
+
+
+def finished_experiment(name: str, folder: Path) -> RunDirectory:
+    """Return the run of a file of experiments/ in a folder of runs, see `finished_run`."""
+    return finished_run(resolve(load_toml(EXPERIMENTS / f"{name}.toml")), folder / name)
 
 
 def run_clients(settings: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.runs import EXPERIMENTS, column, finished_run, run_clients
+from benchmarks.runs import EXPERIMENTS, column, finished_experiment, run_clients
 from benchmarks.tables import Table, add_json_option, estimate, print_tables, write
 from fedmaml.config import load_toml
 
@@ -34,7 +34,7 @@ COLUMNS = {
     "seconds": ["{seconds:.0f}"],
 }
 
-ONE_STEP = {"sinusoid_cavia.toml": 0.19, "sinusoid_meta_sgd.toml": 0.53}
+ONE_STEP = {"cavia": 0.19, "meta_sgd": 0.53}
 """Errors of Zintgraf et al. 2019 (five context parameters) and Li et al. 2017 (table 1)."""
 COLUMNS_OF_ONE_STEP = {
     "strategy": ["{name}"],
@@ -44,13 +44,12 @@ COLUMNS_OF_ONE_STEP = {
 }
 
 
-def after_one_step(file: str, folder: Path) -> dict[str, Any]:
+def after_one_step(strategy: str, folder: Path) -> dict[str, Any]:
     """Return the mean squared error of the test tasks, beside the published one."""
-    run = finished_run(EXPERIMENTS / file, folder)
-    summary = run.summary()
+    summary = finished_experiment(f"sinusoid_{strategy}", folder).summary()
     metric, (low, high) = summary["metric"], summary["metric"]["ci95"]
     error = {"mean": metric["after"], "low": low, "high": high}
-    return {"error": error, "published": ONE_STEP[file], "rounds": summary["rounds"]}
+    return {"error": error, "published": ONE_STEP[strategy], "rounds": summary["rounds"]}
 
 
 def measure(file: str) -> dict[str, Any]:
@@ -77,10 +76,7 @@ def main() -> None:
     add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.one_step:
-        found = {
-            str(load_toml(EXPERIMENTS / file)["strategy"]): after_one_step(file, arguments.runs)
-            for file in ONE_STEP
-        }
+        found = {strategy: after_one_step(strategy, arguments.runs) for strategy in ONE_STEP}
         report(arguments.json, {"one step": Table(COLUMNS_OF_ONE_STEP, found)}, " --one-step")
         return
     rows: dict[str, dict[str, Any]] = {

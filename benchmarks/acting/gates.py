@@ -7,16 +7,15 @@ reused. The published row of point navigation is that of Finn, Abbeel, Levine, I
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.runs import finished_run
 from benchmarks.tables import Table, add_json_option, print_tables, write
-from fedmaml.comparison.reuse import is_complete
 from fedmaml.config import resolve
-from fedmaml.running import execute
-from fedmaml.runs.directory import RunDirectory
 
 CASES: dict[str, dict[str, Any]] = {
     "navigation": {"strategy": "maml", "rounds": 250},
@@ -33,9 +32,8 @@ COLUMNS = {
 }
 
 
-def reached(run: Path) -> dict[str, float]:
+def reached(metric: Mapping[str, Any]) -> dict[str, float]:
     """Return the headline metric of test clients by number of steps."""
-    metric = RunDirectory(run).summary()["metric"]
     further = {steps: each["mean"] for steps, each in metric.get("at_steps", {}).items()}
     return {"0": metric["before"], "1": metric["after"], **further}
 
@@ -46,10 +44,8 @@ def row_of(scenario: str, seeds: int, folder: Path) -> dict[str, Any]:
     for seed in range(seeds):
         config = resolve({"scenario": scenario, "seed": seed, **CASES[scenario]})
         out = folder / scenario / config.strategy / f"seed{seed}"
-        if not is_complete(config, out, force=False):
-            execute(config, out)
-        found.append(reached(out))
-    metric = RunDirectory(out).summary()["metric"]
+        metric = finished_run(config, out).summary()["metric"]
+        found.append(reached(metric))
     unit = "" if metric["unit"] == "1" else f" [{metric['unit']}]"
     means = {f"at_{steps}": float(np.mean([each[steps] for each in found])) for steps in found[0]}
     return {

@@ -36,7 +36,7 @@ _SETTINGS = {
     "svg.fonttype": "none",
 }
 Points = list[tuple[float, float]]
-_LEAST_GAP = 0.065  # between names, as a fraction of the figure's height
+_MIN_GAP = 0.065  # between names, as a fraction of the figure's height
 
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
@@ -122,4 +122,4 @@ def _label_ends(axes: Axes, series: dict[str, Points]) -> None:
             weight="bold" if name == _OURS else "normal",
             va="center",
         )
-        free = height - _LEAST_GAP
+        free = height - _MIN_GAP

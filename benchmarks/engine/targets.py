@@ -54,7 +54,7 @@ TARGETS = (
     Target("MLP-1e6", _LOOP, 2.8),
     Target("MLP-1e7", _LOOP, 5.5),
 )
-UNEQUAL_AT_MOST = 1.25
+MAX_UNEQUAL = 1.25
 """Time per example of clients of unequal size, over that of clients of equal size."""
 
 
@@ -74,9 +74,9 @@ def evaluated(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         value = costs[0] / costs[1]
         lines["W2-unequal"] = {
             "case": "W2-unequal",
-            "target": f"<= {UNEQUAL_AT_MOST}x the time per example of equal sizes",
+            "target": f"<= {MAX_UNEQUAL}x the time per example of equal sizes",
             "reached": value,
-            "verdict": _verdict(value <= UNEQUAL_AT_MOST),
+            "verdict": _verdict(value <= MAX_UNEQUAL),
         }
     return lines
 

@@ -19,7 +19,7 @@ from fedmaml.core.trees import leaves
 _KIND = "statistics-from-test-data"
 _ZERO = 1e-5
 """A mean below this many standard deviations is zero up to rounding in float32."""
-_LEAST_SHARE = 0.1
+_MIN_SHARE = 0.1
 """Of the features; by chance, one mean in ten thousand is as small."""
 _ENOUGH = 16
 """Clients whose own means are examined: all are prepared alike."""
@@ -69,7 +69,7 @@ def _by_its_own_query(task: Task) -> bool:
 
 
 def _many(found: Tensor, values: Tensor) -> bool:
-    return int(found.sum()) >= max(1.0, _LEAST_SHARE * int(_varied(values).sum()))
+    return int(found.sum()) >= max(1.0, _MIN_SHARE * int(_varied(values).sum()))
 
 
 def _centred(values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from fedmaml.core.params import Params
 from fedmaml.core.trees import Tree, leaves
 
-_LEAST_NOISE = 1e-8
+_MIN_NOISE = 1e-8
 
 
 def flat_inputs(x: Tree) -> Tensor:
@@ -87,7 +87,7 @@ class Prior:
 
     @property
     def _noise(self) -> Tensor:
-        return self.noise.clamp_min(_LEAST_NOISE)
+        return self.noise.clamp_min(_MIN_NOISE)
 
     def _of_data(self, z: Tensor) -> Tensor:
         return _with_diagonal(z @ self.spread @ z.T, self._noise)

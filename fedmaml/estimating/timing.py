@@ -27,7 +27,7 @@ from fedmaml.server.rounds import evaluate, run_rounds
 from fedmaml.server.summary import peak_process_bytes
 
 MAX_ROUNDS = 50
-LEAST_ROUNDS = 3
+MIN_ROUNDS = 3
 BUDGET_SECONDS = 2.0
 """Seconds to spend on the rounds after the first."""
 
@@ -102,7 +102,7 @@ def _rounds(ready: Rehearsal) -> tuple[float, float, float]:
             before = now
             if len(of_clients) == 1:
                 started = now
-            elif len(of_clients) > LEAST_ROUNDS and now - started > BUDGET_SECONDS:
+            elif len(of_clients) > MIN_ROUNDS and now - started > BUDGET_SECONDS:
                 break
         journal.close()
     factor = scale(ready, "train", cohort, probe, ready.train_chunk)

@@ -37,7 +37,7 @@ _VERSION = "version"
 _OUTSIDE = frozenset((SEAL, SIGNATURE, *SIGNED_FOR.values()))  # of the body, in `REPLY`
 _SHOWN = 3  # names of a stranger that are quoted, each cut to
 _LENGTH = 40  # characters
-_LEAST_ENTRIES = 16  # that a record may always have
+_MIN_ENTRIES = 16  # that a record may always have
 _SPARE = 16  # values that a list may have too many; its reader names the fault better
 
 Body = Mapping[str, type[ArrayRecord] | type[MetricRecord] | type[ConfigRecord]]
@@ -98,7 +98,7 @@ def refuse_oversized(
     Raises:
         MessageError: "KEYS", or "SHAPE" for arrays that are too large.
     """
-    columns = max(columns, _LEAST_ENTRIES)
+    columns = max(columns, _MIN_ENTRIES)
     if unknown := [name for name in list(content)[: len(body) + 1] if name not in body]:
         raise MessageError("KEYS", f"the reply has unknown records: {shown(unknown)}")
     for name, record in content.items():

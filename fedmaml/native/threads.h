@@ -11,7 +11,7 @@
 #include <vector>
 
 constexpr int64_t TURN = 4;            // vectors that a thread takes at a time
-constexpr int64_t LEAST_VECTORS = 16;  // of a thread; with fewer, starting it costs more than it brings
+constexpr int64_t MIN_VECTORS = 16;  // of a thread; with fewer, starting it costs more than it brings
 
 // A thread's way through the vectors of clients: first clients of vectors, each at one thread only.
 class Turns {
@@ -35,7 +35,7 @@ template <typename Memory, typename F>
 void on_threads(int threads, int64_t clients, int64_t lanes, F work) {
   static thread_local std::vector<std::unique_ptr<Memory>> memories;
   int64_t vectors = (clients + lanes - 1) / lanes;
-  size_t wanted = size_t(std::clamp<int64_t>(vectors / LEAST_VECTORS, 1, std::max(threads, 1)));
+  size_t wanted = size_t(std::clamp<int64_t>(vectors / MIN_VECTORS, 1, std::max(threads, 1)));
   while (memories.size() < wanted) memories.emplace_back(new Memory());
   std::atomic<int64_t> taken{0};
   auto share = [&](Memory* memory) {

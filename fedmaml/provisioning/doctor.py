@@ -18,7 +18,7 @@ from fedmaml.provisioning.own_data import look_at_data
 from fedmaml.sites.site_file import Site, read_site_file
 from fedmaml.sites.starting import channel_to, serves
 
-LEAST_PYTHON = (3, 11)
+MIN_PYTHON = (3, 11)
 PACKAGE = "fedmaml"
 
 
@@ -56,8 +56,8 @@ def examine(file: Path, machine: Machine | None = None) -> list[Finding]:
 
 def _python(version: tuple[int, int]) -> Finding:
     name = ".".join(map(str, version))
-    if version < LEAST_PYTHON:
-        least = ".".join(map(str, LEAST_PYTHON))
+    if version < MIN_PYTHON:
+        least = ".".join(map(str, MIN_PYTHON))
         return bad("Python", f"{name}", f"install Python {least} or newer, and fedmaml with it")
     return good("Python", name)
 

@@ -31,7 +31,7 @@ FIRST_K, LAST_K = 480.0, 760.0
 
 _FROM_K = 500.0  # the mass there counts as 1
 _RATES = (5.0, 50.0)  # K/min
-_LEAST_MASS = 0.5  # at 500 K, of the first value
+_MIN_MASS = 0.5  # at 500 K, of the first value
 
 
 class Run(NamedTuple):
@@ -99,6 +99,6 @@ def _run(
     rising = np.concatenate([[True], temperature[1:] > highest[:-1]])
     temperature, mass = temperature[rising], mass[rising]
     start = np.interp(_FROM_K, temperature, mass)
-    if start < _LEAST_MASS:
+    if start < _MIN_MASS:
         return None
     return Run(row["material"], row["lab"], temperature, 1 - mass / start)

@@ -13,7 +13,7 @@ from fedmaml.core.linear import Prior
 from fedmaml.core.tasks import Batch
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 
-_LEAST_SPREAD = 1e-4  # standard deviation of a parameter over clients, at least
+_MIN_SPREAD = 1e-4  # standard deviation of a parameter over clients, at least
 _WITHIN = 4.0  # standard deviations of the grid to either side of a prior's mean
 _MAX_EVALUATIONS = 200
 _INSIDE = 1e-6  # a fit starts this far within its bounds
@@ -171,7 +171,7 @@ def prior_of(family: Family, clients: TrainingClients) -> Prior:
     count = len(family.guess)
     mean, products, rest = torch.split(clients.mean(summary), [count, count**2, 2])
     spread = products.view(count, count) - torch.outer(mean, mean)
-    spread = spread + _LEAST_SPREAD**2 * torch.eye(count, dtype=torch.float64)
+    spread = spread + _MIN_SPREAD**2 * torch.eye(count, dtype=torch.float64)
     return Prior(mean, spread, rest[0] / rest[1])
 
 

@@ -10,7 +10,7 @@ from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.references.linear import Features, solve, with_intercept
 from fedmaml.simulations.references.targets import NUMBERS
 
-_LEAST_SHARE = 1e-6  # of the largest variance, that every direction has
+_MIN_SHARE = 1e-6  # of the largest variance, that every direction has
 
 
 def hierarchical_ridge(features: Features = with_intercept) -> Reference:
@@ -50,7 +50,7 @@ def prior_of(mean: Tensor) -> Prior:
     noise = (rest[0] / rest[1]).clamp(min=0)
     spread = products.view(columns, columns) - torch.outer(centre, centre)
     values, vectors = torch.linalg.eigh(spread - noise * inverse.view(columns, columns))
-    values = values.clamp(min=_LEAST_SHARE * float(values.max().clamp(min=0)))
+    values = values.clamp(min=_MIN_SHARE * float(values.max().clamp(min=0)))
     return Prior(centre, vectors * values @ vectors.T, noise)
 
 

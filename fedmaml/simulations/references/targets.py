@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_LEAST = 1e-6  # a probability of 0 or 1 has no finite logit
+_MIN_SHARE = 1e-6  # a probability of 0 or 1 has no finite logit
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Targets:
 def classes(count: int) -> Targets:
     """Return targets that are class indices; outputs are logits ``(examples, count)``."""
     return Targets(
-        lambda y: F.one_hot(y.long(), count).double(), lambda share: share.clamp(min=_LEAST).log()
+        lambda y: F.one_hot(y.long(), count).double(),
+        lambda share: share.clamp(min=_MIN_SHARE).log(),
     )
 
 
@@ -34,7 +35,7 @@ NUMBERS = Targets(lambda y: y.flatten(1) if y.ndim > 1 else y[:, None], lambda m
 """Regression; outputs are ``(examples, columns)``."""
 
 BINARY = Targets(
-    lambda y: y.double()[:, None], lambda share: share.clamp(_LEAST, 1 - _LEAST).logit()
+    lambda y: y.double()[:, None], lambda share: share.clamp(_MIN_SHARE, 1 - _MIN_SHARE).logit()
 )
 """Labels 0 and 1; the output is one logit, ``(examples, 1)``."""
 

@@ -38,7 +38,7 @@ from fedmaml.simulations.environments.acting import Prediction, environment_step
 from fedmaml.simulations.environments.one_link import OneLinkArm, cost
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
-_HEAVIEST, _LEAST_FRICTION, _MAX_FRICTION, _FARTHEST = 3.0, 0.2, 1.0, 1.2
+_HEAVIEST, _MIN_FRICTION, _MAX_FRICTION, _FARTHEST = 3.0, 0.2, 1.0, 1.2
 _SUPPORT, _LAST = 3, 10
 _GAINS = torch.tensor([20.0, 5.0, 8.0, 5.0])
 _META = {
@@ -171,7 +171,7 @@ class Arm(Scenario):
     def arms(self, clients: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return masses in kg and frictions in N m s, each ``(clients,)``."""
         u = seeding.uniform(seeding.key(self.seed, "arm"), clients, 2)
-        friction = _LEAST_FRICTION + (_MAX_FRICTION - _LEAST_FRICTION) * u[:, 1]
+        friction = _MIN_FRICTION + (_MAX_FRICTION - _MIN_FRICTION) * u[:, 1]
         return _HEAVIEST * u[:, 0], friction
 
 

@@ -42,7 +42,7 @@ from fedmaml.simulations.systems import assays, molecules
 
 CLASSES, BITS = 2, 1024
 _FEWEST, _FEWEST_EACH = 48, 20  # molecules of an assay, and of either kind
-_LEAST_EACH = 2  # of a support
+_MIN_EACH = 2  # of a support
 _QUERIES, _TRAINING_QUERIES = 192, 16
 _FAR = 4.0  # standard deviations; what is further away is moved there
 _META = {"inner.lr": 0.05, "inner.steps": 10, "outer.lr": 0.003, "outer.schedule": "cosine"}
@@ -78,7 +78,7 @@ class Molecules(Scenario):
     }
 
     seed: int = 0
-    shots: Annotated[int, Ge(2 * _LEAST_EACH), Le(128)] = 16
+    shots: Annotated[int, Ge(2 * _MIN_EACH), Le(128)] = 16
     hidden: Annotated[int, Gt(0)] = 48
     data_dir: str = ""
 
@@ -151,4 +151,4 @@ def _dealt(scenario: Molecules) -> assays.Dealt:
 def _active_in_support(active: Tensor, shots: int) -> int:
     """Return how many of a support are active: the assay's share, at least two of either kind."""
     share = float(active.double().mean())
-    return min(max(round(shots * share), _LEAST_EACH), shots - _LEAST_EACH)
+    return min(max(round(shots * share), _MIN_EACH), shots - _MIN_EACH)

@@ -27,7 +27,7 @@ TOLERANCE = 0.2
 KL_WEIGHT = 0.05
 _DIVERSE = 64  # samples
 _POOL, _CONCENTRATION = 3000, 0.35
-_LEAST_VARIANCE = 1e-6  # the root at a pure element has a gradient
+_MIN_VARIANCE = 1e-6  # the root at a pure element has a gradient
 _STEPS, _BATCH, _LR = 1000, 128, 0.003
 
 
@@ -52,7 +52,7 @@ def terms(composition: Tensor) -> Tensor:
 def _deviation(composition: Tensor, values: Tensor) -> Tensor:
     mean = (composition * values).sum(-1, keepdim=True)
     variance = (composition * (values - mean).square()).sum(-1)
-    return (variance + _LEAST_VARIANCE).sqrt()
+    return (variance + _MIN_VARIANCE).sqrt()
 
 
 @lru_cache(maxsize=1)
