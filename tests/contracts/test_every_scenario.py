@@ -5,6 +5,7 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,7 @@ def make(request: pytest.FixtureRequest):
     return scenario
 
 
+@cache
 def common_of(scenario: Scenario) -> Params:
     """Return the totals of the statistics over all training clients, as the server does."""
     shared_statistics: Params = {}

@@ -35,7 +35,7 @@ from fedmaml.simulations import references
 from fedmaml.simulations.datasets import morphology
 from fedmaml.simulations.dealing import deal, in_order, numbered
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
-from fedmaml.simulations.scenario import Recipes, Scenario, Split
+from fedmaml.simulations.scenario import SPLITS, Recipes, Scenario, Split
 
 _FEWEST, _FEWEST_QUERIES, _COMMONEST = 40, 20, 0.9
 _EMBEDDING = 8
@@ -109,7 +109,8 @@ class Morphology(Scenario):
     def clients(self) -> dict[Split, range]:
         if self.unseen == "slot":
             return deal(len(_encoded(self.data_dir, self.shots).slots))
-        counts = Counter(self._split(language) for language in self._languages())
+        splits = self.splits()
+        counts = Counter(splits[slot.language] for slot in _encoded(self.data_dir, self.shots).slots)
         return numbered(counts["train"], counts["validation"], counts["test"])
 
     def most_examples(self, client: int) -> int:
@@ -140,24 +141,14 @@ class Morphology(Scenario):
         )
 
     def _slot(self, client: int) -> morphology.EncodedSlot:
-        slots = _encoded(self.data_dir, self.shots).slots
-        key = seeding.key(self.seed, "morphology", "slots")
-        order = seeding.permutation(key, [0], len(slots))[0]
-        if self.unseen == "language":
-            places = ("train", "validation", "test")
-            split = [places.index(self._split(slots[int(at)].language)) for at in order]
-            order = order[torch.tensor(split).argsort(stable=True)]
-        return slots[int(order[client])]
+        return _encoded(self.data_dir, self.shots).slots[_order(self)[client]]
 
-    def _languages(self) -> list[str]:
-        return [slot.language for slot in _encoded(self.data_dir, self.shots).slots]
-
-    def _split(self, language: str) -> Split:
-        """Return the split of a language; two are tested, one validates."""
+    def splits(self) -> dict[str, Split]:
+        """Return the split of each language; two are tested, one validates."""
         key = seeding.key(self.seed, "morphology", "languages")
         order = seeding.permutation(key, [0], len(morphology.LANGUAGES))[0].tolist()
-        place = order.index(morphology.LANGUAGES.index(language))
-        return "test" if place < 2 else "validation" if place == 2 else "train"
+        places: list[Split] = ["test", "test", "validation", *["train"] * (len(order) - 3)]
+        return {morphology.LANGUAGES[at]: place for at, place in zip(order, places, strict=True)}
 
 
 def exact_match(logits: Tensor, y: Tensor) -> Tensor:
@@ -180,6 +171,18 @@ def _longest_ending(_clients: TrainingClients) -> Adapt:
         return predict
 
     return adapt
+
+
+@lru_cache(maxsize=4)
+def _order(scenario: Morphology) -> list[int]:
+    """Return the slots in the order of the clients."""
+    slots = _encoded(scenario.data_dir, scenario.shots).slots
+    key = seeding.key(scenario.seed, "morphology", "slots")
+    order: list[int] = seeding.permutation(key, [0], len(slots))[0].tolist()
+    if scenario.unseen == "slot":
+        return order
+    splits = scenario.splits()
+    return sorted(order, key=lambda at: SPLITS.index(splits[slots[at].language]))
 
 
 @lru_cache(maxsize=4)
