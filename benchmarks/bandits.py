@@ -72,8 +72,8 @@ def _long(rounds: int) -> dict[str, Any]:
 
 CASES = (
     Case("equivariant", 10, 600, {}),
-    Case("plain", 10, 600, {}),
-    Case("equivariant", 100, 250, _long(250)),
+    Case("plain", 10, 600, {"clients": 64, "outer.lr": 0.01}),
+    Case("equivariant", 100, 600, _long(600)),
     Case("plain", 100, 250, _long(250)),
 )
 
