@@ -42,13 +42,13 @@ _HEAVIEST, _MIN_FRICTION, _MAX_FRICTION, _FARTHEST = 3.0, 0.2, 1.0, 1.2
 _SUPPORT, _LAST = 3, 10
 _GAINS = torch.tensor([20.0, 5.0, 8.0, 5.0])
 _META = {
-    "inner.lr": 1.0,
+    "inner.lr": 2.0,
     "inner.steps": 1,
     "inner.bound": 1.0,
-    "outer.lr": 0.03,
+    "outer.lr": 0.1,
     "outer.schedule": "linear",
 }
-_AVERAGING = {"inner.lr": 0.3, "inner.steps": 1, "inner.bound": 1.0, "outer.optimizer": "sgd",
+_AVERAGING = {"inner.lr": 1.0, "inner.steps": 1, "inner.bound": 1.0, "outer.optimizer": "sgd",
               "outer.lr": 1.0, "adaptation.lr": 1.0, "adaptation.steps": 1,
               "adaptation.bound": 1.0}  # fmt: skip
 
@@ -118,10 +118,10 @@ class Arm(Scenario):
         "*": {"rounds": 200, "clients": 20, "evaluation.steps": [3, 10]},
         "local": {"rounds": 0, "inner.lr": 1.0, "inner.steps": 1, "inner.bound": 1.0},
         "fedavg": _AVERAGING,
-        "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.03},
+        "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.1},
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING,
-        "maml": _META, "fomaml": _META, "meta_sgd": _META | {"inner.lr": 0.1, "inner.bound": 0.0},
+        "fomaml": _META | {"inner.lr": 1.0, "outer.lr": 0.03}, "maml": _META, "meta_sgd": _META,
     }  # fmt: skip
 
     seed: int = 0

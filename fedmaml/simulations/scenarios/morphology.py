@@ -107,10 +107,11 @@ class Morphology(Scenario):
         )  # fmt: skip
 
     def clients(self) -> dict[Split, range]:
+        slots = _encoded(self.data_dir, self.shots).slots
         if self.unseen == "slot":
-            return deal(len(_encoded(self.data_dir, self.shots).slots))
+            return deal(len(slots))
         splits = self.splits()
-        counts = Counter(splits[slot.language] for slot in _encoded(self.data_dir, self.shots).slots)
+        counts = Counter(splits[slot.language] for slot in slots)
         return numbered(counts["train"], counts["validation"], counts["test"])
 
     def most_examples(self, client: int) -> int:
