@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # Small matrices gain nothing from threads; workers are processes.
 export OMP_NUM_THREADS ?= 1
+# Compiled modules are kept: tests and commands start many processes.
+unexport PYTHONDONTWRITEBYTECODE
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
