@@ -66,7 +66,7 @@ def best_cost_of_arms(seed: int) -> float:
 def test_one_step_leads_most_of_the_way_to_the_goal(tmp_path: Path, seed: int) -> None:
     """Before it, the policy stays where it is, and its noise costs a little."""
     summary = summary_of(
-        tmp_path / "run", scenario="navigation", strategy="maml", rounds=250, seed=seed
+        tmp_path / "run", scenario="navigation", strategy="maml", rounds=100, seed=seed
     )
     found, references = summary["metric"], {each["name"]: each for each in summary["references"]}
     still = references["standing still"]["metrics"][0]["mean"]
