@@ -1,16 +1,21 @@
 """Compare strategies on the systems of the atlas, and write what its pages hold.
 
-    python -m benchmarks.atlas [NAME ...] [--out runs/atlas] [--json docs/data/atlas.json]
+    python -m benchmarks.atlas [NAME ...] [--out DIR] [--jobs N] [--json docs/data/atlas.json]
 
 Each system is a file of experiments/atlas. Its runs go to DIR/NAME, and those of the same
 strategies without anything to learn (on shuffled labels, unless the file says how) to
 DIR/NAME-shuffled; complete ones are reused, so after Ctrl-C the same command goes on. With --json
 the tables and docs/figures/atlas.svg are written; systems that were not named stay in the file as
-they are. `make numbers` then writes the pages.
+they are. With --jobs that many systems run at the same time, each in a process of its own.
+`make numbers` then writes the pages.
 """
 
 import argparse
-from collections.abc import Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +43,31 @@ def compare_on(system: System, out: Path) -> tuple[Comparison, Comparison | None
     return made("", system.seeds, {}), made("-shuffled", 1, system.null) if system.null else None
 
 
+def run_apart(names: Sequence[str], out: Path, jobs: int) -> None:
+    """Run systems in processes of their own, ``jobs`` at a time; what they print goes to a file.
+
+    Raises:
+        SystemExit: If one ends with an error, after the others have ended.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+
+    def run(name: str) -> int:
+        command = [sys.executable, "-m", "benchmarks.atlas", name, "--out", str(out)]
+        began, log = time.monotonic(), out / f"{name}.log"
+        with log.open("w") as file:
+            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+        minutes = (time.monotonic() - began) / 60
+        print(f"{name}: {minutes:.1f} min{f', FAILED, see {log}' * bool(code)}", flush=True)
+        return code
+
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = sum(map(bool, pool.map(run, names)))
+    if failed:
+        raise SystemExit(
+            f"{failed} of {len(names)} systems failed; after mending, repeat the command"
+        )
+
+
 def with_bands(tables: Mapping[str, Table]) -> dict[str, Table]:
     """Return the tables with what was expected of each system, as its file says it now."""
     kept = {name: table for name, table in tables.items() if not name.endswith(_BANDS)}
@@ -56,9 +86,12 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="systems; default: all")
     parser.add_argument("--out", type=Path, default=Path("runs/atlas"), help="folder of all runs")
+    parser.add_argument("--jobs", type=int, default=1, help="systems at the same time")
     add_json_option(parser)
     arguments = parser.parse_args()
     names = arguments.names or sorted(file.stem for file in EXPERIMENTS.glob("*.toml"))
+    if arguments.jobs > 1:
+        run_apart(names, arguments.out, arguments.jobs)
     tables = tables_in(arguments.json) or {"map": Table(MAP, {})}
     for system in [read_system(EXPERIMENTS / f"{name}.toml") for name in names]:
         true, shuffled = compare_on(system, arguments.out)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.atlas.__main__ import with_bands
+from benchmarks.atlas.__main__ import run_apart, with_bands
 from benchmarks.atlas.bands import Band, reached, table_of_bands
 from benchmarks.atlas.picture import draw
 from benchmarks.atlas.systems import EXPERIMENTS, read_system
@@ -64,6 +64,18 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     out = tmp_path_factory.mktemp("atlas")
     run_all(planned, out)
     return compare(planned, out)
+
+
+@pytest.mark.slow
+def test_a_system_that_fails_beside_others_is_named_with_its_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="1 of 2 systems failed"):
+        run_apart(["tabular", "none_such"], tmp_path, 2)
+    lines = sorted(capsys.readouterr().out.splitlines())
+    assert "FAILED" in lines[0] and str(tmp_path / "none_such.log") in lines[0]
+    assert "Systems of the atlas" in (tmp_path / "none_such.log").read_text()
+    assert lines[1].startswith("tabular") and (tmp_path / "tabular" / "comparison.json").is_file()
 
 
 def test_the_verdict_is_about_the_best_meta_learner_and_the_best_baseline(
