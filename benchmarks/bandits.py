@@ -155,7 +155,9 @@ def main() -> None:
     tables = {"bandits": Table(COLUMNS, rows)}
     print_tables(tables)
     if arguments.json:
-        write(arguments.json, tables)
+        seeds = f"--seeds {arguments.seeds}"
+        command = " ".join(["python -m benchmarks.bandits", *arguments.cases, seeds])
+        write(arguments.json, tables, command=command)
 
 
 if __name__ == "__main__":
