@@ -89,7 +89,9 @@ def main() -> None:
             )  # fmt: skip
             tables[f"{name}, equal {equal}"] = table_of(made.comparison)
             if arguments.json:
-                write(arguments.json, tables, command="python -m benchmarks.equal_budgets")
+                names = sorted({name.partition(",")[0] for name in tables})
+                of_all = " ".join(["python -m benchmarks.equal_budgets", *names])
+                write(arguments.json, tables, command=of_all)
     print_tables(tables)
 
 
