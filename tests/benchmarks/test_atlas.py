@@ -73,9 +73,11 @@ def test_a_system_that_fails_beside_others_is_named_with_its_log(
     with pytest.raises(SystemExit, match="1 of 2 systems failed"):
         run_apart(["tabular", "none_such"], tmp_path, 2)
     lines = sorted(capsys.readouterr().out.splitlines())
-    assert "FAILED" in lines[0] and str(tmp_path / "none_such.log") in lines[0]
+    assert "FAILED" in lines[0]
+    assert str(tmp_path / "none_such.log") in lines[0]
     assert "Systems of the atlas" in (tmp_path / "none_such.log").read_text()
-    assert lines[1].startswith("tabular") and (tmp_path / "tabular" / "comparison.json").is_file()
+    assert lines[1].startswith("tabular")
+    assert (tmp_path / "tabular" / "comparison.json").is_file()
 
 
 def test_the_verdict_is_about_the_best_meta_learner_and_the_best_baseline(
