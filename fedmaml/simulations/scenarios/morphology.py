@@ -148,8 +148,9 @@ class Morphology(Scenario):
         """Return the split of each language; two are tested, one validates."""
         key = seeding.key(self.seed, "morphology", "languages")
         order = seeding.permutation(key, [0], len(morphology.LANGUAGES))[0].tolist()
-        places: list[Split] = ["test", "test", "validation", *["train"] * (len(order) - 3)]
-        return {morphology.LANGUAGES[at]: place for at, place in zip(order, places, strict=True)}
+        languages = [morphology.LANGUAGES[at] for at in order]
+        splits: dict[str, Split] = dict.fromkeys(languages, "train")
+        return splits | dict.fromkeys(languages[:2], "test") | {languages[2]: "validation"}
 
 
 def exact_match(logits: Tensor, y: Tensor) -> Tensor:
