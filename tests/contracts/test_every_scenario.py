@@ -41,6 +41,7 @@ VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
     "morphology-language": ("morphology", {"unseen": "language"}),
     "graph_nodes-cora": ("graph_nodes", {"data": "cora"}),
     "malaria-flipped": ("malaria", {"flip": True, "filters": 2}),
+    "robot_failures-naive": ("robot_failures", {"folds": "naive", "tested": 4}),
     "task_families-value": ("task_families", {"target": "value"}),
     "jmak-measured": ("jmak", {"data": "measured"}),
     "inverse_design-probes": ("inverse_design", {"condition": "probes"}),
@@ -78,21 +79,22 @@ ACTING = (
 
 CLASSES = (
     "digits", "activity", "femnist", "omniglot", "morphology", "malaria", "task_families",
-    "class_stream", "sky", "sky_anomaly", "molecules",
+    "class_stream", "sky", "sky_anomaly", "molecules", "robot_failures",
 )  # fmt: skip
 NO_CLASSES = (
     "quadratic", "sinusoid", "suffix_rules", "bias_variance", "hospitals", "csv", "fairness",
-    "movies", "glucose", "patients", "graph_nodes", "roles", "payload", "meta_parameters",
-    "jmak", "materials", "synthesis", "inverse_design", *ACTING,
+    "movies", "glucose", "patients", "graph_nodes", "roles", "payload", "payload_network",
+    "payload_measured", "meta_parameters", "jmak", "materials", "synthesis", "inverse_design",
+    *ACTING,
 )  # fmt: skip
 ALL_HEAD = (
     "quadratic", "suffix_rules", "bias_variance", "fairness", "patients", "payload",
-    "meta_parameters", "jmak", *ACTING,
+    "payload_measured", "meta_parameters", "jmak", *ACTING,
 )  # fmt: skip
 """Scenarios whose networks have no layers before a head."""
 NO_BIAS = (
-    "quadratic", "bias_variance", "patients", "payload", "meta_parameters", "jmak", "tabular",
-    "delayed_bandit", "arm",
+    "quadratic", "bias_variance", "patients", "payload", "payload_measured", "meta_parameters",
+    "jmak", "tabular", "delayed_bandit", "arm",
 )  # fmt: skip
 ONE_INPUT = ("graph_nodes", "meta_parameters")
 """Every example has the same input, a graph or the number 1, and another target."""

@@ -9,8 +9,9 @@ from fedmaml.core.tasks import joined, task_at
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.references import linear
 from fedmaml.simulations.scenarios import Payload
-from fedmaml.simulations.scenarios.payload import prior, reading, scales, torque_error
+from fedmaml.simulations.scenarios.payload import torque_error
 from fedmaml.simulations.systems.arm import OF_MASS, PARAMETERS, motion, regressors
+from fedmaml.simulations.systems.payloads import arms, prior, reading, scales
 
 
 def energy(q: Tensor, v: Tensor) -> Tensor:
@@ -51,17 +52,15 @@ def noiseless(scenario: Payload, client: int):
 
 
 def test_least_squares_without_noise_returns_the_parameters() -> None:
-    scenario = Payload()
-    _, own = scenario.arms([300])
-    found = linear.solve(lambda x: x, noiseless(scenario, 300))[:, 0]
+    _, own = arms(0, [300])
+    found = linear.solve(lambda x: x, noiseless(Payload(), 300))[:, 0]
     torch.testing.assert_close(found / scales(), own[0], rtol=1e-9, atol=1e-9)
 
 
 def test_the_mass_is_read_from_what_it_adds_to_the_parameters() -> None:
     usual = reading() @ PARAMETERS
     assert float(reading() @ (PARAMETERS + 1.7 * OF_MASS) - usual) == pytest.approx(1.7)
-    scenario = Payload()
-    mass, own = scenario.arms(range(300, 700))
+    mass, own = arms(0, range(300, 700))
     errors = own @ reading() - usual - mass
     expected = (OF_MASS.square() / (PARAMETERS * 0.05).square())[:5].sum() ** -0.5
     assert float(errors.std()) == pytest.approx(float(expected), rel=0.1)  # of the best unbiased

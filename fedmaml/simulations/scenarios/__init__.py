@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from fedmaml.simulations.scenarios.omniglot import Omniglot
     from fedmaml.simulations.scenarios.patients import Patients
     from fedmaml.simulations.scenarios.payload import Payload
+    from fedmaml.simulations.scenarios.payload_measured import PayloadMeasured
+    from fedmaml.simulations.scenarios.payload_network import PayloadNetwork
     from fedmaml.simulations.scenarios.quadratic import Quadratic
+    from fedmaml.simulations.scenarios.robot_failures import RobotFailures
     from fedmaml.simulations.scenarios.roles import Roles
     from fedmaml.simulations.scenarios.sinusoid import Sinusoid
     from fedmaml.simulations.scenarios.sky import Sky
@@ -68,6 +71,9 @@ _KNOWN = {
     "roles": f"{_FOLDER}.roles:Roles",
     "malaria": f"{_FOLDER}.malaria:Malaria",
     "payload": f"{_FOLDER}.payload:Payload",
+    "payload_network": f"{_FOLDER}.payload_network:PayloadNetwork",
+    "payload_measured": f"{_FOLDER}.payload_measured:PayloadMeasured",
+    "robot_failures": f"{_FOLDER}.robot_failures:RobotFailures",
     "meta_parameters": f"{_FOLDER}.meta_parameters:MetaParameters",
     "task_families": f"{_FOLDER}.task_families:TaskFamilies",
     "class_stream": f"{_FOLDER}.class_stream:ClassStream",
@@ -126,7 +132,10 @@ __all__ = [
     "Omniglot",
     "Patients",
     "Payload",
+    "PayloadMeasured",
+    "PayloadNetwork",
     "Quadratic",
+    "RobotFailures",
     "Roles",
     "Scenario",
     "Sinusoid",
