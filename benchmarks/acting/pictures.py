@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -11,6 +11,18 @@ from matplotlib.figure import Figure
 
 from benchmarks.acting.episodes import MASSES, TARGET, Band, Paths
 from fedmaml.report.canvas import GREY, INK, PAGE, SERIES
+
+
+class Plane(NamedTuple):
+    """Strings in the plane of their two properties.
+
+    Attributes:
+        target: ``(2,)``: logp and mass.
+        batches: Label -> properties of the strings of a batch, ``(strings, 2)``.
+    """
+
+    target: np.ndarray
+    batches: Mapping[str, np.ndarray]
 
 
 def draw_paths(clients: Sequence[Paths], path: Path) -> None:
@@ -88,6 +100,29 @@ def draw_growth(bands: Mapping[str, Band], path: Path) -> None:
         axes.legend(loc="lower left")
 
     _save(path, (8.0, 3.6), 1, paint)
+
+
+def draw_design(plane: Plane, curves: Mapping[str, np.ndarray], path: Path) -> None:
+    """Draw how a client's batches close in on its target, and the best so far of all clients."""
+
+    def paint(places: Axes, progress: Axes) -> None:
+        for (label, values), marker, colour in zip(
+            plane.batches.items(), "os^", SERIES, strict=False
+        ):
+            places.plot(*values.T, marker, color=colour, label=label, markersize=6, alpha=0.75)
+        places.plot(*plane.target, "*", color=INK, markersize=15, label="target")
+        places.set_xlabel("logp")
+        places.set_ylabel("mass")
+        places.set_title("one client's strings")
+        places.legend()
+        for (label, values), colour in zip(curves.items(), SERIES, strict=False):
+            progress.plot(np.arange(1, len(values) + 1), values, color=colour, label=label)
+        progress.axhline(1, color=INK, linestyle="--", linewidth=1, label="the hidden string")
+        progress.set_xlabel("strings bought")
+        progress.set_ylabel("best reward so far")
+        progress.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+
+    _save(path, (10.5, 3.8), 2, paint)
 
 
 def _save(

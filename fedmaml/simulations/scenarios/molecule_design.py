@@ -10,10 +10,9 @@ a call of the oracle. In training a client buys 16 in a round.
 
 PEARL infers the target from the strings bought so far; strategies that adapt by gradient steps buy
 each step's strings with the weights so far. `systems.string_search.rewards_of_batches` has all
-that a client bought: after 48 strings the best so far is .80 by PEARL (its recipe, one seed), .83
-at random, .90 by genetic search. The mean of PEARL's sixth batch is .48, with another target's
-context .35: the context helps, and a search of one's own helps more. A toy of additive groups, no
-chemistry: the properties are rough, and strings no valid SMILES.
+that a client bought; benchmarks.design shows it beside an agent without context and one that is
+told the target (docs/atlas/molecule_design.md). A toy of additive groups, no chemistry: the
+properties are rough, and strings no valid SMILES.
 
 Rakelly et al. Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context Variables.
 ICML 2019. arXiv:1903.08254. Genetic search: Jensen. A Graph-based Genetic Algorithm for the
@@ -81,7 +80,7 @@ class MoleculeDesign(Scenario):
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING,
         "maml": _META, "fomaml": _META, "meta_sgd": _META,
-        "pearl": {"rounds": 800, "outer.lr": 0.005, "outer.schedule": "cosine", "latent": 6,
+        "pearl": {"rounds": 1600, "outer.lr": 0.01, "outer.schedule": "cosine", "latent": 6,
                   "kl": 0.0},
     }  # fmt: skip
 

@@ -1,0 +1,156 @@
+"""What strings agents buy towards a hidden target, beside searches: scenario `molecule_design`.
+
+    python -m benchmarks.design [--runs DIR] [--json FILE] [--picture FILE]
+
+PEARL by its recipe, the same agent without context (blind), and one that is told the target; the
+scenario's searches. Each test client buys six batches of eight strings. Seed 0. Complete runs in
+DIR are reused.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from benchmarks.acting.models import Model, model_of
+from benchmarks.acting.pictures import Plane, draw_design
+from benchmarks.runs import finished_run, mean_and_interval
+from benchmarks.tables import Table, add_json_option, estimate, print_tables, write
+from fedmaml.config import resolve
+from fedmaml.core.learner import Predictor, prepared_tasks
+from fedmaml.core.tasks import Batch, Task, part_of, task_at
+from fedmaml.simulations.reference import Adapt, TrainingClients
+from fedmaml.simulations.scenarios import MoleculeDesign
+from fedmaml.simulations.scenarios.molecule_design import BATCH
+from fedmaml.simulations.systems import strings
+from fedmaml.simulations.systems.string_search import rewards_of_batches
+
+AGENTS: dict[str, dict[str, Any]] = {
+    "PEARL": {},
+    "PEARL without context": {"context": 0},
+    "PEARL, told the target": {"context": 0, "task.condition": "target"},
+}
+OTHER = "PEARL, another target's context"
+COLUMNS = {
+    "who buys": ["{label}"],
+    "mean of batch 1": [*estimate("first", ".3f"), ""],
+    "mean of batch 6": [*estimate("last", ".3f")],
+    "best of batch 6": [*estimate("best", ".3f")],
+    **{f"best of {count}": [f"{{after_{count}:.3f}}", ""] for count in (8, 24, 48)},
+}
+_SHOWN = (1, 3, 6)  # batches in the picture
+
+
+def adapting(model: Model) -> Adapt:
+    """Return the adaptation of a run's strategy at what it learned."""
+    prepared = model.prepared
+
+    def adapt(support: Batch) -> Predictor:
+        return prepared.strategy.adapt(
+            prepared.learner, model.meta, prepared.initial_memory, support
+        )
+
+    return adapt
+
+
+def tasks_for(model: Model, scenario: MoleculeDesign) -> Task:
+    """Return the test clients' tasks with the noise that a run's strategy declares."""
+    (group,) = scenario.tasks("test", scenario.clients()["test"], 0, {})
+    draws = model.prepared.strategy.facts.draws
+    return prepared_tasks(group, scenario.problem(), draws, seed=0, split="test", round=0).tasks
+
+
+def bought(adapt: Adapt, tasks: Task) -> Tensor:
+    """Return the rewards of all that clients buy by a network, ``(clients, 6, 8)``."""
+    with torch.no_grad():
+        found: Tensor = vmap(lambda task: rewards_of_batches(adapt, task, BATCH))(tasks)
+    return found.double()
+
+
+def searched(adapt: Adapt, scenario: MoleculeDesign) -> Tensor:
+    """Return the rewards of all that test clients buy by a search, likewise."""
+    tasks = scenario.tasks("test", scenario.clients()["test"], 0, {})[0].tasks
+    every = [task_at(tasks, row) for row in range(len(tasks.query.y))]
+    return torch.stack([rewards_of_batches(adapt, task, BATCH) for task in every]).double()
+
+
+def row_of(label: str, rewards: Tensor) -> dict[str, Any]:
+    """Return a row of the table, from rewards ``(clients, 6, 8)``."""
+    so_far = best_so_far(rewards)
+    return {
+        "label": label,
+        "first": mean_and_interval(rewards[:, 0].mean(1).numpy()),
+        "last": mean_and_interval(rewards[:, -1].mean(1).numpy()),
+        "best": mean_and_interval(rewards[:, -1].amax(1).numpy()),
+        **{f"after_{count}": float(so_far[count - 1]) for count in (8, 24, 48)},
+    }
+
+
+def best_so_far(rewards: Tensor) -> np.ndarray:
+    """Return the mean over clients of the best reward after each string, ``(48,)``."""
+    values: np.ndarray = rewards.flatten(1).cummax(1).values.mean(0).numpy()
+    return values
+
+
+def plane_of(adapt: Adapt, task: Task, target: Tensor) -> Plane:
+    """Return properties of the strings that a client buys in batches 1, 3 and 6."""
+    batches = {}
+    for number in _SHOWN:
+        with torch.no_grad():
+            known = part_of(task.support, 0, (number - 1) * BATCH)
+            rows = adapt(known)(task.query.x)["played"]
+        tokens = rows[:, : strings.LENGTH].long()
+        batches[f"batch {number}"] = strings.properties(strings.composition(tokens)).numpy()
+    return Plane(target.numpy(), batches)
+
+
+def searches(scenario: MoleculeDesign) -> Mapping[str, Callable[[], Adapt]]:
+    """Return the scenario's searches, at the first of their settings."""
+    nobody = TrainingClients("", True, {}, list)
+    return {
+        reference.name: partial(reference.fit, nobody, **reference.grid[0])
+        for reference in scenario.references()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/design"), help="folder of runs")
+    parser.add_argument("--picture", type=Path, help="write the picture there, as SVG")
+    add_json_option(parser)
+    arguments = parser.parse_args()
+    scenario, rewards, models = MoleculeDesign(), {}, {}
+    for label, settings in AGENTS.items():
+        config = resolve({"scenario": "molecule_design", "strategy": "pearl"}, settings)
+        folder = arguments.runs / label.replace(",", "").replace(" ", "-").lower()
+        finished_run(config, folder)
+        model = models[label] = model_of(folder)
+        rewards[label] = bought(adapting(model), tasks_for(model, scenario))
+    rewards |= {label: searched(make(), scenario) for label, make in searches(scenario).items()}
+    rows = {label: row_of(label, values) for label, values in rewards.items()}
+    wrong = tasks_for(models["PEARL"], replace(scenario, null=True))
+    of_other = row_of(OTHER, bought(adapting(models["PEARL"]), wrong))
+    rows[OTHER] = {name: of_other[name] for name in ("label", "last", "best")}
+    tables = {"batches": Table(COLUMNS, rows)}
+    print_tables(tables)
+    if arguments.json:
+        write(arguments.json, tables, command="python -m benchmarks.design")
+    if arguments.picture:
+        model, client = models["PEARL"], scenario.clients()["test"][0]
+        first = task_at(tasks_for(model, scenario), 0)
+        plane = plane_of(adapting(model), first, scenario.targets([client])[0])
+        curves = {label: best_so_far(values) for label, values in rewards.items()}
+        draw_design(plane, curves, arguments.picture)
+
+
+if __name__ == "__main__":
+    main()
