@@ -100,8 +100,18 @@ def test_with_one_family_devices_have_it_and_keep_their_function() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("points", "least"), [(5, 0.90), (10, 0.97)])
-def test_the_family_is_recognised(points: int, least: float, tmp_path: Path) -> None:
-    layer = {"scenario": "task_families", "strategy": "fedadam", "task": {"points": points}}
-    summary = execute(resolve(layer), tmp_path / "run")
-    assert summary["metric"]["after"] > least
+@pytest.mark.parametrize(
+    ("points", "rounds", "least"), [(5, 1500, 0.88), (10, 1500, 0.96), (20, 600, 0.98)]
+)
+def test_the_family_is_recognised_without_adapting(
+    points: int, rounds: int, least: float, tmp_path: Path
+) -> None:
+    """An independent implementation reached .934, .989 and .998.
+
+    Devices of validation, since a forest on the pooled sets of all that train, the reference of
+    test devices, takes longer than the training.
+    """
+    layer = {"scenario": "task_families", "strategy": "fedadam", "rounds": rounds}
+    settings = {"inner.steps": 1, "outer.lr": 0.01, "evaluation.split": "validation"}
+    summary = execute(resolve(layer, settings, {"task.points": points}), tmp_path / "run")
+    assert summary["metric"]["before"] > least
