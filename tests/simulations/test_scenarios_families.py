@@ -101,7 +101,7 @@ def test_with_one_family_devices_have_it_and_keep_their_function() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("points", "rounds", "least"), [(5, 1500, 0.88), (10, 1500, 0.96), (20, 600, 0.98)]
+    ("points", "rounds", "least"), [(5, 1500, 0.88), (10, 1500, 0.965), (20, 600, 0.985)]
 )
 def test_the_family_is_recognised_without_adapting(
     points: int, rounds: int, least: float, tmp_path: Path
