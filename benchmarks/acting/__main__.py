@@ -2,8 +2,9 @@
 
     python -m benchmarks.acting [NAME ...] [--runs runs/atlas] [--out docs/figures]
 
-Pictures: navigation.svg, arm.svg, bandits.svg and trading.svg. The runs are those of
-`python -m benchmarks.atlas`, seed 0.
+Pictures: navigation.svg, half_circle.svg, arm.svg, bandits.svg and trading.svg. The runs are those
+of `python -m benchmarks.atlas`, seed 0; that of half_circle is `fedmaml run half_circle --strategy
+pearl --out runs/atlas/half_circle/pearl/seed0`.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.acting import pictures
-from benchmarks.acting.episodes import angles_of, growth_of, paths_of, rewards_by_pull
+from benchmarks.acting.episodes import angles_of, growth_of, paths_of, rewards_by_pull, searches_of
 from benchmarks.acting.models import model_of
 from benchmarks.atlas.systems import EXPERIMENTS
 from fedmaml.simulations.environments.one_link import OneLinkArm
@@ -22,6 +23,11 @@ FIGURES = EXPERIMENTS.parents[1] / "docs" / "figures"
 def navigation(runs: Path, out: Path) -> None:
     """Draw trajectories before and after one step."""
     pictures.draw_paths(paths_of(model_of(runs / "navigation" / "maml" / "seed0")), out)
+
+
+def half_circle(runs: Path, out: Path) -> None:
+    """Draw the episodes in which clients look for a goal that is seen from near only."""
+    pictures.draw_searches(searches_of(model_of(runs / "half_circle" / "pearl" / "seed0")), out)
 
 
 def arm(runs: Path, out: Path) -> None:
@@ -44,7 +50,8 @@ def trading(runs: Path, out: Path) -> None:
 
 
 DRAWN: dict[str, Callable[[Path, Path], None]] = {
-    "navigation": navigation, "arm": arm, "bandits": bandits, "trading": trading,
+    "navigation": navigation, "half_circle": half_circle, "arm": arm, "bandits": bandits,
+    "trading": trading,
 }  # fmt: skip
 
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from benchmarks.acting.models import Model
 from fedmaml.core import seeding
-from fedmaml.core.tasks import Batch, Task, task_at
+from fedmaml.core.learner import prepared_tasks
+from fedmaml.core.tasks import Batch, Task, part_of, task_at
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.environments import bandit_rules
 from fedmaml.simulations.environments.one_link import OneLinkArm
-from fedmaml.simulations.scenarios import Bandits, Navigation
+from fedmaml.simulations.scenarios import Bandits, HalfCircle, Navigation
 
 SEED = 0
 """Of everything that is drawn for pictures."""
@@ -66,6 +67,44 @@ def paths_of(model: Model, clients: int = 4, episodes: int = 5) -> list[Paths]:
 def _places(played: Mapping[str, Tensor], episodes: int) -> np.ndarray:
     places = torch.where(played["alive"][..., None] > 0, played["states"], torch.nan)
     return places[:episodes].double().numpy()
+
+
+# --- half circle ------------------------------------------------------------------------------
+
+
+class Search(NamedTuple):
+    """Episodes of one client, each played by what it saw in those before.
+
+    Attributes:
+        goal: ``(2,)``.
+        places: After each step, ``(episodes, steps, 2)``.
+    """
+
+    goal: np.ndarray
+    places: np.ndarray
+
+
+def searches_of(model: Model, clients: int = 4) -> list[Search]:
+    """Return the episodes of test clients whose goals are spread over the arc, from the right."""
+    scenario, strategy = model.config.make_scenario(), model.prepared.strategy
+    learner, memory = model.prepared.learner, model.prepared.initial_memory
+    assert isinstance(scenario, HalfCircle)
+    test = scenario.clients()["test"]
+    from_right = scenario.goals(test)[:, 0].argsort(descending=True).tolist()
+    spread = [from_right[(2 * place + 1) * len(test) // (2 * clients)] for place in range(clients)]
+    (group,) = scenario.tasks("test", [test[at] for at in spread], 0, {})
+    ready = prepared_tasks(
+        group, learner.problem, strategy.facts.draws, seed=model.config.seed, split="test", round=0
+    )
+    found = []
+    for row, client in enumerate(ready.clients):
+        support, episodes = task_at(ready.tasks, row).support, []
+        for played in range(len(support.y)):
+            adapted = strategy.adapt(learner, model.meta, memory, part_of(support, 0, played))
+            episodes.append(adapted(part_of(support, played, played + 1).x)["states"][0])
+        goal = scenario.goals([client])[0].numpy()
+        found.append(Search(goal, torch.stack(episodes).double().numpy()))
+    return found
 
 
 # --- arm --------------------------------------------------------------------------------------

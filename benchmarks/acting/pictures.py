@@ -8,9 +8,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
-from benchmarks.acting.episodes import MASSES, TARGET, Band, Paths
-from fedmaml.report.canvas import GREY, INK, PAGE, SERIES
+from benchmarks.acting.episodes import MASSES, TARGET, Band, Paths, Search
+from fedmaml.report.canvas import FAINT, GREY, INK, PAGE, SERIES
+from fedmaml.simulations.scenarios.half_circle import NEAR
 
 
 class Plane(NamedTuple):
@@ -43,6 +45,28 @@ def draw_paths(clients: Sequence[Paths], path: Path) -> None:
             axes.set_title("before adaptation" if stage == "before" else "after one step")
 
     _save(path, (8.0, 4.2), 2, paint)
+
+
+def draw_searches(clients: Sequence[Search], path: Path) -> None:
+    """Draw the episodes of clients that look for a goal, the later the darker."""
+
+    def paint(*panels: Axes) -> None:
+        for axes, client in zip(panels, clients, strict=True):
+            shades = mpl.colormaps["viridis_r"](np.linspace(0.05, 1, len(client.places)))
+            for number, (places, shade) in enumerate(zip(client.places, shades, strict=True), 1):
+                way = np.concatenate([[[0, 0]], places])
+                axes.plot(way[:, 0], way[:, 1], color=shade, linewidth=1.2, label=str(number))
+            angle = np.linspace(0, np.pi, 60)
+            axes.plot(np.cos(angle), np.sin(angle), color=FAINT, linewidth=1, zorder=0)
+            axes.add_patch(Circle(client.goal, NEAR, fill=False, color=GREY, linestyle=":"))
+            axes.plot(*client.goal, "*", color=SERIES[1], markersize=11, markeredgecolor=INK,
+                      markeredgewidth=0.6, zorder=4)  # fmt: skip
+            axes.set_aspect("equal")
+            axes.set_xlim(-1.45, 1.45)
+            axes.set_ylim(-0.6, 1.45)
+        panels[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title="episode")
+
+    _save(path, (11.0, 2.4), len(clients), paint, sharey=True)
 
 
 def draw_angles(angles: Mapping[str, np.ndarray], seconds: float, path: Path) -> None:

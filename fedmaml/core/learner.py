@@ -40,6 +40,8 @@ class Problem:
         ordered: Whether support examples stand in the order of time; smaller supports are then the
             first examples of all, not of each class.
         counters: What examples cost beyond bytes and operations; each has its own name.
+        replayed: Network and loss for strategies that go over what a network did before
+            (`core.replay.Recalls`), where these need others; None: the same ones.
     """
 
     network: Callable[[], nn.Module]
@@ -52,6 +54,7 @@ class Problem:
     draws: Draws = field(default_factory=dict, hash=False)
     ordered: bool = False
     counters: tuple[Counter, ...] = ()
+    replayed: "tuple[Callable[[], nn.Module], Callable[[Tree, Tree], Tensor]] | None" = None
 
     def __post_init__(self) -> None:
         """Refuse counters that share a name."""
@@ -64,6 +67,13 @@ class Problem:
     def in_dtype(self, name: str) -> "Problem":
         """Return the same problem with another type of parameters and data, e.g. "float64"."""
         return replace(self, dtype=getattr(torch, name))
+
+    def for_replay(self) -> "Problem":
+        """Return the same problem with the network and the loss that go over what was done."""
+        if self.replayed is None:
+            return self
+        network, loss = self.replayed
+        return replace(self, network=network, loss=loss, replayed=None)
 
 
 @dataclass(frozen=True)

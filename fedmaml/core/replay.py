@@ -2,8 +2,8 @@
 
 A network that acts and can go over what it did declares it (`Recalls`): its predictions have the
 entry ``played``, one row of numbers for each example; inputs ``{"played": rows}`` make it go over
-such rows instead of acting, with predictions of the same form. All functions are pure, and pass
-``torch.func.vmap``.
+such rows instead of acting, and its predictions are then what the loss takes. All functions are
+pure, and pass ``torch.func.vmap``.
 """
 
 from typing import Protocol, runtime_checkable
@@ -13,21 +13,29 @@ from torch import Tensor
 
 from fedmaml.core.params import Params
 
+SLOW = "slow."
+
 
 @runtime_checkable
 class Recalls(Protocol):
     """A network that acts, and can go over what it did before.
 
+    Parameters in a module ``slow`` are slow copies: ``slow.NAME`` follows the parameter NAME.
+
     Attributes:
         played: Numbers of a row.
-        context: Numbers that `context_of` makes of a row.
+        context: Numbers of what `context_of` makes of a part of a row.
+        latent_enters: Names of the biases that a latent is added to.
+        latent_held: Those of them whose losses the latent's inference does not learn from.
     """
 
     played: int
     context: int
+    latent_enters: tuple[str, ...]
+    latent_held: tuple[str, ...]
 
     def context_of(self, rows: Tensor) -> Tensor:
-        """Return what rows tell about the client, ``(rows, context)``; no parameter is used."""
+        """Return what rows tell about the client, ``(rows, parts, context)``, by no parameter."""
 
 
 def empty_replay(size: int, width: int, dtype: torch.dtype) -> Params:

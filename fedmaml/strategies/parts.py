@@ -5,6 +5,7 @@
 in a strategy's class: one line for each verb that it shares with others.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Protocol
 
@@ -118,7 +119,7 @@ def head_examples(learner: Learner, theta: Params, batch: Batch) -> tuple[Tensor
 def inputs_of_first_bias(
     strategy: str, learner: Learner, theta: Params, size: int, rng: Generator
 ) -> Params:
-    """Draw U from N(0, 1 / size), by which `conditioned` moves the first bias of a network.
+    """Draw U of `inputs_of_biases` for the first bias of a network.
 
     Args:
         strategy: Its name.
@@ -136,14 +137,22 @@ def inputs_of_first_bias(
             f"{strategy} adds its context to the first bias of a network, and "
             f"{type(learner.network).__name__} has none; give its first layer bias=True"
         )
-    drawn = torch.randn((*theta[name].shape, size), generator=rng, dtype=learner.problem.dtype)
-    return {name: drawn / size**0.5}
+    return inputs_of_biases([name], theta, size, rng)
+
+
+def inputs_of_biases(names: Iterable[str], theta: Params, size: int, rng: Generator) -> Params:
+    """Draw U from N(0, 1 / size), by which `conditioned` moves biases of theta."""
+    return {
+        name: torch.randn((*theta[name].shape, size), generator=rng, dtype=theta[name].dtype)
+        / size**0.5
+        for name in names
+    }
 
 
 def conditioned(meta: MetaParams, z: Tensor) -> Params:
-    """Return theta with the first bias b + U z: z is a further input of that layer."""
-    ((name, weights),) = meta["context"].items()
-    return meta["theta"] | {name: meta["theta"][name] + weights @ z}
+    """Return theta with biases b + U z: z is a further input of their layers."""
+    moved = {name: meta["theta"][name] + weights @ z for name, weights in meta["context"].items()}
+    return meta["theta"] | moved
 
 
 def meta_update(

@@ -10,7 +10,8 @@ on a network with dropout whose noise is declared, with full-batch steps and wit
   compared with its defining formula, written a second time in plain loops (`formulas`);
 - every strategy with a closed form on a quadratic is compared with it (`closed_forms`);
 - one that sends the exact gradient is checked on episodes, too (`episodes`): what DiCE gives, with
-  finite differences of the return.
+  finite differences of the return;
+- one that learns from a replay is checked on the half circle, too (`recalled`).
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -41,6 +42,14 @@ from fedmaml.verification.differences import finite_differences
 from fedmaml.verification.episodes import process_problem, process_task, takes_episodes
 from fedmaml.verification.formulas import FORMULAS
 from fedmaml.verification.objectives import OBJECTIVES
+from fedmaml.verification.recalled import (
+    differences_at_constants,
+    learns_from_replay,
+    recalled_start,
+    recalled_task,
+    small_recalled,
+    with_a_past,
+)
 
 TOLERANCE = 1e-6
 _WIDTHS = {"hidden", "filters", "keys", "slots", "width"}
@@ -90,6 +99,8 @@ def check_all(only: str | None = None) -> list[CheckResult]:
             results.append(_check_on_quadratic(name, strategy))
         if takes_episodes(strategy):
             results.append(_check_on_episodes(name, strategy))
+        if learns_from_replay(strategy):
+            results.append(_check_on_replay(name, small_recalled(strategy)))
     return results
 
 
@@ -167,6 +178,17 @@ def _check_on_episodes(name: str, strategy: MetaStrategy, estimator: str = "dice
     expected = finite_differences(strategy, known, meta, task)
     text = f"central finite differences of the expected return, {estimator}"
     error = _relative_error(sent_update(strategy, sampled, meta, task), expected)
+    return CheckResult(name, text, error)
+
+
+def _check_on_replay(name: str, strategy: MetaStrategy) -> CheckResult:
+    bare = recalled_task()
+    start = recalled_start(strategy, seeding.generator(7, "verification"))
+    meta, task = _perturbed(start.state.meta), _with_noise(bare, strategy)
+    start = with_a_past(strategy, start, meta, task)
+    expected = differences_at_constants(strategy, start, meta, task)
+    text = "central finite differences of actor and critics, constants held"
+    error = _relative_error(sent_update(strategy, start, meta, bare), expected)
     return CheckResult(name, text, error)
 
 

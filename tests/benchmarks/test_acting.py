@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.acting.__main__ import DRAWN
-from benchmarks.acting.episodes import angles_of, growth_of, paths_of, rewards_by_pull
+from benchmarks.acting.episodes import angles_of, growth_of, paths_of, rewards_by_pull, searches_of
 from benchmarks.acting.models import model_of
 from benchmarks.bandits import Case, evaluated, rules
 from fedmaml.config import resolve
@@ -15,7 +15,13 @@ from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 from tests.catalogue import ACTING
 
-STRATEGIES = {"navigation": "maml", "arm": "meta_sgd", "bandits": "rl2", "trading": "maml"}
+STRATEGIES = {
+    "navigation": "maml",
+    "half_circle": "pearl",
+    "arm": "meta_sgd",
+    "bandits": "rl2",
+    "trading": "maml",
+}
 
 
 def run(folder: Path, scenario: str) -> Path:
@@ -31,7 +37,7 @@ def run(folder: Path, scenario: str) -> Path:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    for scenario in ("navigation", "arm", "bandits"):
+    for scenario in ("navigation", "half_circle", "arm", "bandits"):
         run(folder, scenario)
     return folder
 
@@ -43,6 +49,16 @@ def test_four_goals_are_approached_from_the_origin(runs: Path) -> None:
         assert before.shape == after.shape == (5, 8, 2)
         assert np.abs(before[:, 0]).max() <= 0.1 + 1e-6  # the first step, from (0, 0)
         assert not np.array_equal(before, after, equal_nan=True)
+
+
+def test_each_episode_is_played_by_what_was_seen_before(runs: Path) -> None:
+    found = searches_of(model_of(runs / "half_circle/pearl/seed0"))
+    goals = np.array([goal for goal, _ in found])
+    assert (np.diff(goals[:, 0]) < 0).all()
+    for goal, places in found:
+        assert np.hypot(*goal) == pytest.approx(1)
+        assert places.shape == (15, 20, 2)
+        assert np.abs(np.diff(places, axis=1)).max() <= 0.1 + 1e-6
 
 
 def test_arms_differ_by_their_payload_alone(runs: Path) -> None:
@@ -63,7 +79,7 @@ def test_rules_and_networks_pull_the_same_arms(runs: Path) -> None:
     assert totals["RL^2"] < totals["Gittins and Whittle index"]
 
 
-@pytest.mark.parametrize("name", ["navigation", "arm", "bandits"])
+@pytest.mark.parametrize("name", ["navigation", "half_circle", "arm", "bandits"])
 def test_the_same_runs_give_the_same_bytes(name: str, runs: Path, tmp_path: Path) -> None:
     for file in ("one.svg", "two.svg"):
         DRAWN[name](runs, tmp_path / file)

@@ -109,3 +109,18 @@ def test_head_parameters_are_found_by_whole_names(classification) -> None:
     assert not in_head(classification.problem, "header.weight")
     assert not in_head(classification.problem, "body.head.weight")
     assert not in_head(dataclasses.replace(classification.problem, head=""), "head.weight")
+
+
+def test_a_problem_may_have_another_network_and_loss_for_a_replay(classification) -> None:
+    problem = classification.problem.in_dtype("float32")
+    assert problem.for_replay() is problem
+
+    def network():
+        return LinearModel(4, 3)
+
+    def loss(prediction, y):
+        return prediction[:, 0] * y
+
+    other = dataclasses.replace(problem, replayed=(network, loss)).for_replay()
+    assert (other.network, other.loss, other.replayed) == (network, loss, None)
+    assert (other.dtype, other.metrics) == (problem.dtype, problem.metrics)

@@ -138,6 +138,13 @@ def test_a_sparse_goal_is_noticed_within_its_radius() -> None:
     assert bool(goes_on[0])
 
 
+def test_a_goal_that_is_shown_stands_behind_the_place() -> None:
+    goal, place = doubles(0.0, 1.0)[None], doubles(0.5, 0.25)[None]
+    for shown, expected in ((False, [0.5, 0.25]), (True, [0.5, 0.25, 0.0, 1.0])):
+        seen = HalfCircle(shown=shown).observe({"goal": goal}, place, 3)
+        assert seen[0].tolist() == expected
+
+
 def test_the_arm_without_torque_swings_as_a_pendulum_does() -> None:
     """One step by hand: dw = -dt m g l / I, I = .1 + m / 4."""
     environment = OneLinkArm()

@@ -10,27 +10,41 @@ from torch.utils._pytree import tree_leaves
 from fedmaml.core import seeding
 from fedmaml.core.errors import UnsupportedProblemError
 from fedmaml.core.gaussians import Gaussian, product_with_prior
-from fedmaml.core.learner import prepared_tasks
+from fedmaml.core.learner import Problem, prepared_tasks
 from fedmaml.core.params import map_params
-from fedmaml.core.replay import empty_replay, recalled, remembered
-from fedmaml.core.tasks import Batch, Task, map_batch, task_at
-from fedmaml.simulations.scenarios import MoleculeDesign, Navigation
+from fedmaml.core.replay import SLOW, empty_replay, recalled, remembered
+from fedmaml.core.tasks import Batch, Task, draws_of, map_batch, task_at
+from fedmaml.simulations.scenario import Scenario
+from fedmaml.simulations.scenarios import HalfCircle, MoleculeDesign, Navigation
 from fedmaml.strategies import PEARL
-from fedmaml.strategies.latents import inferred
+from fedmaml.strategies.latents import Context, at_latent, inferred, seen_by
 from fedmaml.strategies.parts import conditioned
 
 SMALL = PEARL(latent=3, hidden=5, kl=0.1, context=6, replay=20, batch=7, every=8)
 
 
+CRITICS = replace(SMALL, every=1, explored=True, batch=3)
+
+
 def acting(strategy: PEARL = SMALL):
     """Return what it builds on strings, moved away from the first point, and two clients' tasks."""
     problem = MoleculeDesign(hidden=6, temperature=0.3).problem().in_dtype("float64")
+    return moved(strategy, problem, MoleculeDesign())
+
+
+def with_critics(strategy: PEARL = CRITICS):
+    """Return the same on the half circle, where the network has slow copies."""
+    scenario = HalfCircle(hidden=6, episodes=2, radius=0.9)
+    return moved(strategy, scenario.problem().in_dtype("float64"), scenario)
+
+
+def moved(strategy: PEARL, problem: Problem, scenario: Scenario):
     start = strategy.build(problem, seeding.generator(0))
     meta = {
         group: map_params(lambda v: v + 0.03 * torch.ones_like(v).cumsum(-1), params)
         for group, params in start.state.meta.items()
     }
-    (group,) = MoleculeDesign().tasks("train", [0, 1], 1, {})
+    (group,) = scenario.tasks("train", [0, 1], 1, {})
     group = prepared_tasks(group, problem, strategy.facts.draws, seed=0, split="train", round=1)
     return start, meta, group.tasks
 
@@ -61,12 +75,21 @@ def test_equal_factors_have_a_closed_form_and_no_factor_is_the_prior() -> None:
 def test_no_order_of_what_was_seen_matters_and_masked_rows_are_not_there() -> None:
     _, meta, _ = acting()
     rows = torch.randn(9, 8, generator=seeding.generator(1)).double()
-    q = inferred(meta["encoder"], rows)
+    q = inferred(meta, Context(rows))
     order = torch.randperm(9, generator=seeding.generator(2))
-    masked = inferred(meta["encoder"], torch.cat([rows, rows]), torch.arange(18) < 9)
-    for other in (inferred(meta["encoder"], rows[order]), masked):
+    masked = inferred(meta, Context(torch.cat([rows, rows]), torch.arange(18) < 9))
+    for other in (inferred(meta, Context(rows[order])), masked):
         torch.testing.assert_close(q.mean, other.mean, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(q.variance, other.variance, rtol=1e-12, atol=1e-12)
+
+
+def test_the_parts_of_an_example_weigh_as_much_as_one_of_their_mean() -> None:
+    """Four parts of equal factors are one such factor."""
+    _, meta, _ = acting()
+    row = torch.randn(1, 8, generator=seeding.generator(1)).double()
+    one, parts = Context(row), Context(row.expand(4, -1), parts=4)
+    for whole, cut in zip(*(inferred(meta, c) for c in (one, parts)), strict=True):
+        torch.testing.assert_close(whole, cut, rtol=1e-12, atol=1e-12)
 
 
 def test_the_divergence_is_that_of_normal_distributions() -> None:
@@ -104,17 +127,19 @@ def test_the_latent_is_a_further_input_of_the_first_layer() -> None:
     torch.testing.assert_close(x @ weight.T + conditioned(meta, z)[name], by_input)
 
 
-def test_acting_clients_batched_equal_one_by_one() -> None:
-    start, meta, tasks = acting()
+@pytest.mark.parametrize("make", [acting, with_critics])
+def test_acting_clients_batched_equal_one_by_one(make) -> None:
+    strategy = SMALL if make is acting else CRITICS
+    start, meta, tasks = make()
 
     def update(task, memory):
-        return SMALL.client_update(start.learner, meta, memory, task)
+        return strategy.client_update(start.learner, meta, memory, task)
 
     def rewards(task):
-        adapted = SMALL.adapt(start.learner, meta, start.memory, task.support)
+        adapted = strategy.adapt(start.learner, meta, start.memory, task.support)
         return adapted(task.query.x)["rewards"]
 
-    memories = [filled(SMALL, start, meta, task_at(tasks, row)) for row in range(2)]
+    memories = [filled(strategy, start, meta, task_at(tasks, row)) for row in range(2)]
     stacked = map_params(lambda *values: torch.stack(values), *memories)
     together, played = vmap(update)(tasks, stacked), vmap(rewards)(tasks)
     for row, memory in enumerate(memories):
@@ -122,7 +147,7 @@ def test_acting_clients_batched_equal_one_by_one() -> None:
         alone = tree_leaves(update(task, memory))
         for single, batched in zip(alone, tree_leaves(together), strict=True):
             torch.testing.assert_close(batched[row], single, rtol=1e-12, atol=1e-12)
-        assert torch.equal(played[row], rewards(task))
+        torch.testing.assert_close(played[row], rewards(task), rtol=1e-12, atol=1e-12)
 
 
 def test_where_it_acts_it_sends_the_gradient_of_loss_and_divergence() -> None:
@@ -145,6 +170,83 @@ def test_where_it_acts_it_sends_the_gradient_of_loss_and_divergence() -> None:
                 ends.append(value(meta | {group: params | {name: moved}}))
             slope = (ends[0] - ends[1]) / 2e-5
             assert float(sent[group][name].view(-1)[0]) == pytest.approx(slope, abs=1e-8)
+
+
+def test_with_critics_it_sends_the_gradient_of_their_errors_and_of_the_actors_values() -> None:
+    """Differences of (Q - target)^2 - value + kl KL, its targets and the value's critics held."""
+    start, meta, tasks = with_critics()
+    task, learner = task_at(tasks, 0), start.learner
+    memory = filled(CRITICS, start, meta, task)
+    draws = draws_of(task.support)
+    context = seen_by(learner, meta, memory, task, CRITICS.context)
+    noise = draws["z"][0]
+    after = CRITICS.client_update(learner, meta, memory, task).memory
+    again = recalled(after, draws["rows"][1, : CRITICS.batch])
+    batch = Batch({"played": again}, again)
+
+    def at(point):
+        q = inferred(point, context)
+        params = at_latent(learner, point, q.at(noise)).args[0]
+        return params, q.at(noise), float(q.divergence())
+
+    held, z, _ = at(meta)
+    found = learner.apply(held, batch.x)
+    target = found["rewards"] + 0.9 * found["after"]
+
+    def value(point) -> float:
+        params, _, nats = at(point)
+        missed = (learner.apply(params, batch.x)["q"] - target).square().sum(0)
+        actor = {name: v for name, v in params.items() if name.startswith("actor")}
+        name = "actor.0.bias"
+        actor[name] = point["theta"][name] + point["context"][name] @ z
+        gain = learner.apply(held | actor, batch.x)["gain"]
+        return float((missed - gain).mean()) + CRITICS.kl * nats
+
+    sent = CRITICS.client_update(learner, meta, memory, task).update
+    assert {*sent} == {"theta", "context", "encoder", "slow"}
+    assert all(float(slope.abs().sum()) == 0 for slope in sent["slow"].values())
+    for group in ("theta", "context", "encoder"):
+        for name, tensor in meta[group].items():
+            ends = []
+            for step in (1e-5, -1e-5):
+                near = tensor.clone()
+                near.view(-1)[-1] += step
+                ends.append(value(meta | {group: meta[group] | {name: near}}))
+            slope = (ends[0] - ends[1]) / 2e-5
+            assert float(sent[group][name].view(-1)[-1]) == pytest.approx(slope, abs=1e-7)
+        assert max(float(slope.abs().max()) for slope in sent[group].values()) > 1e-3
+
+
+def test_slow_copies_follow_their_parameters_whatever_is_sent_for_them() -> None:
+    start, meta, _ = with_critics()
+    assert {*meta["slow"]} == {name for name in meta["theta"] if name.startswith("critics.")}
+    assert not any(name.startswith(SLOW) for name in meta["theta"])
+    update = {group: map_params(torch.ones_like, params) for group, params in meta.items()}
+    state = replace(start.state, meta=meta)
+    after = replace(CRITICS, rate=0.25).server_update(state, update)
+    assert after.finished_rounds == 1
+    for name, value in after.meta["slow"].items():
+        assert not torch.equal(after.meta["theta"][name], meta["theta"][name])
+        expected = 0.75 * meta["slow"][name] + 0.25 * after.meta["theta"][name]
+        torch.testing.assert_close(value, expected)
+
+
+def test_what_the_prior_played_is_kept_apart_and_is_the_context() -> None:
+    start, meta, tasks = with_critics()
+    task = task_at(tasks, 0)
+    memory = start.memory
+    for uniform, written, rows in ((0.1, 1, 4), (0.9, 1, 8), (0.4, 2, 12), (0.6, 2, 16)):
+        draws = task.support.draws | {"prior": torch.tensor(uniform)}
+        this = Task(task.support._replace(draws=draws), task.query)
+        before = memory
+        update = CRITICS.client_update(start.learner, meta, memory, this)
+        memory = update.memory
+        assert (float(memory["prior.written"]), float(memory["written"])) == (written, rows)
+        known = int(before["prior.written"])
+        context = start.learner.network.context_of(before["prior.rows"][:known]).flatten(0, 1)
+        q = inferred(meta, Context(context, parts=20))
+        assert float(update.metrics["kl"]) == pytest.approx(float(q.divergence()), rel=1e-9)
+    assert torch.equal(memory["prior.rows"][:2], memory["rows"][[0, 8]])
 
 
 def test_a_client_without_a_past_has_the_prior_and_learns_of_what_it_just_played() -> None:
@@ -190,24 +292,34 @@ def test_what_is_played_later_is_played_with_what_was_seen_before() -> None:
     asked = adapted(second.x)["played"]
     sizes.clear()
     SMALL.adapt(start.learner, meta, start.memory, support)
-    assert len(sizes) == 5
-    assert torch.equal(sizes[1], asked)
+    assert [len(rows) for rows in sizes] == [0, 6, 6, 6, 6, 6]
+    assert torch.equal(sizes[2], asked[-6:])
+
+
+def effects(make, strategy: PEARL):
+    """Return an update's tensors, the state after it, and what is played after adaptation."""
+    start, meta, tasks = make(strategy)
+    task = task_at(tasks, 0)
+    memory = filled(strategy, start, meta, task)
+    adapted = strategy.adapt(start.learner, meta, memory, task.support)(task.query.x)["played"]
+    update = strategy.client_update(start.learner, meta, memory, task)
+    after = strategy.server_update(replace(start.state, meta=meta), update.update).meta
+    return [*tree_leaves(update), *tree_leaves(after), adapted]
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [("latent", 2), ("hidden", 4), ("kl", 0.2), ("context", 5), ("replay", 18), ("batch", 6),
-     ("every", 4)],
+     ("every", 4), ("explored", True)],
 )  # fmt: skip
 def test_every_setting_matters_where_the_network_acts(name: str, value: float) -> None:
-    def effects(strategy: PEARL):
-        start, meta, tasks = acting(strategy)
-        task = task_at(tasks, 0)
-        memory = filled(strategy, start, meta, task)
-        adapted = strategy.adapt(start.learner, meta, memory, task.support)(task.query.x)["played"]
-        return [*tree_leaves(strategy.client_update(start.learner, meta, memory, task)), adapted]
+    before = effects(acting, SMALL)
+    after = effects(acting, replace(SMALL, **{name: value}))
+    assert len(before) != len(after) or not all(map(torch.equal, before, after))
 
-    before, after = effects(SMALL), effects(replace(SMALL, **{name: value}))
+
+def test_the_rate_matters_where_there_are_slow_copies() -> None:
+    before, after = (effects(with_critics, replace(CRITICS, rate=r)) for r in (0.01, 0.5))
     assert not all(map(torch.equal, before, after))
 
 

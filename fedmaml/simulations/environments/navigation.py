@@ -18,8 +18,16 @@ from fedmaml.simulations.environments.base import Outcome, World
 _PACE, _ARRIVED = 0.1, 0.01
 
 
-class _Point:
-    """It begins at the origin, and sees its place alone."""
+@dataclass(frozen=True)
+class PointNavigation:
+    """The world is ``goal``, ``(episodes, 2)``.
+
+    Attributes:
+        horizon: Steps.
+    """
+
+    horizon: int = 100
+    chances: int = 0
 
     def begin(self, world: World) -> Tensor:
         """Return the origin."""
@@ -29,18 +37,6 @@ class _Point:
         """Return the place alone."""
         del world, step
         return state
-
-
-@dataclass(frozen=True)
-class PointNavigation(_Point):
-    """The world is ``goal``, ``(episodes, 2)``.
-
-    Attributes:
-        horizon: Steps.
-    """
-
-    horizon: int = 100
-    chances: int = 0
 
     def step(self, world: World, state: Tensor, action: Tensor, chance: Tensor) -> Outcome:
         """Move."""
@@ -55,28 +51,46 @@ class PointNavigation(_Point):
 
 
 @dataclass(frozen=True)
-class HalfCircle(_Point):
+class HalfCircle:
     """The world is ``goal``, ``(episodes, 2)``.
 
     Attributes:
         horizon: Steps.
         radius: Within which a goal is noticed, > 0; 0: everywhere, by its distance.
+        shown: Whether the goal is seen beside the place.
     """
 
     horizon: int = 20
     radius: float = 0.0
+    shown: bool = False
     chances: int = 0
+
+    def begin(self, world: World) -> Tensor:
+        """Return the origin."""
+        return torch.zeros_like(world["goal"])
+
+    def observe(self, world: World, state: Tensor, step: int) -> Tensor:
+        """Return the place, and the goal if it is shown."""
+        del step
+        return torch.cat([state, world["goal"]], -1) if self.shown else state
 
     def step(self, world: World, state: Tensor, action: Tensor, chance: Tensor) -> Outcome:
         """Move."""
         del chance
         place = state + _PACE * torch.tanh(action)
-        distance = (place - world["goal"]).norm(dim=-1)
-        if self.radius:
-            reward = torch.where(distance < self.radius, 1 - distance, 0.0)
-        else:
-            reward = -distance
-        return Outcome(place, reward, torch.ones_like(distance, dtype=torch.bool))
+        reward = -(place - world["goal"]).norm(dim=-1)
+        seen = noticed(reward, self.radius)
+        return Outcome(place, seen, torch.ones_like(reward, dtype=torch.bool))
+
+
+def noticed(reward: Tensor, radius: float) -> Tensor:
+    """Return what is seen of the reward -distance from near only: 1 - distance, or 0.
+
+    Args:
+        reward: Any shape.
+        radius: Within which it is seen; 0: everywhere, as it is.
+    """
+    return torch.where(-reward < radius, 1 + reward, 0.0) if radius else reward
 
 
 def goals_on_half_circle(angle: Tensor) -> Tensor:

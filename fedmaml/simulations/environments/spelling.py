@@ -71,6 +71,8 @@ class Speller(nn.Module):
 
     held_constant = "the strings that it buys"
     context = _TOKENS + 1
+    latent_enters: tuple[str, ...] = ("q.body.0.bias",)
+    latent_held: tuple[str, ...] = ()
 
     def __init__(self, hidden: int, temperature: float, with_target: bool = False) -> None:
         super().__init__()
@@ -99,7 +101,7 @@ class Speller(nn.Module):
         """Return counts / 2 and how far a string is from the target, 1 / reward - 1."""
         counts = strings.composition(rows[:, : strings.LENGTH].long()).to(rows.dtype)
         away = 1 / rows[:, strings.LENGTH, None].clamp(min=_MIN_REWARD) - 1
-        return torch.cat([counts / 2, away], 1)
+        return torch.cat([counts / 2, away], 1)[:, None]
 
     def _recalled(self, rows: Tensor) -> Prediction:
         tokens = rows[:, : strings.LENGTH].long()

@@ -7,11 +7,17 @@ near tells nothing, and must be explored. The headline is the share of episodes 
 of the goal; "return" is the sparse one, whatever the policy learned from, so that both can be
 compared. With mean actions a straight line earns 13.9 of 20.
 
-PEARL is made for this: it infers the goal from episodes, and explores by guesses of it. With full
-rewards a start learned by MAML reaches 8 or 9 of 10 goals after a step (three seeds); it is trained
-for one, and a second one overshoots, at half the rate as well. Rakelly et al. Efficient Off-Policy
-Meta-Reinforcement Learning via Probabilistic Context Variables. ICML 2019. arXiv:1903.08254.
-Made-up goals.
+PEARL is made for this: it infers the goal from episodes, and explores by guesses of it. By its
+recipe the context sees rewards from near only, while actor and critics learn from the distance
+(`environments.actor_critic`): training knows more than a client that adapts. Of 200 new goals it
+reaches .22 after one episode and .51 to .59 after five (three seeds, 150 CPU seconds each), trained
+without context .10, shown the goal all. Context is what the prior played (``explored``): where a
+client went for its reward would give the goal away.
+
+With full rewards a start learned by MAML reaches 8 or 9 of 10 goals after a step (three seeds); it
+is trained for one, and a second one overshoots, at half the rate as well. Rakelly et al. Efficient
+Off-Policy Meta-Reinforcement Learning via Probabilistic Context Variables. ICML 2019.
+arXiv:1903.08254. Made-up goals.
 """
 
 import math
@@ -40,13 +46,15 @@ from fedmaml.simulations.environments.acting import (
     playing,
     policy_loss,
 )
+from fedmaml.simulations.environments.actor_critic import ActorCritic, actor_critic_loss
 from fedmaml.simulations.environments.navigation import HalfCircle as Environment
-from fedmaml.simulations.environments.navigation import goals_on_half_circle
+from fedmaml.simulations.environments.navigation import goals_on_half_circle, noticed
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 NEAR = 0.3  # within which a goal is reached
 _STAGES = 3
+_TEMPERATURE = 0.02  # of the actor, by rewards of -distance
 _STEPS = {"lr": 1.0, "steps": 1, "batch": 20, "later": 0.5}
 _INNER = {f"inner.{name}": value for name, value in _STEPS.items()}
 _META = _INNER | {"outer.lr": 0.003}
@@ -68,7 +76,8 @@ class HalfCircle(Scenario):
         episodes: Episodes of one gradient step, and of the query.
         radius: Within which the reward is seen; 0: everywhere.
         estimator: Of the policy gradient.
-        hidden: Width of the policy's two hidden layers.
+        hidden: Width of the two hidden layers of the policy, and of critics.
+        condition: What the network sees beside its place: "nothing" or the "goal".
         null: Whether clients adapt to another client's goal, so that there is nothing to learn.
     """
 
@@ -81,6 +90,12 @@ class HalfCircle(Scenario):
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING,
         "maml": _META, "fomaml": _META, "meta_sgd": _META,
+        "pearl": {
+            "rounds": 3200, "clients": 20, "outer.lr": 0.003, "outer.schedule": "cosine",
+            "context": 12, "every": 1, "explored": True, "replay": 100, "batch": 4, "rate": 0.03,
+            "kl": 0.015, "evaluation.steps": [], "evaluation.shots": [1, 2, 3, 5],
+            "task.train_clients": 40, "task.radius": NEAR, "task.episodes": 2,
+        },
     }  # fmt: skip
 
     seed: int = 0
@@ -91,10 +106,12 @@ class HalfCircle(Scenario):
     radius: Annotated[float, Ge(0)] = 0.0
     estimator: Literal["lvc", "naive"] = "lvc"
     hidden: Annotated[int, Ge(1)] = 64
+    condition: Literal["nothing", "goal"] = "nothing"
     null: bool = False
 
     def problem(self) -> Problem:
-        environment, sizes = Environment(radius=self.radius), (2, self.hidden, self.hidden, 2)
+        environment = Environment(radius=self.radius, shown=self._shown)
+        sizes = (4 if self._shown else 2, self.hidden, self.hidden, 2)
         return Problem(
             lambda: Acting(environment, GaussianPolicy(sizes)),
             partial(policy_loss, estimator=self.estimator),
@@ -104,7 +121,17 @@ class HalfCircle(Scenario):
             ),
             head="",
             counters=(environment_steps(environment.horizon),),
+            replayed=(self._actor_critic, actor_critic_loss),
         )
+
+    def _actor_critic(self) -> ActorCritic:
+        environment, seen = Environment(shown=self._shown), 4 if self._shown else 2
+        known = partial(noticed, radius=self.radius)
+        return ActorCritic(environment, seen, 2, self.hidden, _TEMPERATURE, known)
+
+    @property
+    def _shown(self) -> bool:
+        return self.condition == "goal"
 
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
