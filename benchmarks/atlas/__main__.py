@@ -69,12 +69,13 @@ def run_apart(names: Sequence[str], out: Path, jobs: int) -> None:
 
 
 def with_bands(tables: Mapping[str, Table]) -> dict[str, Table]:
-    """Return the tables with what was expected of each system, as its file says it now."""
+    """Return the tables with title and expected figures of each system, as its file says now."""
     kept = {name: table for name, table in tables.items() if not name.endswith(_BANDS)}
     rows = {}
     for name, row in tables["map"].rows.items():
-        bands, methods = read_system(EXPERIMENTS / f"{name}.toml").bands, tables[name].rows
-        rows[name] = {**row, "bands": reached(bands, methods) or None}
+        system, methods = read_system(EXPERIMENTS / f"{name}.toml"), tables[name].rows
+        bands = system.bands
+        rows[name] = {**row, "title": system.title, "bands": reached(bands, methods) or None}
         if bands:
             kept[f"{name}{_BANDS}"] = table_of_bands(bands, methods)
     return {**kept, "map": Table(MAP, rows)}
