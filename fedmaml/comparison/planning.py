@@ -78,11 +78,16 @@ def plan(
         main = {"scenario": scenario, "strategy": name}
         every_seed = [resolve(own, main, {"seed": seed}) for seed in range(seeds)]
         planned[name] = within_budget(every_seed, budget)
+    of_reference = planned[REFERENCE][0].task
     for name in names:
-        if planned[name][0].task != planned[REFERENCE][0].task:
+        differ = [
+            f"task.{key} = {value!r} and {of_reference[key]!r}"
+            for key, value in planned[name][0].task.items() if value != of_reference[key]
+        ]  # fmt: skip
+        if differ:
             raise ConfigurationError(
-                f"the recipes of {name!r} and {REFERENCE!r} on {scenario!r} set different tasks, "
-                "so that they cannot be compared; set the task.* keys that differ with --set"
+                f"the recipes of {name!r} and {REFERENCE!r} on {scenario!r} set different tasks, so "
+                f"that they cannot be compared ({', '.join(differ)}); give one value with --set"
             )
     return Plan(planned, budget)
 

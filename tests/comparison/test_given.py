@@ -117,3 +117,11 @@ def test_a_strategy_is_given_what_it_knows() -> None:
     given = {"inner.lr": 1, "mu": 2, "maml:inner.lr": 3, "fomaml:inner.lr": 4}
     assert given_to(given, "digits", "maml") == {"inner.lr": 3}
     assert given_to(given, "digits", "fedprox") == {"inner.lr": 1, "mu": 2}
+
+
+def test_recipes_with_different_tasks_are_refused_by_the_keys_that_differ() -> None:
+    with pytest.raises(ConfigurationError, match=r"\(task\.train_clients = 40 and 10000, task\.ra"):
+        plan("half_circle", ["maml", "pearl"], 1, [])
+    same = {"task.train_clients": 40, "task.radius": 0.3, "task.episodes": 2}
+    tasks = [runs[0].task for runs in plan("half_circle", ["pearl"], 1, [same]).runs.values()]
+    assert all(task == tasks[0] for task in tasks)
