@@ -86,8 +86,8 @@ def plan(
         ]  # fmt: skip
         if differ:
             raise ConfigurationError(
-                f"the recipes of {name!r} and {REFERENCE!r} on {scenario!r} set different tasks, so "
-                f"that they cannot be compared ({', '.join(differ)}); give one value with --set"
+                f"the recipes of {name!r} and {REFERENCE!r} on {scenario!r} set different tasks, "
+                f"so that they cannot be compared ({', '.join(differ)}); give one value with --set"
             )
     return Plan(planned, budget)
 

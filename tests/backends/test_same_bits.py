@@ -322,6 +322,7 @@ def test_trees_give_the_same_bits_on_every_back_end(
                 ("arm", "meta_sgd"),  # through the motion
                 ("trading", "fomaml"),  # a series in order
                 ("tabular", "maml"),  # enumerated
+                ("half_circle", "pearl"),  # off-policy, from a memory
             )
         ),
     ],
