@@ -121,7 +121,8 @@ class Arm(Scenario):
         "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.1},
         "fedprox": _AVERAGING | {"mu": 0.01},
         "reptile": _AVERAGING,
-        "fomaml": _META | {"inner.lr": 1.0, "outer.lr": 0.03}, "maml": _META, "meta_sgd": _META,
+        "maml": _META, "fomaml": _META | {"inner.lr": 1.0, "outer.lr": 0.03},
+        "meta_sgd": _META | {"inner.lr": 1.0, "outer.lr": 0.05},
     }  # fmt: skip
 
     seed: int = 0
