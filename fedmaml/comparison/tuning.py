@@ -64,6 +64,7 @@ NOT_TUNED = (
     "conjugate", "last", "anneal", "delta", "mixture", "participation", "scale", "newton", "spread",
     "noise", "on", "pooled", "hidden", "width", "slots", "decay", "reads", "full_context",
     "filters", "dilations", "keys", "loss", "latent", "context", "replay", "every",
+    "explored", "rate",
 )  # fmt: skip
 """Settings of strategies that belong to the recipe."""
 
