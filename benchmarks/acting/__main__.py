@@ -3,8 +3,8 @@
     python -m benchmarks.acting [NAME ...] [--runs runs/atlas] [--out docs/figures]
 
 Pictures: navigation.svg, half_circle.svg, arm.svg, bandits.svg and trading.svg. The runs are those
-of `python -m benchmarks.atlas`, seed 0; that of half_circle is `fedmaml run half_circle --strategy
-pearl --out runs/atlas/half_circle/pearl/seed0`.
+of `python -m benchmarks.atlas`, seed 0; that of half_circle, of PEARL, is in no comparison, and is
+made if it is not there.
 """
 
 import argparse
@@ -15,6 +15,8 @@ from benchmarks.acting import pictures
 from benchmarks.acting.episodes import angles_of, growth_of, paths_of, rewards_by_pull, searches_of
 from benchmarks.acting.models import model_of
 from benchmarks.atlas.systems import EXPERIMENTS
+from benchmarks.runs import finished_run
+from fedmaml.config import resolve
 from fedmaml.simulations.environments.one_link import OneLinkArm
 
 FIGURES = EXPERIMENTS.parents[1] / "docs" / "figures"
@@ -27,7 +29,10 @@ def navigation(runs: Path, out: Path) -> None:
 
 def half_circle(runs: Path, out: Path) -> None:
     """Draw the episodes in which clients look for a goal that is seen from near only."""
-    pictures.draw_searches(searches_of(model_of(runs / "half_circle" / "pearl" / "seed0")), out)
+    run = runs / "half_circle" / "pearl" / "seed0"
+    if not (run / "summary.json").is_file():
+        finished_run(resolve({"scenario": "half_circle", "strategy": "pearl"}), run)
+    pictures.draw_searches(searches_of(model_of(run)), out)
 
 
 def arm(runs: Path, out: Path) -> None:
