@@ -9,7 +9,8 @@ differentiated through the motion, so there is no estimator, and second derivati
 "network": 20 tanh of 5-32-32-1. Some controllers are unstable, where gradients are huge, so the
 recipes bound their steps (``inner.bound``). The headline is the mean |q - q*| of the last ten steps
 in rad. Every gradient step plays the support again, so all are compared after one: ten of them from
-the untrained controller cost ten times the episodes, and reach less than a learned start does in three.
+the untrained controller cost ten times the episodes, and reach less than a learned start does in
+three.
 
 An unknown load is what makes adaptation matter: a pole that is held upright by feedback alone is
 robust to its parameters. Fazel et al. Global Convergence of Policy Gradient Methods for the Linear
