@@ -2,7 +2,7 @@
 
 simple   a constant, the last value of a window, the nearest neighbours or class mean, similarity
 linear   least squares, ridge regression to the training clients' mean, logistic regression
-hierarchical   ridge regression under the training clients' mean and covariance
+hierarchical   posterior means: under the training clients' mean and covariance, or the truth
 forest   a random forest; with a client's class shares; proximity by its leaves
 boosting boosted trees, alone or corrected at each client
 curves   curves with a few parameters: nonlinear least squares, hierarchical Bayes
@@ -17,8 +17,9 @@ from fedmaml.simulations.references.forest import (
     forest_proximity,
     random_forest,
 )
-from fedmaml.simulations.references.hierarchical import hierarchical_ridge
+from fedmaml.simulations.references.hierarchical import hierarchical_ridge, posterior_mean
 from fedmaml.simulations.references.linear import (
+    as_they_are,
     least_squares,
     logistic_regression,
     ridge,
@@ -38,6 +39,7 @@ __all__ = [
     "BINARY",
     "NUMBERS",
     "Targets",
+    "as_they_are",
     "classes",
     "constant",
     "corrected_boosting",
@@ -52,6 +54,7 @@ __all__ = [
     "nearest_class_mean",
     "nearest_neighbour",
     "persistence",
+    "posterior_mean",
     "random_forest",
     "ridge",
     "ridge_to_the_mean",

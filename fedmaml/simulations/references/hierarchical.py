@@ -1,4 +1,6 @@
-"""Hierarchical ridge: the posterior under the training clients' mean and covariance."""
+"""Posterior means: under the training clients' mean and covariance, or under the truth."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from fedmaml.core.learner import Predictor
 from fedmaml.core.linear import Prior
 from fedmaml.core.tasks import Batch
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
-from fedmaml.simulations.references.linear import Features, solve, with_intercept
+from fedmaml.simulations.references.linear import Features, as_they_are, solve, with_intercept
 from fedmaml.simulations.references.targets import NUMBERS
 
 _MIN_SHARE = 1e-6  # of the largest variance, that every direction has
@@ -30,16 +32,33 @@ def hierarchical_ridge(features: Features = with_intercept) -> Reference:
 
     def fit(clients: TrainingClients) -> Adapt:
         prior = prior_of(clients.mean(lambda examples: _summary(features, examples)))
-
-        def adapt(support: Batch) -> Predictor:
-            y = NUMBERS.encode(support.y).double()[:, 0]
-            mean, _ = prior.posterior(features(support.x).double(), y)
-            return lambda x: (features(x).double() @ mean)[:, None].to(x.dtype)
-
-        return adapt
+        return _by_posterior_mean(prior, features)
 
     about = "the posterior under the mean and covariance of the training clients' own fits"
     return Reference("hierarchical ridge", about, fit)
+
+
+def posterior_mean(prior: Callable[[], Prior], about: str) -> Reference:
+    """Return the oracle of made-up linear clients: the posterior mean under their distribution.
+
+    Args:
+        prior: Makes mean and covariance of the clients' coefficients, and the noise.
+        about: What is known.
+    """
+
+    def fit(_clients: TrainingClients) -> Adapt:
+        return _by_posterior_mean(prior(), as_they_are)
+
+    return Reference("oracle", about, fit, oracle=True)
+
+
+def _by_posterior_mean(prior: Prior, features: Features) -> Adapt:
+    def adapt(support: Batch) -> Predictor:
+        y = NUMBERS.encode(support.y).double()[:, 0]
+        mean, _ = prior.posterior(features(support.x).double(), y)
+        return lambda x: (features(x).double() @ mean)[:, None].to(x.dtype)
+
+    return adapt
 
 
 def prior_of(mean: Tensor) -> Prior:

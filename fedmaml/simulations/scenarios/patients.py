@@ -27,7 +27,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from fedmaml.core import seeding
-from fedmaml.core.learner import Predictor, Problem
+from fedmaml.core.learner import Problem
 from fedmaml.core.linear import Prior
 from fedmaml.core.losses import half_squared_error
 from fedmaml.core.metrics import MEAN_SQUARED_ERROR
@@ -36,7 +36,7 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup
 from fedmaml.simulations import references
 from fedmaml.simulations.dealing import numbered
-from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
+from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 NOISE = 0.15
@@ -125,11 +125,11 @@ class Patients(Scenario):
     def references(self) -> tuple[Reference, ...]:
         about = "the posterior mean, given the patients' distribution"
         return (
-            references.least_squares(_as_they_are),
-            references.ridge(_as_they_are, (0.001, 0.01, 0.1)),
-            references.ridge_to_the_mean(_as_they_are, (0.01, 0.02, 0.04, 0.08, 0.16)),
-            references.hierarchical_ridge(_as_they_are),
-            Reference("oracle", about, _oracle, oracle=True),
+            references.least_squares(references.as_they_are),
+            references.ridge(references.as_they_are, (0.001, 0.01, 0.1)),
+            references.ridge_to_the_mean(references.as_they_are, (0.01, 0.02, 0.04, 0.08, 0.16)),
+            references.hierarchical_ridge(references.as_they_are),
+            references.posterior_mean(prior, about),
         )
 
     def phi(self, clients: Sequence[int]) -> Tensor:
@@ -175,17 +175,3 @@ def fomaml_matrix(shots: int, steps: int, lr: float, designs: int = 20_000) -> T
 def _samples(hours: Tensor, phi: Tensor, noise: Tensor) -> Batch:
     x = inputs(hours)
     return Batch(x, -phi[:, :1] - phi[:, 1:] * hours + noise)
-
-
-def _as_they_are(x: Tensor) -> Tensor:
-    return x
-
-
-def _oracle(_clients: TrainingClients) -> Adapt:
-    known = prior()
-
-    def adapt(support: Batch) -> Predictor:
-        mean, _ = known.posterior(support.x.double(), support.y.double())
-        return lambda x: (x.double() @ mean)[:, None].to(x.dtype)
-
-    return adapt

@@ -21,7 +21,6 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from fedmaml.core import seeding
 from fedmaml.core.learner import Problem
 from fedmaml.core.losses import half_squared_error
 from fedmaml.core.metrics import Metric
@@ -75,7 +74,7 @@ class Payload(Scenario):
     def problem(self) -> Problem:
         metrics = (
             Metric("torque", "Nm", "lower", math.inf, torque_error, least=0),
-            Metric("mass", "kg", "lower", math.inf, _mass_error, least=0),
+            Metric("mass", "kg", "lower", math.inf, payloads.read_mass_error, least=0),
         )
         inputs = len(PARAMETERS)
         return Problem(
@@ -91,13 +90,7 @@ class Payload(Scenario):
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
-        key = seeding.key(self.seed, "payload", split, round if split == "train" else 0)
-        mass, own = payloads.arms(self.seed, clients)
-        early, late = payloads.early(self.seconds), payloads.late()
-        support = payloads.measured(seeding.key(key, "support"), clients, early, own, noisy=True)
-        query = payloads.measured(
-            seeding.key(key, "query"), clients, late, own, noisy=split == "train"
-        )
+        mass, support, query = payloads.sides(self.seed, split, clients, round, self.seconds)
         if split != "train":
             weights = payloads.reading()
             query = Batch(
@@ -115,7 +108,3 @@ def torque_error(prediction: Tensor, y: Tensor) -> Tensor:
     torques = len(y) - len(y) % 2
     rest = (prediction[:torques, 0] - y[:torques]).reshape(-1, 2) * payloads.NOISE.to(y)
     return rest.square().mean().sqrt()
-
-
-def _mass_error(prediction: Tensor, y: Tensor) -> Tensor:
-    return (prediction[-1, 0] - y[-1]).abs()

@@ -34,10 +34,12 @@ from fedmaml.simulations import references
 from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import SPLITS, Recipes, Scenario, Split
+from fedmaml.simulations.systems import payloads
 from fedmaml.simulations.systems.panda_torques import SAMPLES, blocks
 
 _LIGHTEST, _HEAVIEST = 0.2, 3.0  # kg
 _SAMPLES_A_SECOND, _QUERIES = 250, 100
+_RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 _META = {"inner.lr": 0.04, "inner.steps": 3, "outer.lr": 0.05, "outer.schedule": "cosine"}
 _AVERAGING = {"inner.lr": 0.02, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.005, "adaptation.steps": 50}  # fmt: skip
@@ -76,7 +78,7 @@ class PayloadMeasured(Scenario):
     data_dir: str = ""
 
     def problem(self) -> Problem:
-        metric = Metric("mass", "kg", "lower", math.inf, _mass_error, least=0)
+        metric = Metric("mass", "kg", "lower", math.inf, payloads.read_mass_error, least=0)
         return Problem(
             lambda: LinearModel(1, 1, bias=False), half_squared_error, (metric,), ordered=True
         )
@@ -106,9 +108,9 @@ class PayloadMeasured(Scenario):
 
     def references(self) -> tuple[Reference, ...]:
         return (
-            references.least_squares(_as_they_are),
-            references.ridge_to_the_mean(_as_they_are, (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)),
-            references.hierarchical_ridge(_as_they_are),
+            references.least_squares(references.as_they_are),
+            references.ridge_to_the_mean(references.as_they_are, _RIDGES),
+            references.hierarchical_ridge(references.as_they_are),
         )
 
     def groups(self, client: int) -> Mapping[str, str]:
@@ -137,11 +139,3 @@ def _window(own: Tensor, start: Tensor, length: int, mass: Tensor) -> Batch:
     rows = first[:, None] + torch.arange(length)
     lever, left = own.gather(1, rows[..., None].expand(-1, -1, 2)).unbind(-1)
     return Batch(lever[..., None], left + mass * lever)
-
-
-def _mass_error(prediction: Tensor, y: Tensor) -> Tensor:
-    return (prediction[-1, 0] - y[-1]).abs()
-
-
-def _as_they_are(x: Tensor) -> Tensor:
-    return x

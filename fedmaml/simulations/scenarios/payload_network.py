@@ -26,7 +26,6 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from fedmaml.core import seeding
 from fedmaml.core.learner import Predictor, Problem
 from fedmaml.core.losses import squared_error
 from fedmaml.core.metrics import Metric
@@ -98,11 +97,7 @@ class PayloadNetwork(Scenario):
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
-        key = seeding.key(self.seed, "payload", split, round if split == "train" else 0)
-        mass, own = payloads.arms(self.seed, clients)
-        early, late = payloads.early(self.seconds), payloads.late()
-        support = _seen(seeding.key(key, "support"), clients, early, own, noisy=True)
-        query = _seen(seeding.key(key, "query"), clients, late, own, noisy=split == "train")
+        mass, support, query = payloads.sides(self.seed, split, clients, round, self.seconds, _seen)
         if split != "train":
             rest = _at_rest(mass)
             query = Batch(torch.cat([query.x, rest.x], 1), torch.cat([query.y, rest.y], 1))

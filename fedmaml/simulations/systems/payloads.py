@@ -7,18 +7,18 @@
 A measurement is Y pi in units of its noise; columns of Y have mean square 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from fedmaml.core import seeding
-from fedmaml.core.learner import Predictor
 from fedmaml.core.linear import Prior
 from fedmaml.core.tasks import Batch
 from fedmaml.simulations import references
-from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
+from fedmaml.simulations.reference import Reference
+from fedmaml.simulations.scenario import Split
 from fedmaml.simulations.systems.arm import OF_MASS, PARAMETERS, motion, regressors
 
 NOISE = torch.tensor([1.5, 0.8], dtype=torch.float64)  # Nm
@@ -72,6 +72,36 @@ def measured(key: int, clients: Sequence[int], times: Tensor, pi: Tensor, *, noi
     return Batch((matrix / scales()).flatten(1, 2), y + noise if noisy else y)
 
 
+def sides(
+    seed: int,
+    split: Split,
+    clients: Sequence[int],
+    round: int,
+    seconds: float,
+    made: Callable[..., Batch] = measured,
+) -> tuple[Tensor, Batch, Batch]:
+    """Return masses in kg, and the clients' support and query.
+
+    Args:
+        seed: Determines arms and motions.
+        split: Of the clients; those who train have noise in the query, too.
+        clients: Their numbers.
+        round: Number of the round.
+        seconds: Length of the support.
+        made: Makes examples as `measured` does.
+    """
+    training = split == "train"
+    key = seeding.key(seed, "payload", split, round if training else 0)
+    mass, own = arms(seed, clients)
+    support = made(seeding.key(key, "support"), clients, early(seconds), own, noisy=True)
+    return mass, support, made(seeding.key(key, "query"), clients, late(), own, noisy=training)
+
+
+def read_mass_error(prediction: Tensor, y: Tensor) -> Tensor:
+    """Return the error of a mass that is read from the last row, in kg."""
+    return (prediction[-1, 0] - y[-1]).abs()
+
+
 def prior() -> Prior:
     """Return mean and covariance of the scaled parameters of an arm; the noise is 1."""
     mean = (PARAMETERS + _HEAVIEST / 2 * OF_MASS) * scales()
@@ -84,22 +114,8 @@ def of_mechanics() -> tuple[Reference, ...]:
     """Return the references that know the mechanics; examples are those of `measured`."""
     about = "the posterior mean, given the arms' distribution (of the mass, its variance)"
     return (
-        references.least_squares(_as_they_are),
-        references.ridge_to_the_mean(_as_they_are, (0.01, 0.1, 1.0, 10.0)),
-        references.hierarchical_ridge(_as_they_are),
-        Reference("oracle", about, _oracle, oracle=True),
+        references.least_squares(references.as_they_are),
+        references.ridge_to_the_mean(references.as_they_are, (0.01, 0.1, 1.0, 10.0)),
+        references.hierarchical_ridge(references.as_they_are),
+        references.posterior_mean(prior, about),
     )
-
-
-def _as_they_are(x: Tensor) -> Tensor:
-    return x
-
-
-def _oracle(_clients: TrainingClients) -> Adapt:
-    known = prior()
-
-    def adapt(support: Batch) -> Predictor:
-        mean, _ = known.posterior(support.x.double(), support.y.double())
-        return lambda x: (x.double() @ mean)[:, None].to(x.dtype)
-
-    return adapt
