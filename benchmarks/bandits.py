@@ -155,9 +155,7 @@ def main() -> None:
     tables = {"bandits": Table(COLUMNS, rows)}
     print_tables(tables)
     if arguments.json:
-        seeds = f"--seeds {arguments.seeds}"
-        command = " ".join(["python -m benchmarks.bandits", *arguments.cases, seeds])
-        write(arguments.json, tables, command=command)
+        write(arguments.json, tables)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from benchmarks.acting.models import Model, model_of
+from benchmarks.acting.models import model_of
 from benchmarks.acting.pictures import Plane, draw_design
 from benchmarks.runs import finished_run, mean_and_interval
 from benchmarks.tables import Table, add_json_option, estimate, print_tables, write
 from fedmaml.config import resolve
-from fedmaml.core.learner import Predictor, prepared_tasks
-from fedmaml.core.tasks import Batch, Task, part_of, task_at
+from fedmaml.core.tasks import Task, part_of, task_at
 from fedmaml.simulations.reference import Adapt, TrainingClients
 from fedmaml.simulations.scenarios import MoleculeDesign
 from fedmaml.simulations.scenarios.molecule_design import BATCH
@@ -46,25 +45,6 @@ COLUMNS = {
     **{f"best of {count}": [f"{{after_{count}:.3f}}", ""] for count in (8, 24, 48)},
 }
 _SHOWN = (1, 3, 6)  # batches in the picture
-
-
-def adapting(model: Model) -> Adapt:
-    """Return the adaptation of a run's strategy at what it learned."""
-    prepared = model.prepared
-
-    def adapt(support: Batch) -> Predictor:
-        return prepared.strategy.adapt(
-            prepared.learner, model.meta, prepared.initial_memory, support
-        )
-
-    return adapt
-
-
-def tasks_for(model: Model, scenario: MoleculeDesign) -> Task:
-    """Return the test clients' tasks with the noise that a run's strategy declares."""
-    (group,) = scenario.tasks("test", scenario.clients()["test"], 0, {})
-    draws = model.prepared.strategy.facts.draws
-    return prepared_tasks(group, scenario.problem(), draws, seed=0, split="test", round=0).tasks
 
 
 def bought(adapt: Adapt, tasks: Task) -> Tensor:
@@ -134,20 +114,20 @@ def main() -> None:
         folder = arguments.runs / label.replace(",", "").replace(" ", "-").lower()
         finished_run(config, folder)
         model = models[label] = model_of(folder)
-        rewards[label] = bought(adapting(model), tasks_for(model, scenario))
+        rewards[label] = bought(model.adapt, model.tasks_of(scenario))
     rewards |= {label: searched(make(), scenario) for label, make in searches(scenario).items()}
     rows = {label: row_of(label, values) for label, values in rewards.items()}
-    wrong = tasks_for(models["PEARL"], replace(scenario, null=True))
-    of_other = row_of(OTHER, bought(adapting(models["PEARL"]), wrong))
+    wrong = models["PEARL"].tasks_of(replace(scenario, null=True))
+    of_other = row_of(OTHER, bought(models["PEARL"].adapt, wrong))
     rows[OTHER] = {name: of_other[name] for name in ("label", "last", "best")}
     tables = {"batches": Table(COLUMNS, rows)}
     print_tables(tables)
     if arguments.json:
-        write(arguments.json, tables, command="python -m benchmarks.design")
+        write(arguments.json, tables)
     if arguments.picture:
         model, client = models["PEARL"], scenario.clients()["test"][0]
-        first = task_at(tasks_for(model, scenario), 0)
-        plane = plane_of(adapting(model), first, scenario.targets([client])[0])
+        first = task_at(model.tasks_of(scenario), 0)
+        plane = plane_of(model.adapt, first, scenario.targets([client])[0])
         curves = {label: best_so_far(values) for label, values in rewards.items()}
         draw_design(plane, curves, arguments.picture)
 

@@ -11,9 +11,8 @@ same command goes on. Scenarios that were not named stay in the file as they are
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.atlas.verdicts import shown
+from benchmarks.atlas.verdicts import values_of
 from benchmarks.tables import Table, add_json_option, print_tables, tables_in, write
 from fedmaml.api.comparing import compared
 from fedmaml.comparison.conclusions import Comparison
@@ -30,7 +29,7 @@ COLUMNS = {
     "minus FedAvg + fine-tuning": ["{difference:+.3f} ({low:+.3f} .. {high:+.3f})", ""],
     "verdict": ["{verdict}", ""],
     "bytes": ["{megabytes:~3} MB"],
-    "operations": ["{gigaflops:~3} GFLOP"],
+    "operations": ["{gigaflops:~3} GFLOP", "0 GFLOP"],
 }
 
 
@@ -54,16 +53,11 @@ CASES = {"activity": Case(200, 200, 3), "femnist": Case(100, 40, 2)}
 
 def table_of(comparison: Comparison) -> Table:
     """Return one row for each strategy, the best first."""
-    rows: dict[str, dict[str, Any]] = {}
-    for row in comparison.rows:
-        low, high = row.difference_ci95 or (None, None)
-        took = comparison.took[row.strategy]
-        rows[row.strategy] = {
-            "label": shown(row.strategy), "rounds": row.rounds, "before": row.before,
-            "after": row.after, "difference": row.difference, "low": low, "high": high,
-            "verdict": row.verdict, "megabytes": took.payload_bytes / 1e6,
-            "gigaflops": took.flops / 1e9,
-        }  # fmt: skip
+    rows = {
+        row.strategy: values_of(row, comparison.took[row.strategy])
+        | {"rounds": row.rounds, "verdict": row.verdict}
+        for row in comparison.rows
+    }
     order = sorted(rows, key=lambda name: -(rows[name]["after"] or 0.0))
     return Table(COLUMNS, {name: rows[name] for name in order})
 

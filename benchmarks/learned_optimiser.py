@@ -93,7 +93,7 @@ def main() -> None:
     tables = {"errors": Table(COLUMNS, measured(arguments.runs))}
     print_tables(tables)
     if arguments.json:
-        write(arguments.json, tables, command="python -m benchmarks.learned_optimiser")
+        write(arguments.json, tables)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one_step:
         found = {strategy: after_one_step(strategy, arguments.runs) for strategy in ONE_STEP}
-        report(arguments.json, {"one step": Table(COLUMNS_OF_ONE_STEP, found)}, " --one-step")
+        report(arguments.json, {"one step": Table(COLUMNS_OF_ONE_STEP, found)})
         return
     rows: dict[str, dict[str, Any]] = {
         "published (Finn et al. 2017, appendix C)": {
@@ -90,11 +90,11 @@ def main() -> None:
     report(arguments.json, {"errors": Table(COLUMNS, rows)})
 
 
-def report(file: Path | None, tables: dict[str, Table], option: str = "") -> None:
+def report(file: Path | None, tables: dict[str, Table]) -> None:
     """Print tables, and write them."""
     print_tables(tables)
     if file:
-        write(file, tables, command=f"python -m benchmarks.sinusoid{option}")
+        write(file, tables)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from typing import Any
 
 PACKAGES = ("flwr", "numpy", "torch")
 CODE = ("benchmarks", "experiments", "fedmaml")
+PLACES = ("--json", "--data-dir", "--runs", "--picture")
+"""Options that say where files lie, and change no figure."""
 _DEPTH_OF_ROWS = 4  # tables, name, rows, name of the row
 
 
@@ -165,12 +167,12 @@ def as_json(content: Mapping[str, Any]) -> str:
 
 
 def command_line() -> str:
-    """Return the command of this process as one types it, without ``--json`` and ``--data-dir``."""
+    """Return the command of this process as one types it, without `PLACES`."""
     main = sys.modules["__main__"].__spec__
     module = main.name.removesuffix(".__main__") if main else Path(sys.argv[0]).name
     words, skip = [], False
     for word in sys.argv[1:]:
-        skipped, skip = skip, word in ("--json", "--data-dir")
+        skipped, skip = skip, word in PLACES
         if not skip and not skipped:
             words.append(word)
     return " ".join(["python -m", module, *words])

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from benchmarks.acting.models import Model
 from fedmaml.core import seeding
-from fedmaml.core.learner import prepared_tasks
 from fedmaml.core.tasks import Batch, Task, part_of, task_at
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.environments import bandit_rules
@@ -86,21 +85,17 @@ class Search(NamedTuple):
 
 def searches_of(model: Model, clients: int = 4) -> list[Search]:
     """Return the episodes of test clients whose goals are spread over the arc, from the right."""
-    scenario, strategy = model.config.make_scenario(), model.prepared.strategy
-    learner, memory = model.prepared.learner, model.prepared.initial_memory
+    scenario = model.config.make_scenario()
     assert isinstance(scenario, HalfCircle)
     test = scenario.clients()["test"]
     from_right = scenario.goals(test)[:, 0].argsort(descending=True).tolist()
     spread = [from_right[(2 * place + 1) * len(test) // (2 * clients)] for place in range(clients)]
-    (group,) = scenario.tasks("test", [test[at] for at in spread], 0, {})
-    ready = prepared_tasks(
-        group, learner.problem, strategy.facts.draws, seed=model.config.seed, split="test", round=0
-    )
-    found = []
-    for row, client in enumerate(ready.clients):
-        support, episodes = task_at(ready.tasks, row).support, []
+    chosen = [test[at] for at in spread]
+    tasks, found = model.tasks_of(scenario, chosen), []
+    for row, client in enumerate(chosen):
+        support, episodes = task_at(tasks, row).support, []
         for played in range(len(support.y)):
-            adapted = strategy.adapt(learner, model.meta, memory, part_of(support, 0, played))
+            adapted = model.adapt(part_of(support, 0, played))
             episodes.append(adapted(part_of(support, played, played + 1).x)["states"][0])
         goal = scenario.goals([client])[0].numpy()
         found.append(Search(goal, torch.stack(episodes).double().numpy()))

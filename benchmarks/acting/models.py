@@ -1,6 +1,6 @@
 """Models of runs at work on worlds of one's choice."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +8,11 @@ from torch import Tensor
 
 from fedmaml.client.replies import PreparedStrategy, prepare
 from fedmaml.config import RunConfig, resolve
+from fedmaml.core.learner import Predictor, prepared_tasks
 from fedmaml.core.params import MetaParams
-from fedmaml.core.tasks import Task, cast
+from fedmaml.core.tasks import Batch, Task, cast
 from fedmaml.runs.directory import RunDirectory
+from fedmaml.simulations.scenario import Scenario
 from fedmaml.strategies.base import with_adaptation_steps
 
 Prediction = Mapping[str, Tensor]
@@ -29,6 +31,21 @@ class Model:
     config: RunConfig
     prepared: PreparedStrategy
     meta: MetaParams
+
+    def adapt(self, support: Batch) -> Predictor:
+        """Return what a client predicts after adapting to its support."""
+        prepared = self.prepared
+        return prepared.strategy.adapt(
+            prepared.learner, self.meta, prepared.initial_memory, support
+        )
+
+    def tasks_of(self, scenario: Scenario, clients: Sequence[int] | None = None) -> Task:
+        """Return tasks of test clients (None: all), one size, as the strategy takes them."""
+        chosen = scenario.clients()["test"] if clients is None else clients
+        (group,) = scenario.tasks("test", chosen, 0, {})
+        draws, seed = self.prepared.strategy.facts.draws, self.config.seed
+        problem = scenario.problem()
+        return prepared_tasks(group, problem, draws, seed=seed, split="test", round=0).tasks
 
     def plays(self, task: Task, steps: int) -> Prediction:
         """Return what one client does in its query after some steps on its support."""

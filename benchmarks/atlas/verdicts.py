@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.tables import Table
 from fedmaml.comparison.conclusions import Comparison, is_baseline
+from fedmaml.comparison.findings import TrainingCost
 from fedmaml.comparison.names import display
 from fedmaml.comparison.references import ReferenceRow
 from fedmaml.comparison.verdicts import REFERENCE, Metric, Pair, Row
@@ -162,6 +163,16 @@ MAP = {
 }
 
 
+def values_of(row: Row, took: TrainingCost) -> dict[str, Any]:
+    """Return what a table says of a strategy: its metric, and what it took until then."""
+    low, high = row.difference_ci95 or (None, None)
+    return {
+        "label": shown(row.strategy), "before": row.before, "after": row.after,
+        "difference": row.difference, "low": low, "high": high,
+        "megabytes": took.payload_bytes / 1e6, "gigaflops": took.flops / 1e9 or None,
+    }  # fmt: skip
+
+
 def table_of_methods(
     comparison: Comparison, shuffled: Comparison | None, figures: Collection[str] = ()
 ) -> Table:
@@ -179,14 +190,8 @@ def table_of_methods(
         chance |= {row.name: row.after for row in shuffled.references}
     rows: dict[str, dict[str, Any]] = {}
     for row in comparison.rows:
-        low, high = row.difference_ci95 or (None, None)
         took = comparison.took[row.strategy]
-        rows[row.strategy] = {
-            "label": shown(row.strategy), "before": row.before, "after": row.after,
-            "difference": row.difference, "low": low, "high": high,
-            "chance": chance.get(row.strategy), "megabytes": took.payload_bytes / 1e6,
-            "gigaflops": took.flops / 1e9 or None,
-        }  # fmt: skip
+        rows[row.strategy] = values_of(row, took) | {"chance": chance.get(row.strategy)}
         if took.counters:
             rows[row.strategy]["units"] = {name: vars(each) for name, each in took.counters.items()}
     for figure in comparison.figures:

@@ -18,16 +18,8 @@ from fedmaml.simulations.environments.base import Outcome, World
 _PACE, _ARRIVED = 0.1, 0.01
 
 
-@dataclass(frozen=True)
-class PointNavigation:
-    """The world is ``goal``, ``(episodes, 2)``.
-
-    Attributes:
-        horizon: Steps.
-    """
-
-    horizon: int = 100
-    chances: int = 0
+class _Point:
+    """The world is ``goal``, ``(episodes, 2)``."""
 
     def begin(self, world: World) -> Tensor:
         """Return the origin."""
@@ -37,6 +29,18 @@ class PointNavigation:
         """Return the place alone."""
         del world, step
         return state
+
+
+@dataclass(frozen=True)
+class PointNavigation(_Point):
+    """See above.
+
+    Attributes:
+        horizon: Steps.
+    """
+
+    horizon: int = 100
+    chances: int = 0
 
     def step(self, world: World, state: Tensor, action: Tensor, chance: Tensor) -> Outcome:
         """Move."""
@@ -51,8 +55,8 @@ class PointNavigation:
 
 
 @dataclass(frozen=True)
-class HalfCircle:
-    """The world is ``goal``, ``(episodes, 2)``.
+class HalfCircle(_Point):
+    """See above.
 
     Attributes:
         horizon: Steps.
@@ -64,10 +68,6 @@ class HalfCircle:
     radius: float = 0.0
     shown: bool = False
     chances: int = 0
-
-    def begin(self, world: World) -> Tensor:
-        """Return the origin."""
-        return torch.zeros_like(world["goal"])
 
     def observe(self, world: World, state: Tensor, step: int) -> Tensor:
         """Return the place, and the goal if it is shown."""
