@@ -2,7 +2,7 @@
 
     python -m benchmarks.design [--runs DIR] [--json FILE] [--picture FILE]
 
-PEARL by its recipe, the same agent without context (blind), and one that is told the target; the
+PEARL by its recipe, the same agent without context (blind), and one that is shown the target; the
 scenario's searches. Each test client buys six batches of eight strings. Seed 0. Complete runs in
 DIR are reused.
 """
@@ -34,7 +34,7 @@ from fedmaml.simulations.systems.string_search import rewards_of_batches
 AGENTS: dict[str, dict[str, Any]] = {
     "PEARL": {},
     "PEARL without context": {"context": 0},
-    "PEARL, told the target": {"context": 0, "task.condition": "target"},
+    "PEARL, shown the target": {"context": 0, "task.condition": "target"},
 }
 OTHER = "PEARL, another target's context"
 COLUMNS = {

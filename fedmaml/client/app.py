@@ -43,7 +43,7 @@ def roll_call(message: Message, context: Context) -> Message:
             if not (own := node.scenario.statistics(client)):
                 break  # this scenario has none; there may be a million clients
             statistics[client] = own
-        most = _most_examples(node.scenario, range(*hosted["train"]))
+        most = _max_examples(node.scenario, range(*hosted["train"]))
         name = str(context.node_config.get("site", f"partition-{part}"))
         reply = RollCallReply(hosted, statistics, node.engine, name, most)
         return Message(write_roll_call_reply(reply), reply_to=message)
@@ -99,13 +99,13 @@ def _worker_pool(node: NodeSetup, context: Context) -> WorkerPool | None:
     return WorkerPool(workers_of(node.workers), context.run_config, node.timeout)
 
 
-def _most_examples(scenario: Scenario, clients: range) -> int:
+def _max_examples(scenario: Scenario, clients: range) -> int:
     """Return the most examples of any of these clients; 0 if it is not known, or takes long."""
     if len(clients) > MAX_ASKED:
         return 0
     largest = 0
     for client in clients:
-        if not (most := scenario.most_examples(client)):
+        if not (most := scenario.max_examples(client)):
             return 0
         largest = max(largest, most)
     return largest

@@ -54,7 +54,7 @@ class TrainRequest:
         compression: How each client's update is to be compressed, whatever the form.
         seed: Determines all noise: of compression, and what problem and strategy declare.
         used: Client -> its last used update, where clients keep a memory; the others start anew.
-        most_examples: Most num-examples of a client, as the node declared in the roll call; the
+        max_examples: Most num-examples of a client, as the node declared in the roll call; the
             server's own, it is not sent.
         site: Name of the node's site; the server's own, likewise.
     """
@@ -68,7 +68,7 @@ class TrainRequest:
     compression: Compression = NO_COMPRESSION
     seed: int = 0
     used: Mapping[int, Used] = field(default_factory=dict)
-    most_examples: int = MAX_EXAMPLES
+    max_examples: int = MAX_EXAMPLES
     site: str = ""
 
     @property

@@ -36,7 +36,7 @@ from fedmaml.messages.records import (
     used_lists,
     with_shared_statistics,
 )
-from fedmaml.messages.updates import most_bytes, read_update, write_update
+from fedmaml.messages.updates import max_bytes, read_update, write_update
 
 _BODY: Body = {"update": ArrayRecord, "metrics": MetricRecord, REPLY: ConfigRecord}
 _OWN_COLUMNS = 3  # num-examples, and what a client computed
@@ -155,7 +155,7 @@ def read_train_reply(
     clients_asked, entries = len(request.clients), count_entries(request.meta)
     refuse_oversized(
         content, _BODY, max(columns, len(request.meta)), clients_asked,
-        array_bytes=most_bytes(clients_asked, entries, len(request.meta)),
+        array_bytes=max_bytes(clients_asked, entries, len(request.meta)),
     )  # fmt: skip
     check_seal(content)
     reply = required(content, REPLY, ("round", "base", "form", "clients", "rejected"))
@@ -163,7 +163,7 @@ def read_train_reply(
     rejected = tuple(read_rejection(text) for text in reply["rejected"])
     check_fit(reply, clients, rejected, request)
     columns_sent = dict(required(content, "metrics", ("num-examples",)))
-    weights = _read_weights(columns_sent.pop("num-examples"), len(clients), request.most_examples)
+    weights = _read_weights(columns_sent.pop("num-examples"), len(clients), request.max_examples)
     computations = take_computations(columns_sent, len(clients))
     counted = take_counters(columns_sent, counters, len(clients))
     if unknown := sorted(set(columns_sent) - set(metrics)):

@@ -39,7 +39,7 @@ def write_update(update: Update) -> tuple[ArrayRecord, str]:
     return ArrayRecord(arrays), form
 
 
-def most_bytes(clients: int, entries: int, groups: int) -> int:
+def max_bytes(clients: int, entries: int, groups: int) -> int:
     """Return the bytes of the largest update that `write_update` makes, in any form."""
     rows = len(SPACINGS) + clients
     return 8 * rows * entries + groups * _HEADER_BYTES

@@ -151,7 +151,7 @@ class FlowerStrategy(Strategy):
         for node, clients in roll_call.place("train", cohort).items():
             most = roll_call.examples.get(node, MAX_EXAMPLES)
             site = roll_call.names.get(node, "")
-            asked = replace(request, clients=tuple(clients), most_examples=most, site=site)
+            asked = replace(request, clients=tuple(clients), max_examples=most, site=site)
             if self._by_value:
                 write = partial(_written, writer, clients)
                 content: RecordDict = handed_request(replace(asked, meta=sent), write)

@@ -74,7 +74,7 @@ class Arrays(Scenario):
     def unsound_statistics(self, statistics: Mapping[int, Params]) -> Mapping[int, str]:
         return unsound_sums(statistics)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return len(self._sites.rows[client][1])
 
     def tasks(

@@ -89,7 +89,7 @@ class Scenario(ABC):
         del statistics
         return {}
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         """Return the most examples, support and query, that a training client's task can hold.
 
         A server that knows it refuses a reply that weighs more. 0: it is not declared.

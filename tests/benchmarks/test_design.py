@@ -9,14 +9,12 @@ import torch
 from benchmarks.acting.models import Model, model_of
 from benchmarks.acting.pictures import draw_design
 from benchmarks.design import (
-    adapting,
     best_so_far,
     bought,
     plane_of,
     row_of,
     searched,
     searches,
-    tasks_for,
 )  # fmt: skip
 from fedmaml.config import resolve
 from fedmaml.core.tasks import task_at
@@ -47,7 +45,7 @@ def test_a_row_has_batches_and_the_best_so_far() -> None:
 
 def test_an_agent_and_searches_buy_six_batches_of_eight(model: Model) -> None:
     scenario = MoleculeDesign(test_clients=4)
-    assert bought(adapting(model), tasks_for(model, scenario)).shape == (4, 6, 8)
+    assert bought(model.adapt, model.tasks_of(scenario)).shape == (4, 6, 8)
     found = {name: searched(make(), scenario) for name, make in searches(scenario).items()}
     assert {values.shape for values in found.values()} == {(4, 6, 8)}
     best = {name: float(best_so_far(values)[-1]) for name, values in found.items()}
@@ -56,21 +54,21 @@ def test_an_agent_and_searches_buy_six_batches_of_eight(model: Model) -> None:
 
 def test_without_context_an_agent_values_strings_alike_whatever_it_was_fed(model: Model) -> None:
     tasks = [
-        task_at(tasks_for(model, MoleculeDesign(test_clients=4, null=null)), 0)
+        task_at(model.tasks_of(MoleculeDesign(test_clients=4, null=null)), 0)
         for null in (False, True)
     ]
     for context, same in ((0, True), (40, False)):
         strategy = resolve(model.config.to_table(), {"context": context}).make_strategy()
         agent = Model(model.config, replace(model.prepared, strategy=strategy), model.meta)
-        own, of_others = (adapting(agent)(task.support)(task.query.x)["q"] for task in tasks)
+        own, of_others = (agent.adapt(task.support)(task.query.x)["q"] for task in tasks)
         assert torch.equal(own, of_others) is same
 
 
 def test_the_picture_has_a_target_and_three_batches(model: Model, tmp_path: Path) -> None:
     scenario = MoleculeDesign()
     client = scenario.clients()["test"][0]
-    task = task_at(tasks_for(model, scenario), 0)
-    plane = plane_of(adapting(model), task, scenario.targets([client])[0])
+    task = task_at(model.tasks_of(scenario), 0)
+    plane = plane_of(model.adapt, task, scenario.targets([client])[0])
     assert plane.target.shape == (2,)
     assert {name: values.shape for name, values in plane.batches.items()} == {
         "batch 1": (8, 2), "batch 3": (8, 2), "batch 6": (8, 2)

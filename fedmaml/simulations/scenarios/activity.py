@@ -91,7 +91,7 @@ class Activity(Scenario):
     def unsound_statistics(self, statistics: Mapping[int, Params]) -> Mapping[int, str]:
         return unsound_sums(statistics)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return self.shots + self.queries
 
     def tasks(

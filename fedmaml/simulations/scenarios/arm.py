@@ -149,7 +149,7 @@ class Arm(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return _SUPPORT + self.queries
 
     def tasks(

@@ -88,7 +88,7 @@ class ClassStream(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return CLASSES * SHOTS * (self.repeats + 1)
 
     def tasks(

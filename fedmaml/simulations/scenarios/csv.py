@@ -104,7 +104,7 @@ class Csv(Scenario):
     def unsound_statistics(self, statistics: Mapping[int, Params]) -> Mapping[int, str]:
         return unsound_sums(statistics)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return len(self._files.rows[client][1])
 
     def tasks(

@@ -119,7 +119,7 @@ class DelayedBandit(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(*(2 * len(delays) for delays in DELAYS.values()))
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return 2 * max(self.episodes, 1)
 
     def tasks(

@@ -114,7 +114,7 @@ class Fairness(Scenario):
         moments = ("count", "sum", "squares")
         return unsound_sums({c: {n: own[n] for n in moments} for c, own in statistics.items()})
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return self.shots + self.queries
 
     def tasks(

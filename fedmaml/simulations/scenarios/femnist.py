@@ -89,7 +89,7 @@ class Femnist(Scenario):
     def clients(self) -> dict[Split, range]:
         return deal(len(_writers(self.data_dir, self.shots, self.network)))
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return self.shots + self.queries
 
     def tasks(

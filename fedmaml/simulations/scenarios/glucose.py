@@ -99,7 +99,7 @@ class Glucose(Scenario):
         ones = with_ones(person.x)
         return {"gram": (ones.T @ ones).flatten(), "moment": ones.T @ person.y}
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return self.shots + _QUERIES
 
     def tasks(

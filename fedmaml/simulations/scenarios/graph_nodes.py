@@ -100,7 +100,7 @@ class GraphNodes(Scenario):
             return numbered(self.train_clients, self.validation_clients, self.test_clients)
         return deal(len(planetoid.communities(self.data, self.data_dir)))
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return 2
 
     def tasks(

@@ -114,7 +114,7 @@ class Hospitals(Scenario):
     def unsound_statistics(self, statistics: Mapping[int, Params]) -> Mapping[int, str]:
         return unsound_sums(statistics)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return len(self._patients(client)[1])
 
     def tasks(

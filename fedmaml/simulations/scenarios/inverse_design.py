@@ -97,7 +97,7 @@ class InverseDesign(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return self.shots + _QUERIES
 
     def tasks(

@@ -108,7 +108,7 @@ class Jmak(Scenario):
             return numbered(self.train_clients, self.validation_clients, self.test_clients)
         return numbered(*(len(runs) for runs in _laboratories(self)))
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return self.shots + (_QUERIES if self.data == "simulated" else len(GRID))
 
     def tasks(

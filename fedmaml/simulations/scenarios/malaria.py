@@ -104,7 +104,7 @@ class Malaria(Scenario):
     def clients(self) -> dict[Split, range]:
         return deal(len(_patients(self.data_dir, self.shots + self.queries)))
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return CLASSES * (self.shots + self.queries)
 
     def tasks(

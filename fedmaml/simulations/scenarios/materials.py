@@ -127,7 +127,7 @@ class Materials(Scenario):
             if sums["energies"][0] != _CATIONS
         }
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return self.shots + _TRAINING_QUERIES
 
     def tasks(

@@ -11,7 +11,7 @@ a call of the oracle. In training a client buys 16 in a round.
 PEARL infers the target from the strings bought so far; strategies that adapt by gradient steps buy
 each step's strings with the weights so far. `systems.string_search.rewards_of_batches` has all
 that a client bought; benchmarks.design shows it beside an agent without context and one that is
-told the target (docs/atlas/molecule_design.md). A toy of additive groups, no chemistry: the
+shown the target (docs/atlas/molecule_design.md). A toy of additive groups, no chemistry: the
 properties are rough, and strings no valid SMILES.
 
 Rakelly et al. Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context Variables.
@@ -105,7 +105,7 @@ class MoleculeDesign(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return 2 * BATCH
 
     def tasks(

@@ -114,7 +114,7 @@ class Morphology(Scenario):
         counts = Counter(splits[slot.language] for slot in slots)
         return numbered(counts["train"], counts["validation"], counts["test"])
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return self.shots + self.queries
 
     def tasks(

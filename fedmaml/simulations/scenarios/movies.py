@@ -117,7 +117,7 @@ class Movies(Scenario):
         stars = _people(self).rated[client][1]
         return {"stars": torch.stack([torch.tensor(float(len(stars))), stars.sum()]).double()}
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return self.shots + self.queries
 
     def tasks(

@@ -84,7 +84,7 @@ class Payload(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return 2 * (payloads.samples(self.seconds) + payloads.QUERIES)
 
     def tasks(

@@ -86,7 +86,7 @@ class PayloadMeasured(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return self._samples() + _QUERIES
 
     def tasks(

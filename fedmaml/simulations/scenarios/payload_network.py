@@ -91,7 +91,7 @@ class PayloadNetwork(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return payloads.samples(self.seconds) + payloads.QUERIES
 
     def tasks(

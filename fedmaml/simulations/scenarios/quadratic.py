@@ -88,7 +88,7 @@ class Quadratic(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, 0, self.test_clients)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return 2 * self.dimension
 
     def tasks(

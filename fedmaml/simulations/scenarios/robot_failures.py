@@ -94,7 +94,7 @@ class RobotFailures(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(_TRAIN_CLIENTS, _OTHER_CLIENTS, _OTHER_CLIENTS)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return WAYS * (self.shots + self.queries)
 
     def tasks(

@@ -111,7 +111,7 @@ class Roles(Scenario):
         pairs = letters * windows[:, :-1] + windows[:, 1:]
         return {"pairs": pairs.flatten().bincount(minlength=letters**2).double()}
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return self.shots + self.queries
 
     def tasks(

@@ -96,7 +96,7 @@ class Sky(Scenario):
     def unsound_statistics(self, statistics: Mapping[int, Params]) -> Mapping[int, str]:
         return unsound_sums(statistics)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return sum(_FORMS[self.data][2:])
 
     def tasks(

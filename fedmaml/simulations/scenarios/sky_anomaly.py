@@ -110,7 +110,7 @@ class SkyAnomaly(Scenario):
     def unsound_statistics(self, statistics: Mapping[int, Params]) -> Mapping[int, str]:
         return unsound_sums(statistics)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return 2 * self.shots * len(_dealt(self).archive)
 
     def tasks(

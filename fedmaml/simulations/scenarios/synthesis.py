@@ -102,7 +102,7 @@ class Synthesis(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return _ARCHIVE
 
     def tasks(

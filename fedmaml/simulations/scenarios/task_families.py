@@ -114,7 +114,7 @@ class TaskFamilies(Scenario):
     def clients(self) -> dict[Split, range]:
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return 2 * _SETS if self.target == "family" else self.points + _QUERIES
 
     def tasks(

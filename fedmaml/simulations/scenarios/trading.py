@@ -116,7 +116,7 @@ class Trading(Scenario):
         test = SHARES - _TRAIN - _VALIDATION
         return numbered(_TRAIN, _VALIDATION * _VALIDATION_WINDOWS, test * _TEST_WINDOWS)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return _SUPPORT + 1
 
     def tasks(
