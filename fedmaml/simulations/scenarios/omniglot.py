@@ -112,7 +112,7 @@ class Omniglot(Scenario):
             return numbered(train, _VALIDATION_ALPHABETS, test)
         return numbered(self.train_clients, self.validation_clients, self.test_clients)
 
-    def most_examples(self, client: int) -> int:
+    def max_examples(self, client: int) -> int:
         return self.ways * (self.shots + self.queries)
 
     def groups(self, client: int) -> dict[str, str]:
@@ -140,9 +140,10 @@ class Omniglot(Scenario):
         drawer = drawer.reshape(len(clients), self.ways, needed)
         x = _turned(drawings[characters[..., None], drawer], turns)
         x = x[..., None, :, :].float() / 255
-        y = torch.arange(self.ways)[:, None].expand(len(clients), self.ways, needed)
+        x = x.transpose(1, 2)  # a character after the other: a mini-batch holds some of each
+        y = torch.arange(self.ways).expand(len(clients), needed, self.ways)
         parts = slice(None, self.shots), slice(self.shots, None)
-        batches = (Batch(x[:, :, part].flatten(1, 2), y[..., part].flatten(1, 2)) for part in parts)
+        batches = (Batch(x[:, part].flatten(1, 2), y[:, part].flatten(1, 2)) for part in parts)
         return [TaskGroup(tuple(clients), Task(*batches))]
 
     def _characters(
