@@ -32,8 +32,8 @@ from fedmaml.core.params import (
     Params,
     flatten,
     layout_of,
-    map_params,
     unflatten,
+    unstacked,
 )
 from fedmaml.core.requests import EvaluateReply, EvaluateRequest, TrainRequest
 
@@ -183,7 +183,4 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _unstacked(chunk: Chunk, memories: Mapping[str, np.ndarray]) -> dict[int, Params]:
     tensors = {name: torch.from_numpy(values) for name, values in memories.items()}
-    return {
-        client: map_params(lambda value, i=position: value[i], tensors)
-        for position, client in enumerate(chunk)
-    }
+    return dict(zip(chunk, unstacked(tensors, len(chunk)), strict=True))

@@ -34,7 +34,7 @@ from fedmaml.core.costs import Computation
 from fedmaml.core.counters import Counted
 from fedmaml.core.failures import contained
 from fedmaml.core.learner import Learner
-from fedmaml.core.params import Params, map_params
+from fedmaml.core.params import Params, map_params, unstacked
 from fedmaml.core.records import Rejection
 from fedmaml.core.requests import TrainRequest
 from fedmaml.core.tasks import TaskGroup
@@ -132,8 +132,8 @@ def train_chunk(
             sound = collected.add(part)
             engines[name] += len(sound)
             if memory := map_params(Tensor.cpu, part.results.memory):
-                for i in sound:
-                    kept[part.clients[i]] = map_params(lambda value, i=i: value[i], memory)
+                rows = unstacked(memory, len(part.clients))
+                kept |= {part.clients[i]: rows[i] for i in sound}
         rejected[:] = with_causes(rejected, groups)
     computations = _computations(measured, collected.clients)
     return Trained(collected.reply(+engines, computations, counted), kept, costs)

@@ -23,6 +23,14 @@ def map_params(function: Callable[..., Tensor], *trees: Params) -> Params:
     return {name: function(value, *(tree[name] for tree in rest)) for name, value in first.items()}
 
 
+def unstacked(params: Params, rows: int) -> list[Params]:
+    """Return the trees of which each tensor holds a row each, as views; empty ones of none."""
+    if not params:
+        return [{} for _ in range(rows)]
+    each = zip(*(value.unbind() for value in params.values()), strict=True)
+    return [dict(zip(params, row, strict=True)) for row in each]
+
+
 def subtract(left: Params, right: Params) -> Params:
     """Return left - right, name by name."""
     return map_params(torch.sub, left, right)
