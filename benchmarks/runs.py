@@ -23,9 +23,10 @@ def finished_run(config: RunConfig, out: Path) -> RunDirectory:
     return RunDirectory(out)
 
 
-def finished_experiment(name: str, folder: Path) -> RunDirectory:
+def finished_experiment(name: str, folder: Path, seed: int = 0) -> RunDirectory:
     """Return the run of a file of experiments/ in a folder of runs, see `finished_run`."""
-    return finished_run(resolve(load_toml(EXPERIMENTS / f"{name}.toml")), folder / name)
+    config = resolve(load_toml(EXPERIMENTS / f"{name}.toml"), {"seed": seed})
+    return finished_run(config, folder / (f"{name}-seed-{seed}" if seed else name))
 
 
 def run_clients(settings: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
