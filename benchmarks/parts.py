@@ -45,9 +45,9 @@ COLUMNS_OF_KERNELS = {
 COLUMNS_OF_CONVOLUTIONS = {
     "case": ["{name}"],
     "fedmaml, us a client": ["{ours:~3}"],
-    "of it convolutions": ["{our_convolutions:~3}"],
+    "of it convolutions": ["{our_share:.0f} %"],
     "learn2learn, us a client": ["{peer:~3}"],
-    "of it convolutions ": ["{peer_convolutions:~3}"],
+    "of it convolutions ": ["{peer_share:.0f} %"],
 }
 _TURNS, _MICRO = 60, 1e6
 
@@ -88,7 +88,7 @@ def timed(case: Case, between: Callable[[], None]) -> tuple[float, float]:
 
 
 def of_convolutions(name: str) -> dict[str, float]:
-    """Return microseconds a client in all and in convolutions, of fedmaml and of learn2learn."""
+    """Return microseconds a client and the share of convolutions, of fedmaml and learn2learn."""
     case = case_of(name)
     everyone = case.round()
     few = replace(everyone, tasks=everyone.tasks[: case.few])
@@ -103,8 +103,7 @@ def of_convolutions(name: str) -> dict[str, float]:
     row: dict[str, float] = {}
     for who, (compute, clients) in contenders.items():
         row[who] = statistics.median(whole[who]) * _MICRO / clients
-        prefix = "our" if who == "ours" else who
-        row[f"{prefix}_convolutions"] = microseconds_of_convolutions(compute) / clients
+        row["our_share" if who == "ours" else "peer_share"] = 100 * share_of_convolutions(compute)
     return row
 
 
@@ -115,12 +114,15 @@ def seconds_of(compute: Callable[[], Any]) -> float:
     return time.process_time() - began
 
 
-def microseconds_of_convolutions(compute: Contender) -> float:
-    """Return what the operations that convolve take themselves in a call."""
+def share_of_convolutions(compute: Contender) -> float:
+    """Return the share of a call's time that the operations that convolve take themselves."""
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        began = time.perf_counter()
         compute()
+        whole = time.perf_counter() - began
     operations = profiled.key_averages()
-    return float(sum(each.self_cpu_time_total for each in operations if "convolution" in each.key))
+    took = sum(each.self_cpu_time_total for each in operations if "convolution" in each.key)
+    return float(took) / _MICRO / whole
 
 
 def main() -> None:
