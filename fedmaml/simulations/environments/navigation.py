@@ -25,11 +25,6 @@ class _Point:
         """Return the origin."""
         return torch.zeros_like(world["goal"])
 
-    def observe(self, world: World, state: Tensor, step: int) -> Tensor:
-        """Return the place alone."""
-        del world, step
-        return state
-
 
 @dataclass(frozen=True)
 class PointNavigation(_Point):
@@ -41,6 +36,11 @@ class PointNavigation(_Point):
 
     horizon: int = 100
     chances: int = 0
+
+    def observe(self, world: World, state: Tensor, step: int) -> Tensor:
+        """Return the place alone."""
+        del world, step
+        return state
 
     def step(self, world: World, state: Tensor, action: Tensor, chance: Tensor) -> Outcome:
         """Move."""
