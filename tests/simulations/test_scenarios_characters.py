@@ -133,6 +133,23 @@ def test_alphabets_train_with_other_characters_in_every_round(data_dir: Path) ->
     assert scenario.groups(30) == scenario.groups(50) == {"alphabet": "30"}
 
 
+def test_every_mini_batch_of_local_training_holds_every_character(data_dir: Path) -> None:
+    scenario = Omniglot(shots=2, queries=3, data_dir=str(data_dir))
+    (group,) = scenario.tasks("train", range(3), 1, {})
+    for side in group.tasks:
+        assert (side.y.unfold(1, 5, 5) == torch.arange(5)).all()
+
+
+def test_an_image_is_a_drawing_of_the_character_of_its_label(data_dir: Path) -> None:
+    scenario = Omniglot(shots=2, queries=3, rotations=False, data_dir=str(data_dir))
+    characters, _ = scenario._characters("train", [4], 1)
+    drawings = omniglot.load(str(data_dir)).images
+    for side in scenario.tasks("train", [4], 1, {})[0].tasks:
+        for x, y in zip(side.x[0], side.y[0].tolist(), strict=True):
+            shown = (255 * x[0]).round().to(torch.uint8)
+            assert (drawings[characters[0, y]] == shown).all((-2, -1)).any()
+
+
 def test_a_turned_character_is_the_same_drawing_turned(data_dir: Path) -> None:
     scenario = Omniglot(data_dir=str(data_dir))
     characters, turns = scenario._characters("train", range(20), 1)

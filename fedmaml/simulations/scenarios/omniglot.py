@@ -41,12 +41,13 @@ from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import SPLITS, Recipes, Scenario, Split
 
-_TEST, _VALIDATION = 423, 100  # characters
-_VALIDATION_ALPHABETS = 6
+_TEST, _VALIDATION, _VALIDATION_ALPHABETS = 423, 100, 6  # characters, but for the last
 _OUTER = {"outer.lr": 0.003, "outer.schedule": "cosine"}
-_META = {"inner.lr": 0.4, "inner.steps": 1} | _OUTER
+_META = {"inner.lr": 0.1, "inner.steps": 3} | _OUTER
 _AVERAGING = {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.1, "adaptation.steps": 20}  # fmt: skip
+_IN_BATCHES = _AVERAGING | {"inner.batch": 10, "inner.epochs": 2}
+_ADAM = {"outer.optimizer": "adam", "outer.lr": 0.003}
 
 
 @settings
@@ -58,7 +59,7 @@ class Omniglot(Scenario):
         clients_are: "characters" or "alphabets", see above.
         ways: Characters of a client.
         shots: Support drawings of each character.
-        queries: Query drawings of each character.
+        queries: Query drawings of each; a mini-batch holds some of each, as characters take turns.
         rotations: Whether turned characters are characters of their own.
         train_clients: Clients that train, with "characters".
         validation_clients: Clients for evaluation during training, with "characters".
@@ -71,14 +72,16 @@ class Omniglot(Scenario):
 
     about: ClassVar[str] = "new handwritten characters from a few drawings (real, Omniglot)"
     recipes: ClassVar[Recipes] = {
-        "*": {"rounds": 200, "clients": 8}, **dict.fromkeys(("fedavg", "fedprox"), _AVERAGING),
-        "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 20},
-        "fedadam": _AVERAGING | {"outer.optimizer": "adam", "outer.lr": 0.003},
-        "reptile": _AVERAGING | {"outer.schedule": "linear"},
+        "*": {"rounds": 200, "clients": 8}, **dict.fromkeys(("fedavg", "fedprox"), _IN_BATCHES),
+        "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 20}, "fedadam": _IN_BATCHES | _ADAM,
+        "reptile": _IN_BATCHES | _ADAM | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.1, "head.steps": 5},
-        "family:initialisation": _META, "imaml": {"inner.lr": 0.1, "inner.steps": 10, "lam": 1.0},
+        "family:initialisation": _META, "fomaml": _META | {"inner.lr": 0.05, "inner.steps": 5},
+        "anil": _META | {"inner.steps": 5}, "meta_sgd": _META | {"inner.steps": 1},
+        "imaml": {"inner.lr": 0.1, "inner.steps": 10, "lam": 1.0},
         **dict.fromkeys(("family:personalised", "fedbabu"), _AVERAGING),
         **dict.fromkeys(("family:metric", "family:model", "r2d2"), _OUTER),
+        "mann": _OUTER | {"hidden": 128, "slots": 8, "width": 64},
     }  # fmt: skip
     expected: ClassVar[Mapping[str, str]] = {
         "transductive-prediction": 'norm="batch", as published; norm="group" looks at each alone',
@@ -139,8 +142,7 @@ class Omniglot(Scenario):
         drawer = seeding.permutation(key, clients, omniglot.DRAWERS, self.ways)[..., :needed]
         drawer = drawer.reshape(len(clients), self.ways, needed)
         x = _turned(drawings[characters[..., None], drawer], turns)
-        x = x[..., None, :, :].float() / 255
-        x = x.transpose(1, 2)  # a character after the other: a mini-batch holds some of each
+        x = x[..., None, :, :].transpose(1, 2).float() / 255
         y = torch.arange(self.ways).expand(len(clients), needed, self.ways)
         parts = slice(None, self.shots), slice(self.shots, None)
         batches = (Batch(x[:, part].flatten(1, 2), y[:, part].flatten(1, 2)) for part in parts)
