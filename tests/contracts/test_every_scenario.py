@@ -442,6 +442,14 @@ def test_every_recipe_resolves(resolve, name: str) -> None:
 
 
 @every_scenario
+def test_recipes_do_not_step_over_what_they_pull_towards(resolve, name: str) -> None:
+    for strategy in ("pfedme", "imaml"):
+        if (name, strategy) not in CANNOT:
+            table = config.flatten_table(resolve(name, strategy).to_table())
+            assert table["inner.lr"] * table["lam"] < 2, strategy
+
+
+@every_scenario
 def test_recipes_name_only_strategies_and_keys_that_exist(name: str) -> None:
     # `resolve` passes over keys that a strategy lacks, so a misspelled one would have no effect.
     recipes = CATALOGUE[name].recipes

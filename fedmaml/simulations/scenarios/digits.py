@@ -76,7 +76,7 @@ class Digits(Scenario):
         "family:initialisation": _META,
         "imaml": _META | {"inner.lr": 0.1, "inner.steps": 10, "lam": 1.0},
         "cavia": _META | {"inner.lr": 1.0},
-        "family:personalised": _AVERAGING,
+        "family:personalised": _AVERAGING, "pfedme": {"inner.lr": 0.2, "lam": 1.0, "local.lr": 0.1},
         "per_fedavg_fo": {"inner.steps": 1, "local.lr": 0.2}, "fedbabu": _AVERAGING,
         "family:metric": _EMBEDDING, "family:model": _EMBEDDING, "r2d2": _EMBEDDING,
     }  # fmt: skip

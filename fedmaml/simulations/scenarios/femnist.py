@@ -65,6 +65,7 @@ class Femnist(Scenario):
         "meta_sgd": _META | {"inner.lr": 0.1, "outer.lr": 0.03},
         "cavia": _META | {"inner.lr": 1.0},
         "family:personalised": _AVERAGING, "fedbabu": _AVERAGING,
+        "pfedme": {"inner.lr": 0.1, "inner.steps": 20, "lam": 1.0, "local.lr": 0.5},
         "family:metric": _EMBEDDING, "family:model": _EMBEDDING, "r2d2": _EMBEDDING,
     }  # fmt: skip
     only_with: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
