@@ -75,7 +75,8 @@ def main() -> None:
         in_order = {name: found[name] for name in PUBLISHED if name in found}
         tables = {"accuracy": Table(COLUMNS, in_order)}
         if arguments.json:
-            write(arguments.json, tables, command="python -m benchmarks.omniglot --seeds 2")
+            of_all = f"python -m benchmarks.omniglot --seeds {arguments.seeds}"
+            write(arguments.json, tables, command=of_all)
     print_tables(tables)
 
 

@@ -114,6 +114,7 @@ def test_run_directory_is_not_overwritten_unless_forced(tmp_path: Path) -> None:
             ["run", "digits", "--client-batch", "3", "--set", "client_batch=4"],
             "client_batch is given twice: 3 (--client-batch) and 4 (--set client_batch=...)",
         ),
+        (["run", "digits", "--set", "inner.lr=nan"], "inner.lr = nan: input should be a finite"),
         (["run", "digits", "--out", ""], "'--out': it is empty; name a folder, e.g. runs/first"),
         (["compare", "digits", "--strategies", "maml", "--out", " "], "'--out': it is empty; name"),
         (["report", "x", "--out", ""], "'--out': it is empty; name a folder"),

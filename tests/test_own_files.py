@@ -69,7 +69,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delitem(sys.modules, "neighbour", raising=False)
     yield tmp_path
     for catalogue in (SCENARIOS, STRATEGIES):
-        for name in ("wards", "own_anil", "twice"):
+        for name in ("wards", "own_anil", "twice", "still", "silent"):
             if name in catalogue:
                 del catalogue[name]
 
@@ -126,6 +126,57 @@ def test_a_machine_of_others_runs_only_what_is_installed(
     monkeypatch.delenv(OWN_CODE)
     with pytest.raises(ConfigurationError, match="this machine runs only what is installed on it"):
         from_run_config(sent)
+
+
+@pytest.mark.parametrize(
+    ("left", "engine", "named"),
+    [
+        ('kernel=Kernel("exact"), adapts=Adapts()', "auto", "delete kernel="),
+        ("adapts=Adapts()", "auto", "delete adapts="),
+        ('kernel=Kernel("exact"), adapts=Adapts()', "loop", ""),
+        ("", "auto", ""),
+    ],
+)
+def test_a_copy_with_other_verbs_may_not_declare_the_kernels_of_its_original(
+    folder: Path, left: str, engine: str, named: str
+) -> None:
+    text = (ROOT / "fedmaml" / "strategies" / "maml.py").read_text()
+    text = text.replace("class MAML", "class Still").replace(
+        'kernel=Kernel("exact"), adapts=Adapts()', left
+    )
+    same = text.replace("self.inner.run(learner.loss, meta", "(lambda *given: given[1])(0, meta")
+    assert same != text
+    path = folder / "still.py"
+    path.write_text(same)
+    wanted = {"scenario": "sinusoid", "strategy": "still", "strategy_from": str(path)}
+    config = resolve({**wanted, "engine": engine, "rounds": 1, "clients": 2})
+    if named:
+        with pytest.raises(ConfigurationError, match=named):
+            execute(config, folder / "run")
+    else:
+        execute(config, folder / "run")
+
+
+def test_test_clients_that_train_are_said_to_by_the_server(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    leaky = WARDS.replace("range(10, 14)", "range(6, 14)")
+    assert leaky != WARDS
+    (folder / "wards.py").write_text(leaky)
+    with caplog.at_level("WARNING", "fedmaml"):
+        execute(resolve(given(engine="loop")), folder / "leaky")
+    assert "audit: test-clients-in-training (leak): see audit in" in caplog.text
+
+
+def test_a_verb_that_returns_nothing_is_named(folder: Path) -> None:
+    text = (ROOT / "fedmaml" / "strategies" / "maml.py").read_text()
+    text = text.replace("class MAML", "class Silent").replace(
+        "client_update = meta_update", "def client_update(self, *given):\n        pass"
+    )
+    (folder / "silent.py").write_text(text)
+    wanted = {"strategy": "silent", "strategy_from": str(folder / "silent.py")}
+    with pytest.raises(ConfigurationError, match="client_update returned NoneType"):
+        execute(resolve({"scenario": "sinusoid", "rounds": 1, **wanted}), folder / "run")
 
 
 def test_an_installed_module_needs_no_file(folder: Path) -> None:

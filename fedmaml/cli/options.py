@@ -197,7 +197,9 @@ def of_run(folder: Path, options: Mapping[str, Any]) -> "RunConfig":
     from fedmaml.runs.directory import RunDirectory
 
     if given := [name for name, value in options.items() if value is not None]:
-        named = ", ".join("--" + name.replace("_", "-") for name in given)
+        named = ", ".join(
+            "--set" if name == "settings" else "--" + name.replace("_", "-") for name in given
+        )
         raise ConfigurationError(
             f"--resume goes on with the configuration of the run in {folder}; leave out {named}"
         )
@@ -210,7 +212,7 @@ def _refuse_twice(given: Mapping[str, Any], settings: Sequence[str] | None) -> N
 
     for layer in given_layers(settings, None):
         for key, value in layer.items():
-            if given.get(key, value) != value:
+            if key in given and given[key] != value:
                 name = key.removeprefix("task.").replace("_", "-")
                 own = name if key == "scenario" else f"--{name}"
                 raise ConfigurationError(

@@ -76,8 +76,14 @@ def search_space(config: RunConfig, budget: Budget) -> dict[str, Around]:
     return {
         key: SPACE[_word(key)]
         for key, value in options.items()
-        if is_tunable(key) and value and key not in fixed
+        if is_tunable(key) and value and key not in fixed and not _is_idle(key, options)
     }
+
+
+def _is_idle(key: str, options: Mapping[str, Any]) -> bool:
+    """Return whether it is a number of steps where epochs say how many there are."""
+    loop, _, word = key.rpartition(".")
+    return word == "steps" and bool(options.get(f"{loop}.epochs"))
 
 
 def is_tunable(key: str) -> bool:

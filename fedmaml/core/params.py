@@ -24,7 +24,7 @@ def map_params(function: Callable[..., Tensor], *trees: Params) -> Params:
 
 
 def unstacked(params: Params, rows: int) -> list[Params]:
-    """Return the trees of which each tensor holds a row each, as views; empty ones of none."""
+    """Return one tree for each row of the tensors' first axis, as views; {} without tensors."""
     if not params:
         return [{} for _ in range(rows)]
     each = zip(*(value.unbind() for value in params.values()), strict=True)

@@ -4,10 +4,14 @@ A server has no data. Checks of data and code run before round 1, where the data
 (`fedmaml.auditing`); their findings are in the run directory.
 """
 
+import logging
+
 from fedmaml.auditing import KINDS, Audit, Finding, NotChecked, clients_seen_in_training
 from fedmaml.config import RunConfig
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.server.cohort import RollCall, choose
+
+logger = logging.getLogger("fedmaml")
 
 _ELSEWHERE = (
     "the data are not on the server; `fedmaml audit --config config.toml` finds it where they are, "
@@ -16,13 +20,16 @@ _ELSEWHERE = (
 
 
 def audited(config: RunConfig, roll_call: RollCall, directory: RunDirectory) -> Audit:
-    """Return the findings from before the run together with the server's own."""
+    """Return the findings from before the run together with the server's own, which are logged."""
     before = directory.audit()
     if before is None:
         kinds = [kind for kind in KINDS if kind != "test-clients-in-training"]
         before = Audit((), (), tuple(NotChecked(kind, _ELSEWHERE) for kind in kinds))
-    found = _who_trained(config, roll_call) + before + _who_sent_statistics(roll_call)
-    return found.expecting(config.make_scenario().expected)
+    expected = config.make_scenario().expected
+    of_clients, of_statistics = _who_trained(config, roll_call), _who_sent_statistics(roll_call)
+    if line := (of_clients + of_statistics).expecting(expected).line():
+        logger.warning("%s: see audit in %s", line, directory.path / "summary.json")
+    return (of_clients + before + of_statistics).expecting(expected)
 
 
 def _who_trained(config: RunConfig, roll_call: RollCall) -> Audit:

@@ -58,7 +58,8 @@ class MANN(MetaStrategy):
     Attributes:
         outer: Optimiser of all parts together.
         hidden: Width of the controller.
-        slots: Rows of M. Reading weighs the empty ones, too: few more than examples learn fastest.
+        slots: Rows of M, which should exceed the support's examples: later ones replace earlier
+            ones. Empty rows are read, too, so not by far.
         width: Numbers in a row of M.
         scale: Of the cosines, > 0.
         decay: Of the usage, in [0, 1).

@@ -9,7 +9,6 @@ server_update; those that methods share are in `fedmaml.strategies.parts`.
 """
 
 from fedmaml.strategies.prelude import (
-    Adapts,
     Batch,
     Facts,
     GradientSteps,
@@ -37,7 +36,7 @@ class MyStrategy(MetaStrategy):
         outer: Optimiser of the outer loop.
     """
 
-    facts = Facts("My strategy", "initialisation", takes_masks=True, adapts=Adapts())
+    facts = Facts("My strategy", "initialisation", takes_masks=True)
 
     inner: GradientSteps = field(default_factory=GradientSteps)
     outer: OuterOptimizer = field(default_factory=OuterOptimizer)

@@ -198,9 +198,10 @@ def test_what_is_found_beside_the_expected_still_speaks_up(
     assert said.splitlines()[-1].endswith(" 2 of them expected, 2 of the others more than notes")
     monkeypatch.chdir(tmp_path)
     _, _, said = command("run", "quadratic", "--rounds", "1", "--out", "x")
-    (line,) = [line for line in said.splitlines() if line.startswith("audit")]
-    assert "test-examples-in-training (leak)" in line
-    assert "support-query-overlap" not in line
+    before, by_server = [line for line in said.splitlines() if line.startswith("audit")]
+    assert "test-examples-in-training (leak)" in before
+    assert "support-query-overlap" not in before
+    assert by_server.startswith("audit: test-clients-in-training (leak): see audit in ")
 
 
 @pytest.mark.usefixtures("unexpected")

@@ -45,6 +45,12 @@ def test_every_number_that_a_strategy_takes_is_tuned_or_known_not_to_be() -> Non
         assert search_space(config, FREE), f"{strategy} would have no trials, others would"
 
 
+def test_steps_are_not_searched_where_epochs_say_how_many_there_are() -> None:
+    config = resolve({"scenario": "digits", "strategy": "fedavg", "inner.epochs": 2})
+    assert not {"inner.steps", "inner.epochs"} & set(search_space(config, FREE))
+    assert "adaptation.steps" in search_space(config, FREE)
+
+
 def test_baselines_are_tuned_as_fully_as_others() -> None:
     keys = {
         name: list(search_space(config, FREE)) for name, config in first(small("fedprox")).items()

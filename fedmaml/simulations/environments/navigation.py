@@ -28,7 +28,7 @@ class _Point:
 
 @dataclass(frozen=True)
 class PointNavigation(_Point):
-    """See above.
+    """A point that sees its place alone; the world is ``goal``, ``(episodes, 2)``.
 
     Attributes:
         horizon: Steps.
@@ -56,7 +56,7 @@ class PointNavigation(_Point):
 
 @dataclass(frozen=True)
 class HalfCircle(_Point):
-    """See above.
+    """A point whose goal lies on an arc and may be seen from near only; the same world.
 
     Attributes:
         horizon: Steps.

@@ -46,7 +46,7 @@ _OUTER = {"outer.lr": 0.003, "outer.schedule": "cosine"}
 _META = {"inner.lr": 0.1, "inner.steps": 3} | _OUTER
 _AVERAGING = {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.1, "adaptation.steps": 20}  # fmt: skip
-_IN_BATCHES = _AVERAGING | {"inner.batch": 10, "inner.epochs": 2}
+_IN_BATCHES = _AVERAGING | {"inner.batch": 10, "inner.steps": 6}
 _ADAM = {"outer.optimizer": "adam", "outer.lr": 0.003}
 
 
