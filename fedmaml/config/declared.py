@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,8 +40,7 @@ class Declared:
         family: "family:<family>" of a strategy, as recipes name it; "" for a scenario.
         recipes: Of a scenario; {} for a strategy.
         only_with: Of a scenario; {} for a strategy.
-        settings: A dataclass with its settings. It validates as the class does, but for checks
-            that the class makes in code.
+        make_settings: Makes `settings`, which takes a moment that lists can do without.
     """
 
     about: str
@@ -49,7 +48,15 @@ class Declared:
     family: str
     recipes: Mapping[str, Mapping[str, Any]]
     only_with: Mapping[str, tuple[str, tuple[Any, ...]]]
-    settings: type
+    make_settings: Callable[[], type]
+
+    @cached_property
+    def settings(self) -> type:
+        """A dataclass with its settings.
+
+        It validates as the class does, but for checks that the class makes in code.
+        """
+        return self.make_settings()
 
 
 def declared_by_strategy(name: str) -> Declared:
@@ -72,7 +79,7 @@ def _declared(catalogue: Catalogue[Any], name: str) -> Declared:
     if entry := _index().get(place):
         return _from_entry(place, entry["about"])
     cls = catalogue[name]
-    return Declared(**(facts_of(cls) | {"settings": cls}))
+    return Declared(**(facts_of(cls) | {"make_settings": lambda: cls}))
 
 
 @cache
@@ -85,8 +92,9 @@ def _index() -> dict[str, Any]:
 def _from_entry(place: str, about: str) -> Declared:
     entry = _index()[place]
     only_with = {key: (other, tuple(values)) for key, (other, values) in entry["only_with"].items()}
-    made = _settings(place.rpartition(":")[2], entry["settings"], entry["settings"].get("$defs"))
-    return Declared(about, entry["label"], entry["family"], entry["recipes"], only_with, made)
+    schema = entry["settings"]
+    make = partial(_settings, place.rpartition(":")[2], schema, schema.get("$defs"))
+    return Declared(about, entry["label"], entry["family"], entry["recipes"], only_with, make)
 
 
 def _settings(name: str, schema: Mapping[str, Any], parts: Mapping[str, Any] | None) -> type:
