@@ -1,12 +1,12 @@
-"""Where the time of a request goes, in cases of `benchmarks.engine` that miss their target.
+"""Where the time of a request goes, in cases of `benchmarks.engine`.
 
     python -m benchmarks.parts [--json FILE]
 
 `fused` is one call of a kernel and Python around it: a stopwatch stands around the call, once in a
 row of equal requests, and once with a large matrix product between them, after which caches hold
-nothing of them (as the work of other contenders, or of the rest of a round). For convolutions
-PyTorch's profiler says what the convolutions alone take, at fedmaml and at learn2learn. CPU time,
-one thread; medians.
+nothing of them (as the work of other contenders, or of the rest of a round). CPU time, one thread;
+medians. PyTorch's profiler says which share the convolutions have of one call, at fedmaml and at
+learn2learn; its clock is the wall's, so nothing else should run.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -23,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.engine import ours, peers
 from benchmarks.engine.cases import CASES, Case
 from benchmarks.engine.rounds import Contender
-from benchmarks.engine.timing import MatrixProduct
+from benchmarks.engine.timing import MatrixProduct, interleaved
 from benchmarks.round_overhead import Stopwatch
 from benchmarks.tables import Table, add_json_option, print_tables, write
 from fedmaml.computing.engines.fused.call import Call
@@ -77,13 +76,12 @@ def timed(case: Case, between: Callable[[], None]) -> tuple[float, float]:
         case: What is computed, by `fused`.
         between: Called before each request, and not timed.
     """
-    request = ours.contender("fused", case.round())
-    kernel, whole = Stopwatch(Call.run), list[float]()
+    kernel, request = Stopwatch(Call.run), Stopwatch(ours.contender("fused", case.round()))
     with patch.object(Call, "run", lambda self: kernel(self)):
         for _ in range(_TURNS):
             between()
-            whole.append(seconds_of(request))
-    inside, total = (statistics.median(values[_TURNS // 3 :]) for values in (kernel.seconds, whole))
+            request()
+    inside, total = (statistics.median(watch.seconds[_TURNS // 3 :]) for watch in (kernel, request))
     return inside * _MICRO / case.clients, (total - inside) * _MICRO / case.clients
 
 
@@ -92,26 +90,16 @@ def of_convolutions(name: str) -> dict[str, float]:
     case = case_of(name)
     everyone = case.round()
     few = replace(everyone, tasks=everyone.tasks[: case.few])
-    contenders = {
-        "ours": (ours.contender("factored", everyone), case.clients),
-        "peer": (peers.learn2learn(few), case.few),
+    own, peer = ours.contender("factored", everyone), peers.learn2learn(few)
+    own()
+    peer()  # both are warm now
+    times, _ = interleaved({"ours": own, "peer": peer}, seconds=0.0)
+    return {
+        "ours": times["ours"].processor * _MICRO / case.clients,
+        "peer": times["peer"].processor * _MICRO / case.few,
+        "our_share": 100 * share_of_convolutions(own),
+        "peer_share": 100 * share_of_convolutions(peer),
     }
-    whole: dict[str, list[float]] = {who: [] for who in contenders}
-    for _ in range(7):
-        for who, (compute, _) in contenders.items():
-            whole[who].append(seconds_of(compute))
-    row: dict[str, float] = {}
-    for who, (compute, clients) in contenders.items():
-        row[who] = statistics.median(whole[who]) * _MICRO / clients
-        row["our_share" if who == "ours" else "peer_share"] = 100 * share_of_convolutions(compute)
-    return row
-
-
-def seconds_of(compute: Callable[[], Any]) -> float:
-    """Return the CPU seconds of a call."""
-    began = time.process_time()
-    compute()
-    return time.process_time() - began
 
 
 def share_of_convolutions(compute: Contender) -> float:

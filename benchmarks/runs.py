@@ -25,7 +25,7 @@ def finished_run(config: RunConfig, out: Path) -> RunDirectory:
 
 def finished_experiment(name: str, folder: Path, seed: int = 0) -> RunDirectory:
     """Return the run of a file of experiments/ in a folder of runs, see `finished_run`."""
-    config = resolve(load_toml(EXPERIMENTS / f"{name}.toml"), {"seed": seed})
+    config = resolve(load_toml(EXPERIMENTS / f"{name}.toml"), {"seed": seed} if seed else {})
     return finished_run(config, folder / (f"{name}-seed-{seed}" if seed else name))
 
 

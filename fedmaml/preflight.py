@@ -21,8 +21,9 @@ from fedmaml.computing.diagnosis import (
     ours_in,
     what_prevents_vmap,
 )
-from fedmaml.computing.engines import ENGINES, FUSED, Engine, Job, Plan, plan
+from fedmaml.computing.engines import ENGINES, Engine, Job, Plan, plan
 from fedmaml.computing.engines.layers import layers_of
+from fedmaml.computing.evaluation import is_by_kernel
 from fedmaml.config import RunConfig
 from fedmaml.core import seeding
 from fedmaml.core.counters import count_units
@@ -39,7 +40,7 @@ from fedmaml.core.learner import Learner, on_device, prepared_tasks
 from fedmaml.core.params import Params, to_device
 from fedmaml.core.requests import Form
 from fedmaml.core.resampling import resample
-from fedmaml.core.tasks import Task, TaskGroup, first_task, rows_of, stack
+from fedmaml.core.tasks import Task, TaskGroup, cast, first_task, rows_of, stack
 from fedmaml.strategies.base import ClientUpdate
 
 logger = logging.getLogger("fedmaml")
@@ -88,7 +89,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
                     tasks[split] = task
                     count_units(learner.problem.counters, task)
                     if split == "train":
-                        _check_update(strategy.client_update(learner, meta, memory, task))
+                        _check_returned(strategy.client_update(learner, meta, memory, task))
                     else:
                         strategy.adapt(learner, meta, memory, task.support)(task.query.x)
                         _check_shots(config, learner, task)
@@ -114,7 +115,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
         _check_workers(config, chosen.engine, job, training_clients)
     if "train" in tasks:
         check_network(job, memory, tasks["train"], chosen)
-        check_declared(config)
+        check_declared(config, job, tasks["train"], chosen)
 
 
 def check_figures(config: RunConfig) -> None:
@@ -164,28 +165,27 @@ def choose_engine(config: RunConfig, job: Job) -> Plan:
     return plan(config.engine, job)
 
 
-def check_declared(config: RunConfig) -> None:
+def check_declared(config: RunConfig, job: Job, task: Task, chosen: Plan) -> None:
     """Compare kernels with the verbs of a strategy of one's own, on one client in float64.
 
     Raises:
         ConfigurationError: If a kernel computes something else.
     """
-    strategy, scenario = config.make_strategy(), config.make_scenario()
+    strategy = job.strategy
     if type(strategy).__module__.partition(".")[0] == "fedmaml":  # tests do it
         return
-    problem = scenario.problem().in_dtype("float64")
+    updated = strategy.facts.kernel is not None and chosen.engine.name not in ("vmap", "loop")
+    evaluated = is_by_kernel(job, config.engine)
+    if not updated and not evaluated:
+        return
+    problem = config.make_scenario().problem().in_dtype("float64")
     start = strategy.build(problem, seeding.generator(config.seed, "init"))
-    job = Job(strategy, start.learner, start.state.meta, "stack")
-    client = scenario.clients()["train"][0]
-    (group,) = scenario.tasks("train", [client], 1, scenario.statistics(client))
-    group = prepared_tasks(
-        group, start.learner.problem, strategy.facts.draws,
-        seed=config.seed, split="train", round=1,
-    )  # fmt: skip
-    memories = {client: start.memory}
-    check_update(job, choose_engine(config, job).engine, group, memories)
-    if config.engine in ("auto", FUSED.name) and not FUSED.why_not_evaluated(job):
-        check_adaptation(job, group, memories)
+    exact = Job(strategy, start.learner, start.state.meta, "stack")
+    group, memories = TaskGroup((0,), stack([cast(task, torch.float64)])), {0: start.memory}
+    if updated:
+        check_update(exact, chosen.engine, group, memories)
+    if evaluated:
+        check_adaptation(exact, group, memories)
 
 
 def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
@@ -239,7 +239,7 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
         )
 
 
-def _check_update(update: object) -> None:
+def _check_returned(update: object) -> None:
     """Refuse what is no update, such as None of a verb that forgot to return."""
     if not isinstance(update, ClientUpdate):
         raise TypeError(f"client_update returned {type(update).__name__}, not a ClientUpdate")

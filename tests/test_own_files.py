@@ -157,7 +157,7 @@ def test_a_copy_with_other_verbs_may_not_declare_the_kernels_of_its_original(
         execute(config, folder / "run")
 
 
-def test_test_clients_that_train_are_said_to_by_the_server(
+def test_the_server_reports_test_clients_that_train(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     leaky = WARDS.replace("range(10, 14)", "range(6, 14)")

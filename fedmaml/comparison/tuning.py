@@ -23,6 +23,7 @@ from fedmaml.comparison.findings import Setting, Trial, Tuned
 from fedmaml.comparison.given import given_to
 from fedmaml.comparison.reuse import is_complete, make_complete, progress_bar
 from fedmaml.config import Flat, RunConfig, flatten_table, resolve
+from fedmaml.config.checks import idle_steps
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError
 from fedmaml.runs.completeness import what_is_missing
 from fedmaml.runs.directory import RunDirectory
@@ -72,18 +73,12 @@ NOT_TUNED = (
 def search_space(config: RunConfig, budget: Budget) -> dict[str, Around]:
     """Return the settings that tuning searches, by dotted key; given ones are fixed."""
     options = flatten_table(config.options)
-    fixed = given_to(budget.given, config.scenario, config.strategy)
+    fixed = {**given_to(budget.given, config.scenario, config.strategy), **idle_steps(options)}
     return {
         key: SPACE[_word(key)]
         for key, value in options.items()
-        if is_tunable(key) and value and key not in fixed and not _is_idle(key, options)
+        if is_tunable(key) and value and key not in fixed
     }
-
-
-def _is_idle(key: str, options: Mapping[str, Any]) -> bool:
-    """Return whether it is a number of steps where epochs say how many there are."""
-    loop, _, word = key.rpartition(".")
-    return word == "steps" and bool(options.get(f"{loop}.epochs"))
 
 
 def is_tunable(key: str) -> bool:

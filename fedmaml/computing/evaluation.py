@@ -81,12 +81,18 @@ def chunk_size(job: Job, engine: str, clients: int, workers: int = 1, asked: int
         workers: Processes that share them.
         asked: ``client_batch`` of the run.
     """
-    if _by_kernel(job, engine):
+    if is_by_kernel(job, engine):
         return FUSED.chunk_size(job, clients, workers, asked)
     return asked or batch_for_weights(job.learner)
 
 
-def _by_kernel(job: Job, engine: str) -> bool:
+def is_by_kernel(job: Job, engine: str) -> bool:
+    """Return whether the kernel of `fused` computes an evaluation.
+
+    Args:
+        job: Strategy, learner and meta-parameters.
+        engine: The one that was asked for, or "auto".
+    """
     if engine not in ("auto", FUSED.name) or FUSED.why_not_evaluated(job):
         return False
     return engine == FUSED.name or not FUSED.why_slow(job)
@@ -152,7 +158,7 @@ def evaluate_chunk(
     """Compute the metrics of clients that share a computation."""
     job = Job(strategy, learner, request.meta)
     stages = _stages(strategy, request.steps)
-    by_kernel, one_by_one = _by_kernel(job, engine), engine == Loop.name
+    by_kernel, one_by_one = is_by_kernel(job, engine), engine == Loop.name
     asked = _Asked(job, stages, request.shared_statistics, by_kernel, one_by_one)
     rejected: list[Rejection] = []
     parts: list[list[Columns]] = [[] for _ in range(1 + len(request.shots))]

@@ -90,18 +90,27 @@ def without_idle_steps(merged: Flat, given: Flat) -> Flat:
     Raises:
         ConfigurationError: If the user gave both.
     """
-    left = dict(merged)
-    for key in merged:
-        section, _, name = key.rpartition(".")
-        if name != "epochs" or not merged[key]:
-            continue
-        steps = left.pop(f"{section}.steps", None)
-        if given.get(f"{section}.steps") not in (None, _default_steps(given["strategy"], section)):
+    idle = idle_steps(merged)
+    for steps, epochs in idle.items():
+        section = steps.rpartition(".")[0]
+        if given.get(steps) not in (None, _default_steps(given["strategy"], section)):
             raise ConfigurationError(
-                f"{section}.steps = {steps!r} has no effect with {key} = {merged[key]!r}, which "
-                f"says how many steps there are: leave one of them out"
+                f"{steps} = {merged.get(steps)!r} has no effect with {epochs} = "
+                f"{merged[epochs]!r}, which says how many steps there are: leave one of them out"
             )
-    return left
+    return {key: value for key, value in merged.items() if key not in idle}
+
+
+def idle_steps(options: Flat) -> dict[str, str]:
+    """Return the numbers of gradient steps that have no effect, and the epochs that replace them.
+
+    Args:
+        options: Settings by dotted key.
+    """
+    return {
+        f"{key.removesuffix('epochs')}steps": key
+        for key, value in options.items() if value and key.rpartition(".")[2] == "epochs"
+    }  # fmt: skip
 
 
 def _default_steps(strategy: str, section: str) -> Any:
