@@ -1,17 +1,17 @@
 """Omniglot, 5-way 1-shot, beside the published accuracies, on a small budget.
 
-    python -m benchmarks.omniglot [STRATEGY ...] [--seeds N] [--runs FOLDER] [--json FILE]
+    python -m benchmarks.omniglot [STRATEGY ...] [--seeds SEED ...] [--runs FOLDER] [--json FILE]
 
 It runs the files ``experiments/omniglot_*.toml``, and keeps the run folders: what has ended is read
-again and not run again. Strategies that were not named stay in the file as they are. The data
-folder is that of the environment variable FEDMAML_DATA.
+again and not run again. Strategies and seeds that were not named stay in the file as they are. The
+data folder is that of the environment variable FEDMAML_DATA.
 """
 
 import argparse
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from benchmarks.runs import column, finished_experiment, mean_and_interval
 from benchmarks.tables import Table, add_json_option, estimate, print_tables, tables_in, write
@@ -43,20 +43,37 @@ COLUMNS = {
 }
 
 
-def measure(strategy: str, seeds: int, folder: Path) -> dict[str, Any]:
-    """Return the accuracy of all seeds' test clients, and what a training cost."""
-    runs = [finished_experiment(f"omniglot_{strategy}", folder, seed) for seed in range(seeds)]
-    config, summaries = runs[0].config(), [run.summary() for run in runs]
-    totals = [summary["cost"]["totals"] for summary in summaries]
-    clients = np.concatenate([column(run.clients(), "accuracy:after") for run in runs])
+def of_seeds(estimates: Collection[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of independent estimates, and its interval from theirs."""
+
+    def away(bound: str) -> float:
+        return math.hypot(*(each[bound] - each["mean"] for each in estimates)) / len(estimates)
+
+    mean = sum(each["mean"] for each in estimates) / len(estimates)
+    return {"mean": mean, "low": mean - away("low"), "high": mean + away("high")}
+
+
+def measure(
+    strategy: str, seeds: Sequence[int], folder: Path, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the accuracy of each seed's test clients beside those before, and what it cost."""
+    runs = {str(seed): finished_experiment(f"omniglot_{strategy}", folder, seed) for seed in seeds}
+    now = {
+        seed: mean_and_interval(column(run.clients(), "accuracy:after"))
+        for seed, run in runs.items()
+    }
+    by_seed = dict(sorted({**before.get("by_seed", {}), **now}.items()))
+    run = runs[str(seeds[-1])]
+    config, total = run.config(), run.summary()["cost"]["totals"]
     return {
-        "accuracy": mean_and_interval(clients),
-        "seeds": [summary["metric"]["after"] for summary in summaries],
+        "accuracy": of_seeds(by_seed.values()),
+        "by_seed": by_seed,
+        "seeds": [estimate["mean"] for estimate in by_seed.values()],
         "published": PUBLISHED[strategy],
         "rounds": config.rounds,
         "clients": config.clients,
-        "tera": totals[0]["flops"] / 1e12,
-        "minutes": float(np.mean([each["seconds_clients"] for each in totals])) / 60,
+        "tera": total["flops"] / 1e12,
+        "minutes": total["seconds_clients"] / 60,
     }
 
 
@@ -65,18 +82,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("strategies", nargs="*", metavar="STRATEGY", help="default: all")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="SEED")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
     add_json_option(parser)
     arguments = parser.parse_args()
     found = tables_in(arguments.json).get("accuracy", Table(COLUMNS, {})).rows
     for strategy in arguments.strategies or PUBLISHED:
-        found = {**found, strategy: measure(strategy, arguments.seeds, arguments.runs)}
+        before = found.get(strategy, {})
+        row = measure(strategy, arguments.seeds, arguments.runs, before)
+        found = {**found, strategy: row}
         in_order = {name: found[name] for name in PUBLISHED if name in found}
         tables = {"accuracy": Table(COLUMNS, in_order)}
         if arguments.json:
-            of_all = f"python -m benchmarks.omniglot --seeds {arguments.seeds}"
-            write(arguments.json, tables, command=of_all)
+            write(arguments.json, tables, command="python -m benchmarks.omniglot")
     print_tables(tables)
 
 

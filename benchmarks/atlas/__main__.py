@@ -14,7 +14,7 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,23 +24,29 @@ from benchmarks.atlas.picture import draw
 from benchmarks.atlas.systems import EXPERIMENTS, System, read_system
 from benchmarks.atlas.verdicts import MAP, row_of_map, table_of_methods
 from benchmarks.tables import Table, add_json_option, print_tables, tables_in, write
-from fedmaml.api.comparing import compared
-from fedmaml.comparison.conclusions import Comparison
+from fedmaml.api.comparing import Compared, compared
+from fedmaml.runs.directory import RunDirectory
 
 _BANDS = "_expected"  # after a system's name: the table of its bands
 PICTURE = EXPERIMENTS.parents[1] / "docs" / "figures" / "atlas.svg"
 
 
-def compare_on(system: System, out: Path) -> tuple[Comparison, Comparison | None]:
+def compare_on(system: System, out: Path) -> tuple[Compared, Compared | None]:
     """Return the comparison of a system, and the one where there is nothing to learn."""
 
-    def made(suffix: str, seeds: int, null: Mapping[str, Any]) -> Comparison:
+    def made(suffix: str, seeds: int, null: Mapping[str, Any]) -> Compared:
         return compared(
             system.scenario, system.strategies, seeds, [dict(system.settings), dict(null)],
             equal=system.equal, out=out / f"{system.name}{suffix}", progress=True, report=False,
-        ).comparison  # fmt: skip
+        )  # fmt: skip
 
     return made("", system.seeds, {}), made("-shuffled", 1, system.null) if system.null else None
+
+
+def minutes_of(comparisons: Iterable[Compared]) -> float:
+    """Return how long the runs took by their own clocks, in minutes."""
+    runs = (RunDirectory(run) for each in comparisons for run in each.runs)
+    return sum(run.summary()["seconds"] for run in runs) / 60
 
 
 def run_apart(names: Sequence[str], out: Path, jobs: int) -> None:
@@ -90,20 +96,25 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="systems at the same time")
     add_json_option(parser)
     arguments = parser.parse_args()
-    names = arguments.names or sorted(file.stem for file in EXPERIMENTS.glob("*.toml"))
+    known = sorted(file.stem for file in EXPERIMENTS.glob("*.toml"))
+    names = arguments.names or known
     if arguments.jobs > 1:
         run_apart(names, arguments.out, arguments.jobs)
     tables = tables_in(arguments.json) or {"map": Table(MAP, {})}
     for system in [read_system(EXPERIMENTS / f"{name}.toml") for name in names]:
         true, shuffled = compare_on(system, arguments.out)
-        rows = {**tables["map"].rows, system.name: row_of_map(system.title, true)}
+        minutes = minutes_of([true, shuffled] if shuffled else [true])
+        row = row_of_map(system.title, true.comparison) | {"minutes": minutes}
+        rows = {**tables["map"].rows, system.name: row}
         tables["map"] = Table(MAP, dict(sorted(rows.items())))
-        tables[system.name] = table_of_methods(true, shuffled, system.figures)
+        chance = shuffled.comparison if shuffled else None
+        tables[system.name] = table_of_methods(true.comparison, chance, system.figures)
         print_tables({system.name: tables[system.name]})
         tables = with_bands(tables)
         if arguments.json:
-            of_all = " ".join(["python -m benchmarks.atlas", *tables["map"].rows])
-            write(arguments.json, tables, command=of_all)
+            there = list(tables["map"].rows)
+            of_all = ["python -m benchmarks.atlas", *(there if there != known else [])]
+            write(arguments.json, tables, command=" ".join(of_all))
             draw(tables["map"].rows, PICTURE)
     print_tables({"map": tables["map"]})
 
