@@ -20,7 +20,7 @@ from fedmaml.core.params import count_entries
 from fedmaml.core.tasks import Task, first_task, rows_of
 from fedmaml.core.trees import leaves
 from fedmaml.preflight import preflight
-from fedmaml.simulations.scenario import SPLITS, Scenario
+from fedmaml.simulations.scenario import SPLITS, Scenario, as_asked
 from fedmaml.verification import TOLERANCE, check_all
 
 
@@ -179,18 +179,18 @@ class _Keeping(logging.Handler):
 
 def _task(scenario: Scenario, split: Any, client: int, round: int) -> Task:
     shared = scenario.statistics(scenario.clients()["train"][0])
-    groups = scenario.tasks(split, [client], round, shared)
-    if [tuple(group.clients) for group in groups] != [(client,)]:
-        raise _FailedError(
-            f"tasks() of client {client} returned groups of clients "
-            f"{[tuple(group.clients) for group in groups]}: return one TaskGroup(({client},), ...)"
-        )
-    return first_task(groups[0].tasks)
+    (group,) = as_asked(scenario.tasks(split, [client], round, shared), [client])
+    return first_task(group.tasks)
 
 
 def _same(one: Task, other: Task) -> bool:
     pairs = zip(_leaves(one), _leaves(other), strict=True)
-    return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+    return all(
+        a.shape == b.shape
+        and a.dtype == b.dtype
+        and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+        for a, b in pairs
+    )
 
 
 def _leaves(task: Task) -> Sequence[torch.Tensor]:

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from fedmaml.core.params import Params, to_device
 from fedmaml.core.requests import Form
 from fedmaml.core.resampling import resample
 from fedmaml.core.tasks import Task, TaskGroup, cast, first_task, rows_of, stack
+from fedmaml.simulations.scenario import SPLITS, Scenario, Split, as_asked
 from fedmaml.strategies.base import ClientUpdate
 
 logger = logging.getLogger("fedmaml")
@@ -70,6 +72,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     """
     device = find_device(config.device)
     strategy, scenario = config.make_strategy(), config.make_scenario()
+    _check_clients(config, scenario.clients())
     start = strategy.build(config.make_problem(), seeding.generator(config.seed, "init"))
     learner = on_device(start.learner, device)
     meta = to_device(start.state.meta, device)
@@ -77,10 +80,8 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     tasks: dict[str, Task] = {}
     try:
         with contained():
-            for split in ("train", config.evaluation.split):  # while tuning, test data stay unseen
-                for client in scenario.clients()[split][:1]:
-                    shared_statistics = scenario.statistics(client)
-                    (group,) = scenario.tasks(split, [client], 1, shared_statistics)
+            for split in (config.evaluation.split, "train"):  # while tuning, test data stay unseen
+                for group in _first_tasks(scenario, split):
                     group = prepared_tasks(
                         group, learner.problem, strategy.facts.draws,
                         seed=config.seed, split=split, round=1, device=device,
@@ -89,9 +90,12 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
                     tasks[split] = task
                     count_units(learner.problem.counters, task)
                     if split == "train":
-                        _check_returned(strategy.client_update(learner, meta, memory, task))
+                        updated = strategy.client_update(learner, meta, memory, task)
+                        _check_returned("client_update", updated, ClientUpdate, "a ClientUpdate")
                     else:
-                        strategy.adapt(learner, meta, memory, task.support)(task.query.x)
+                        predictor = strategy.adapt(learner, meta, memory, task.support)
+                        _check_returned("adapt", predictor, Callable, "a predictor")
+                        predictor(task.query.x)
                         _check_shots(config, learner, task)
     except FedmamlError:
         raise
@@ -239,10 +243,37 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
         )
 
 
-def _check_returned(update: object) -> None:
-    """Refuse what is no update, such as None of a verb that forgot to return."""
-    if not isinstance(update, ClientUpdate):
-        raise TypeError(f"client_update returned {type(update).__name__}, not a ClientUpdate")
+def _check_clients(config: RunConfig, clients: object) -> None:
+    """Refuse what is no range of client numbers for each split."""
+    given = clients if isinstance(clients, dict) else {}
+    for split in SPLITS:
+        found = given.get(split)
+        if not isinstance(found, range) or found.step != 1:
+            raise ConfigurationError(
+                f"clients() of scenario {config.scenario!r} has {type(found).__name__} for "
+                f'{split!r}: return a range for each split, e.g. {{"train": range(80), '
+                '"validation": range(80, 90), "test": range(90, 100)}'
+            )
+
+
+def _first_tasks(scenario: Scenario, split: Split) -> list[TaskGroup]:
+    """Return the first group of the first two clients; of the first alone if the second fails."""
+    clients = scenario.clients()[split][:2]
+    if not clients:
+        return []
+    statistics = scenario.statistics(clients[0])
+    try:
+        groups = scenario.tasks(split, clients, 1, statistics)
+    except Exception:  # a run leaves a client out whose data are broken
+        clients = clients[:1]
+        groups = scenario.tasks(split, clients, 1, statistics)
+    return as_asked(groups, clients)[:1]
+
+
+def _check_returned(verb: str, returned: object, wanted: Any, what: str) -> None:
+    """Refuse what a verb may not return, such as None of one that forgot to."""
+    if not isinstance(returned, wanted):
+        raise TypeError(f"{verb} returned {type(returned).__name__}, not {what}")
 
 
 def _check_modules(subject: Subject) -> None:

@@ -214,7 +214,10 @@ def check_outcome(summary: Mapping[str, Any], directory: RunDirectory) -> None:
     if not what:
         return
     left_out = [rejection for record in directory.rounds() for rejection in record["rejected"]]
-    first = f"; the first reason: {left_out[0]['detail']}" if left_out else ""
+    reason = left_out[0]["detail"] if left_out else ""
+    if start:  # its cure is among those below
+        reason = reason.partition(":")[0]
+    first = f"; the first reason: {reason}" if reason else ""
     where = "(the warnings above name clients and reasons)"
     if left_out:
         where = f"(all reasons: {directory.path}/rounds.jsonl)"

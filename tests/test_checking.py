@@ -89,6 +89,12 @@ def test_what_is_wrong_is_named(
     assert any(part in wrong[name] for part in message.split("|")), wrong[name]
 
 
+def test_numbers_that_are_not_finite_are_the_same_when_they_are_made_twice(tmp_path: Path) -> None:
+    change = ("amplitude * torch.sin", "torch.nan * torch.sin")
+    results = {one.name: one for one in checked(tmp_path, change, "scenario", "repeatable")}
+    assert results["repeatable"].passed
+
+
 def test_a_wrong_update_is_named(tmp_path: Path) -> None:
     change = (
         "client_update = meta_update",

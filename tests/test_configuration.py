@@ -103,6 +103,18 @@ WRONG = [
 ]
 
 
+def test_steps_that_are_given_take_the_place_of_a_recipes_epochs() -> None:
+    chosen = {"scenario": "class_stream", "strategy": "maml"}
+    assert resolve(chosen).options["inner"]["epochs"] == 1
+    for steps in (3, 5):  # 5 is the default
+        config = resolve({**chosen, "inner.steps": steps})
+        inner = config.options["inner"]
+        assert (inner["steps"], inner["epochs"]) == (steps, 0)
+        assert resolve(config.to_table()) == config
+    with pytest.raises(ConfigurationError, match=r"inner.steps = 3 has no effect with inner.epoch"):
+        resolve({**chosen, "inner.steps": 3, "inner.epochs": 2})
+
+
 @pytest.mark.parametrize(("arguments", "message"), WRONG)
 def test_wrong_configuration_is_refused_with_the_right_key(
     arguments: list[str], message: str

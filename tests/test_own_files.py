@@ -69,7 +69,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delitem(sys.modules, "neighbour", raising=False)
     yield tmp_path
     for catalogue in (SCENARIOS, STRATEGIES):
-        for name in ("wards", "own_anil", "twice", "still", "silent"):
+        for name in ("wards", "own_anil", "twice", "still", "silent", "w"):
             if name in catalogue:
                 del catalogue[name]
 
@@ -168,14 +168,26 @@ def test_the_server_reports_test_clients_that_train(
     assert "audit: test-clients-in-training (leak): see audit in" in caplog.text
 
 
-def test_a_verb_that_returns_nothing_is_named(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("client_update = meta_update", "def client_update(self, *given):\n        pass",
+         "client_update returned NoneType, not a ClientUpdate"),
+        ("return partial(", "partial(", "adapt returned NoneType, not a predictor"),
+        ('"initialisation"', '"initialization"', "has family 'initialization'; allowed: baseline"),
+        ("    build = whole_network", "    built = whole_network", r"class Silent lacks build\(\)"),
+    ],
+)  # fmt: skip
+def test_a_verb_that_lacks_or_returns_nothing_is_named(
+    folder: Path, right: str, wrong: str, message: str
+) -> None:
     text = (ROOT / "fedmaml" / "strategies" / "maml.py").read_text()
-    text = text.replace("class MAML", "class Silent").replace(
-        "client_update = meta_update", "def client_update(self, *given):\n        pass"
-    )
+    text = text.replace("class MAML", "class Silent")
+    assert right in text
+    text = text.replace(right, wrong)
     (folder / "silent.py").write_text(text)
     wanted = {"strategy": "silent", "strategy_from": str(folder / "silent.py")}
-    with pytest.raises(ConfigurationError, match="client_update returned NoneType"):
+    with pytest.raises(ConfigurationError, match=message):
         execute(resolve({"scenario": "sinusoid", "rounds": 1, **wanted}), folder / "run")
 
 
@@ -194,7 +206,7 @@ def test_an_installed_module_needs_no_file(folder: Path) -> None:
         ("import nothing_like_this", "w.py", r"ModuleNotFoundError.*\(w\.py, line 1"),
         ("x = 1", "w.py", r"there is no class that derives from .*Scenario$"),
         ("class A:\n    pass", "w.py:A", r"w\.py:A: there is no class that derives from"),
-        ("def (", "w.py", r"w\.py cannot be imported: SyntaxError"),
+        ("def (", "w.py", r"w\.py cannot be imported: SyntaxError.*\(w\.py, line 1\)$"),
         (f"{WARDS}\n\nclass Other(Wards):\n    pass", "w.py",
          r"several classes, Wards, Other; say which, e\.g\. \S*w\.py:Wards"),
     ],
@@ -203,6 +215,58 @@ def test_errors_say_file_and_line(folder: Path, text: str, place: str, message: 
     (folder / "w.py").write_text(text)
     with pytest.raises(ConfigurationError, match=message):
         own_class(str(folder / place), Scenario)
+
+
+WRONG_SCENARIOS = [
+    ("def clients(self)", "def klients(self)", r"w\.py: class Wards lacks clients\(\)"),
+    ("@settings\n", "", r"w\.py: put @settings above class Wards"),
+    ("    seed: int = 0\n", "    kind: int = 0\n", "has no field seed"),
+    ('"rounds": 2', '"rouns": 2', r"recipe '\*' .* unknown key 'rouns'; did you mean 'rounds'"),
+    ('"*": {"rounds": 2}', '"mamls": {"rounds": 2}', "there is no 'mamls'; did you mean 'maml'"),
+    ('"*": {"rounds": 2}', '"family:memory": {}', "there is no 'family:memory'; did you mean"),
+    (
+        "return Problem(",
+        "Problem(",
+        r"problem\(\) of scenario 'w' returned NoneType, not a Problem",
+    ),
+    ("range(8),", "range(0),", "'w' has no training clients"),
+    ("range(8),", "list(range(8)),", r"clients\(\) of scenario 'w' has list for 'train': return"),
+    ("return [TaskGroup", "return len([TaskGroup", r"tasks\(\) returned int, not a list of groups"),
+    (
+        "tuple(clients), Task",
+        "tuple(clients[:-1]), Task",
+        r"asked for clients \[10, 11\], and return",
+    ),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "message"), WRONG_SCENARIOS)
+def test_a_scenario_that_is_not_whole_is_refused_before_it_runs(
+    folder: Path, right: str, wrong: str, message: str
+) -> None:
+    text = WARDS.replace(right, wrong, 1)
+    if "len(" in wrong:
+        text = text.replace("y[:, 5:])))]", "y[:, 5:])))])")
+    (folder / "w.py").write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        execute(resolve(settings_of_options(None, scenario="w.py")), folder / "run")
+    assert not (folder / "run").exists()
+
+
+def test_a_recipe_may_name_a_strategy_that_is_in_another_file(folder: Path) -> None:
+    text = WARDS.replace('"*": {', '"own_anil": {"inner.lr": 0.3}, "*": {')
+    (folder / "wards.py").write_text(text)
+    assert resolve(given()).options["inner"]["lr"] == 0.3
+    resolve(settings_of_options(None, scenario="wards.py"))
+
+
+def test_a_class_that_only_derives_from_a_finished_one_needs_no_decorator(folder: Path) -> None:
+    text = "from fedmaml.strategies.maml import MAML\n\n\nclass Own(MAML):\n    pass\n"
+    (folder / "own.py").write_text(text)
+    assert own_class(str(folder / "own.py"), STRATEGIES.base()).__name__ == "Own"
+    (folder / "own.py").write_text(text.replace("pass", "more: float = 1.0"))
+    with pytest.raises(ConfigurationError, match="put @settings above class Own"):
+        own_class(str(folder / "own.py"), STRATEGIES.base())
 
 
 def test_a_missing_file_and_a_name_that_is_taken_are_refused(folder: Path) -> None:

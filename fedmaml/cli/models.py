@@ -66,22 +66,26 @@ def predict(
     model: Annotated[Path, typer.Argument(help="Folder of a model, by fedmaml adapt.")],
     data: SiteFile,
     out: Annotated[
-        Path | None, typer.Option(help="CSV file. (default: standard output)", **OUT)
+        Path | None, typer.Option(help="File. (default: standard output)", **OUT)
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --out.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Predict for each row of a file; the target may be missing in it.
 
     Columns: row (as an editor counts lines), prediction, and a probability for each class.
     """
     from fedmaml.adapting.folder import load
-    from fedmaml.adapting.predictions import as_csv
+    from fedmaml.adapting.predictions import as_csv, as_records
     from fedmaml.core.errors import ConfigurationError
     from fedmaml.runs.writing import write_all
 
     if out is not None and out.exists() and not force:
         raise ConfigurationError(f"--out {out} exists: choose another name, or add --force")
-    text = as_csv(load(model), _site(data))
+    if as_json:
+        text = json.dumps(as_records(load(model), _site(data))) + "\n"
+    else:
+        text = as_csv(load(model), _site(data))
     if out is None:
         sys.stdout.write(text)
     else:

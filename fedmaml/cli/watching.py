@@ -22,6 +22,8 @@ def watch(
     """Serve a page that follows a run, and its numbers for Prometheus (/metrics)."""
     from fedmaml.watching.snapshot import Watch
 
+    if not run.exists():
+        print(f"{run} is not there yet: the page waits for it", file=sys.stderr)
     serve(Watch(run), port)
 
 

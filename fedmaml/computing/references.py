@@ -19,11 +19,13 @@ from typing import Any, TypeVar
 
 import torch
 
+from fedmaml.computing.data_faults import of_finite_numbers, of_known_classes
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError, FedmamlError
 from fedmaml.core.learner import Learner, make_learner
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import Params
+from fedmaml.core.records import Rejection
 from fedmaml.core.statistics import mean_over_clients
 from fedmaml.core.tasks import Batch, Task, cast, joined, unstack
 from fedmaml.core.trees import Tree, named
@@ -176,7 +178,7 @@ class _Data:
         return self._tasks("test", self.clients["test"])
 
     def _tasks(self, split: Split, clients: Sequence[int]) -> dict[int, Task]:
-        """Return the tasks of the clients whose data can be read, as for strategies."""
+        """Return the tasks of the clients whose data can be used, as for strategies."""
         try:
             groups = self.scenario.tasks(split, clients, 1, self.statistics) if clients else []
         except Exception as error:  # a client's own data may be broken in any way
@@ -185,6 +187,9 @@ class _Data:
                 return {}
             parts = [self._tasks(split, [client]) for client in clients]
             return {client: task for part in parts for client, task in part.items()}
+        faulty: list[Rejection] = []  # the evaluation of a strategy says so
+        groups = of_known_classes(groups, self.problem.classes, faulty)
+        groups = of_finite_numbers(groups, faulty)
         made = {client: task for group in groups for client, task in unstack(group).items()}
         return {client: cast(made[client], self.problem.dtype) for client in sorted(made)}
 

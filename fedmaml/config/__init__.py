@@ -18,7 +18,7 @@ from fedmaml.config.flower import (
     from_run_config,
     to_run_config,
 )
-from fedmaml.config.keys import known_keys, nearest
+from fedmaml.config.keys import check_scenario, known_keys, nearest
 from fedmaml.config.resolving import resolve
 from fedmaml.config.settings import Aggregation, Evaluation, RunConfig, add_own
 
@@ -31,6 +31,7 @@ __all__ = [
     "RunConfig",
     "add_own",
     "allow_own_code",
+    "check_scenario",
     "flatten_table",
     "from_run_config",
     "known_keys",

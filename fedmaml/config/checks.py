@@ -87,18 +87,24 @@ def check_idle(given: Flat, config: RunConfig) -> None:
 def without_idle_steps(merged: Flat, given: Flat) -> Flat:
     """Leave out numbers of gradient steps where epochs say how many there are.
 
+    Where a recipe has the epochs and the user gave steps, the epochs are left out.
+
     Raises:
         ConfigurationError: If the user gave both.
     """
-    idle = idle_steps(merged)
-    for steps, epochs in idle.items():
+    left_out = set()
+    for steps, epochs in idle_steps(merged).items():
         section = steps.rpartition(".")[0]
+        if steps in given and epochs not in given:
+            left_out.add(epochs)
+            continue
+        left_out.add(steps)
         if given.get(steps) not in (None, _default_steps(given["strategy"], section)):
             raise ConfigurationError(
                 f"{steps} = {merged.get(steps)!r} has no effect with {epochs} = "
                 f"{merged[epochs]!r}, which says how many steps there are: leave one of them out"
             )
-    return {key: value for key, value in merged.items() if key not in idle}
+    return {key: value for key, value in merged.items() if key not in left_out}
 
 
 def idle_steps(options: Flat) -> dict[str, str]:
@@ -129,6 +135,11 @@ def check_together(config: RunConfig) -> None:
     clients = config.make_scenario().clients()
     _check_evaluation(config, clients)
     training = len(clients["train"])
+    if config.rounds and not training:
+        raise ConfigurationError(
+            f"scenario {config.scenario!r} has no training clients: clients()['train'] is empty; "
+            "with rounds = 0 nothing is trained"
+        )
     if config.clients > training:
         raise ConfigurationError(
             f"clients = {config.clients}, but scenario {config.scenario!r} has {training} training "

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from fedmaml.config.declared import declared_by_scenario, declared_by_strategy, field_types
@@ -49,6 +50,11 @@ def known_name(name: Any, catalogue: Mapping[str, Any], kind: str) -> str:
         return name
     if name is None:
         raise ConfigurationError(f"no {kind} given; known: {', '.join(catalogue)}")
+    if isinstance(name, str) and Path(name, "config.toml").is_file():
+        raise ConfigurationError(
+            f"{kind} = {name!r}: this is a run directory; its settings: --config "
+            f"{Path(name, 'config.toml')}"
+        )
     raise ConfigurationError(
         f"{kind} = {name!r}: there is no such {kind}{nearest(str(name), catalogue)}; "
         f"known: {', '.join(catalogue)} (fedmaml list)"
@@ -78,7 +84,47 @@ def refuse_unknown(keys: Iterable[str], scenario: str, strategy: str) -> None:
     )
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def check_scenario(name: str) -> None:
+    """Refuse a scenario that takes no seed, or whose recipes name what there is not.
+
+    A recipe may name a strategy of one's own that is not there, unless that looks misspelled.
+
+    Raises:
+        ConfigurationError: Names the recipe and the key.
+    """
+    declared = declared_by_scenario(name)
+    if "seed" not in field_types(declared.settings):
+        raise ConfigurationError(
+            f"scenario {name!r} has no field seed, by which a run determines its data: add "
+            "seed: int = 0"
+        )
+    families = {declared_by_strategy(strategy).family for strategy in STRATEGIES}
+    for recipe, values in declared.recipes.items():
+        if recipe not in ("*", *families, *STRATEGIES):
+            known = families if recipe.startswith("family:") else STRATEGIES
+            if hint := nearest(recipe, known, 0.0 if known is families else 0.8):
+                raise ConfigurationError(
+                    f"recipes of scenario {name!r}: there is no {recipe!r}{hint}"
+                )
+            continue
+        of = [
+            strategy for strategy in STRATEGIES
+            if recipe in ("*", strategy, declared_by_strategy(strategy).family)
+        ]  # fmt: skip
+        allowed: set[str] = set()
+        for strategy in of:  # most keys belong to every run, so the first strategy is enough
+            if set(values) <= allowed:
+                break
+            allowed.update(known_keys(name, strategy))
+        for key in values:
+            if key not in allowed:
+                raise ConfigurationError(
+                    f"recipe {recipe!r} of scenario {name!r}: unknown key {key!r}"
+                    f"{nearest(key, allowed)}"
+                )
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     """Return a hint at the known word that was probably meant; "" if none is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -12,6 +12,7 @@ from fedmaml.config.flat import Flat, flatten_table, nest
 from fedmaml.config.keys import (
     GIVEN_TO_SCENARIO,
     RUN_KEYS,
+    check_scenario,
     known_keys,
     known_name,
     refuse_unknown,
@@ -48,6 +49,8 @@ def resolve(
     )  # fmt: skip
     scenario = known_name(given.get("scenario"), SCENARIOS, "scenario")
     strategy = known_name(given["strategy"], STRATEGIES, "strategy")
+    if given.get("scenario_from"):
+        check_scenario(scenario)
     refuse_unknown(given, scenario, strategy)
     allowed = known_keys(scenario, strategy)
     merged: Flat = {

@@ -6,6 +6,7 @@ wards = "my_package.wards:Wards"
 fedmaml run path/to/wards.py                    a file of one's own; see `own_class`
 """
 
+import dataclasses
 import hashlib
 import importlib
 import importlib.util
@@ -178,8 +179,8 @@ def absolute(place: str) -> str:
     path = Path(f"{file}.py").absolute()
     if not path.is_file():
         raise ConfigurationError(
-            f"no file {path}: give the path of a Python file, e.g. my_scenario.py, or "
-            "my_scenario.py:MyClass"
+            f"no file {path}: give the path of a Python file, e.g. my_file.py, or "
+            "my_file.py:MyClass"
         )
     return f"{path}{cls}"
 
@@ -206,9 +207,9 @@ def own_class(place: str, base: type) -> Any:
         and value.__module__ == module.__name__
     }
     if name in found:
-        return found[name]
+        return _finished(found[name], place)
     if not name and len(found) == 1:
-        return next(iter(found.values()))
+        return _finished(next(iter(found.values())), place)
     what = f"class that derives from {base.__module__}.{base.__qualname__}"
     if name or not found:
         has = f"; it has {', '.join(found)}" if found else ""
@@ -217,6 +218,22 @@ def own_class(place: str, base: type) -> Any:
         f"{place}: it has several classes, {', '.join(found)}; say which, e.g. "
         f"{place}:{next(iter(found))}"
     )
+
+
+def _finished(cls: type, place: str) -> type:
+    """Return a class of one's own; refuse one that lacks a method, or is not declared as settings.
+
+    A class that derives from a finished one, and adds no fields, is declared as that is.
+    """
+    if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise ConfigurationError(f"{place}: class {cls.__name__} lacks {' and '.join(lacking)}()")
+    own = "__dataclass_fields__" in vars(cls)
+    if not own and (inspect.get_annotations(cls) or not dataclasses.is_dataclass(cls)):
+        raise ConfigurationError(
+            f"{place}: put @settings above class {cls.__name__} (from fedmaml.core.settings import "
+            "settings): it makes fields into settings, and checks their values"
+        )
+    return cls
 
 
 def _imported_file(path: str) -> ModuleType:
@@ -252,5 +269,7 @@ def _imported_module(place: str) -> ModuleType:
 
 
 def _why_not(place: str, error: Exception) -> str:
-    where = f" ({place_of(error)})" if place_of(error) else ""
+    # a syntax error names its own place, in its text
+    where = "" if isinstance(error, SyntaxError) else place_of(error)
+    where = f" ({where})" if where else ""
     return f"{place} cannot be imported: {type(error).__name__}: {error}{where}"

@@ -16,7 +16,7 @@ no ``.item()``, no branch on tensor values, no in-place change. Further values t
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -136,6 +136,11 @@ class MetaStrategy(ABC):
             raise TypeError(
                 f"strategy {cls.__name__} must state its facts, e.g. "
                 f'facts = Facts("{cls.__name__}", "initialisation"); see fedmaml.strategies.base'
+            )
+        if facts.family not in get_args(Family):
+            raise TypeError(
+                f"strategy {cls.__name__} has family {facts.family!r}; allowed: "
+                f"{', '.join(get_args(Family))}"
             )
         names = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
         if facts.adapts_by and facts.adapts_by not in names:

@@ -210,6 +210,12 @@ def test_commands_adapt_and_predict(runs: Runs, tmp_path: Path) -> None:
                                      "p.csv", cwd=tmp_path).stderr  # fmt: skip
     shown = fedmaml("predict", "model", "--data", str(unlabelled), cwd=tmp_path)
     assert shown.stdout == (tmp_path / "p.csv").read_text()
+    records = json.loads(
+        fedmaml("predict", "model", "--data", str(unlabelled), "--json", cwd=tmp_path).stdout
+    )
+    assert [str(each["row"]) for each in records] == [row["row"] for row in rows]
+    assert [each["prediction"] for each in records] == [row["prediction"] for row in rows]
+    assert [each["probabilities"]["ill"] for each in records] == ill
 
 
 def test_json_of_adapting_holds_the_gain(runs: Runs, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ class Around(Scenario):
         self.inner, self.own = inner, own
         self.asked: list[tuple[str, tuple[int, ...]]] = []
         self.broken: set[int] = set()
+        self.not_finite: set[int] = set()
 
     def problem(self) -> Any:
         return self.inner.problem()
@@ -42,7 +43,12 @@ class Around(Scenario):
         self.asked.append((split, tuple(clients)))
         if self.broken & set(clients):
             raise DataError("broken")
-        return self.inner.tasks(split, clients, round, shared_statistics)
+        groups = self.inner.tasks(split, clients, round, shared_statistics)
+        for group in groups:
+            for row, client in enumerate(group.clients):
+                if client in self.not_finite:
+                    group.tasks.query.x[row, 0] = math.nan
+        return groups
 
     def references(self) -> tuple[Reference, ...]:
         return self.inner.references() if self.own is None else tuple(self.own)
@@ -152,13 +158,13 @@ def test_a_scenario_with_a_setting_that_cannot_be_hashed_is_evaluated_all_the_sa
     assert len(evaluate_references(scenario, torch.float64)) == 1
 
 
-def test_a_client_whose_data_cannot_be_read_is_left_out_as_for_strategies() -> None:
+def test_a_client_whose_data_cannot_be_used_is_left_out_as_for_strategies() -> None:
     scenario = Around(Windows())
-    scenario.broken = {15}
+    scenario.broken, scenario.not_finite = {15}, {17}
     found = evaluate_references(scenario, torch.float64)
     for row in found:
         assert [client["client"] for client in row.clients] == [
-            client for client in range(12, 24) if client != 15
+            client for client in range(12, 24) if client not in (15, 17)
         ]
 
 

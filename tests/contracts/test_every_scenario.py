@@ -455,12 +455,7 @@ def test_recipes_name_only_strategies_and_keys_that_exist(name: str) -> None:
     recipes = CATALOGUE[name].recipes
     families = {f"family:{cls.facts.family}" for cls in STRATEGIES.values()}
     assert set(recipes) <= {"*", *families, *STRATEGIES}
-    for strategy, recipe in recipes.items():
-        if strategy in STRATEGIES:
-            assert set(recipe) <= set(config.known_keys(name, strategy)), strategy
-    everywhere = {key for strategy in STRATEGIES for key in config.known_keys(name, strategy)}
-    for name_of_many in {"*", *families} & set(recipes):
-        assert set(recipes[name_of_many]) <= everywhere
+    config.check_scenario(name)
 
 
 # --- the file ---------------------------------------------------------------------------------
