@@ -19,7 +19,7 @@ Made-up arms.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, ClassVar
 
 import torch
@@ -59,6 +59,7 @@ class PayloadNetwork(Scenario):
         test_clients: Arms for the final evaluation.
         seconds: Length of the motion that a new arm adapts on.
         hidden: Width of the two hidden layers.
+        postures: Mean angles of a motion lie within so many degrees of straight, either side.
     """
 
     about: ClassVar[str] = "torques of an arm with a payload by a network, after two seconds, in Nm"
@@ -79,6 +80,7 @@ class PayloadNetwork(Scenario):
     test_clients: Annotated[int, Gt(0)] = 80
     seconds: Annotated[float, Ge(0.1), Le(60)] = 2.0
     hidden: Annotated[int, Ge(1)] = 48
+    postures: Annotated[float, Ge(0), Le(180)] = 45.0
 
     def problem(self) -> Problem:
         sizes = (_INPUTS, self.hidden, self.hidden, 2)
@@ -97,7 +99,8 @@ class PayloadNetwork(Scenario):
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
-        mass, support, query = payloads.sides(self.seed, split, clients, round, self.seconds, _seen)
+        seen = partial(_seen, spread=math.radians(self.postures))
+        mass, support, query = payloads.sides(self.seed, split, clients, round, self.seconds, seen)
         if split != "train":
             rest = _at_rest(mass)
             query = Batch(torch.cat([query.x, rest.x], 1), torch.cat([query.y, rest.y], 1))
@@ -151,10 +154,12 @@ def _at_rest(mass: Tensor) -> Batch:
     )
 
 
-def _seen(key: int, clients: Sequence[int], times: Tensor, pi: Tensor, *, noisy: bool) -> Batch:
+def _seen(
+    key: int, clients: Sequence[int], times: Tensor, pi: Tensor, *, noisy: bool, spread: float
+) -> Batch:
     """Return the motion ``(clients, times, 10)`` and both torques ``(clients, times, 2)``."""
-    y = payloads.measured(key, clients, times, pi, noisy=noisy).y
-    x = _inputs(*motion(key, clients, times))
+    y = payloads.measured(key, clients, times, pi, noisy=noisy, spread=spread).y
+    x = _inputs(*motion(key, clients, times, spread))
     return Batch(x, y.unflatten(1, (-1, 2)) * payloads.NOISE / _TENS)
 
 

@@ -37,12 +37,21 @@ def regressors(q: Tensor, dq: Tensor, ddq: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, -1) for row in (first, second)], -2)
 
 
-def motion(key: int, clients: Sequence[int], times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return angles, speeds and accelerations ``(clients, times, 2)``: three sinusoids a joint."""
+def motion(
+    key: int, clients: Sequence[int], times: Tensor, spread: float = math.pi / 2
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return angles, speeds and accelerations ``(clients, times, 2)``: three sinusoids a joint.
+
+    Args:
+        key: Of the draws.
+        clients: A motion is drawn for each.
+        times: In seconds, ``(times,)``.
+        spread: Mean angles lie within so many rad of 0, either side.
+    """
     amplitude, speed, phase, middle = seeding.uniform(key, clients, 4, 1, 2, 3).unbind(1)
     amplitude, speed = 0.1 + 0.4 * amplitude, 0.5 + 3.5 * speed
     angle = speed * times[:, None, None] + 2 * math.pi * phase
-    centre = math.pi * (middle[..., 0] - 0.5)
+    centre = 2 * spread * (middle[..., 0] - 0.5)
     return (
         centre + (amplitude * angle.sin()).sum(-1),
         (amplitude * speed * angle.cos()).sum(-1),

@@ -7,6 +7,7 @@
 A measurement is Y pi in units of its noise; columns of Y have mean square 1.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -64,9 +65,17 @@ def reading() -> Tensor:
     return weights / (weights @ OF_MASS)
 
 
-def measured(key: int, clients: Sequence[int], times: Tensor, pi: Tensor, *, noisy: bool) -> Batch:
+def measured(
+    key: int,
+    clients: Sequence[int],
+    times: Tensor,
+    pi: Tensor,
+    *,
+    noisy: bool,
+    spread: float = math.pi / 2,
+) -> Batch:
     """Return torques of one motion in time order, joint 1 and 2 in turn; columns are scaled."""
-    matrix = regressors(*motion(key, clients, times)) / NOISE[:, None]
+    matrix = regressors(*motion(key, clients, times, spread)) / NOISE[:, None]
     noise = seeding.normal(seeding.key(key, "noise"), clients, 2 * len(times))
     y = (matrix @ pi[:, None, :, None])[..., 0].flatten(1)
     return Batch((matrix / scales()).flatten(1, 2), y + noise if noisy else y)
