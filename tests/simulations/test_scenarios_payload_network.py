@@ -1,5 +1,7 @@
 """Payload by a network: what it sees holds the mechanics, and what its references read there."""
 
+import math
+
 import pytest
 import torch
 
@@ -15,17 +17,15 @@ from fedmaml.simulations.scenarios.payload_network import (
     torque_error,
 )
 from fedmaml.simulations.systems import payloads
-from fedmaml.simulations.systems.arm import OF_MASS, PARAMETERS, regressors
+from fedmaml.simulations.systems.arm import OF_MASS, PARAMETERS, motion, regressors
 
 CLIENT = 300
 
 
 def pair(split: str) -> tuple[Task, Task]:
     """Return the task of one arm as the linear model has it, and as the network has it."""
-    one, other = (
-        kind(seconds=2.0).tasks(split, [CLIENT], 1, {})[0].tasks
-        for kind in (Payload, PayloadNetwork)
-    )
+    scenarios = (Payload(seconds=2.0), PayloadNetwork(seconds=2.0, postures=90))
+    one, other = (each.tasks(split, [CLIENT], 1, {})[0].tasks for each in scenarios)
     return task_at(one, 0), task_at(other, 0)
 
 
@@ -51,6 +51,18 @@ def test_references_of_the_network_are_those_of_the_mechanics() -> None:
         torch.testing.assert_close(
             torque_error(found, network.query.y), error_of_rows(expected, plain.query.y)
         )
+
+
+def test_mean_postures_lie_within_their_range() -> None:
+    for degrees in (10.0, 45.0):
+        q, *_ = motion(3, range(500), torch.linspace(0, 60, 400), math.radians(degrees))
+        means = q.mean(1).rad2deg().abs()  # of a minute, in which most sinusoids vanish
+        assert 0.7 * degrees < means.quantile(0.95) < 1.3 * degrees
+    narrow = PayloadNetwork(postures=0.0).tasks("test", [CLIENT], 1, {})[0].tasks
+    wide = PayloadNetwork(postures=90.0).tasks("test", [CLIENT], 1, {})[0].tasks
+    speeds = slice(6, 10)
+    assert torch.equal(narrow.support.x[..., speeds], wide.support.x[..., speeds])
+    assert not torch.equal(narrow.support.x, wide.support.x)
 
 
 def test_torques_at_rest_say_the_mass_of_the_usual_arm() -> None:
