@@ -241,7 +241,10 @@ def _imported_file(path: str) -> ModuleType:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+        raise ConfigurationError(
+            f"cannot read {path}: {error.strerror}; put the file there, or name its new place in "
+            "scenario_from or strategy_from of the configuration (config.toml of a run)"
+        ) from error
     name = f"{Path(path).stem}_{hashlib.sha256(content).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]

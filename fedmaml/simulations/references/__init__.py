@@ -19,7 +19,7 @@ from fedmaml.simulations.references.forest import (
 )
 from fedmaml.simulations.references.hierarchical import hierarchical_ridge, posterior_mean
 from fedmaml.simulations.references.linear import (
-    as_they_are,
+    identity,
     least_squares,
     logistic_regression,
     ridge,
@@ -39,7 +39,6 @@ __all__ = [
     "BINARY",
     "NUMBERS",
     "Targets",
-    "as_they_are",
     "classes",
     "constant",
     "corrected_boosting",
@@ -47,6 +46,7 @@ __all__ = [
     "forest_proximity",
     "gradient_boosting",
     "hierarchical_ridge",
+    "identity",
     "kernel_ridge",
     "least_squares",
     "logistic_regression",

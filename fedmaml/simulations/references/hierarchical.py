@@ -9,7 +9,7 @@ from fedmaml.core.learner import Predictor
 from fedmaml.core.linear import Prior
 from fedmaml.core.tasks import Batch
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
-from fedmaml.simulations.references.linear import Features, as_they_are, solve, with_intercept
+from fedmaml.simulations.references.linear import Features, identity, solve, with_intercept
 from fedmaml.simulations.references.targets import NUMBERS
 
 _MIN_SHARE = 1e-6  # of the largest variance, that every direction has
@@ -47,7 +47,7 @@ def posterior_mean(prior: Callable[[], Prior], about: str) -> Reference:
     """
 
     def fit(_clients: TrainingClients) -> Adapt:
-        return _by_posterior_mean(prior(), as_they_are)
+        return _by_posterior_mean(prior(), identity)
 
     return Reference("oracle", about, fit, oracle=True)
 

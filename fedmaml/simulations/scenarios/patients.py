@@ -125,10 +125,10 @@ class Patients(Scenario):
     def references(self) -> tuple[Reference, ...]:
         about = "the posterior mean, given the patients' distribution"
         return (
-            references.least_squares(references.as_they_are),
-            references.ridge(references.as_they_are, (0.001, 0.01, 0.1)),
-            references.ridge_to_the_mean(references.as_they_are, (0.01, 0.02, 0.04, 0.08, 0.16)),
-            references.hierarchical_ridge(references.as_they_are),
+            references.least_squares(references.identity),
+            references.ridge(references.identity, (0.001, 0.01, 0.1)),
+            references.ridge_to_the_mean(references.identity, (0.01, 0.02, 0.04, 0.08, 0.16)),
+            references.hierarchical_ridge(references.identity),
             references.posterior_mean(prior, about),
         )
 

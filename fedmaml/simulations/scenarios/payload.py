@@ -90,7 +90,9 @@ class Payload(Scenario):
     def tasks(
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
-        mass, support, query = payloads.sides(self.seed, split, clients, round, self.seconds)
+        mass, support, query = payloads.support_and_query(
+            self.seed, split, clients, round, self.seconds
+        )
         if split != "train":
             weights = payloads.reading()
             query = Batch(

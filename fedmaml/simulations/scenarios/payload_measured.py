@@ -108,9 +108,9 @@ class PayloadMeasured(Scenario):
 
     def references(self) -> tuple[Reference, ...]:
         return (
-            references.least_squares(references.as_they_are),
-            references.ridge_to_the_mean(references.as_they_are, _RIDGES),
-            references.hierarchical_ridge(references.as_they_are),
+            references.least_squares(references.identity),
+            references.ridge_to_the_mean(references.identity, _RIDGES),
+            references.hierarchical_ridge(references.identity),
         )
 
     def groups(self, client: int) -> Mapping[str, str]:

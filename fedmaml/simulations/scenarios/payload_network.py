@@ -100,7 +100,9 @@ class PayloadNetwork(Scenario):
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
         seen = partial(_seen, spread=math.radians(self.postures))
-        mass, support, query = payloads.sides(self.seed, split, clients, round, self.seconds, seen)
+        mass, support, query = payloads.support_and_query(
+            self.seed, split, clients, round, self.seconds, seen
+        )
         if split != "train":
             rest = _at_rest(mass)
             query = Batch(torch.cat([query.x, rest.x], 1), torch.cat([query.y, rest.y], 1))

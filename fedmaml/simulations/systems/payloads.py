@@ -81,7 +81,7 @@ def measured(
     return Batch((matrix / scales()).flatten(1, 2), y + noise if noisy else y)
 
 
-def sides(
+def support_and_query(
     seed: int,
     split: Split,
     clients: Sequence[int],
@@ -123,8 +123,8 @@ def of_mechanics() -> tuple[Reference, ...]:
     """Return the references that know the mechanics; examples are those of `measured`."""
     about = "the posterior mean, given the arms' distribution (of the mass, its variance)"
     return (
-        references.least_squares(references.as_they_are),
-        references.ridge_to_the_mean(references.as_they_are, (0.01, 0.1, 1.0, 10.0)),
-        references.hierarchical_ridge(references.as_they_are),
+        references.least_squares(references.identity),
+        references.ridge_to_the_mean(references.identity, (0.01, 0.1, 1.0, 10.0)),
+        references.hierarchical_ridge(references.identity),
         references.posterior_mean(prior, about),
     )
