@@ -129,8 +129,9 @@ def composition(tokens: Tensor) -> Tensor:
 
 
 def properties(counts: Tensor) -> Tensor:
-    """Return (logp, mass) of compositions, ``(..., 2)``."""
-    return counts @ counts.new_tensor([_LOGP, _MASS]).T
+    """Return (logp, mass) of compositions, ``(..., 2)``; whole hundredths, so sums are exact."""
+    hundredths = (100 * counts.new_tensor([_LOGP, _MASS])).round()
+    return counts @ hundredths.T / 100
 
 
 def reward(counts: Tensor, target: Tensor) -> Tensor:
