@@ -149,6 +149,22 @@ def draw_design(plane: Plane, curves: Mapping[str, np.ndarray], path: Path) -> N
     _save(path, (10.5, 3.8), 2, paint)
 
 
+def draw_trials(curves: Mapping[str, np.ndarray], path: Path) -> None:
+    """Draw regret against trials, of which the first six were random; one line a method."""
+
+    def paint(regret: Axes) -> None:
+        for place, (label, values) in enumerate(curves.items()):
+            colour = SERIES[place % len(SERIES)]
+            style = "-" if place < len(SERIES) else "--"
+            regret.plot(np.arange(6, 6 + len(values)), values, style, color=colour, label=label)
+        regret.set_xlabel("trials")
+        regret.set_ylabel("regret of the best so far")
+        regret.set_ylim(bottom=0)
+        regret.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+
+    _save(path, (8.0, 3.8), 1, paint)
+
+
 def _save(
     path: Path,
     inches: tuple[float, float],
