@@ -28,6 +28,7 @@ from fedmaml.api.comparing import Compared, compared
 from fedmaml.runs.directory import RunDirectory
 
 _BANDS = "_expected"  # after a system's name: the table of its bands
+TOTAL = {"systems": ["{systems}"], "hours of runs": ["{hours:~2}"]}
 PICTURE = EXPERIMENTS.parents[1] / "docs" / "figures" / "atlas.svg"
 
 
@@ -75,7 +76,10 @@ def run_apart(names: Sequence[str], out: Path, jobs: int) -> None:
 
 
 def with_bands(tables: Mapping[str, Table]) -> dict[str, Table]:
-    """Return the tables with title and expected figures of each system, as its file says now."""
+    """Return the tables with title and expected figures of each system, as its file says now.
+
+    And with the sum of the minutes that the runs of all systems took.
+    """
     kept = {name: table for name, table in tables.items() if not name.endswith(_BANDS)}
     rows = {}
     for name, row in tables["map"].rows.items():
@@ -84,7 +88,9 @@ def with_bands(tables: Mapping[str, Table]) -> dict[str, Table]:
         rows[name] = {**row, "title": system.title, "bands": reached(bands, methods) or None}
         if bands:
             kept[f"{name}{_BANDS}"] = table_of_bands(bands, methods)
-    return {**kept, "map": Table(MAP, rows)}
+    hours = sum(row.get("minutes") or 0 for row in rows.values()) / 60
+    total = {"all": {"systems": len(rows), "hours": hours}}
+    return {**kept, "map": Table(MAP, rows), "total": Table(TOTAL, total)}
 
 
 def main() -> None:

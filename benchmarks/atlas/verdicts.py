@@ -160,6 +160,7 @@ MAP = {
     "bytes": ["{megabytes:~3} MB"],
     "operations": ["{gigaflops:~3} GFLOP", "no products"],
     "expected figures reached": ["{bands}", ""],
+    "minutes": ["{minutes:~2}", ""],
 }
 
 

@@ -165,11 +165,12 @@ def test_bands_are_compared_with_the_rows_that_were_measured() -> None:
 def test_bands_of_all_systems_are_those_of_their_files(monkeypatch, tmp_path: Path) -> None:
     text = 'title = "x"\nscenario = "digits"\nstrategies = []\n[[bands]]\nof = "maml"\nleast = {}\n'
     monkeypatch.setattr("benchmarks.atlas.__main__.EXPERIMENTS", tmp_path)
-    tables = {"map": Table(MAP, {"x": {"title": "x"}}), "x": Table({}, ROWS)}
+    tables = {"map": Table(MAP, {"x": {"title": "x", "minutes": 30.0}}), "x": Table({}, ROWS)}
     for least, expected in ((0.7, "1 of 1"), (0.9, "0 of 1")):
         (tmp_path / "x.toml").write_text(text.format(least))
         tables = with_bands(tables)
         assert tables["map"].rows["x"]["bands"] == expected
         assert tables["x_expected"].rows["0"]["found"] == 0.8
+        assert tables["total"].rows["all"] == {"systems": 1, "hours": 0.5}
     (tmp_path / "x.toml").write_text(text.partition("[[")[0])
     assert "x_expected" not in with_bands(tables)
