@@ -9,8 +9,9 @@ seeds is narrower than the clients of each seed alone imply, see `calibrated`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,6 +20,7 @@ MIN_UNITS = 3
 
 _FEW_PAIRS = 50  # up to here Wilcoxon's test is exact; scipy.stats has the same bound
 _RESAMPLES = 9999
+_KEPT = 250_000_000  # most counts of drawn clients that are kept, a byte each
 
 Interval = tuple[float, float]
 
@@ -100,7 +102,7 @@ def hierarchical_interval(
     half_width = calibrated(estimates_of_means(defined))
     if half_width is None:
         return None
-    draws = _resampled_means(defined, np.random.default_rng(seed), resamples)
+    draws = _resampled_means(defined, seed, resamples)
     return stretched(float(np.mean([np.mean(group) for group in defined])), half_width, draws)
 
 
@@ -249,24 +251,35 @@ def student_factor(count: int) -> float:
     return float(stdtrit(count - 1, 0.975))
 
 
-def _resampled_means(
-    groups: Sequence[np.ndarray], rng: np.random.Generator, resamples: int
-) -> np.ndarray:
+def _resampled_means(groups: Sequence[np.ndarray], seed: int, resamples: int) -> np.ndarray:
     """Return the means of resamples of seeds, and of clients within each drawn seed."""
-    seeds = len(groups)
-    largest = max(len(group) for group in groups)
-    table = np.stack([np.resize(group, largest) for group in groups])  # padding is never drawn
-    sizes = np.array([len(group) for group in groups])
+    sizes = tuple(len(group) for group in groups)
+    shares = np.concatenate([group / (len(group) * len(groups)) for group in groups])
+    few = sum(sizes) * resamples <= _KEPT
+    draws = _kept_draws(sizes, seed, resamples) if few else _draws(sizes, seed, resamples)
+    return np.concatenate([counts @ shares for counts in draws])
+
+
+@lru_cache(maxsize=2)
+def _kept_draws(sizes: tuple[int, ...], seed: int, resamples: int) -> list[np.ndarray]:
+    """Return `_draws`, which all strategies of a comparison share: drawing is what takes long."""
+    return list(_draws(sizes, seed, resamples))
+
+
+def _draws(sizes: tuple[int, ...], seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """Yield how often each client of each seed was drawn, ``(some resamples, clients)``."""
+    rng, seeds, largest, clients = np.random.default_rng(seed), len(sizes), max(sizes), sum(sizes)
+    size_of, first_of = np.array(sizes), np.cumsum([0, *sizes[:-1]])
     batch = max(1, 4_000_000 // (seeds * largest))  # some 100 MB at a time
-    means = []
     for start in range(0, resamples, batch):
         count = min(batch, resamples - start)
         chosen = rng.integers(seeds, size=(count, seeds, 1))
-        size = sizes[chosen]
-        clients = (rng.random((count, seeds, largest)) * size).astype(np.intp)
-        counted = np.arange(largest) < size
-        means.append(((table[chosen, clients] * counted).sum(-1) / size[..., 0]).mean(-1))
-    return np.concatenate(means)
+        size = size_of[chosen]
+        drawn = (rng.random((count, seeds, largest)) * size).astype(np.intp) + first_of[chosen]
+        drawn += clients * np.arange(count)[:, None, None]
+        places = drawn[np.arange(largest) < size]
+        counts = np.bincount(places, minlength=count * clients).reshape(count, clients)
+        yield counts.astype(np.min_scalar_type(counts.max()))
 
 
 def _defined_groups(groups: Sequence[Sequence[float]]) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from scipy.stats import chi2, norm, wilcoxon
 
 from fedmaml.core.statistics import (
     Estimates,
+    _draws,
     _resampled_means,
     bootstrap_interval,
     calibrated,
@@ -163,10 +164,23 @@ def test_a_seed_with_one_client_lends_the_spread_of_the_others() -> None:
 def test_plain_hierarchical_percentiles_would_not_do() -> None:
     # The reason for the calibration: A = 0, so the truth is E/(nS) = 1/200, and the resamples have
     # (S-1)/S E/(nS) + (n-1)/n E/(nS) = (.8 + .975)/200: 1.78 times as much.
-    rng = np.random.default_rng(0)
-    own = rng.normal(0, 1, (200, 5, 40))
-    spread = [np.var(_resampled_means(list(groups), rng, 999)) for groups in own]
+    own = np.random.default_rng(0).normal(0, 1, (200, 5, 40))
+    spread = [np.var(_resampled_means(list(groups), seed, 999)) for seed, groups in enumerate(own)]
     assert np.mean(spread) == pytest.approx(1.775 / 200, rel=0.1)
+
+
+def test_kept_draws_are_those_that_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [[1.0, 2.0, 7.0, -3.0], [4.0, 0.5, 3.0]]
+    kept = hierarchical_interval(groups)
+    monkeypatch.setattr("fedmaml.core.statistics._KEPT", 0)
+    assert hierarchical_interval(groups) == kept
+    chosen, total = np.random.default_rng(0).integers(2, size=(9999, 2, 1)), 0
+    for counts in _draws((4, 3), 0, 9999):
+        assert (
+            counts.sum(1) == np.where(chosen[total : total + len(counts)], 3, 4).sum((1, 2))
+        ).all()
+        total += len(counts)
+    assert total == 9999
 
 
 def test_interval_has_the_width_of_students_t_over_the_seeds() -> None:
