@@ -47,10 +47,11 @@ def set_width(browser: Any, width: int) -> None:
 
 
 def addresses(browser: Any) -> list[str]:
-    """Return the addresses that were asked for since the last call."""
+    """Return the addresses that pages asked for since the last call; not those of the browser."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [
+    asked = [
         message["params"]["request"]["url"]
         for message in messages
         if message["method"] == "Network.requestWillBeSent"
     ]
+    return [url for url in asked if not url.startswith("chrome:")]  # of its own first tab
