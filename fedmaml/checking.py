@@ -17,10 +17,11 @@ from fedmaml.auditing import audit as audit_data
 from fedmaml.config import RunConfig
 from fedmaml.core.errors import FedmamlError, described
 from fedmaml.core.params import count_entries
-from fedmaml.core.tasks import Task, first_task, rows_of
+from fedmaml.core.tasks import Task, first_task, rows_of, unstack
 from fedmaml.core.trees import leaves
 from fedmaml.preflight import preflight
-from fedmaml.simulations.scenario import SPLITS, Scenario, as_asked
+from fedmaml.simulations.returned import as_asked, clients_of
+from fedmaml.simulations.scenario import SPLITS, Scenario, Split
 from fedmaml.verification import TOLERANCE, check_all
 
 
@@ -74,7 +75,7 @@ class _FailedError(FedmamlError):
 
 
 def _clients(config: RunConfig) -> str:
-    clients = config.make_scenario().clients()
+    clients = clients_of(config.make_scenario())
     for position, split in enumerate(SPLITS):
         for other in SPLITS[:position]:
             if shared := set(clients[split]) & set(clients[other]):
@@ -124,10 +125,26 @@ def _repeatable(config: RunConfig) -> str:
                     f"the task of client {client} ({split}) differs from round to round: what is "
                     "evaluated must stay the same; use the round for training clients only"
                 )
+        _check_company(one, split)
     client = one.clients()["train"][0]
     if _same(_task(one, "train", client, 1), _task(one, "train", client, 2)):
         return "yes; training clients have the same task in every round, a fresh split is better"
     return "yes; training clients split their data anew in every round"
+
+
+def _check_company(scenario: Scenario, split: Split) -> None:
+    """Compare the tasks of two clients that are asked for together with those of each alone."""
+    two = list(scenario.clients()[split][:2])
+    shared = scenario.statistics(scenario.clients()["train"][0])
+    groups = as_asked(scenario.tasks(split, two, 1, shared), two)
+    together = {client: task for group in groups for client, task in unstack(group).items()}
+    for client in two:
+        if not _same(together[client], _task(scenario, split, client, 1)):
+            raise _FailedError(
+                f"the task of client {client} ({split}) is another one when clients {two} are "
+                "asked for together: draw for each client by its number (core.seeding), since runs "
+                "may ask for any of them at once"
+            )
 
 
 def _network_and_strategy(config: RunConfig) -> str:

@@ -4,7 +4,6 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,12 @@ from fedmaml.computing.diagnosis import (
 from fedmaml.computing.engines import ENGINES, Engine, Job, Plan, plan
 from fedmaml.computing.engines.layers import layers_of
 from fedmaml.computing.evaluation import is_by_kernel
+from fedmaml.computing.returned import (
+    refuse_other_predictor,
+    refuse_other_start,
+    refuse_other_step,
+    refuse_other_update,
+)
 from fedmaml.config import RunConfig
 from fedmaml.core import seeding
 from fedmaml.core.counters import count_units
@@ -42,8 +47,15 @@ from fedmaml.core.params import Params, to_device
 from fedmaml.core.requests import Form
 from fedmaml.core.resampling import resample
 from fedmaml.core.tasks import Task, TaskGroup, cast, first_task, rows_of, stack
-from fedmaml.simulations.scenario import SPLITS, Scenario, Split, as_asked
-from fedmaml.strategies.base import ClientUpdate
+from fedmaml.simulations.returned import (
+    as_asked,
+    figures_of,
+    groups_of,
+    references_of,
+    statistics_of,
+)
+from fedmaml.simulations.scenario import Scenario, Split
+from fedmaml.strategies.base import ClientUpdate, ServerState
 
 logger = logging.getLogger("fedmaml")
 
@@ -72,8 +84,9 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     """
     device = find_device(config.device)
     strategy, scenario = config.make_strategy(), config.make_scenario()
-    _check_clients(config, scenario.clients())
     start = strategy.build(config.make_problem(), seeding.generator(config.seed, "init"))
+    refuse_other_start(start)
+    references_of(scenario)
     learner = on_device(start.learner, device)
     meta = to_device(start.state.meta, device)
     memory = to_device({"memory": start.memory}, device)["memory"]
@@ -81,7 +94,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     try:
         with contained():
             for split in (config.evaluation.split, "train"):  # while tuning, test data stay unseen
-                for group in _first_tasks(scenario, split):
+                for group, statistics in _first_tasks(scenario, split):
                     group = prepared_tasks(
                         group, learner.problem, strategy.facts.draws,
                         seed=config.seed, split=split, round=1, device=device,
@@ -90,12 +103,15 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
                     tasks[split] = task
                     count_units(learner.problem.counters, task)
                     if split == "train":
-                        updated = strategy.client_update(learner, meta, memory, task)
-                        _check_returned("client_update", updated, ClientUpdate, "a ClientUpdate")
+                        update = strategy.client_update(learner, meta, memory, task)
+                        refuse_other_update(update, strategy, meta, memory)
+                        _try_step(config, start.state, update)
                     else:
                         predictor = strategy.adapt(learner, meta, memory, task.support)
-                        _check_returned("adapt", predictor, Callable, "a predictor")
-                        predictor(task.query.x)
+                        refuse_other_predictor(predictor)
+                        prediction = predictor(task.query.x)
+                        for metric in learner.problem.metrics:
+                            metric.values(prediction, task.query.y, statistics)
                         _check_shots(config, learner, task)
     except FedmamlError:
         raise
@@ -135,9 +151,9 @@ def check_figures(config: RunConfig) -> None:
         f"{column}:after": rng.random(len(clients)).tolist()
         for metric in metrics for column in metric.columns
     }  # fmt: skip
-    groups = [scenario.groups(client) for client in clients]
+    groups = [groups_of(scenario, client) for client in clients]
     made_up = clients_table(clients, columns, metrics, groups)
-    for figure in scenario.figures() if clients else ():
+    for figure in figures_of(scenario) if clients else ():
         try:
             resample(figure, made_up, resamples=1)
         except Exception as error:  # whatever a figure may raise
@@ -243,37 +259,28 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
         )
 
 
-def _check_clients(config: RunConfig, clients: object) -> None:
-    """Refuse what is no range of client numbers for each split."""
-    given = clients if isinstance(clients, dict) else {}
-    for split in SPLITS:
-        found = given.get(split)
-        if not isinstance(found, range) or found.step != 1:
-            raise ConfigurationError(
-                f"clients() of scenario {config.scenario!r} has {type(found).__name__} for "
-                f'{split!r}: return a range for each split, e.g. {{"train": range(80), '
-                '"validation": range(80, 90), "test": range(90, 100)}'
-            )
+def _try_step(config: RunConfig, state: ServerState, update: ClientUpdate) -> None:
+    """Let the server take one step with the update of one client, unless that has diverged."""
+    sent = to_device(update.update, torch.device("cpu"))
+    if config.rounds and all(v.isfinite().all() for group in sent.values() for v in group.values()):
+        refuse_other_step(config.make_strategy().server_update(state, sent), state)
 
 
-def _first_tasks(scenario: Scenario, split: Split) -> list[TaskGroup]:
-    """Return the first group of the first two clients; of the first alone if the second fails."""
+def _first_tasks(scenario: Scenario, split: Split) -> list[tuple[TaskGroup, Params]]:
+    """Return the first group of the first two clients, and statistics.
+
+    Of the first client alone if the second fails.
+    """
     clients = scenario.clients()[split][:2]
     if not clients:
         return []
-    statistics = scenario.statistics(clients[0])
+    statistics = statistics_of(scenario, clients[0])
     try:
         groups = scenario.tasks(split, clients, 1, statistics)
     except Exception:  # a run leaves a client out whose data are broken
         clients = clients[:1]
         groups = scenario.tasks(split, clients, 1, statistics)
-    return as_asked(groups, clients)[:1]
-
-
-def _check_returned(verb: str, returned: object, wanted: Any, what: str) -> None:
-    """Refuse what a verb may not return, such as None of one that forgot to."""
-    if not isinstance(returned, wanted):
-        raise TypeError(f"{verb} returned {type(returned).__name__}, not {what}")
+    return [(as_asked(groups, clients)[0], statistics)]
 
 
 def _check_modules(subject: Subject) -> None:

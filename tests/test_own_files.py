@@ -173,6 +173,20 @@ def test_the_server_reports_test_clients_that_train(
     [
         ("client_update = meta_update", "def client_update(self, *given):\n        pass",
          "client_update returned NoneType, not a ClientUpdate"),
+        ("client_update = meta_update",
+         "def client_update(self, *given):\n        update = meta_update(self, *given)\n        "
+         "return update._replace(weight=update.weight.float())", "a float64 scalar"),
+        ("client_update = meta_update",
+         "def client_update(self, *given):\n        update = meta_update(self, *given)\n        "
+         "theta = dict(reversed(list(update.update['theta'].items())))\n        "
+         "return update._replace(update={'theta': theta})", "that has theta/.* where theta/"),
+        ("client_update = meta_update",
+         "def client_update(self, *given):\n        update = meta_update(self, *given)\n        "
+         "return update._replace(metrics={'mine': update.weight})", "returned the metric 'mine'"),
+        ("server_update = outer_step", "def server_update(self, state, update):\n        pass",
+         "server_update returned NoneType, not a ServerState"),
+        ("build = whole_network", "def build(self, problem, generator):\n        pass",
+         "build returned NoneType, not an Initialised"),
         ("return partial(", "partial(", "adapt returned NoneType, not a predictor"),
         ('"initialisation"', '"initialization"', "has family 'initialization'; allowed: baseline"),
         ("    build = whole_network", "    built = whole_network", r"class Silent lacks build\(\)"),
@@ -227,16 +241,58 @@ WRONG_SCENARIOS = [
     (
         "return Problem(",
         "Problem(",
-        r"problem\(\) of scenario 'w' returned NoneType, not a Problem",
+        r"problem\(\) of the scenario returned NoneType: return Problem",
     ),
     ("range(8),", "range(0),", "'w' has no training clients"),
-    ("range(8),", "list(range(8)),", r"clients\(\) of scenario 'w' has list for 'train': return"),
-    ("return [TaskGroup", "return len([TaskGroup", r"tasks\(\) returned int, not a list of groups"),
+    (
+        "range(8),",
+        "list(range(8)),",
+        r"clients\(\) of the scenario returned dict: 'train' is list; return a range",
+    ),
+    (
+        "return [TaskGroup",
+        "return len([TaskGroup",
+        r"tasks\(\) of the scenario returned int: return a list",
+    ),
     (
         "tuple(clients), Task",
         "tuple(clients[:-1]), Task",
-        r"asked for clients \[10, 11\], and return",
+        r"x of support of shape \(2, 5, 1\) for 1 clients",
     ),
+    ("range(8),", "range(0, 16, 2),", r"'train' is range\(0, 16, 2\); return a range of numbers"),
+    ("range(10, 14)", "range(10, 10)", "has no test clients, so there is nothing to evaluate"),
+    ('{"rounds": 2}', "3", r"recipes of scenario 'w' must be settings by dotted key"),
+    ('"*": {"rounds": 2}', '"MAML": {}', "there is no 'MAML'; did you mean 'maml'"),
+    ("return {}", "return {'a': 1.0}", r"statistics\(\) .* returned dict: return float64 vectors"),
+    (
+        "    def tasks",
+        "    def references(self):\n        return None\n\n    def tasks",
+        r"references\(\) of the scenario returned NoneType: return a tuple of Reference",
+    ),
+    (
+        "    def tasks",
+        "    def figures(self):\n        return 'gap'\n\n    def tasks",
+        r"figures\(\) of the scenario returned str: return a tuple of Figure",
+    ),
+    (
+        "    def tasks",
+        "    def groups(self, client):\n        return None\n\n    def tasks",
+        r"groups\(\) of the scenario returned NoneType: return names by label",
+    ),
+    ("lambda: MLP((1, 8, 1))", "MLP((1, 8, 1))", "returned MLP: network must make the network"),
+    ("(RMSE,)", "RMSE", "returned Metric: metrics must be a tuple of Metric"),
+    ("half_squared_error, (", "None, (", "returned NoneType: loss must be a function"),
+    (
+        "Batch(x[:, :5], y[:, :5])",
+        "Batch(x[:, :5].numpy(), y[:, :5])",
+        r"tasks\(\) of the scenario returned ndarray: x of support",
+    ),
+    (
+        "Batch(x[:, :5], y[:, :5])",
+        "Batch(x[0, :5], y[:, :5])",
+        r"of shape \(5, 1\) for \d+ clients",
+    ),
+    ("Batch(x[:, 5:], y[:, 5:])", "Batch(x[:, 10:], y[:, 10:])", "a query without examples"),
 ]
 
 

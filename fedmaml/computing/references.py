@@ -35,6 +35,7 @@ from fedmaml.simulations.reference import (
     Reference,
     TrainingClients,
 )
+from fedmaml.simulations.returned import references_of
 from fedmaml.simulations.scenario import Scenario, Split
 
 logger = logging.getLogger("fedmaml")
@@ -86,7 +87,7 @@ def evaluate_references(scenario: Scenario, dtype: torch.dtype) -> tuple[Evaluat
         ConfigurationError: If a reference raises or returns something else than predictions; names
             it, the client and the line.
     """
-    references = scenario.references()
+    references = references_of(scenario)
     _check(references)
     if not references:
         return ()

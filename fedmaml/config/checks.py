@@ -102,7 +102,8 @@ def without_idle_steps(merged: Flat, given: Flat) -> Flat:
         if given.get(steps) not in (None, _default_steps(given["strategy"], section)):
             raise ConfigurationError(
                 f"{steps} = {merged.get(steps)!r} has no effect with {epochs} = "
-                f"{merged[epochs]!r}, which says how many steps there are: leave one of them out"
+                f"{merged[epochs]!r}, which says how many steps there are: leave one of them out, "
+                f"or set {epochs} = 0"
             )
     return {key: value for key, value in merged.items() if key not in left_out}
 
@@ -132,7 +133,9 @@ def check_together(config: RunConfig) -> None:
     Raises:
         ConfigurationError: Names the setting to change, and what is allowed.
     """
-    clients = config.make_scenario().clients()
+    from fedmaml.simulations.returned import clients_of
+
+    clients = clients_of(config.make_scenario())
     _check_evaluation(config, clients)
     training = len(clients["train"])
     if config.rounds and not training:
@@ -177,6 +180,11 @@ def fewest_updates(rule: str, malicious: int) -> int:
 
 def _check_evaluation(config: RunConfig, clients: Mapping[Any, range]) -> None:
     evaluation = config.evaluation
+    if evaluation.split == "test" and not clients["test"]:
+        raise ConfigurationError(
+            f"scenario {config.scenario!r} has no test clients, so there is nothing to evaluate: "
+            "clients()['test'] is empty; evaluation.split=validation evaluates the others"
+        )
     if evaluation.split == "validation" and not clients["validation"]:
         raise ConfigurationError(
             f"evaluation.split = 'validation': scenario {config.scenario!r} has no validation "

@@ -98,11 +98,19 @@ def check_scenario(name: str) -> None:
             f"scenario {name!r} has no field seed, by which a run determines its data: add "
             "seed: int = 0"
         )
+    if not isinstance(declared.recipes, Mapping) or not all(
+        isinstance(recipe, str) and isinstance(values, Mapping)
+        for recipe, values in declared.recipes.items()
+    ):
+        raise ConfigurationError(
+            f"recipes of scenario {name!r} must be settings by dotted key, for each strategy, e.g. "
+            'recipes = {"*": {"rounds": 200}}'
+        )
     families = {declared_by_strategy(strategy).family for strategy in STRATEGIES}
     for recipe, values in declared.recipes.items():
         if recipe not in ("*", *families, *STRATEGIES):
-            known = families if recipe.startswith("family:") else STRATEGIES
-            if hint := nearest(recipe, known, 0.0 if known is families else 0.8):
+            known = families if recipe.startswith("family:") else [*STRATEGIES, *families]
+            if hint := nearest(recipe.lower(), known, 0.0 if known is families else 0.75):
                 raise ConfigurationError(
                     f"recipes of scenario {name!r}: there is no {recipe!r}{hint}"
                 )

@@ -11,7 +11,6 @@ from fedmaml.config.declared import field_types
 from fedmaml.config.flat import Flat, flatten_table, nest
 from fedmaml.core.compression import Compression
 from fedmaml.core.engines import ABOUT as ENGINES
-from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.settings import settings
 from fedmaml.simulations.backends import BACKENDS
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
@@ -160,13 +159,9 @@ class RunConfig:
 
     def make_problem(self) -> "Problem":
         """Return the scenario's problem in this run's dtype."""
-        problem = self.make_scenario().problem()
-        if not hasattr(problem, "in_dtype"):
-            raise ConfigurationError(
-                f"problem() of scenario {self.scenario!r} returned {type(problem).__name__}, not a "
-                "Problem: return Problem(network, loss, metrics)"
-            )
-        return problem.in_dtype(self.dtype)
+        from fedmaml.simulations.returned import problem_of
+
+        return problem_of(self.make_scenario()).in_dtype(self.dtype)
 
     def to_table(self) -> dict[str, Any]:
         """Return nested plain values, as in a TOML file; `resolve` of them gives this config."""

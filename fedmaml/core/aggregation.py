@@ -91,7 +91,7 @@ def add_to_limbs(limbs: Tensor, vectors: Tensor, weights: Tensor, largest: float
     if vectors.device.type != "cpu" or native.missing():
         _add_limbs(vectors, weights, limbs)
         return
-    vectors, weights = vectors.contiguous(), weights.contiguous()
+    vectors, weights = vectors.contiguous(), weights.to(torch.float64).contiguous()
     native.run("exact_sum", vectors, weights, *vectors.shape, limbs.stride(0), largest, limbs)
 
 

@@ -258,7 +258,7 @@ def _imported_file(path: str) -> ModuleType:
         sys.path.append(folder)  # it may import its neighbours
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever somebody's code raises
+    except (Exception, SystemExit) as error:  # whatever somebody's code raises
         del sys.modules[name]
         raise ConfigurationError(_why_not(path, error)) from error
     return module
@@ -271,7 +271,7 @@ def _imported_module(place: str) -> ModuleType:
         raise ConfigurationError(_why_not(place, error)) from error
 
 
-def _why_not(place: str, error: Exception) -> str:
+def _why_not(place: str, error: BaseException) -> str:
     # a syntax error names its own place, in its text
     where = "" if isinstance(error, SyntaxError) else place_of(error)
     where = f" ({where})" if where else ""

@@ -12,12 +12,11 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.figures import Figure
 from fedmaml.core.kernels import KernelSpec
 from fedmaml.core.learner import Problem
 from fedmaml.core.params import Params
-from fedmaml.core.tasks import TaskGroup, rows_of
+from fedmaml.core.tasks import TaskGroup
 from fedmaml.simulations.datasets.rows import Rows
 from fedmaml.simulations.reference import Reference
 
@@ -130,28 +129,6 @@ class Scenario(ABC):
         """
         del client
         return ""
-
-
-def as_asked(groups: object, clients: Sequence[int]) -> list[TaskGroup]:
-    """Return what `Scenario.tasks` returned.
-
-    Raises:
-        ConfigurationError: If it is no list of groups, or of other clients than were asked for.
-    """
-    if not isinstance(groups, list) or not all(isinstance(each, TaskGroup) for each in groups):
-        raise ConfigurationError(
-            f"tasks() returned {type(groups).__name__}, not a list of groups: return "
-            "[TaskGroup(clients, task)]"
-        )
-    told = sorted(client for group in groups for client in group.clients)
-    held = [rows_of(group.tasks.query, 0) for group in groups]
-    if told != sorted(clients) or held != [len(group.clients) for group in groups]:
-        raise ConfigurationError(
-            f"tasks() was asked for clients {list(clients)}, and returned groups of clients "
-            f"{[group.clients for group in groups]} that hold {held} tasks: every client belongs "
-            "to one group, and a task's tensors are (clients, examples, ...)"
-        )
-    return groups
 
 
 @runtime_checkable
