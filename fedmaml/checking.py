@@ -135,6 +135,8 @@ def _repeatable(config: RunConfig) -> str:
 def _check_company(scenario: Scenario, split: Split) -> None:
     """Compare the tasks of two clients that are asked for together with those of each alone."""
     two = list(scenario.clients()[split][:2])
+    if len(two) < 2:
+        return
     shared = scenario.statistics(scenario.clients()["train"][0])
     groups = as_asked(scenario.tasks(split, two, 1, shared), two)
     together = {client: task for group in groups for client, task in unstack(group).items()}

@@ -66,7 +66,7 @@ _FOR_VMAP = (
 
 
 def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> None:
-    """Make two tasks and compute on them, to find errors before any process starts.
+    """Make a task of two splits and compute on them, to find errors before any process starts.
 
     Warnings of slow settings go to the log.
 
@@ -79,7 +79,8 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
             fails; names the module or the counter.
         DataError: If the data are missing or damaged.
         ConfigurationError: If device or engine are not available, if the tasks cannot be made,
-            or if one client's update cannot be computed.
+            if one client's update cannot be computed, or if a method of the scenario or a verb of
+            the strategy returns something else than it must; names it.
         BackendError: If workers cannot be started.
     """
     device = find_device(config.device)
