@@ -5,15 +5,10 @@ name, beside a test of it. `app` is the package of a Flower app; a new one is a 
 project file, a page and a test.
 """
 
-import keyword
 import re
-import sys
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 from fedmaml.core.errors import ConfigurationError
-from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
-from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 _TEST = '''"""Whether {name} works here; what is wrong says what to change."""
 
@@ -70,11 +65,6 @@ def write(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
             f"name {name!r}: a file is named in lower case letters, digits and underscores, e.g. "
             f"my_{kind}"
         )
-    if keyword.iskeyword(name) or name in (*SCENARIOS, *STRATEGIES) or _is_module(name):
-        raise ConfigurationError(
-            f"name {name!r} is taken, by a word of Python, an installed package, or a scenario or "
-            f"strategy that there is (fedmaml list): e.g. my_{name}"
-        )
     if kind == "app":
         return _write_app(name, folder / name.replace("_", "-"))
     file, test = folder / f"{name}.py", folder / f"test_{name}.py"
@@ -83,12 +73,6 @@ def write(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
     given = _GIVEN[kind].format(name=name)
     test.write_text(_TEST.format(name=name, given=given), encoding="utf-8")
     return file, test
-
-
-def _is_module(name: str) -> bool:
-    """Return whether Python knows a module of this name, apart from files in this folder."""
-    elsewhere = [place for place in sys.path if place not in ("", str(Path.cwd()))]
-    return name in sys.builtin_module_names or PathFinder.find_spec(name, elsewhere) is not None
 
 
 def _write_app(name: str, folder: Path) -> tuple[Path, Path]:
