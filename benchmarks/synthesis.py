@@ -43,10 +43,11 @@ EXPECTED = {
     "at random": "0.3 to 0.37",
 }
 """Regret after twelve trials, that was written down before it was measured here."""
-CLIENTS, FURTHER = 50, 6
+CLIENTS, FIRST, FURTHER = 50, 6, 6
+_SHOWN = {f"after_{FIRST + count}": count for count in (0, 1, 3, FURTHER)}
 COLUMNS = {
     "who chooses": ["{label}"],
-    **{f"after {6 + count}": estimate(f"after_{6 + count}") for count in (0, 1, 3, FURTHER)},
+    **{name.replace("_", " "): estimate(name) for name in _SHOWN},
     "each seed, after 12": ["{seeds:.3f}"],
     "expected": ["{expected}", ""],
 }
@@ -83,10 +84,9 @@ def by_processes(scenario: Synthesis) -> Mapping[str, Policy]:
 def row_of(label: str, by_seed: Sequence[Tensor]) -> dict[str, Any]:
     """Return a row of the table, from regrets ``(clients, 7)`` of each seed."""
     every = torch.cat(list(by_seed))
-    counts = (0, 1, 3, FURTHER)
     return {
         "label": label,
-        **{f"after_{6 + count}": mean_and_interval(every[:, count].numpy()) for count in counts},
+        **{name: mean_and_interval(every[:, count].numpy()) for name, count in _SHOWN.items()},
         "seeds": [float(each[:, -1].mean()) for each in by_seed],
         "expected": EXPECTED.get(label),
     }
@@ -115,7 +115,7 @@ def main() -> None:
             found.setdefault(label, []).append(regrets(scenario, clients, policy, FURTHER).double())
             print(f"seed {seed}: {label} {float(found[label][-1][:, -1].mean()):.3f}", flush=True)
     rows = {label: row_of(label, by_seed) for label, by_seed in found.items()}
-    rows = dict(sorted(rows.items(), key=lambda item: item[1][f"after_{6 + FURTHER}"]["mean"]))
+    rows = dict(sorted(rows.items(), key=lambda item: item[1][f"after_{FIRST + FURTHER}"]["mean"]))
     tables = {"regret": Table(COLUMNS, rows)}
     print_tables(tables)
     if arguments.json:

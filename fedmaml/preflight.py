@@ -55,7 +55,7 @@ from fedmaml.simulations.returned import (
     statistics_of,
 )
 from fedmaml.simulations.scenario import Scenario, Split
-from fedmaml.strategies.base import ClientUpdate, ServerState
+from fedmaml.strategies.base import ClientUpdate, MetaStrategy, ServerState
 
 logger = logging.getLogger("fedmaml")
 
@@ -106,7 +106,8 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
                     if split == "train":
                         update = strategy.client_update(learner, meta, memory, task)
                         refuse_other_update(update, strategy, meta, memory)
-                        _try_step(config, start.state, update)
+                        if config.rounds:
+                            _try_step(strategy, start.state, update)
                     else:
                         predictor = strategy.adapt(learner, meta, memory, task.support)
                         refuse_other_predictor(predictor)
@@ -260,11 +261,11 @@ def check_network(job: Job, memory: Params, task: Task, chosen: Plan) -> None:
         )
 
 
-def _try_step(config: RunConfig, state: ServerState, update: ClientUpdate) -> None:
+def _try_step(strategy: MetaStrategy, state: ServerState, update: ClientUpdate) -> None:
     """Let the server take one step with the update of one client, unless that has diverged."""
     sent = to_device(update.update, torch.device("cpu"))
-    if config.rounds and all(v.isfinite().all() for group in sent.values() for v in group.values()):
-        refuse_other_step(config.make_strategy().server_update(state, sent), state)
+    if all(value.isfinite().all() for group in sent.values() for value in group.values()):
+        refuse_other_step(strategy.server_update(state, sent), state)
 
 
 def _first_tasks(scenario: Scenario, split: Split) -> list[tuple[TaskGroup, Params]]:

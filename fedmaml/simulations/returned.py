@@ -5,7 +5,7 @@ the method must return.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from fedmaml.core.tasks import Task, TaskGroup, rows_of
 from fedmaml.core.trees import leaves
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import SPLITS, Scenario, Split
+
+T = TypeVar("T")
 
 
 def problem_of(scenario: Scenario) -> Problem:
@@ -84,10 +86,7 @@ def references_of(scenario: Scenario) -> tuple[Reference, ...]:
     Raises:
         ConfigurationError: If they are none.
     """
-    found: Any = scenario.references()
-    if not _are(found, Reference):
-        raise _wrong("references", found, "return a tuple of Reference, () for none")
-    return tuple(found)
+    return _tuple_of(Reference, "references", scenario.references())
 
 
 def figures_of(scenario: Scenario) -> tuple[Figure, ...]:
@@ -96,10 +95,7 @@ def figures_of(scenario: Scenario) -> tuple[Figure, ...]:
     Raises:
         ConfigurationError: If they are none.
     """
-    found: Any = scenario.figures()
-    if not _are(found, Figure):
-        raise _wrong("figures", found, "return a tuple of Figure, () for none")
-    return tuple(found)
+    return _tuple_of(Figure, "figures", scenario.figures())
 
 
 def groups_of(scenario: Scenario, client: int) -> Mapping[str, str]:
@@ -154,6 +150,13 @@ def _check_tasks(group: TaskGroup) -> None:
                     )
     if not rows_of(task.query, 1):
         raise ConfigurationError("tasks() returned a query without examples: nothing to evaluate")
+
+
+def _tuple_of(kind: type[T], method: str, found: Any) -> tuple[T, ...]:
+    """Return what a method returned; refuse what is no tuple of a kind."""
+    if not _are(found, kind):
+        raise _wrong(method, found, f"return a tuple of {kind.__name__}, () for none")
+    return tuple(found)
 
 
 def _are(found: object, kind: type) -> bool:
