@@ -72,7 +72,7 @@ class Omniglot(Scenario):
 
     about: ClassVar[str] = "new handwritten characters from a few drawings (real, Omniglot)"
     recipes: ClassVar[Recipes] = {
-        "*": {"rounds": 200, "clients": 8}, **dict.fromkeys(("fedavg", "fedprox"), _IN_BATCHES),
+        "*": {"rounds": 100, "clients": 8}, **dict.fromkeys(("fedavg", "fedprox"), _IN_BATCHES),
         "local": {"rounds": 0, "inner.lr": 0.1, "inner.steps": 20}, "fedadam": _IN_BATCHES | _ADAM,
         "reptile": _IN_BATCHES | _ADAM | {"outer.schedule": "linear"},
         "fedrep": _AVERAGING | {"head.lr": 0.1, "head.steps": 5},
@@ -100,7 +100,7 @@ class Omniglot(Scenario):
     validation_clients: Annotated[int, Ge(0)] = 50
     test_clients: Annotated[int, Gt(0)] = 200
     tasks_each: Annotated[int, Gt(0)] = 10
-    filters: Annotated[int, Ge(1)] = 32
+    filters: Annotated[int, Ge(1)] = 16
     norm: Literal["group", "batch"] = "batch"
     data_dir: str = ""
 
