@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ from fedmaml.core.params import Params, to_device
 from fedmaml.core.requests import Form
 from fedmaml.core.resampling import resample
 from fedmaml.core.tasks import Task, TaskGroup, cast, first_task, rows_of, stack
+from fedmaml.core.trees import leaves
 from fedmaml.simulations.returned import (
     as_asked,
     figures_of,
@@ -123,7 +124,8 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
             _check_modules(Subject(strategy, learner, meta, memory, task))
         raise ConfigurationError(
             f"strategy {config.strategy!r} cannot compute on a task of scenario "
-            f"{config.scenario!r} with these settings: {described(error)}; {TRACEBACK}"
+            f"{config.scenario!r} with these settings: {described(error)}{_of_integers(tasks)}; "
+            f"{TRACEBACK}"
         ) from error
     check_figures(config)
     native.missing()  # builds them now, with a message, and not below a progress bar
@@ -138,6 +140,15 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     if "train" in tasks:
         check_network(job, memory, tasks["train"], chosen)
         check_declared(config, job, tasks["train"], chosen)
+
+
+def _of_integers(tasks: Mapping[str, Task]) -> str:
+    """Return which inputs are integers, of which most layers cannot compute."""
+    inputs = [leaf for task in tasks.values() for leaf in leaves(task.support.x)]
+    kinds = {str(leaf.dtype) for leaf in inputs if not leaf.is_floating_point()}
+    if not kinds:
+        return ""
+    return f"; x of support is {', '.join(sorted(kinds))}, which only embeddings take: use .float()"
 
 
 def check_figures(config: RunConfig) -> None:

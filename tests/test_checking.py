@@ -115,6 +115,10 @@ def test_a_wrong_update_is_named(tmp_path: Path) -> None:
     [
         ("network", "x", "cannot make a new 'network'; known: scenario, strategy"),
         ("scenario", "My-Wards", "a file is named in lower case letters"),
+        ("strategy", "maml", "name 'maml': a scenario or strategy .* has it; .* e.g. my_maml"),
+        ("strategy", "torch", "name 'torch': an installed package has it"),
+        ("scenario", "class", "name 'class': Python has it"),
+        ("app", "statistics", "name 'statistics': Python has it"),
     ],
 )
 def test_wrong_names_are_refused(kind: str, name: str, message: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from fedmaml.cli.options import settings_of_options
 from fedmaml.comparison.conclusions import configuration
 from fedmaml.comparison.planning import plan
 from fedmaml.config import OWN_CODE, from_run_config, load_toml, resolve, to_run_config
-from fedmaml.core.errors import ConfigurationError
+from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
 from fedmaml.core.plugins import own_class
 from fedmaml.running import execute
 from fedmaml.simulations.scenario import Scenario
@@ -189,6 +189,8 @@ def test_the_server_reports_test_clients_that_train(
          "build returned NoneType, not an Initialised"),
         ("return partial(", "partial(", "adapt returned NoneType, not a predictor"),
         ('"initialisation"', '"initialization"', "has family 'initialization'; allowed: baseline"),
+        ('kernel=Kernel("exact")', "kernel=True", "has kernel = True; it must be a Kernel"),
+        ('Kernel("exact")', 'Kernel("exact", steps="iner")', "no setting 'iner', which its facts"),
         ("    build = whole_network", "    built = whole_network", r"class Silent lacks build\(\)"),
     ],
 )  # fmt: skip
@@ -280,6 +282,13 @@ WRONG_SCENARIOS = [
         r"groups\(\) of the scenario returned NoneType: return names by label",
     ),
     ("lambda: MLP((1, 8, 1))", "MLP((1, 8, 1))", "returned MLP: network must make the network"),
+    ("lambda: MLP((1, 8, 1))", "lambda: None", "made NoneType: it must be a function"),
+    (
+        "Batch(x[:, :5], y[:, :5])",
+        "Batch(x[:, :5].long(), y[:, :5])",
+        "x of support is torch.int64, which only embeddings take",
+    ),
+    ("seed: int = 0", "seed: str = 0", "has a seed that is no int but .*str.*write seed: int = 0"),
     ("(RMSE,)", "RMSE", "returned Metric: metrics must be a tuple of Metric"),
     ("half_squared_error, (", "None, (", "returned NoneType: loss must be a function"),
     (
@@ -304,7 +313,7 @@ def test_a_scenario_that_is_not_whole_is_refused_before_it_runs(
     if "len(" in wrong:
         text = text.replace("y[:, 5:])))]", "y[:, 5:])))])")
     (folder / "w.py").write_text(text)
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises((ConfigurationError, UnsupportedProblemError), match=message):
         execute(resolve(settings_of_options(None, scenario="w.py")), folder / "run")
     assert not (folder / "run").exists()
 

@@ -93,10 +93,11 @@ def check_scenario(name: str) -> None:
         ConfigurationError: Names the recipe and the key.
     """
     declared = declared_by_scenario(name)
-    if "seed" not in field_types(declared.settings):
+    seed = field_types(declared.settings).get("seed")
+    if int not in (seed, getattr(seed, "__origin__", None)):  # Annotated[int, ...], too
+        found = "no field seed" if seed is None else f"a seed that is no int but {seed}"
         raise ConfigurationError(
-            f"scenario {name!r} has no field seed, by which a run determines its data: add "
-            "seed: int = 0"
+            f"scenario {name!r} has {found}; a run determines its data by it: write seed: int = 0"
         )
     if not isinstance(declared.recipes, Mapping) or not all(
         isinstance(recipe, str) and isinstance(values, Mapping)

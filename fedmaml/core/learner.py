@@ -146,11 +146,17 @@ def make_learner(problem: Problem, rng: torch.Generator) -> tuple[Learner, Param
     at every client, and is not sent.
 
     Raises:
-        UnsupportedProblemError: If a module keeps running statistics or drops out, or if there are
-            no parameters.
+        UnsupportedProblemError: If it is no module, if a module keeps running statistics or drops
+            out, or if there are no parameters.
     """
     with seeding.isolated(rng):
-        network = _thawed(problem.network()).to(problem.dtype)
+        given = problem.network()
+        if not isinstance(given, nn.Module):
+            raise UnsupportedProblemError(
+                f"the network of Problem(network, ...) made {type(given).__name__}: it must be a "
+                "function that returns a torch.nn.Module"
+            )
+        network = _thawed(given).to(problem.dtype)
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
             raise UnsupportedProblemError(

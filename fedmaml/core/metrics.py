@@ -86,6 +86,22 @@ class Metric:
         scale = self.scale(shared_statistics) if callable(self.scale) else self.scale
         return Range(self.least * scale, self.most * scale, self.worst)
 
+    def clipped(self, interval: tuple[float, float] | None) -> tuple[float, float] | None:
+        """Return an interval of a mean without the part that no mean can lie in.
+
+        Intervals of few clients reach beyond what a metric can be. Bounds that only the shared
+        statistics tell are passed over.
+        """
+        if interval is None:
+            return None
+        if callable(self.scale):
+            bounds = (0.0 if self.least == 0 else -math.inf, 0.0 if self.most == 0 else math.inf)
+        else:
+            bounds = (self.least * self.scale, self.most * self.scale)
+        finite = [self.worst] if math.isfinite(self.worst) else []
+        least, most = min([bounds[0], *finite]), max([bounds[1], *finite])
+        return max(interval[0], least), min(interval[1], most)
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the values: the metric's own, or ``"<metric>/<cell>"`` for each cell."""

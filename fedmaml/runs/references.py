@@ -58,22 +58,22 @@ def _against(
     return {key: reference[key] for key in kept} | {
         "clients": len(reference["clients"]),
         "metrics": [
-            _metric(metric.name, reference["clients"], clients)
+            _metric(metric, reference["clients"], clients)
             for metric in metrics
             if not metric.cells and metric.better != "neither"
         ],
     }
 
 
-def _metric(name: str, reference: Rows, clients: Rows) -> dict[str, Any]:
-    theirs = values_of(reference, name)
-    ours = values_of(clients, f"{name}:after")
+def _metric(metric: "Metric", reference: Rows, clients: Rows) -> dict[str, Any]:
+    theirs = values_of(reference, metric.name)
+    ours = values_of(clients, f"{metric.name}:after")
     differences = [ours[client] - theirs[client] for client in sorted(ours.keys() & theirs.keys())]
     values = list(theirs.values())
     return {
-        "name": name,
+        "name": metric.name,
         "mean": finite(mean_over_clients(values)),
-        "ci95": bootstrap_interval(values),
+        "ci95": metric.clipped(bootstrap_interval(values)),
         "difference": finite(mean_over_clients(differences)),
         "difference_ci95": bootstrap_interval(differences),
     }

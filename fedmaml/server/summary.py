@@ -17,7 +17,13 @@ from fedmaml.core.learner import Problem
 from fedmaml.core.metrics import Metric
 from fedmaml.core.params import MetaParams, flatten, sha256
 from fedmaml.core.requests import EvaluateReply
-from fedmaml.core.statistics import bootstrap_interval, diverged, finite, mean_over_clients
+from fedmaml.core.statistics import (
+    Interval,
+    bootstrap_interval,
+    diverged,
+    finite,
+    mean_over_clients,
+)
 from fedmaml.energy import Energy
 from fedmaml.server.figures import clients_by_family, figure_summaries
 from fedmaml.server.metered_grid import MeteredGrid
@@ -183,9 +189,13 @@ def _metric_summary(
         if name.partition(":")[0] == column
     }
     after, before = stages.get("after", []), stages.get("before", [])
+
+    def interval(values: Sequence[float]) -> Interval | None:
+        return metric.clipped(bootstrap_interval(values))
+
     at_steps, at_shots = (
         {
-            stage.removeprefix(prefix): {"mean": _mean(values), "ci95": bootstrap_interval(values)}
+            stage.removeprefix(prefix): {"mean": _mean(values), "ci95": interval(values)}
             for stage, values in stages.items()
             if stage.startswith(prefix)
         }
@@ -198,8 +208,8 @@ def _metric_summary(
         "better": metric.better,
         "before": _mean(before),
         "after": _mean(after),
-        "ci95": bootstrap_interval(after),
-        "ci95_before": bootstrap_interval(before),
+        "ci95": interval(after),
+        "ci95_before": interval(before),
         **({"at_steps": at_steps} if at_steps else {}),
         **({"at_shots": at_shots} if at_shots else {}),
         **({"diverged": lost} if lost else {}),

@@ -148,6 +148,20 @@ class MetaStrategy(ABC):
                 f"strategy {cls.__name__} has no setting {facts.adapts_by!r}, by which it says "
                 'that it adapts; name the setting in Facts(adapts_by=...), or "" for none'
             )
+        for name, kind in (("kernel", Kernel), ("adapts", Adapts)):
+            known = getattr(facts, name)
+            if known is not None and not isinstance(known, kind):
+                raise TypeError(
+                    f"strategy {cls.__name__} has {name} = {known!r}; it must be a {kind.__name__} "
+                    "of fedmaml.core.kernels, or be left out, which is never wrong"
+                )
+        named = facts.kernel.settings if facts.kernel else set()
+        named = named | ({facts.adapts.pull} - {""} if facts.adapts else set())
+        if missing := sorted(named - names):
+            raise TypeError(
+                f"strategy {cls.__name__} has no setting {missing[0]!r}, which its facts name; "
+                f"it has {', '.join(sorted(names - {'facts'}))}"
+            )
 
     @abstractmethod
     def build(self, problem: Problem, rng: torch.Generator) -> Initialised:

@@ -5,10 +5,15 @@ name, beside a test of it. `app` is the package of a Flower app; a new one is a 
 project file, a page and a test.
 """
 
+import keyword
 import re
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from fedmaml.core.errors import ConfigurationError
+from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+from fedmaml.strategies import CATALOGUE as STRATEGIES
 
 _TEST = '''"""Whether {name} works here; what is wrong says what to change."""
 
@@ -65,6 +70,8 @@ def write(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
             f"name {name!r}: a file is named in lower case letters, digits and underscores, e.g. "
             f"my_{kind}"
         )
+    if has := _has_name(name):
+        raise ConfigurationError(f"name {name!r}: {has} has it; take another, e.g. my_{name}")
     if kind == "app":
         return _write_app(name, folder / name.replace("_", "-"))
     file, test = folder / f"{name}.py", folder / f"test_{name}.py"
@@ -73,6 +80,15 @@ def write(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
     given = _GIVEN[kind].format(name=name)
     test.write_text(_TEST.format(name=name, given=given), encoding="utf-8")
     return file, test
+
+
+def _has_name(name: str) -> str:
+    """Return what else a file of this name would be taken for; "" for nothing."""
+    if keyword.iskeyword(name) or name in sys.stdlib_module_names:
+        return "Python"
+    if any(name in catalogue and catalogue.place(name) for catalogue in (SCENARIOS, STRATEGIES)):
+        return "a scenario or strategy (fedmaml list)"
+    return "an installed package" if name in {"fedmaml", *packages_distributions()} else ""
 
 
 def _write_app(name: str, folder: Path) -> tuple[Path, Path]:

@@ -276,3 +276,21 @@ def test_mean_metrics_weighs_leaves_nan_out_and_keeps_infinity() -> None:
         "d": [1.0, math.inf],
     }
     assert metrics.mean_metrics(values, [1.0, 2.0]) == {"a": 7 / 3, "b": 4.0, "d": math.inf}
+
+
+@pytest.mark.parametrize(
+    ("metric", "interval", "expected"),
+    [
+        (metrics.ACCURACY, (0.5, 1.125), (0.5, 1.0)),
+        (metrics.ACCURACY, (-0.25, 0.5), (0.0, 0.5)),
+        (metrics.ACCURACY, None, None),
+        (replace(metrics.RMSE, scale=4.2), (-1.0, 99.0), (0.0, 99.0)),
+        (replace(metrics.RMSE, scale=lambda _: 4.2), (-1.0, 99.0), (0.0, 99.0)),
+        (replace(metrics.ACCURACY, scale=100), (90.0, 112.5), (90.0, 100.0)),
+        (replace(metrics.ACCURACY, scale=lambda _: 100), (90.0, 112.5), (90.0, 112.5)),
+        (replace(metrics.R2, worst=-9.0), (-10.0, 1.5), (-10.0, 1.0)),
+        (replace(metrics.ACCURACY, worst=-1.0), (-2.0, 1.5), (-1.0, 1.0)),
+    ],
+)
+def test_an_interval_ends_where_a_metric_does(metric, interval, expected) -> None:
+    assert metric.clipped(interval) == expected
