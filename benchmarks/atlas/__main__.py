@@ -35,19 +35,22 @@ PICTURE = EXPERIMENTS.parents[1] / "docs" / "figures" / "atlas.svg"
 def compare_on(system: System, out: Path) -> tuple[Compared, Compared | None]:
     """Return the comparison of a system, and the one where there is nothing to learn."""
 
-    def made(suffix: str, seeds: int, null: Mapping[str, Any]) -> Compared:
+    def made(suffix: str, seeds: int, tune: int | None, null: Mapping[str, Any]) -> Compared:
         return compared(
             system.scenario, system.strategies, seeds, [dict(system.settings), dict(null)],
-            equal=system.equal, out=out / f"{system.name}{suffix}", progress=True, report=False,
+            equal=system.equal, tune=tune, out=out / f"{system.name}{suffix}", progress=True,
+            report=False,
         )  # fmt: skip
 
-    return made("", system.seeds, {}), made("-shuffled", 1, system.null) if system.null else None
+    true = made("", system.seeds, system.tune, {})
+    return true, made("-shuffled", 1, None, system.null) if system.null else None
 
 
 def minutes_of(comparisons: Iterable[Compared]) -> float:
-    """Return how long the runs took by their own clocks, in minutes."""
-    runs = (RunDirectory(run) for each in comparisons for run in each.runs)
-    return sum(run.summary()["seconds"] for run in runs) / 60
+    """Return how long the runs took by their own clocks, in minutes, with those that tuned."""
+    runs = [run for each in comparisons for run in each.runs]
+    runs += [run for each in comparisons for run in each.folder.glob("tuning/*/trial*")]
+    return sum((RunDirectory(run).summary() or {"seconds": 0})["seconds"] for run in runs) / 60
 
 
 def run_apart(names: Sequence[str], out: Path, jobs: int) -> None:
@@ -110,7 +113,8 @@ def main() -> None:
     for system in [read_system(EXPERIMENTS / f"{name}.toml") for name in names]:
         true, shuffled = compare_on(system, arguments.out)
         minutes = minutes_of([true, shuffled] if shuffled else [true])
-        row = row_of_map(system.title, true.comparison) | {"minutes": minutes}
+        row = row_of_map(system.title, true.comparison)
+        row |= {"minutes": minutes, "trials": system.tune}
         rows = {**tables["map"].rows, system.name: row}
         tables["map"] = Table(MAP, dict(sorted(rows.items())))
         chance = shuffled.comparison if shuffled else None

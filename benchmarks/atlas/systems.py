@@ -24,6 +24,9 @@ class System:
         strategies: The methods beside the baselines that every comparison has.
         seeds: How many.
         equal: What all get alike: "rounds", "bytes", "flops"; None: their recipes.
+        tune: Trials for each strategy, baselines included, to tune its settings on validation
+            clients of a further seed; None: settings are those of the recipes. A system on which
+            meta-learning helps has some: a gain over a recipe may be the recipe's fault.
         settings: As in a configuration file.
         null: Settings that leave nothing to learn; empty where there are none of the kind.
         bands: What was expected, before it was measured here.
@@ -35,6 +38,7 @@ class System:
     strategies: tuple[str, ...]
     seeds: int = 5
     equal: str | None = None
+    tune: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     null: Mapping[str, Any] = field(default_factory=lambda: {"labels": "shuffled"})
     bands: tuple[Band, ...] = ()

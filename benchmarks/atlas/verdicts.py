@@ -159,6 +159,7 @@ MAP = {
     "difference": ["{metric} {difference:+.3f} ({low:+.3f} .. {high:+.3f})"],
     "bytes": ["{megabytes:~3} MB"],
     "operations": ["{gigaflops:~3} GFLOP", "no products"],
+    "settings": ["{trials} trials each", "recipes"],
     "expected figures reached": ["{bands}", ""],
     "minutes": ["{minutes:~2}", ""],
 }
