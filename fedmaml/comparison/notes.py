@@ -33,6 +33,8 @@ def _label_notes(planned: Plan) -> list[str]:
     labels = {config.labels for configs in planned.runs.values() for config in configs}
     if labels == {"true"}:
         return []
+    if labels == {"exchanged"}:
+        return ["All supports are other clients' (labels = exchanged): nobody gains by adapting."]
     return ["All labels were shuffled (labels = shuffled): what a method reaches here is chance."]
 
 

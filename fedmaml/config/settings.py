@@ -105,7 +105,8 @@ class RunConfig:
         quorum_timeout: Seconds in which a round below the quorum is repeated; then the run stops.
         data_dir: Folder that holds one folder per data set.
         labels: "shuffled": every client's labels are in random order, so that there is nothing to
-            learn; what a method then reaches is chance.
+            learn; what a method then reaches is chance. "exchanged": every client's support is
+            another client's, so that nobody can gain by adapting.
         evaluation: When adaptation is evaluated.
         aggregation: How updates are aggregated.
         compression: How clients compress their updates.
@@ -129,7 +130,7 @@ class RunConfig:
     quorum: Annotated[int, Ge(0)] = 0
     quorum_timeout: Annotated[float, Ge(0)] = 600.0
     data_dir: str = ""
-    labels: Literal["true", "shuffled"] = "true"
+    labels: Literal["true", "shuffled", "exchanged"] = "true"
     scenario_from: str = ""
     strategy_from: str = ""
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -145,10 +146,10 @@ class RunConfig:
         if self.data_dir and "data_dir" in field_types(SCENARIOS[self.scenario]):
             fields = {"data_dir": self.data_dir} | fields
         scenario = SCENARIOS[self.scenario]
-        if self.labels == "shuffled":
-            from fedmaml.simulations.shuffled import with_shuffled_labels
+        if self.labels != "true":
+            from fedmaml.simulations import shuffled
 
-            scenario = with_shuffled_labels(scenario)
+            scenario = shuffled.NULLS[self.labels](scenario)
         return scenario(**fields)
 
     def make_strategy(self) -> "MetaStrategy":

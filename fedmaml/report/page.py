@@ -145,6 +145,8 @@ def _facts(material: Material) -> dict[str, str]:
     if asked > evaluated:
         left_out = f"{asked - evaluated} of {asked} {material.evaluated} clients"
         facts["Not evaluated"] = f"{left_out} gave no usable answer"
+    if caveats := SCENARIOS[material.scenario].caveats:
+        facts["Caveats"] = " ".join(caveats)
     return facts
 
 

@@ -41,6 +41,7 @@ class Scenario(ABC):
             `fedmaml.auditing.KINDS`) -> reason. All other findings are reported as alarming.
         only_with: Field that has an effect only with some values of another field -> that field
             and those values. Setting the first without the second is refused.
+        caveats: What whoever reads a result must know; a report says it. Sentences.
     """
 
     seed: int
@@ -48,6 +49,7 @@ class Scenario(ABC):
     recipes: ClassVar[Recipes]
     expected: ClassVar[Mapping[str, str]] = {}
     only_with: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {}
+    caveats: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def problem(self) -> Problem:

@@ -1,9 +1,10 @@
-"""Scenarios without anything to learn: every client's labels are shuffled.
+"""Scenarios without anything to learn: labels are shuffled, or supports are other clients'.
 
-A method that does better than chance on such a scenario sees what it should not.
+A method that does better than chance on such a scenario sees what it should not. Where a client's
+examples differ by noise alone, shuffling changes nothing; there supports are exchanged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from fedmaml.core import seeding
 from fedmaml.core.losses import IGNORED
 from fedmaml.core.params import Params
-from fedmaml.core.tasks import Task, TaskGroup
+from fedmaml.core.tasks import Task, TaskGroup, group_by_shape, unstack
 from fedmaml.core.trees import Tree, length, map_tree
 from fedmaml.simulations.scenario import Scenario, Split
 
@@ -39,6 +40,32 @@ def with_shuffled_labels(scenario: type[Scenario]) -> type[Scenario]:
     return Shuffled
 
 
+@lru_cache(maxsize=32)
+def with_exchanged_supports(scenario: type[Scenario]) -> type[Scenario]:
+    """Return a scenario whose clients have the support of the next client of their split.
+
+    What all clients share can be learned; a support tells nothing about the query.
+    """
+
+    class Exchanged(scenario):  # type: ignore[misc, valid-type]
+        def tasks(
+            self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
+        ) -> list[TaskGroup]:
+            held = self.clients()[split]
+            others = {client: held[(held.index(client) + 1) % len(held)] for client in clients}
+            asked = tuple(dict.fromkeys([*clients, *others.values()]))
+            groups = super().tasks(split, asked, round, shared_statistics)
+            tasks = {client: task for group in groups for client, task in unstack(group).items()}
+            return group_by_shape(
+                {
+                    client: tasks[client]._replace(support=tasks[other].support)
+                    for client, other in others.items()
+                }
+            )
+
+    return Exchanged
+
+
 def _shuffled(group: TaskGroup, draw: int) -> TaskGroup:
     parts = (
         batch._replace(y=_in_random_order(group.clients, batch.y, seeding.key(draw, part)))
@@ -62,3 +89,9 @@ def _within_an_example(clients: Sequence[int], labels: Tensor, draw: int) -> Ten
     found = flat.clone()
     found[flat != IGNORED] = mixed[mixed != IGNORED]  # as many in every row as before
     return found.view_as(labels)
+
+
+NULLS: Mapping[str, Callable[[type[Scenario]], type[Scenario]]] = {
+    "shuffled": with_shuffled_labels, "exchanged": with_exchanged_supports,
+}  # fmt: skip
+"""What each value of the setting ``labels`` makes of a scenario."""

@@ -10,16 +10,20 @@ import pytest
 import torch
 
 from fedmaml.config import resolve
-from fedmaml.core import losses
+from fedmaml.core import losses, seeding
 from fedmaml.core.errors import ConfigurationError, DataError
 from fedmaml.core.figures import clients_table
 from fedmaml.core.linear import with_ones
 from fedmaml.core.metrics import CONFUSION
+from fedmaml.core.params import flatten
+from fedmaml.core.tasks import Batch, cast, first_task
 from fedmaml.report import write_report
 from fedmaml.running import execute
 from fedmaml.simulations.datasets import adult, compas
+from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.scenarios import Fairness
 from fedmaml.simulations.systems import equal_rates
+from fedmaml.strategies.maml import MAML
 
 
 def test_compas_has_the_published_people_and_shares_of_arrests(data_dir: Path) -> None:
@@ -150,6 +154,45 @@ def test_all_test_clients_of_a_group_have_its_support_and_people_of_their_own(
     assert replace(scenario, penalty=0.0).problem().loss.keywords == {"penalty": 0.0}
 
 
+def test_one_penalised_regression_for_all_groups_is_at_the_minimum() -> None:
+    rng = torch.Generator().manual_seed(0)
+    parts = []
+    for people in (40, 90):
+        x = torch.randn(people, 3, generator=rng, dtype=torch.float64)
+        label = (x[:, 0] + torch.randn(people, generator=rng) > 0).double()
+        parts.append(
+            Batch(x, torch.stack([label, *torch.tensor([[0.6], [0.3]]).expand(2, people)], 1))
+        )
+    named = {reference.name: reference for reference in equal_rates.references_of(8.0)}
+    clients = TrainingClients("pooled with penalty", False, {}, lambda: parts)
+    predict = named["pooled with penalty"].fit(clients)(parts[0])
+    at = torch.cat([torch.zeros(1, 3), torch.eye(3)]).double()
+    bias, *others = predict(at)[:, 0]
+    weights = torch.stack([*(other - bias for other in others), bias]).requires_grad_()
+    every = [equal_rates.penalised(with_ones(x) @ weights[:, None], y, 8.0) for x, y in parts]
+    (slope,) = torch.autograd.grad(torch.cat(every).mean(), weights)
+    assert float(slope.norm()) < 1e-5
+    assert "pooled with penalty" not in {each.name for each in equal_rates.references_of(0.0)}
+
+
+def test_without_a_penalty_a_run_is_that_of_the_cross_entropy_bit_for_bit(data_dir: Path) -> None:
+    scenario = replace(Fairness(data_dir=str(data_dir)), penalty=0.0)
+    problem = scenario.problem()
+    plain = replace(problem, loss=lambda logits, y: losses.binary_cross_entropy(logits, y[:, 0]))
+    totals = {
+        name: sum(scenario.statistics(client)[name] for client in scenario.clients()["train"])
+        for name in scenario.statistics(0)
+    }
+    task = first_task(cast(scenario.tasks("train", range(1), 1, totals)[0].tasks, torch.float32))
+    strategy, sent = MAML(), []
+    for each in (problem, plain):
+        start = strategy.build(each, seeding.generator(0, "init"))
+        update = strategy.client_update(start.learner, start.state.meta, start.memory, task)
+        sent.append(flatten(update.update["theta"]))
+    assert torch.equal(*sent)
+    assert sent[0].abs().sum() > 0
+
+
 @pytest.mark.slow
 def test_the_report_has_the_gap_with_its_interval_the_one_of_random_groups_and_the_warning(
     data_dir: Path, tmp_path: Path
@@ -165,6 +208,8 @@ def test_the_report_has_the_gap_with_its_interval_the_one_of_random_groups_and_t
     assert all(each["ci95"][0] <= each["ci95"][1] for each in gaps.values())
     page = write_report([tmp_path / "run"]).page.read_text()
     assert "adapting means a different model per protected group" in page
+    for words in ("disparate treatment", "calibration", "new arrests", "Random groups"):
+        assert words in page
     for name, gap in gaps.items():
         assert name in page
         assert f"{gap['after']:.3f}" in page

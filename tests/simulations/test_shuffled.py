@@ -9,7 +9,7 @@ from fedmaml.comparison.notes import notes_on
 from fedmaml.comparison.planning import plan
 from fedmaml.config import resolve
 from fedmaml.core.losses import IGNORED
-from fedmaml.core.tasks import Task
+from fedmaml.core.tasks import Task, unstack
 from fedmaml.running import execute
 from fedmaml.simulations.scenarios import CATALOGUE
 
@@ -50,6 +50,31 @@ def test_the_order_does_not_depend_on_who_else_is_asked() -> None:
     assert torch.equal(labels_of(alone.tasks)[0], labels_of(among.tasks)[1])
 
 
+def test_exchanged_supports_are_those_of_the_next_client_whoever_is_asked() -> None:
+    true = CATALOGUE["digits"](seed=3)
+    exchanged = resolve(ROUNDS | {"seed": 3, "labels": "exchanged"}).make_scenario()
+    clients = true.clients()["test"]
+    own = {
+        client: task
+        for group in true.tasks("test", clients, 0, {})
+        for client, task in unstack(group).items()
+    }
+    asked = (clients[-1], clients[2])
+    for group in exchanged.tasks("test", asked, 0, {}):
+        for client, task in unstack(group).items():
+            other = clients[0] if client == clients[-1] else client + 1
+            assert torch.equal(task.query.x, own[client].query.x)
+            assert torch.equal(task.support.x, own[other].support.x)
+            assert torch.equal(task.support.y, own[other].support.y)
+
+
+def test_with_exchanged_supports_no_rate_is_learned(tmp_path: Path) -> None:
+    # Of another's centre the best step is none, and the loss is that of 0: h d tau^2 / 2 = 10
+    given = {"scenario": "meta_parameters", "strategy": "meta_sgd", "rounds": 300, "outer.lr": 0.05}
+    summary = execute(resolve(given | {"labels": "exchanged"}), tmp_path)
+    assert summary["metric"]["after"] == pytest.approx(10.0, abs=0.6)
+
+
 @pytest.mark.parametrize("strategy", ["fomaml", "fedavg", "protonet"])
 def test_methods_are_at_chance(strategy: str, tmp_path: Path) -> None:
     summary = execute(resolve(ROUNDS | {"strategy": strategy, "labels": "shuffled"}), tmp_path)
@@ -60,9 +85,10 @@ def test_methods_are_at_chance(strategy: str, tmp_path: Path) -> None:
 def test_a_comparison_says_that_labels_were_shuffled() -> None:
     notes = {
         labels: notes_on(plan("digits", ["fomaml"], 1, [{"labels": labels}], 1), {}, None)
-        for labels in ("true", "shuffled")
+        for labels in ("true", "shuffled", "exchanged")
     }
     assert [note for note in notes["shuffled"] if "chance" in note]
+    assert [note for note in notes["exchanged"] if "nobody gains" in note]
     assert not [note for note in notes["true"] if "chance" in note]
 
 

@@ -81,6 +81,13 @@ class Fairness(Scenario):
         ("support-query-overlap", "duplicates-across-clients"),
         "people whose few recorded numbers are equal are different people",
     )
+    caveats: ClassVar[tuple[str, ...]] = (
+        "Adapting per protected group means a different model per group: disparate treatment, "
+        "unlawful for some uses.",
+        "Equalised odds contradict calibration where base rates differ.",
+        "The labels of COMPAS are new arrests, not new offences.",
+        "Random groups have a gap, too: it is how much of a gap is sampling.",
+    )
 
     seed: int = 0
     data: Literal["compas", "adult"] = "compas"
@@ -126,7 +133,7 @@ class Fairness(Scenario):
         )
 
     def references(self) -> tuple[Reference, ...]:
-        return equal_rates.references_of()
+        return equal_rates.references_of(self.penalty)
 
     def figures(self) -> tuple[Figure, ...]:
         return equal_rates.figures("group", _SOURCES[self.data].GROUPS[:2])

@@ -5,6 +5,7 @@ equations.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -94,13 +95,20 @@ def figures(label: str, largest: tuple[str, ...]) -> tuple[Figure, ...]:
     )
 
 
-def references_of() -> tuple[Reference, ...]:
-    """Return the base rate, one logistic regression for all, and the same with thresholds."""
+def references_of(penalty: float) -> tuple[Reference, ...]:
+    """Return the base rate, and logistic regressions: for all, penalised, and with thresholds.
+
+    Args:
+        penalty: Weight of unequal rates in the loss of the second; without, it is not there.
+    """
     about = "logistic regression on the pooled examples of all groups, the same for all"
     shifted = "the same with a threshold per group, whose rates on the support are the common ones"
+    same = "one logistic regression for all groups, with the penalty of each group in its loss"
+    blind = partial(_penalised_for_all, penalty=penalty)
     return (
         references.constant(_TARGETS, "base rate"),
         Reference("pooled logistic regression", about, _pooled, federated=False),
+        *[Reference("pooled with penalty", same, blind, federated=False)] * (penalty > 0),
         Reference("thresholds by group", shifted, _thresholds, federated=False),
     )
 
@@ -118,6 +126,28 @@ def _logistic(clients: TrainingClients) -> Predictor:
 def _pooled(clients: TrainingClients) -> Adapt:
     predict = _logistic(clients)
     return lambda _support: predict
+
+
+def _penalised_for_all(clients: TrainingClients, penalty: float) -> Adapt:
+    """Minimise the mean over people of `penalised`, in float64."""
+    parts = clients.examples()
+    groups = [(with_ones(part.x).double(), part.y.double()) for part in parts]
+    weights = torch.zeros(groups[0][0].shape[1], 1, dtype=torch.float64, requires_grad=True)
+    descent = torch.optim.LBFGS(
+        [weights], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def loss() -> Tensor:
+        descent.zero_grad()
+        every = [penalised(x @ weights, y, penalty) for x, y in groups]
+        mean = torch.cat(every).mean()
+        mean.backward()  # type: ignore[no-untyped-call]
+        return mean
+
+    descent.step(loss)  # type: ignore[no-untyped-call]
+    found = weights.detach()
+    return lambda _support: lambda x: (with_ones(x).double() @ found).to(x.dtype)
 
 
 def _thresholds(clients: TrainingClients) -> Adapt:
