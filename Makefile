@@ -26,6 +26,7 @@ faults: $(VENV)/.installed  ## every fault that a run must survive; with DEPLOYM
 atlas: $(VENV)/.installed  ## compare on all systems of the atlas (hours; goes on where it was) and write its pages
 	$(BIN)/python -m benchmarks.atlas --jobs 2 --json docs/data/atlas.json
 	$(BIN)/python -m benchmarks.atlas.closed_forms --json docs/data/closed_forms.json
+	$(BIN)/python -m benchmarks.forgetting --json docs/data/forgetting.json
 	$(BIN)/python -m benchmarks.acting
 	$(BIN)/python -m benchmarks.write_docs
 

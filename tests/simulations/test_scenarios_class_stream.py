@@ -1,10 +1,13 @@
 """Class stream: characters come one after another, and steps see one at a time."""
 
+import math
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
+from fedmaml.config import resolve
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.learner import Problem, make_learner
 from fedmaml.core.losses import cross_entropy
@@ -12,11 +15,13 @@ from fedmaml.core.metrics import ACCURACY
 from fedmaml.core.networks import LinearModel
 from fedmaml.core.seeding import generator
 from fedmaml.core.tasks import Batch, task_at
+from fedmaml.running import execute
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import omniglot
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.scenarios import ClassStream
-from fedmaml.simulations.scenarios.class_stream import by_half
+from fedmaml.simulations.scenarios.class_stream import by_character, by_half
 
 Y = torch.arange(10).repeat_interleave(5)
 
@@ -57,6 +62,34 @@ def test_halves_by_hand() -> None:
     assert {name: float(value) for name, value in by_half(logits, y).items()} == {
         "first": 0.5, "last": 1.0,
     }  # fmt: skip
+
+
+def test_characters_by_hand() -> None:
+    y = torch.tensor([0, 1, 9, 9])
+    logits = torch.nn.functional.one_hot(torch.tensor([0, 2, 9, 1]), 10).float()
+    found = {place: float(value) for place, value in by_character(logits, y).items()}
+    assert [place for place, value in found.items() if not math.isnan(value)] == ["1", "2", "10"]
+    assert (found["1"], found["2"], found["10"]) == (1.0, 0.0, 0.5)
+
+
+def test_at_rate_zero_nothing_is_forgotten_and_a_tenth_is_right(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    config = resolve(
+        {
+            "scenario": "class_stream",
+            "strategy": "local",
+            "inner.lr": 1e-60,
+            "task.test_clients": 4,
+            "evaluation.shots": [75],
+            "data_dir": str(data_dir),
+        }
+    )
+    execute(config, tmp_path)
+    for row in RunDirectory(tmp_path).clients():
+        assert row["accuracy:after"] == pytest.approx(0.1)
+        assert row["accuracy:shots@75"] == row["accuracy:after"]
+        assert row["halves/first:shots@75"] == row["halves/first:after"]
 
 
 def test_characters_come_one_after_another_and_the_query_has_other_drawings(

@@ -7,7 +7,7 @@ classes are places in the stream, so every network's head, which starts at zero,
 Test streams have characters of the 20 evaluation alphabets; validation, of the last six background
 alphabets; training, of the others, and both characters and drawings are drawn anew every round.
 
-"accuracy" is of all ten, "halves" of the first and the last five. With
+"accuracy" is of all ten, "halves" of the first and the last five, "characters" of each. With
 ``evaluation.shots = [75]``, the rows of five characters, a run shows what was known then. Sharing a
 body that the head learns on (ANIL) is OML of Javed, White. Meta-Learning Representations for
 Continual Learning. NeurIPS 2019. arXiv:1905.12588. Means of classes need no order and do not
@@ -37,6 +37,7 @@ from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
 CLASSES, SHOTS = 10, 5
+_PLACES = tuple(f"{place + 1}" for place in range(CLASSES))  # in the stream
 _TRAIN = omniglot.BACKGROUND_ALPHABETS - 6  # alphabets; these six validate
 _STREAM = {"inner.batch": SHOTS, "inner.epochs": 1}
 _META = _STREAM | {"inner.lr": 0.05, "outer.lr": 0.003, "outer.schedule": "cosine"}
@@ -80,8 +81,9 @@ class ClassStream(Scenario):
     def problem(self) -> Problem:
         sizes = ((omniglot.SIZE // 2) ** 2, 128, 64, CLASSES)
         halves = Metric("halves", "1", "neither", 0.0, by_half, ("first", "last"), least=0, most=1)
+        each = Metric("characters", "1", "neither", 0.0, by_character, _PLACES, least=0, most=1)
         return Problem(
-            lambda: MLP(sizes, head_gain=0.0), cross_entropy, (ACCURACY, halves),
+            lambda: MLP(sizes, head_gain=0.0), cross_entropy, (ACCURACY, halves, each),
             classes=CLASSES, ordered=True,
         )  # fmt: skip
 
@@ -139,3 +141,10 @@ def by_half(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
         "first": (right * first).sum() / first.sum(),
         "last": (right * (1 - first)).sum() / (1 - first).sum(),
     }
+
+
+def by_character(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Return the accuracy of each character, by its place in the stream; NaN without any."""
+    right = (logits.argmax(-1) == y).to(logits.dtype)
+    of = F.one_hot(y, CLASSES).to(logits.dtype)
+    return dict(zip(_PLACES, (right @ of) / of.sum(0), strict=True))
