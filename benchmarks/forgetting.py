@@ -7,7 +7,7 @@ as a difference and as a share of what was known. Means over streams and seeds.
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -27,10 +27,9 @@ COLUMNS = {
 }
 
 
-def row_of(runs: Iterable[Path]) -> dict[str, float]:
-    """Return the row of one strategy, of its runs with several seeds."""
-    found = [values_of(RunDirectory(run)) for run in runs]
-    final, then, now = (mean(column) for column in zip(*found, strict=True))
+def row_of(summaries: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the row of one strategy, of the summaries of its runs with several seeds."""
+    final, then, now = (mean(column) for column in zip(*map(values_of, summaries), strict=True))
     forgotten = then - now
     return {
         "final": final, "then": then, "now": now, "forgotten": forgotten,
@@ -38,9 +37,8 @@ def row_of(runs: Iterable[Path]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def values_of(run: RunDirectory) -> tuple[float, float, float]:
+def values_of(summary: Mapping[str, Any]) -> tuple[float, float, float]:
     """Return accuracy at the end, and that of the first five when five are seen, and at the end."""
-    summary = run.summary() or {}
     first = next(each for each in summary["metrics"] if each["name"] == "halves/first")
     half = str(ClassStream.repeats * SHOTS * CLASSES // 2)
     return summary["metric"]["after"], first["at_shots"][half]["mean"], first["after"]
@@ -56,7 +54,8 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     for folder in sorted(arguments.runs.iterdir()):
         if runs := sorted(folder.glob("seed*")):
-            rows[folder.name] = {"label": display(folder.name), **row_of(runs)}
+            summaries = [RunDirectory(run).summary() or {} for run in runs]
+            rows[folder.name] = {"label": display(folder.name), **row_of(summaries)}
     ordered = dict(sorted(rows.items(), key=lambda item: -item[1]["now"]))
     tables = {"forgetting": Table(COLUMNS, ordered)}
     print_tables(tables)

@@ -1,30 +1,22 @@
-"""What is kept of the first characters: from runs, by hand."""
+"""What is kept of the first characters: from summaries, by hand."""
 
-import json
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.forgetting import row_of
 
 
-def run_with(folder: Path, final: float, then: float, now: float) -> Path:
-    folder.mkdir()
+def summary(final: float, then: float, now: float) -> dict[str, Any]:
     halves = {"name": "halves/first", "after": now, "at_shots": {"75": {"mean": then}}}
-    summary = {"format": 3, "metric": {"after": final}, "metrics": [halves]}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return folder
+    return {"metric": {"after": final}, "metrics": [halves]}
 
 
-def test_a_row_is_the_mean_over_seeds(tmp_path: Path) -> None:
-    runs = [
-        run_with(tmp_path / "seed0", 0.5, 0.8, 0.4),
-        run_with(tmp_path / "seed1", 0.7, 0.6, 0.3),
-    ]
-    assert row_of(runs) == pytest.approx(
+def test_a_row_is_the_mean_over_seeds() -> None:
+    assert row_of([summary(0.5, 0.8, 0.4), summary(0.7, 0.6, 0.3)]) == pytest.approx(
         {"final": 0.6, "then": 0.7, "now": 0.35, "forgotten": 0.35, "share": 0.5}
     )
 
 
-def test_who_knew_nothing_forgets_nothing(tmp_path: Path) -> None:
-    assert row_of([run_with(tmp_path / "seed0", 0.1, 0.0, 0.0)])["share"] == 0.0
+def test_who_knew_nothing_forgets_nothing() -> None:
+    assert row_of([summary(0.1, 0.0, 0.0)])["share"] == 0.0
