@@ -204,10 +204,11 @@ def test_the_oracle_of_one_point_is_the_posterior_mean(x: float, y: float) -> No
     assert np.abs(found - curves.mean(1)) == pytest.approx([0, 0], abs=float(4 * error.max()))
 
 
-def test_hospitals_are_held_against_base_rate_and_local_logistic_regression(data_dir) -> None:
+def test_hospitals_are_held_against_base_rate_and_logistic_regressions(data_dir) -> None:
     scenario = Hospitals(data_dir=str(data_dir), network="lr")
-    rate, logistic = evaluate_references(scenario, torch.float32)
+    rate, logistic, pooled = evaluate_references(scenario, torch.float32)
     assert [rate.name, logistic.name] == ["base rate", "logistic regression"]
+    assert (pooled.name, pooled.federated) == ("pooled logistic regression", False)
     # Everybody gets the same logit: AUC is .5, and accuracy the share of the commoner label.
     totals = {name: torch.zeros_like(value) for name, value in scenario.statistics(0).items()}
     for client in scenario.clients()["train"]:
@@ -219,4 +220,5 @@ def test_hospitals_are_held_against_base_rate_and_local_logistic_regression(data
         share = float((task.query.y == float(ill)).double().mean())
         assert row["accuracy"] == pytest.approx(share, abs=1e-6)
         assert (row["auc"], row["balanced_accuracy"]) == (0.5, 0.5)
-    assert all(row["auc"] > 0.6 for row in logistic.clients if row["client"] in (0, 1))
+    for each in (logistic, pooled):
+        assert all(row["auc"] > 0.6 for row in each.clients if row["client"] in (0, 1))

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from fedmaml.config import resolve
 from fedmaml.core.params import Params
+from fedmaml.core.seeding import generator
 from fedmaml.core.tasks import Batch, Task
+from fedmaml.running import execute
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.datasets import heart_disease
 from fedmaml.simulations.scenarios import Hospitals
 
@@ -188,3 +192,32 @@ def test_first_support_patients_are_a_fair_sample(within: Hospitals) -> None:
     # (hypergeometric). Sorted by disease there would be none.
     y = task_of(within, "test", 0).support.y
     assert 3 <= int(y[:20].sum()) <= 16
+
+
+def test_fedavg_of_one_step_at_all_hospitals_is_gradient_descent_on_all_patients(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    layer = {
+        "scenario": "hospitals", "strategy": "fedavg", "task.network": "lr", "dtype": "float64",
+        "inner.steps": 1, "inner.lr": 0.5, "rounds": 3, "data_dir": str(data_dir),
+    }  # fmt: skip
+    config = resolve(layer)
+    execute(config, tmp_path)
+    found = RunDirectory(tmp_path).load_meta()["theta"]
+
+    scenario = config.make_scenario()
+    start = config.make_strategy().build(config.make_problem(), generator(0, "init"))
+    theta = {
+        name: value.clone().requires_grad_() for name, value in start.state.meta["theta"].items()
+    }
+    tasks = [task_of(scenario, "train", client) for client in scenario.clients()["train"]]
+    batches = [batch for task in tasks for batch in task]
+    everyone = Batch(*(torch.cat(column).double() for column in zip(*batches, strict=True)))
+    for _ in range(3):
+        slopes = torch.autograd.grad(start.learner.loss(theta, everyone), list(theta.values()))
+        theta = {
+            name: (value - 0.5 * slope).detach().requires_grad_()
+            for (name, value), slope in zip(theta.items(), slopes, strict=True)
+        }
+    for name, value in theta.items():
+        torch.testing.assert_close(found[name], value.detach(), rtol=0, atol=1e-12)

@@ -21,7 +21,9 @@ from fedmaml.simulations.references.hierarchical import hierarchical_ridge, post
 from fedmaml.simulations.references.linear import (
     identity,
     least_squares,
+    logistic,
     logistic_regression,
+    pooled_logistic_regression,
     ridge,
     ridge_to_the_mean,
 )
@@ -49,11 +51,13 @@ __all__ = [
     "identity",
     "kernel_ridge",
     "least_squares",
+    "logistic",
     "logistic_regression",
     "most_similar",
     "nearest_class_mean",
     "nearest_neighbour",
     "persistence",
+    "pooled_logistic_regression",
     "posterior_mean",
     "random_forest",
     "ridge",

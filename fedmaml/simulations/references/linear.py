@@ -9,7 +9,7 @@ from fedmaml.core.learner import Predictor
 from fedmaml.core.linear import with_ones
 from fedmaml.core.tasks import Batch
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
-from fedmaml.simulations.references.targets import BINARY, NUMBERS, like
+from fedmaml.simulations.references.targets import BINARY, NUMBERS, Targets, like
 
 Features = Callable[[Tensor], Tensor]
 """Inputs ``(examples, *features)`` -> ``(examples, columns)``."""
@@ -129,21 +129,12 @@ def logistic_regression(strengths: Sequence[float] = (1.0,)) -> Reference:
     """
 
     def fit(_clients: TrainingClients, strength: float) -> Adapt:
-        from sklearn.linear_model import LogisticRegression  # most of a second
-
         def adapt(support: Batch) -> Predictor:
             labels = support.y > 0.5
             if labels.all() or not labels.any():
                 output = BINARY.decode(BINARY.encode(support.y).mean(0))
                 return lambda x: output.to(x.dtype).expand(len(x), 1)
-            model = LogisticRegression(C=strength, max_iter=1000)
-            model.fit(support.x.flatten(1).double().numpy(), labels.numpy())
-
-            def predict(x: Tensor) -> Tensor:
-                logits = model.decision_function(x.flatten(1).double().numpy())
-                return torch.from_numpy(logits)[:, None].to(x.dtype)
-
-            return predict
+            return logistic(support.x, labels, strength)
 
         return adapt
 
@@ -153,6 +144,39 @@ def logistic_regression(strengths: Sequence[float] = (1.0,)) -> Reference:
         fit,
         grid=tuple({"strength": strength} for strength in strengths),
     )
+
+
+def pooled_logistic_regression(targets: Targets = BINARY) -> Reference:
+    """Return one logistic regression on the examples of all training clients, never adapted."""
+
+    def fit(clients: TrainingClients) -> Adapt:
+        parts = clients.examples()
+        labels = torch.cat([targets.encode(part.y)[:, 0] > 0.5 for part in parts])
+        predict = logistic(torch.cat([part.x for part in parts]), labels)
+        return lambda _support: predict
+
+    about = "logistic regression on the examples of all training clients, the same for all"
+    return Reference("pooled logistic regression", about, fit, federated=False)
+
+
+def logistic(x: Tensor, labels: Tensor, strength: float = 1.0) -> Predictor:
+    """Return a logistic regression's logits, ``(examples, 1)``.
+
+    Args:
+        x: Inputs; all axes after the first are columns.
+        labels: bool ``(examples,)``, of both kinds.
+        strength: scikit-learn's C, the inverse of the penalty.
+    """
+    from sklearn.linear_model import LogisticRegression  # most of a second
+
+    model = LogisticRegression(C=strength, max_iter=1000)
+    model.fit(x.flatten(1).double().numpy(), labels.flatten().numpy())
+
+    def predict(inputs: Tensor) -> Tensor:
+        logits = model.decision_function(inputs.flatten(1).double().numpy())
+        return torch.from_numpy(logits)[:, None].to(inputs.dtype)
+
+    return predict
 
 
 def solve(features: Features, examples: Batch) -> Tensor:

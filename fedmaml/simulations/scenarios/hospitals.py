@@ -128,6 +128,7 @@ class Hospitals(Scenario):
         return (
             references.constant(references.BINARY, "base rate"),
             references.logistic_regression(),
+            references.pooled_logistic_regression(),
         )
 
     def _task(self, split: Split, client: int, round: int, shared_statistics: Params) -> Task:

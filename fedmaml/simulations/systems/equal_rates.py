@@ -101,31 +101,15 @@ def references_of(penalty: float) -> tuple[Reference, ...]:
     Args:
         penalty: Weight of unequal rates in the loss of the second; without, it is not there.
     """
-    about = "logistic regression on the pooled examples of all groups, the same for all"
     shifted = "the same with a threshold per group, whose rates on the support are the common ones"
     same = "one logistic regression for all groups, with the penalty of each group in its loss"
     blind = partial(_penalised_for_all, penalty=penalty)
     return (
         references.constant(_TARGETS, "base rate"),
-        Reference("pooled logistic regression", about, _pooled, federated=False),
+        references.pooled_logistic_regression(_TARGETS),
         *[Reference("pooled with penalty", same, blind, federated=False)] * (penalty > 0),
         Reference("thresholds by group", shifted, _thresholds, federated=False),
     )
-
-
-def _logistic(clients: TrainingClients) -> Predictor:
-    from sklearn.linear_model import LogisticRegression  # most of a second
-
-    parts = clients.examples()
-    x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
-    model = LogisticRegression(max_iter=1000).fit(x.double().numpy(), y[:, 0].numpy())
-    weights = torch.from_numpy(np.append(model.coef_[0], model.intercept_))[:, None]
-    return lambda inputs: (with_ones(inputs).double() @ weights).to(inputs.dtype)
-
-
-def _pooled(clients: TrainingClients) -> Adapt:
-    predict = _logistic(clients)
-    return lambda _support: predict
 
 
 def _penalised_for_all(clients: TrainingClients, penalty: float) -> Adapt:
@@ -151,7 +135,7 @@ def _penalised_for_all(clients: TrainingClients, penalty: float) -> Adapt:
 
 
 def _thresholds(clients: TrainingClients) -> Adapt:
-    predict = _logistic(clients)
+    predict = references.pooled_logistic_regression(_TARGETS).fit(clients)(clients.examples()[0])
 
     def adapt(support: Batch) -> Predictor:
         score, label = predict(support.x)[:, 0], support.y[:, 0] > 0.5
