@@ -16,9 +16,10 @@ from fedmaml import config
 from fedmaml.computing import evaluation, updates
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
+from fedmaml.core.learner import prepared_tasks
 from fedmaml.core.params import Params
 from fedmaml.core.requests import EvaluateRequest, TrainRequest
-from fedmaml.core.tasks import Batch, Task, cast, rows_of, tensors_of, unstack
+from fedmaml.core.tasks import Batch, Task, cast, first_task, rows_of, tensors_of, unstack
 from fedmaml.core.trees import leaves
 from fedmaml.preflight import preflight
 from fedmaml.simulations.datasets import heart_disease
@@ -135,6 +136,12 @@ SMALL: dict[str, dict[str, object]] = {
     "molecule_design": {"hidden": 4}, "half_circle": {"hidden": 4},
 }  # fmt: skip
 """Settings with which a round of a scenario is quick."""
+
+STEP = 1e-6
+"""Of finite differences, in float64: small, so that hardly any rectifier turns within it."""
+
+LARGE = ("sky_anomaly", "inverse_design", "molecules", "morphology")
+"""Scenarios whose first task takes seconds."""
 
 MUST_WORK = {
     (scenario, strategy)
@@ -357,13 +364,13 @@ def test_statistics_are_double_vectors_of_one_shape(make, variant: str) -> None:
 def resolve(request: pytest.FixtureRequest):
     """Return a function: scenario, strategy -> the configuration that ``fedmaml run`` would use."""
 
-    def resolved(scenario: str, strategy: str) -> config.RunConfig:
+    def resolved(scenario: str, strategy: str, **more: object) -> config.RunConfig:
         layer = {"scenario": scenario, "strategy": strategy, "task": SMALL.get(scenario, {})}
         if reads_data(scenario):
             layer["data_dir"] = str(request.getfixturevalue("data_dir"))
         if scenario == "csv":
             layer["task"] = request.getfixturevalue("table")
-        return config.resolve(layer)
+        return config.resolve(layer | more)
 
     return resolved
 
@@ -425,6 +432,35 @@ def test_one_round_has_finite_losses_or_the_strategy_is_refused(
         assert sorted(reply.clients) == list(clients)
         for column in values.values():
             assert torch.tensor(column).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [slow_unless(name not in LARGE, name) for name in CATALOGUE if name not in ACTING],
+)
+def test_the_meta_gradient_is_the_finite_difference_on_the_scenarios_own_model(
+    resolve, name: str
+) -> None:
+    run = resolve(name, "maml", **{"dtype": "float64", "inner.steps": 2})
+    scenario, strategy = run.make_scenario(), run.make_strategy()
+    start = strategy.build(run.make_problem(), seeding.generator(0))
+    client = scenario.clients()["train"][:1]
+    (group,) = scenario.tasks("train", client, 1, common_of(scenario))
+    drawn = prepared_tasks(
+        group, start.learner.problem, {}, seed=0, split="train", round=1, device=None
+    )
+    task, theta = first_task(drawn.tasks), start.state.meta["theta"]
+    update = strategy.client_update(start.learner, start.state.meta, start.memory, task)
+    slope = update.update["theta"]
+    length = sum(float(value.square().sum()) for value in slope.values()) ** 0.5
+
+    def loss(distance: float) -> float:
+        moved = {name: value + distance / length * slope[name] for name, value in theta.items()}
+        predict = strategy.adapt(start.learner, {"theta": moved}, start.memory, task.support)
+        return float(start.learner.query_loss(predict, task.query))
+
+    assert length > 0
+    assert (loss(STEP) - loss(-STEP)) / (2 * STEP) == pytest.approx(length, rel=1e-5)
 
 
 @every_scenario
