@@ -1,5 +1,6 @@
 """Suffix rules and bias-variance against their closed forms."""
 
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,14 @@ from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.scenarios import BiasVariance, SuffixRules
 from fedmaml.simulations.scenarios.bias_variance import coefficients, moment
+
+BEST = {
+    1: ((0.142857, 2.392857), (0.294118, 2.014706), (0.454545, 1.613636), (0.625, 1.1875)),
+    2: ((0.135910, 2.336859), (0.286833, 1.853227), (0.448327, 1.335855), (0.620467, 0.839301)),
+    5: ((0.104596, 2.314251), (0.237108, 1.747117), (0.390851, 1.110869), (0.565855, 0.582393)),
+    10: ((0.069750, 2.311980), (0.182853, 1.718624), (0.318270, 1.025809), (0.487374, 0.505579)),
+}
+"""Steps -> best rate and expected error with 2, 5, 10 and 20 examples, computed independently."""
 
 # --- bias and variance --------------------------------------------------------------------------
 
@@ -34,7 +43,19 @@ def test_moments_of_the_wishart_matrix(
     assert moment(power, shots, dimension) == expected
 
 
-@pytest.mark.parametrize("power", range(1, 8))
+@pytest.mark.parametrize("power", range(1, 13))
+def test_of_one_example_or_one_dimension_moments_are_those_of_chi_squares(power: int) -> None:
+    for count in (1, 4):
+        assert moment(power, count, 1) == Fraction(rising(count, power), count**power)
+        assert moment(power, 1, count) == rising(count + 2, power - 1)
+
+
+def rising(first: int, factors: int) -> int:
+    """Return first (first + 2) (first + 4) ..."""
+    return math.prod(first + 2 * step for step in range(factors))
+
+
+@pytest.mark.parametrize("power", range(1, 13))
 def test_moments_are_dual(power: int) -> None:
     shots, dimension = 5, 3
     left = dimension * shots**power * moment(power, shots, dimension)
@@ -49,11 +70,25 @@ def test_coefficients_are_the_known_fractions() -> None:
         Fraction(84, 125),
         Fraction(5121, 78125),
     )
+    assert coefficients(5, 3, 3, rate) == (
+        Fraction(4103606, 9765625),
+        Fraction(1818, 3125),
+        Fraction(5353017, 48828125),
+    )
+    assert coefficients(5, 3, 5, rate) == (
+        Fraction(1184979019214, 3814697265625),
+        Fraction(902686, 1953125),
+        Fraction(147532400841, 762939453125),
+    )
 
 
 @pytest.mark.parametrize(
     ("steps", "shots", "rate", "expected"),
-    [(1, 5, 0.294118, 2.014706), (2, 20, 0.620467, 0.839301), (5, 10, 0.390851, 1.110869)],
+    [
+        (steps, shots, rate, error)
+        for steps, at in BEST.items()
+        for shots, (rate, error) in zip((2, 5, 10, 20), at, strict=True)
+    ],
 )
 def test_the_expected_error_at_the_best_rate(
     steps: int, shots: int, rate: float, expected: float

@@ -124,6 +124,12 @@ def test_without_steps_maml_first_order_maml_and_the_gradient_agree(classificati
     exact = updates(MAML(inner=none), classification)[1].update["theta"]
     first = updates(FOMAML(inner=none), classification)[1].update["theta"]
     assert torch.equal(flatten(exact), flatten(first))
+    start, _ = updates(MAML(inner=none), classification)
+    theta = {name: value.requires_grad_() for name, value in start.state.meta["theta"].items()}
+    plain = torch.autograd.grad(
+        start.learner.loss(theta, classification.task().query), list(theta.values())
+    )
+    assert torch.equal(flatten(exact), flatten(dict(zip(theta, plain, strict=True))))
 
 
 def test_fedprox_without_its_term_is_fedavg(classification) -> None:
