@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fedmaml.core.errors import DataError
+from fedmaml.simulations.datasets import femnist, glucose, movielens, omniglot, panda, wisdm
 from fedmaml.simulations.scenarios import CATALOGUE
 from tests.catalogue import reads_data
 
@@ -46,3 +47,16 @@ def test_a_missing_and_an_empty_file_are_named(
     path.parent.mkdir(parents=True)
     path.touch()
     assert f"{path} is not the original file of" in error()
+
+
+def test_files_hold_the_published_clients_and_examples(data_dir: Path) -> None:
+    folder = str(data_dir)
+    assert {len(column) for column in panda.load(folder)} == {5136}
+    people = wisdm.load(folder)
+    assert (len(people), sum(len(y) for _, y in people)) == (36, 5418 - 61)  # 61 are there twice
+    characters = omniglot.load(folder)
+    assert (len(characters.images), int(characters.alphabet.max())) == (1623, 49)
+    assert len(glucose.load(folder)) == 452
+    users = movielens.load(folder)
+    assert (len(users), sum(len(ratings) for ratings, *_ in users)) == (610, 100_836)
+    assert len(femnist.load(folder)) == 105
