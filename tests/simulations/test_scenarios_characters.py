@@ -182,8 +182,8 @@ def test_more_than_there_is_is_refused(data_dir: Path, fields: dict, words: str)
 def test_femnist_has_105_writers_and_no_image_twice(data_dir: Path) -> None:
     writers = femnist.load(str(data_dir))
     assert len(writers) == 105
-    assert sum(len(y) for _, y in writers) == 16_317 - 105
-    for x, y in writers:
+    assert sum(len(y) for _, y in writers.values()) == 16_317 - 105
+    for x, y in writers.values():
         assert len({image.numpy().tobytes() for image in x}) == len(y)
         assert x[:, 0, 0].float().mean() < 30  # paper is 0
 

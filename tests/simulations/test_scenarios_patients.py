@@ -15,7 +15,6 @@ from fedmaml.simulations.datasets import glucose as dataset
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.references import linear
 from fedmaml.simulations.scenarios import Glucose, Patients
-from fedmaml.simulations.scenarios.glucose import windows
 from fedmaml.simulations.scenarios.patients import (
     COVARIANCE,
     CURVE,
@@ -23,6 +22,7 @@ from fedmaml.simulations.scenarios.patients import (
     fomaml_matrix,
     prior,
 )
+from fedmaml.simulations.systems.glucose_windows import windows
 
 # --- patients -------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ def test_hierarchical_ridge_nearly_reaches_the_bayes_risk() -> None:
 
 
 def person(values: np.ndarray) -> dataset.Person:
-    return dataset.Person("study", "T1D", values)
+    return dataset.Person("study 1", "study", "T1D", values)
 
 
 def test_readings_near_the_grid_are_taken_and_gaps_are_not_bridged() -> None:
