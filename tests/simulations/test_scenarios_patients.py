@@ -140,6 +140,20 @@ def test_227_people_take_part_and_nobody_is_in_two_splits(data_dir: Path) -> Non
     assert len({each.cohort for each in people}) == 9
 
 
+def test_a_damaged_file_of_readings_is_named_beside_a_good_list_of_people(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cgm_glucose"
+    folder.mkdir()
+    people, readings = ((data_dir / "cgm_glucose" / name).read_bytes()
+                        for name in ("subjects.csv", "cgm.npz"))  # fmt: skip
+    (folder / "subjects.csv").write_bytes(people)
+    for content in (readings[:-1], b"", readings[:100] + b"x" + readings[101:]):
+        (folder / "cgm.npz").write_bytes(content)
+        with pytest.raises(DataError, match=r"cgm\.npz is not the original file of.*replace it"):
+            Glucose(data_dir=str(tmp_path)).clients()
+
+
 def test_the_support_is_over_before_the_query_begins(data_dir: Path) -> None:
     scenario = Glucose(data_dir=str(data_dir), shots=32)
     for split, round in (("train", 1), ("train", 2), ("test", 0)):
