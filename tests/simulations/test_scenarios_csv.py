@@ -204,6 +204,14 @@ def test_a_file_that_is_no_client_is_left_out_and_the_others_are_as_without_it(
         assert torch.equal(found.tasks.query.x, group.tasks.query.x)
 
 
+def test_a_parquet_file_without_a_byte_is_empty_and_a_damaged_one_is_refused(sites: Path) -> None:
+    (sites / "s12.parquet").touch()
+    assert scenario(sites, data=str(sites / "s*")).left_out() == {"s12": "no rows"}
+    (sites / "s12.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"s12\.parquet cannot be read as Parquet"):
+        scenario(sites, data=str(sites / "s*")).clients()
+
+
 def test_one_class_is_no_reason_where_numbers_are_predicted(sites: Path) -> None:
     (sites / "s05.csv").write_text(ONE_CLASS)
     assert scenario(sites, target="days", ignore=("y",)).left_out() == {}

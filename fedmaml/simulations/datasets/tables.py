@@ -111,6 +111,8 @@ def _load(stamps: tuple[tuple[str, int, int], ...], client: str) -> tuple[Table,
 def _read(path: Path) -> "pd.DataFrame":
     """Return a file as text, missing values as NaN."""
     pandas = pandas_package()
+    if not path.stat().st_size:
+        return pandas.DataFrame()
     if path.suffix.lower() in (".parquet", ".pq"):
         try:
             frame = pandas.read_parquet(path)
