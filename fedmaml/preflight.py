@@ -52,6 +52,7 @@ from fedmaml.simulations.returned import (
     as_asked,
     figures_of,
     groups_of,
+    left_out_of,
     references_of,
     statistics_of,
 )
@@ -89,6 +90,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     start = strategy.build(config.make_problem(), seeding.generator(config.seed, "init"))
     refuse_other_start(start)
     references_of(scenario)
+    left_out_of(scenario)
     learner = on_device(start.learner, device)
     meta = to_device(start.state.meta, device)
     memory = to_device({"memory": start.memory}, device)["memory"]

@@ -20,6 +20,7 @@ from fedmaml.core.errors import (
 from fedmaml.core.processes import refuse_while_importing_script
 from fedmaml.preflight import preflight
 from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
+from fedmaml.runs.left_out import counted, in_words
 from fedmaml.runs.outcome import (
     diverged_from,
     rates_of_training,
@@ -29,6 +30,7 @@ from fedmaml.runs.outcome import (
 from fedmaml.runs.progress import RunProgress
 from fedmaml.simulations.backends import module_of, refuse_without_package
 from fedmaml.simulations.backends.apps import Apps
+from fedmaml.simulations.returned import left_out_of
 from fedmaml.simulations.scenario import SPLITS
 
 logger = logging.getLogger("fedmaml")
@@ -130,8 +132,16 @@ def _reopen(directory: RunDirectory, folder: Path, config: RunConfig) -> None:
 
 
 def _look_at_data(config: RunConfig, directory: RunDirectory) -> Audit:
-    """Evaluate references and audit for leakage; the audit is written last, so it tells of both."""
-    directory.save_rows(config.make_scenario().rows())
+    """Count who is left out, evaluate references and audit for leakage.
+
+    The audit is written last, so it tells that all of this is done.
+    """
+    scenario = config.make_scenario()
+    if left_out := counted(left_out_of(scenario)):
+        clients = sum(map(len, scenario.clients().values()))
+        logger.warning("left out %s (%d take part)", in_words(left_out), clients)
+    directory.save_left_out(left_out)
+    directory.save_rows(scenario.rows())
     directory.save_references(references_before(config))
     audit = audit_before(config)
     directory.save_audit(audit)

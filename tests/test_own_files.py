@@ -281,6 +281,16 @@ WRONG_SCENARIOS = [
         "    def groups(self, client):\n        return None\n\n    def tasks",
         r"groups\(\) of the scenario returned NoneType: return names by label",
     ),
+    (
+        "    def tasks",
+        "    def left_out(self):\n        return ['ward 3']\n\n    def tasks",
+        r"left_out\(\) of the scenario returned list of str: return reasons by client",
+    ),
+    (
+        "    def tasks",
+        "    def left_out(self):\n        return {3: 'no rows'}\n\n    def tasks",
+        r"left_out\(\) of the scenario returned dict: return reasons by client",
+    ),
     ("lambda: MLP((1, 8, 1))", "MLP((1, 8, 1))", "returned MLP: network must make the network"),
     ("lambda: MLP((1, 8, 1))", "lambda: None", "made NoneType: it must be a function"),
     (

@@ -12,6 +12,7 @@ from fedmaml.comparison.references import about
 from fedmaml.quantities import number
 from fedmaml.report import inline, integrity, reproduce, tables, words
 from fedmaml.report.reading import Material
+from fedmaml.runs.left_out import in_words
 from fedmaml.runs.references import label
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 
@@ -139,12 +140,14 @@ def _facts(material: Material) -> dict[str, str]:
             for run in every
         ),
     }
+    if unsuited := [run.summary["left_out"] for run in every if run.summary.get("left_out")]:
+        facts["Left out"] = _several(map(in_words, unsuited))
     asked, evaluated = (
         sum(run.summary[key] for run in every) for key in ("clients_asked", "clients_evaluated")
     )
     if asked > evaluated:
-        left_out = f"{asked - evaluated} of {asked} {material.evaluated} clients"
-        facts["Not evaluated"] = f"{left_out} gave no usable answer"
+        silent = f"{asked - evaluated} of {asked} {material.evaluated} clients"
+        facts["Not evaluated"] = f"{silent} gave no usable answer"
     if caveats := SCENARIOS[material.scenario].caveats:
         facts["Caveats"] = " ".join(caveats)
     return facts

@@ -189,6 +189,14 @@ class _Beside(_About):
     metrics: tuple[_Against, ...]
 
 
+class LeftOut(_Part):
+    """``left_out.json``, see `runs.left_out`."""
+
+    count: int
+    reasons: dict[str, int]
+    clients: tuple[str, ...]
+
+
 class Summary(_Part):
     """``summary.json``, see `server.summary.summarise`."""
 
@@ -207,6 +215,7 @@ class Summary(_Part):
     metrics: tuple[_Metric, ...]
     figures: tuple[_Figure, ...]
     families: dict[str, int]
+    left_out: LeftOut | None = None
     distance_to_closed_form: float = 0.0
     updates_used: int
     resumed_after: tuple[int, ...] = ()

@@ -2,6 +2,7 @@
 
 config.toml         everything needed to repeat the run
 audit.json          findings of the leakage audit before the run
+left_out.json       clients whose data do not suit the scenario, by reason; see `left_out`
 schema.json         how rows of a table become inputs; only of scenarios of tables
 references.json     metrics of the scenario's references at each test client
 rounds.jsonl        one line per finished round, written as it finishes; see `chain`
@@ -68,6 +69,7 @@ RUNS = "FEDMAML_RUNS"
 _FILES = (
     "config.toml",
     "audit.json",
+    "left_out.json",
     "schema.json",
     "references.json",
     "rounds.jsonl",
@@ -229,6 +231,11 @@ class RunDirectory(RunRecords):
         """Write how rows become inputs; nothing if examples are no rows of tables."""
         if rows is not None:
             self._write("schema.json", (json.dumps(rows.to_json(), indent=2) + "\n").encode())
+
+    def save_left_out(self, left_out: Mapping[str, Any]) -> None:
+        """Write whom the scenario left out; nothing if nobody."""
+        if left_out:
+            self._write("left_out.json", (json.dumps(left_out, indent=2) + "\n").encode())
 
     def save_references(self, references: Sequence[Mapping[str, Any]]) -> None:
         """Write the results of references; nothing if the scenario names none."""

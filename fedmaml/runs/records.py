@@ -17,6 +17,7 @@ from fedmaml.core.findings import Audit, audit_from_json
 from fedmaml.runs.contents import (
     Client,
     Configuration,
+    LeftOut,
     Reference,
     Round,
     Summary,
@@ -183,6 +184,21 @@ class RunRecords:
             raise self._damaged(path.name, wrong)
         references: list[dict[str, Any]] = json.loads(text)
         return references
+
+    def left_out(self) -> dict[str, Any]:
+        """Return whom the scenario left out, see `runs.left_out`; {} if nobody.
+
+        Raises:
+            RunDirectoryError: If the file is damaged.
+        """
+        path = self.path / "left_out.json"
+        if not path.exists():
+            return {}
+        text = path.read_text(errors="replace")
+        if wrong := wrong_in_text(LeftOut, text):
+            raise self._damaged(path.name, wrong)
+        left_out: dict[str, Any] = json.loads(text)
+        return left_out
 
     def rows(self) -> "Rows | None":
         """Return how rows of a table become inputs; None if the run kept nothing of it.

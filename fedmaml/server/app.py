@@ -201,6 +201,7 @@ def _finish(run: _Run, state: RunState, directory: RunDirectory, meter: EnergyMe
             "references": against_references(directory.references(), rows, run.problem.metrics),
             "audit": audited(config, roll_call, directory).to_json(),
             "rounds_sha256": state.lines.sha256,
+            **({"left_out": left_out} if (left_out := directory.left_out()) else {}),
             **({"resumed_after": list(totals.resumed_after)} if totals.resumed_after else {}),
         }
     )

@@ -110,6 +110,21 @@ def groups_of(scenario: Scenario, client: int) -> Mapping[str, str]:
     return found
 
 
+def left_out_of(scenario: Scenario) -> Mapping[str, str]:
+    """Return the clients that cannot take part, and why.
+
+    Raises:
+        ConfigurationError: If they are no reasons by name.
+    """
+    found: Any = scenario.left_out()
+    wanted = 'return reasons by client, e.g. {"ward 3": "no rows"}, {} for none'
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and isinstance(why, str) and why for name, why in found.items()
+    ):
+        raise _wrong("left_out", found, wanted)
+    return found
+
+
 def as_asked(groups: object, clients: Sequence[int]) -> list[TaskGroup]:
     """Return what `Scenario.tasks` returned.
 

@@ -99,6 +99,15 @@ class Scenario(ABC):
         del client
         return 0
 
+    def left_out(self) -> Mapping[str, str]:
+        """Return the clients whose data do not suit the scenario, by name, and why not.
+
+        E.g. ``{"C33P1": "no infected cells"}``: they have no number and take part in nothing. A run
+        counts them by reason in its log, its summary and its report. It asks only where it reads
+        the scenario's data anyway.
+        """
+        return {}
+
     def references(self) -> tuple[Reference, ...]:
         """Return the predictors that no gradient trains; strategies are compared with them."""
         return ()

@@ -7,6 +7,7 @@ from rich.markup import escape
 
 from fedmaml.core.statistics import MIN_UNITS
 from fedmaml.quantities import quantity, resumed, signed, support_and_query
+from fedmaml.runs.left_out import in_words
 from fedmaml.runs.references import label
 from fedmaml.tables.console import console
 from fedmaml.tables.table import Table, on_terminal
@@ -124,6 +125,8 @@ def _lines_below(name: str, summary: Mapping[str, Any]) -> None:
                 f"{summary['clients_evaluated']} clients; lower the adaptation's learning rate",
                 style="yellow",
             )
+    if left_out := summary.get("left_out"):
+        console.print(f"{name}: left out {escape(in_words(left_out))}")
     if summary["rejected_replies"]:
         console.print(
             f"{name}: {summary['rejected_replies']} updates were left out; "

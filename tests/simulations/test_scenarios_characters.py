@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from fedmaml.core.errors import ConfigurationError, DataError
 from fedmaml.simulations.datasets import femnist, omniglot, wisdm
+from fedmaml.simulations.datasets.files import digest_of
 from fedmaml.simulations.scenarios import Activity, Femnist, Omniglot
 
 
@@ -85,6 +87,26 @@ def test_a_converted_cache_is_used_again_and_a_damaged_one_made_anew(
     omniglot.load()
     assert len(made) == 3
     omniglot.load.cache_clear()
+
+
+@pytest.mark.parametrize("wrong", ["images_background.zip", "images_evaluation.zip"])
+def test_an_archive_that_is_not_the_publishers_is_named(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other archive passes for the publisher's: its digest is set to that of the file."""
+    monkeypatch.setattr(omniglot, "cache", lambda folder: tmp_path / "cache" / folder)
+    (tmp_path / "omniglot").mkdir()
+    known = []
+    for file in omniglot.ARCHIVES:
+        path = archive(tmp_path / "omniglot" / file.name, {"Latin": 1})
+        digest = digest_of(path.read_bytes(), file.digest)
+        known.append(file if file.name == wrong else replace(file, digest=digest))
+    monkeypatch.setattr(omniglot, "ARCHIVES", tuple(known))
+    omniglot.load.cache_clear()
+    scenario = Omniglot(data_dir=str(tmp_path))
+    with pytest.raises(DataError, match=rf"{wrong} is not the original file of .* its MD5 is"):
+        scenario.tasks("test", scenario.clients()["test"][:1], 0, {})
+    assert not (tmp_path / "cache").exists()
 
 
 def test_without_a_network_omniglot_says_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +204,8 @@ def test_more_than_there_is_is_refused(data_dir: Path, fields: dict, words: str)
 def test_femnist_has_105_writers_and_no_image_twice(data_dir: Path) -> None:
     writers = femnist.load(str(data_dir))
     assert len(writers) == 105
-    assert sum(len(y) for _, y in writers) == 16_317 - 105
-    for x, y in writers:
+    assert sum(len(y) for _, y in writers.values()) == 16_317 - 105
+    for x, y in writers.values():
         assert len({image.numpy().tobytes() for image in x}) == len(y)
         assert x[:, 0, 0].float().mean() < 30  # paper is 0
 

@@ -177,18 +177,93 @@ def test_a_bad_table_is_named_by_file_column_and_row(
     assert SECRET not in str(caught.value)
 
 
+NO_ROWS = "age,sex,stage,y,days\n"
+ONE_ROW = NO_ROWS + "60,m,I,ill,3\n"
+ONE_CLASS = NO_ROWS + "60,m,I,ill,3\n" * 9
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "no rows"), ("\n \n", "no rows"), (NO_ROWS, "no rows"),
+        (ONE_ROW, "fewer than 4 rows"), (ONE_CLASS, "one class alone"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_client_is_left_out_and_the_others_are_as_without_it(
+    sites: Path, content: str, reason: str
+) -> None:
+    (sites / "s05.csv").unlink()
+    without = scenario(sites)
+    totals, test = shared(without), without.clients()["test"]
+    expected = without.tasks("test", test, 1, totals)
+    (sites / "s05.csv").write_text(content)
+    some = scenario(sites)
+    assert some.left_out() == {"s05": reason}
+    assert some.clients() == without.clients()
+    for found, group in zip(some.tasks("test", test, 1, shared(some)), expected, strict=True):
+        assert torch.equal(found.tasks.query.x, group.tasks.query.x)
+
+
+def test_a_parquet_file_without_a_byte_is_empty_and_a_damaged_one_is_refused(sites: Path) -> None:
+    (sites / "s12.parquet").touch()
+    assert scenario(sites, data=str(sites / "s*")).left_out() == {"s12": "no rows"}
+    (sites / "s12.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"s12\.parquet cannot be read as Parquet"):
+        scenario(sites, data=str(sites / "s*")).clients()
+
+
+def test_one_class_is_no_reason_where_numbers_are_predicted(sites: Path) -> None:
+    (sites / "s05.csv").write_text(ONE_CLASS)
+    assert scenario(sites, target="days", ignore=("y",)).left_out() == {}
+    assert scenario(sites).left_out() == {"s05": "one class alone"}
+    assert len(scenario(sites, target="days", ignore=("y",)).groups(3)["client"]) == 3
+
+
+def test_clients_of_one_file_are_left_out_by_their_names(sites: Path) -> None:
+    one = sites / "all.csv"
+    rows = [["hall", "60", "m", "I", "ill", "3"]] * 5 + [["ward", "61", "f", "I", "ill", "4"]] * 2
+    rng = np.random.default_rng(3)
+    rows += [[f"site {site}", *row] for site in range(9) for row in rows_of(rng, 20)]
+    write(one, rows, ("site", *HEADER))
+    some = scenario(sites, data=str(one), client="site")
+    assert some.left_out() == {"hall": "one class alone", "ward": "fewer than 4 rows"}
+    assert sum(map(len, some.clients().values())) == 9
+
+
+def test_too_few_that_are_left_are_refused_with_those_that_are_left_out(sites: Path) -> None:
+    for path in sorted(sites.glob("*.csv"))[2:]:
+        path.write_text("")
+    with pytest.raises(
+        ConfigurationError, match=r"has 2 clients, and 1 .*; 10 further ones were left out "
+        r"\(the first: s02, no rows\); add files"
+    ):  # fmt: skip
+        scenario(sites).clients()
+
+
+def test_unseen_files_that_cannot_test_are_not_replaced_by_others(sites: Path) -> None:
+    unseen = sites.parent / "unseen.csv"
+    unseen.write_text(ONE_ROW)
+    with pytest.raises(
+        ConfigurationError, match=r"no client of task.unseen can test \(unseen, fewer than 4 rows"
+    ):
+        scenario(sites, unseen=str(unseen)).clients()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [
-        ("", r"s05\.csv is empty"),
-        ("age,sex,stage,y,days\n", r"s05\.csv has a header and no row"),
-        ("age,sex,stage,y,days\n60,m,I,ill,3\n", r"s05\.csv has 1 row; a client needs 4"),
-        (b"age,sex,stage,y,days\n60,\xff,I,ill,3\n", r"s05\.csv, row 2: not UTF-8"),
-    ],
+    [("", r"s05\.csv is empty; remove it"), (NO_ROWS, r"s05\.csv has a header and no row")],
 )
-def test_a_file_that_is_no_client_is_named(sites: Path, content: str | bytes, message: str) -> None:
-    (sites / "s05.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+def test_where_one_file_is_asked_for_an_empty_one_is_refused(
+    sites: Path, content: str, message: str
+) -> None:
+    (sites / "s05.csv").write_text(content)
     with pytest.raises(DataError, match=message):
+        tables.load(str(sites / "s05.csv"))
+
+
+def test_a_file_that_is_not_utf_8_is_named(sites: Path) -> None:
+    (sites / "s05.csv").write_bytes(NO_ROWS.encode() + b"60,\xff,I,ill,3\n")
+    with pytest.raises(DataError, match=r"s05\.csv, row 2: not UTF-8"):
         scenario(sites).clients()
 
 

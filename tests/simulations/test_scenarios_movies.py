@@ -30,12 +30,12 @@ def totals(scenario: Movies) -> dict[str, Tensor]:
 def test_has_the_published_ratings_in_the_order_of_time(data_dir: Path) -> None:
     people = movielens.load(str(data_dir))
     assert len(people) == 610
-    assert sum(len(stars) for _, stars in people) == 100_836
-    assert min(len(stars) for _, stars in people) == 20
+    assert sum(len(stars) for _, stars in people.values()) == 100_836
+    assert min(len(stars) for _, stars in people.values()) == 20
     with gzip.open(data_dir / "movielens_small" / "ratings.csv.gz", "rt") as lines:
         rows = [line.split(",") for line in lines.read().splitlines()[1:]]
     last = max((row for row in rows if row[0] == "1"), key=lambda row: (int(row[3]), int(row[1])))
-    assert people[0][1][-1] == float(last[2])
+    assert people["user 1"][1][-1] == float(last[2])
 
 
 def test_a_damaged_file_is_named(data_dir: Path, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_support_is_what_was_rated_first(data_dir: Path) -> None:
     everyone = movielens.load(str(data_dir))
     for group in scenario.tasks("test", clients[:5], 0, shared):
         for stars in (group.tasks.support.y + mean).round(decimals=3).tolist():
-            assert any(_in_order(stars, own[:40].tolist()) for _, own in everyone)
+            assert any(_in_order(stars, own[:40].tolist()) for _, own in everyone.values())
     assert scenario.problem().ordered
     assert not Movies(support="random", data_dir=str(data_dir)).problem().ordered
 
@@ -74,7 +74,7 @@ def test_films_and_their_start_come_from_training_users_alone() -> None:
     both = (torch.tensor([0, 1]), torch.tensor([1.0, 5.0], dtype=torch.float64))
     one = (torch.tensor([0]), torch.tensor([2.0], dtype=torch.float64))
     everyone = [both] * 4 + [one] * 2 + [both] * 4
-    people = ratings.dealt(everyone, 1)
+    people = ratings.dealt({f"user {place}": own for place, own in enumerate(everyone)}, 1)
     assert {split: len(clients) for split, clients in people.clients.items()} == {
         "train": 6, "validation": 2, "test": 2,
     }  # fmt: skip

@@ -15,7 +15,6 @@ from fedmaml.simulations.datasets import glucose as dataset
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.references import linear
 from fedmaml.simulations.scenarios import Glucose, Patients
-from fedmaml.simulations.scenarios.glucose import windows
 from fedmaml.simulations.scenarios.patients import (
     COVARIANCE,
     CURVE,
@@ -23,6 +22,7 @@ from fedmaml.simulations.scenarios.patients import (
     fomaml_matrix,
     prior,
 )
+from fedmaml.simulations.systems.glucose_windows import windows
 
 # --- patients -------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ def test_hierarchical_ridge_nearly_reaches_the_bayes_risk() -> None:
 
 
 def person(values: np.ndarray) -> dataset.Person:
-    return dataset.Person("study", "T1D", values)
+    return dataset.Person("study 1", "study", "T1D", values)
 
 
 def test_readings_near_the_grid_are_taken_and_gaps_are_not_bridged() -> None:
@@ -138,6 +138,20 @@ def test_227_people_take_part_and_nobody_is_in_two_splits(data_dir: Path) -> Non
     people = dataset.load(str(data_dir))
     assert len(people) == 452
     assert len({each.cohort for each in people}) == 9
+
+
+def test_a_damaged_file_of_readings_is_named_beside_a_good_list_of_people(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cgm_glucose"
+    folder.mkdir()
+    people, readings = ((data_dir / "cgm_glucose" / name).read_bytes()
+                        for name in ("subjects.csv", "cgm.npz"))  # fmt: skip
+    (folder / "subjects.csv").write_bytes(people)
+    for content in (readings[:-1], b"", readings[:100] + b"x" + readings[101:]):
+        (folder / "cgm.npz").write_bytes(content)
+        with pytest.raises(DataError, match=r"cgm\.npz is not the original file of.*replace it"):
+            Glucose(data_dir=str(tmp_path)).clients()
 
 
 def test_the_support_is_over_before_the_query_begins(data_dir: Path) -> None:

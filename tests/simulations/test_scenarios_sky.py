@@ -34,14 +34,14 @@ def totals(scenario: Sky) -> dict[str, torch.Tensor]:
 
 def test_plates_have_the_published_objects_and_no_redshift(data_dir: Path) -> None:
     plates = sdss.load(str(data_dir))
-    y = torch.cat([labels for _, labels in plates])
+    y = torch.cat([labels for _, labels in plates.values()])
     assert dict(zip(sdss.CLASSES, y.bincount().tolist(), strict=True)) == {
         "GALAXY": 4998, "STAR": 4152, "QSO": 850,
     }  # fmt: skip
-    assert {x.shape[1] for x, _ in plates} == {5}
-    large = [labels for _, labels in plates if len(labels) >= 40]
+    assert {x.shape[1] for x, _ in plates.values()} == {5}
+    large = [labels for _, labels in plates.values() if len(labels) >= 40]
     assert (len(large), sum(len(set(own.tolist())) == 1 for own in large)) == (83, 10)
-    assert len(skies.plates(str(data_dir))) == 73
+    assert len(skies.plates(str(data_dir))[0]) == 73
     sizes = {split: len(own) for split, own in Sky(data_dir=str(data_dir)).clients().items()}
     assert sizes == {"train": 36, "validation": 11, "test": 26}
 

@@ -107,6 +107,23 @@ def test_a_table_that_does_not_fit_names_file_column_and_row_and_no_value(tmp_pa
         own_examples(schema, str(write_table(path, 0)), "", "", 13)
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("", r"t\.csv is empty"),
+        ("age,sex,ill\n", r"t\.csv has a header and no row"),
+        ("age,sex,ill\n30,f,1\n", r"t\.csv has 1 rows; a site needs 4"),
+        ("age,sex,ill\n" + "30,f,1\n" * 8, r"t\.csv has rows of one class alone"),
+    ],
+)
+def test_a_site_whose_table_is_no_client_is_refused(lines: str, words: str, tmp_path: Path) -> None:
+    """In one process such a table is left out; a site has no other."""
+    (tmp_path / "t.csv").write_text(lines)
+    schema = schema_from(AGREED["columns"], "ill", ("0", "1"))
+    with pytest.raises(DataError, match=words):
+        own_examples(schema, str(tmp_path / "t.csv"), "", "", 0)
+
+
 def test_a_site_without_a_table_says_what_to_write(tmp_path: Path) -> None:
     schema = schema_from(AGREED["columns"], "ill", ("0", "1"))
     with pytest.raises(ConfigurationError, match=r"below \[data\]"):

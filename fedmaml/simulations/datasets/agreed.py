@@ -128,7 +128,10 @@ def own_examples(schema: Schema, table: str, column: str, module: str, shots: in
             f"{found.name} has {len(found)} rows; a site needs {least}, some to adapt on and two "
             "to be evaluated on"
         )
-    return _encoded(found, schema, column)
+    x, y = _encoded(found, schema, column)
+    if schema.classes and bool((y == y[0]).all()):
+        raise DataError(f"{found.name} has rows of one class alone; a site needs two classes")
+    return x, y
 
 
 @lru_cache(maxsize=4)

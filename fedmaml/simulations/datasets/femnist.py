@@ -22,8 +22,8 @@ FILE = DataFile(
 
 
 @read_once
-def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return (x, y) of each writer, in the order of their numbers.
+def load(data_dir: str = "") -> dict[str, tuple[Tensor, Tensor]]:
+    """Return (x, y) of each writer by name, in the order of their numbers.
 
     x: uint8 ``(images, 28, 28)``, ink 255 and paper 0 (in LEAF's files it is the other way round);
     y: int64 ``(images,)``: 0 to 9, A to Z, a to z. Each writer of the file has one image twice; it
@@ -38,7 +38,10 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     """
     with np.load(located(FILE, data_dir), allow_pickle=False) as arrays:
         images, labels, writers = arrays["images"], arrays["label"], arrays["writer_id"]
-    return tuple(
-        (torch.from_numpy(255 - images[rows]), torch.from_numpy(labels[rows].astype(np.int64)))
-        for rows in rows_of_owners(writers, images)
-    )
+        names = arrays["writer_names"][np.unique(writers)].tolist()
+    return {
+        name: (
+            torch.from_numpy(255 - images[rows]), torch.from_numpy(labels[rows].astype(np.int64))
+        )
+        for name, rows in zip(names, rows_of_owners(writers, images), strict=True)
+    }  # fmt: skip

@@ -36,11 +36,13 @@ class Person(NamedTuple):
     """A person.
 
     Attributes:
+        name: The study and the person's number in it.
         cohort: The study.
         diabetes: "T1D", "T2D", "Prediabetes" or "No diabetes".
         glucose: mg/dl every `GRID_MINUTES` from the first reading on; NaN where none is near.
     """
 
+    name: str
     cohort: str
     diabetes: str
     glucose: NDArray[np.float64]
@@ -64,6 +66,7 @@ def load(data_dir: str = "") -> tuple[Person, ...]:
     order = sorted(range(len(rows)), key=lambda k: (rows[k]["cohort"], rows[k]["person_id"]))
     return tuple(
         Person(
+            f"{rows[k]['cohort']} {rows[k]['person_id']}",
             rows[k]["cohort"],
             rows[k]["diabetes_type"],
             on_grid(np.cumsum(steps[ends[k] : ends[k + 1]]), tenths[ends[k] : ends[k + 1]] / 10),

@@ -23,8 +23,8 @@ FILE = DataFile(
 
 
 @read_once
-def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return (x, y) of each patient, in the order of their numbers.
+def load(data_dir: str = "") -> dict[str, tuple[Tensor, Tensor]]:
+    """Return (x, y) of each patient by name, in the order of their numbers.
 
     x: uint8 ``(cells, 28, 28)``; y: int64 ``(cells,)``, 1 for an infected cell. A cell that equals
     an earlier one of the patient byte by byte is left out.
@@ -38,7 +38,8 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     """
     with np.load(located(FILE, data_dir), allow_pickle=False) as arrays:
         images, labels, patients = arrays["images"], arrays["label"], arrays["patient_id"]
-    return tuple(
-        (torch.from_numpy(images[rows]), torch.from_numpy(labels[rows].astype(np.int64)))
-        for rows in rows_of_owners(patients, images)
-    )
+        names = arrays["patients"][np.unique(patients)].tolist()
+    return {
+        name: (torch.from_numpy(images[rows]), torch.from_numpy(labels[rows].astype(np.int64)))
+        for name, rows in zip(names, rows_of_owners(patients, images), strict=True)
+    }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedmaml.simulations.datasets.files import DataFile, located, read_once
+from fedmaml.simulations.datasets.suited import suited
 
 LANGUAGES = (
     "azeri", "bashkir", "crimean-tatar", "danish", "english", "estonian", "finnish", "hungarian",
@@ -104,10 +105,11 @@ class EncodedSlot(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Slots as numbers, and how many letters there are, 0 included."""
+    """Slots as numbers, how many letters there are, 0 included, and the slots that are left out."""
 
     slots: tuple[EncodedSlot, ...]
     letters: int
+    left_out: dict[str, str]
 
 
 def encoded(data_dir: str, fewest: int, commonest: float) -> Encoded:
@@ -118,15 +120,20 @@ def encoded(data_dir: str, fewest: int, commonest: float) -> Encoded:
         fewest: Words of a slot, at least.
         commonest: Share of the commonest script, below which a slot is taken.
     """
-    slots = [
-        slot
-        for slot in load(data_dir)
-        if len(slot.words) >= fewest
-        and max(Counter(script for _, script in slot.words).values()) < commonest * len(slot.words)
-    ]
+
+    def lacking(slot: Slot) -> str:
+        if len(slot.words) < fewest:
+            return f"fewer than {fewest} words"
+        most = max(Counter(script for _, script in slot.words).values())
+        rules = most >= commonest * len(slot.words)
+        return f"one script makes {commonest:.0%} of the forms" if rules else ""
+
+    by_name = {f"{slot.language} {slot.features}": slot for slot in load(data_dir)}
+    fit, left_out = suited(by_name, lacking)
+    slots = fit.values()
     letters = sorted({letter for slot in slots for lemma, _ in slot.words for letter in lemma})
     numbers = {letter: number for number, letter in enumerate(letters, 1)}
-    return Encoded(tuple(_encoded(slot, numbers) for slot in slots), len(letters) + 1)
+    return Encoded(tuple(_encoded(slot, numbers) for slot in slots), len(letters) + 1, left_out)
 
 
 def _encoded(slot: Slot, numbers: dict[str, int]) -> EncodedSlot:

@@ -22,8 +22,8 @@ FILE = DataFile(
 
 
 @read_once
-def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return (film, stars) of each person by number, in the order of time.
+def load(data_dir: str = "") -> dict[str, tuple[Tensor, Tensor]]:
+    """Return (film, stars) of each person, "user 1" being the first, in the order of time.
 
     film: int64 ``(ratings,)``, numbers from 0 in the order of MovieLens's; stars: float64. Of
     ratings of one second the film with the smaller number comes first.
@@ -41,4 +41,7 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     _, film = np.unique(number, return_inverse=True)
     order = np.lexsort((film, second, person))
     people = np.split(order, np.flatnonzero(np.diff(person[order])) + 1)
-    return tuple((torch.from_numpy(film[rows]), torch.from_numpy(stars[rows])) for rows in people)
+    return {
+        f"user {person[rows[0]]:.0f}": (torch.from_numpy(film[rows]), torch.from_numpy(stars[rows]))
+        for rows in people
+    }

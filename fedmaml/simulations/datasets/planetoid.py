@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedmaml.simulations.datasets.files import DataFile, data_folder, located
+from fedmaml.simulations.datasets.suited import suited
 
 NAMES = ("cora", "citeseer")
 CLASSES = {"cora": 7, "citeseer": 6}
@@ -66,11 +67,16 @@ def communities(name: str, data_dir: str = "") -> tuple[Community, ...]:
     Raises:
         DataError: If the file is missing or is not the original.
     """
-    return _communities(name, data_folder(data_dir))
+    return _communities(name, data_folder(data_dir))[0]
+
+
+def left_out(name: str, data_dir: str = "") -> dict[str, str]:
+    """Return the communities that `communities` leaves out, and why; arguments as there."""
+    return _communities(name, data_folder(data_dir))[1]
 
 
 @lru_cache(maxsize=4)
-def _communities(name: str, folder: str) -> tuple[Community, ...]:
+def _communities(name: str, folder: str) -> tuple[tuple[Community, ...], dict[str, str]]:
     from scipy import sparse
     from scipy.sparse.csgraph import connected_components
 
@@ -87,13 +93,14 @@ def _communities(name: str, folder: str) -> tuple[Community, ...]:
     x, part = _words(words), np.full(len(y), -1)
     part[rows] = _clusters(graph[rows][:, rows])
     degrees = np.asarray(graph.sum(1))[:, 0]
+    parts = {f"community {number}": np.flatnonzero(part == number) for number in range(_PARTS)}
+    reason = f"fewer than {_MIN_NODES} papers"
+    fit, small = suited(parts, lambda members: reason if len(members) < _MIN_NODES else "")
     found = []
-    for number in range(_PARTS):
-        members = np.flatnonzero(part == number)
-        if len(members) >= _MIN_NODES:
-            best = members[np.argsort(-degrees[members], kind="stable")[:_MAX_NODES]]
-            found.append(_community(np.sort(best), x, edges, y))
-    return tuple(found)
+    for members in fit.values():
+        best = members[np.argsort(-degrees[members], kind="stable")[:_MAX_NODES]]
+        found.append(_community(np.sort(best), x, edges, y))
+    return tuple(found), small
 
 
 def _words(words: object) -> np.ndarray:

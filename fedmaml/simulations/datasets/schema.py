@@ -115,6 +115,25 @@ def schema_of(
     return Schema(target, found, labels, tuple(_column(tables, name) for name in inputs))
 
 
+def of_one_class(
+    tables: Sequence[Table], target: str, kind: Literal["auto", "classification", "regression"]
+) -> tuple[Table, ...]:
+    """Return the tables with one class alone, among tables that together make a classification.
+
+    () if all have the same class. Tables without a target, or without some targets, are passed
+    over: `schema_of` names what is wrong with them.
+    """
+    labels = {
+        table: set(_labels(table.rows[target]))
+        for table in tables
+        if target in table.rows.columns and not table.rows[target].isna().any()
+    }
+    texts = sorted(set().union(*labels.values()))
+    if len(texts) < 2 or not _makes_classes(texts, kind):
+        return ()
+    return tuple(table for table, own in labels.items() if len(own) == 1)
+
+
 def encode(table: Table, schema: Schema) -> tuple[Tensor, Tensor]:
     """Return inputs and targets of a client.
 
@@ -156,10 +175,7 @@ def _kind_of_target(
     for table in tables:
         _check_target(table, target)
     texts = sorted({text for table in tables for text in _labels(table.rows[target]).unique()})
-    numbers = _as_numbers(texts)
-    words = bool(np.isnan(numbers).any())
-    few = len(texts) <= MAX_CLASSES and bool((numbers == np.round(numbers)).all())
-    if kind == "regression" or (kind == "auto" and not words and not few):
+    if not _makes_classes(texts, kind):
         return "regression", ()
     if len(texts) < 2:
         raise DataError(
@@ -172,7 +188,16 @@ def _kind_of_target(
             "if they are classes, set task.kind=classification; if they are numbers, mend "
             + _first_text(tables, target)
         )
+    words = bool(np.isnan(_as_numbers(texts)).any())
     return "classification", tuple(texts if words else sorted(texts, key=float))
+
+
+def _makes_classes(texts: Sequence[str], kind: str) -> bool:
+    """Return whether a target with these values makes a classification."""
+    numbers = _as_numbers(texts)
+    if kind != "auto" or np.isnan(numbers).any():
+        return kind != "regression"
+    return len(texts) <= MAX_CLASSES and bool((numbers == np.round(numbers)).all())
 
 
 def _first_text(tables: Sequence[Table], name: str) -> str:

@@ -27,8 +27,10 @@ FILE = DataFile(
 
 
 @read_once
-def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return (x, y) of each plate, in the order of their numbers; rows in the order of the file.
+def load(data_dir: str = "") -> dict[str, tuple[Tensor, Tensor]]:
+    """Return (x, y) of each plate by name, in the order of their numbers.
+
+    Rows are in the order of the file.
 
     x: float64 ``(objects, 5)``, colours u-g, g-r, r-i, i-z and r, in mag; y: int64 ``(objects,)``,
     index into `CLASSES`.
@@ -46,6 +48,7 @@ def load(data_dir: str = "") -> tuple[tuple[Tensor, Tensor], ...]:
     x = np.concatenate([-np.diff(magnitude), magnitude[:, 2:3]], 1)
     y = np.array([CLASSES.index(row["class"]) for row in rows])
     plates = np.array([int(row["plate"]) for row in rows])
-    return tuple(
-        (torch.from_numpy(x[own]), torch.from_numpy(y[own])) for own in rows_of_owners(plates, x)
-    )
+    return {
+        f"plate {plates[own[0]]}": (torch.from_numpy(x[own]), torch.from_numpy(y[own]))
+        for own in rows_of_owners(plates, x)
+    }

@@ -1,7 +1,8 @@
 """Clients with tables: which of them train, validate and test."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, Protocol, TypeVar
 
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError, DataError
-from fedmaml.simulations.datasets.schema import Schema, encode, schema_of
+from fedmaml.simulations.datasets.schema import Schema, encode, of_one_class, schema_of
+from fedmaml.simulations.datasets.suited import suited
 from fedmaml.simulations.datasets.tables import Table
 
 C = TypeVar("C", bound="Client")
@@ -39,6 +41,7 @@ class Sites:
         rows: Their inputs, ``(rows, schema.width)``, and targets, ``(rows,)``.
         counts: Number of clients that train, validate and test.
         schema: Found in those that train.
+        left_out: Further clients that cannot take part, by name, and why.
     """
 
     clients: tuple[str, ...]
@@ -46,6 +49,7 @@ class Sites:
     rows: Sequence[tuple[Tensor, Tensor]]
     counts: tuple[int, int, int]
     schema: Schema
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=4)
@@ -58,6 +62,8 @@ def arranged(
     kind: Literal["auto", "classification", "regression"],
     fractions: tuple[float, float],
     seed: int,
+    *,
+    leaving_out: bool = False,
 ) -> Sites:
     """Draw which clients train, validate and test, and encode their tables.
 
@@ -70,9 +76,11 @@ def arranged(
         kind: Of the problem.
         fractions: Of the known clients that validate, and that test.
         seed: Of the draw.
+        leaving_out: Whether tables that are no clients, with too few rows or one class alone, are
+            left out before the draw, and not refused.
 
     Raises:
-        ConfigurationError: If too few are left to train.
+        ConfigurationError: If too few are left to train, or none to test.
         DataError: If a table does not fit; names file, column and row.
     """
     if doubled := {table.name for table in known} & {table.name for table in unseen}:
@@ -84,11 +92,42 @@ def arranged(
         "add files, lower task.validation and task.test, or, if one file holds several clients, "
         "name the column that tells them apart (--client)"
     )
+    left_out: dict[str, str] = {}
+    if leaving_out:
+        fit, left_out = _suited((*known, *unseen), target, kind)
+        known, tests = (tuple(each for each in part if each in fit) for part in (known, unseen))
+        first = next((f"{name}, {why}" for name, why in left_out.items()), "")
+        if unseen and not tests:
+            raise ConfigurationError(f"no client of task.unseen can test ({first}): add rows")
+        unseen = tests
+        if left_out:
+            cure = f"{len(left_out)} further ones were left out (the first: {first}); {cure}"
     tables, counts = drawn(known, unseen, fractions, seed, cure)
     schema = schema_of(tables[: counts[0]], target, kind, ignored, client)
     rows = tuple(encode(table, schema) for table in tables)
     short, names = zip(*((table.client, table.name) for table in tables), strict=True)
-    return Sites(short, names, rows, counts, schema)
+    return Sites(short, names, rows, counts, schema, left_out)
+
+
+def _suited(
+    tables: tuple[Table, ...],
+    target: str,
+    kind: Literal["auto", "classification", "regression"],
+) -> tuple[frozenset[Table], dict[str, str]]:
+    """Return the tables that can be clients, and why each of the others cannot, by short name."""
+    alone = of_one_class([table for table in tables if len(table) >= FEWEST_ROWS], target, kind)
+
+    def lacking(table: Table) -> str:
+        if len(table) < FEWEST_ROWS:
+            return f"fewer than {FEWEST_ROWS} rows" if len(table) else "no rows"
+        return "one class alone" if table in alone else ""
+
+    fit, others = suited({table: table for table in tables}, lacking)
+    times = Counter(table.client for table in others)
+    return frozenset(fit), {
+        table.client if times[table.client] == 1 else table.name: why
+        for table, why in others.items()
+    }
 
 
 def drawn(

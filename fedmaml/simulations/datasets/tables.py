@@ -56,6 +56,22 @@ def load(pattern: str, client: str = "") -> tuple[Table, ...]:
 
     Raises:
         ConfigurationError: If no file has such a name, or a package that reads it is missing.
+        DataError: If a file is empty or cannot be read as a table; names file, column and row.
+    """
+    found = load_with_empty(pattern, client)
+    for table in found:
+        if not len(table.rows.columns):
+            raise DataError(f"{table.name} is empty; remove it, or write a header and rows")
+        if not len(table):
+            raise DataError(f"{table.name} has a header and no row; remove it, or add its examples")
+    return found
+
+
+def load_with_empty(pattern: str, client: str = "") -> tuple[Table, ...]:
+    """Return the same; an empty file is a client without rows, and without columns if it has none.
+
+    Raises:
+        ConfigurationError: If no file has such a name, or a package that reads it is missing.
         DataError: If a file cannot be read as a table; names file, column and row.
     """
     names = [pattern] if os.path.isfile(pattern) else sorted(glob(pattern, recursive=True))
@@ -75,9 +91,7 @@ def _load(stamps: tuple[tuple[str, int, int], ...], client: str) -> tuple[Table,
     for name, _, _ in stamps:
         rows = _read(Path(name))
         rows.index += _FIRST_ROW
-        if not len(rows):
-            raise DataError(f"{name} has a header and no row; remove it, or add its examples")
-        if not client:
+        if not client or not len(rows):
             tables.append(Table(name, Path(name).stem, rows))
             continue
         if client not in rows.columns:
@@ -97,6 +111,8 @@ def _load(stamps: tuple[tuple[str, int, int], ...], client: str) -> tuple[Table,
 def _read(path: Path) -> "pd.DataFrame":
     """Return a file as text, missing values as NaN."""
     pandas = pandas_package()
+    if not path.stat().st_size:
+        return pandas.DataFrame()
     if path.suffix.lower() in (".parquet", ".pq"):
         try:
             frame = pandas.read_parquet(path)
@@ -111,6 +127,8 @@ def _read(path: Path) -> "pd.DataFrame":
         _check_header(path, [str(name) for name in frame.columns])
         return frame.map(plain, na_action="ignore")
     text = _decoded(path)
+    if not text:
+        return pandas.DataFrame()
     header = text.partition("\n")[0]
     separator = max(_SEPARATORS, key=header.count)
     names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
@@ -138,9 +156,7 @@ def _decoded(path: Path) -> str:
         raise DataError(
             f"{path}, row {row}: not UTF-8; save the file as UTF-8 (spreadsheets: 'CSV UTF-8')"
         ) from error
-    if not text.strip():
-        raise DataError(f"{path} is empty; remove it, or write a header and rows")
-    return text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n") if text.strip() else ""
 
 
 def _check_header(path: Path, names: Sequence[str]) -> None:

@@ -5,7 +5,8 @@
 Clients that train, that validate and that test are different ones, drawn by the seed; files that
 ``task.unseen`` names are the test clients instead. A training client splits its rows anew in every
 round, half support and half query; a test client adapts on ``shots`` rows, or on half of them, and
-is evaluated on the others.
+is evaluated on the others. A client without rows, with fewer than four, or with one class alone is
+left out by name (`Csv.left_out`); at a real site it is refused.
 
 No client shows its rows: each training client sends counts, sums and sums of squares of its columns
 once, with the roll call. From their totals come the means that replace missing numbers and the
@@ -120,6 +121,9 @@ class Csv(Scenario):
             }
         )
 
+    def left_out(self) -> Mapping[str, str]:
+        return self._files.left_out
+
     def references(self) -> tuple[Reference, ...]:
         return tabular.references_of(self._files.schema)
 
@@ -141,11 +145,11 @@ class Csv(Scenario):
                 "scenario 'csv' needs your files and the column to predict: --data 'sites/*.csv' "
                 "--target COLUMN"
             )
-        known = tables.load(self.data, self.client)
-        unseen = tables.load(self.unseen, self.client) if self.unseen else ()
+        known = tables.load_with_empty(self.data, self.client)
+        unseen = tables.load_with_empty(self.unseen, self.client) if self.unseen else ()
         sites = arranged(
             known, unseen, self.target, self.client, self.ignore, self.kind,
-            (self.validation, self.test), self.seed,
+            (self.validation, self.test), self.seed, leaving_out=True,
         )  # fmt: skip
         tabular.refuse_shots(sites, self.shots)
         return sites

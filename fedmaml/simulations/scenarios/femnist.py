@@ -26,6 +26,7 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Task, TaskGroup, group_by_shape
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import femnist
+from fedmaml.simulations.datasets.suited import suited
 from fedmaml.simulations.dealing import deal, in_order
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
@@ -88,7 +89,7 @@ class Femnist(Scenario):
         return Problem(network, cross_entropy, (ACCURACY,), classes=femnist.CLASSES)
 
     def clients(self) -> dict[Split, range]:
-        return deal(len(_writers(self.data_dir, self.shots, self.network)))
+        return deal(len(_writers(self.data_dir, self.shots, self.network)[0]))
 
     def max_examples(self, client: int) -> int:
         return self.shots + self.queries
@@ -98,12 +99,15 @@ class Femnist(Scenario):
     ) -> list[TaskGroup]:
         return group_by_shape({client: self._task(split, client, round) for client in clients})
 
+    def left_out(self) -> Mapping[str, str]:
+        return _writers(self.data_dir, self.shots, self.network)[1]
+
     def references(self) -> tuple[Reference, ...]:
         targets = references.classes(femnist.CLASSES)
         return (references.nearest_neighbour(targets, (1, 3)),)
 
     def _task(self, split: Split, client: int, round: int) -> Task:
-        writers = _writers(self.data_dir, self.shots, self.network)
+        writers, _ = _writers(self.data_dir, self.shots, self.network)
         people = seeding.key(self.seed, "femnist", "people")
         x, y = writers[int(seeding.permutation(people, [0], len(writers))[0, client])]
         draw = seeding.key(self.seed, "femnist", "split", split, round if split == "train" else 0)
@@ -112,18 +116,25 @@ class Femnist(Scenario):
 
 
 @lru_cache(maxsize=4)
-def _writers(data_dir: str, shots: int, network: str) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return (x, y) of the writers who have enough images, x float32, as the network takes it."""
+def _writers(
+    data_dir: str, shots: int, network: str
+) -> tuple[tuple[tuple[Tensor, Tensor], ...], dict[str, str]]:
+    """Return (x, y) of the writers who have enough images, x float32, as the network takes it.
+
+    The others follow by name, with the reason.
+    """
     fewest = shots + _FEWEST_QUERIES
     everyone = femnist.load(data_dir)
-    enough = [(x, y) for x, y in everyone if len(y) >= fewest]
+    enough, left_out = suited(
+        everyone, lambda own: f"fewer than {fewest} images" if len(own[1]) < fewest else ""
+    )
     if len(enough) < 3:
-        most = max(len(y) for _, y in everyone)
+        most = max(len(y) for _, y in everyone.values())
         raise ConfigurationError(
             f"task.shots = {shots}: {len(enough)} of {len(everyone)} writers have the {fewest} "
             f"images that this takes, the most is {most}; lower task.shots"
         )
-    return tuple((_pixels(x, network), y) for x, y in enough)
+    return tuple((_pixels(x, network), y) for x, y in enough.values()), left_out
 
 
 def _pixels(images: Tensor, network: str) -> Tensor:

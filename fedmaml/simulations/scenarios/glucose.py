@@ -14,9 +14,8 @@ meta-learning adds to fine-tuning is the question. Not for treatment.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
-import numpy as np
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
@@ -33,17 +32,23 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Task, TaskGroup, group_by_shape
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import glucose
+from fedmaml.simulations.datasets.suited import suited
 from fedmaml.simulations.dealing import evenly, in_order, numbered
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.references import linear
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
+from fedmaml.simulations.systems.glucose_windows import (
+    AHEAD,
+    CHANGES,
+    SCALE,
+    TWO_DAYS,
+    Windows,
+    lacking,
+    windows,
+)
 
-_CHANGES, _AHEAD = 5, 2  # steps of the grid, back and ahead
-_TWO_DAYS = 2 * 24 * 60 // glucose.GRID_MINUTES
-_FEWEST_EACH, _FEWEST = 96, 350
 _BEFORE = 190  # windows before a cut from which a training support is taken
 _QUERIES = 96  # of a training task
-_SCALE = 20.0  # mg/dl
 _META = {"inner.lr": 0.1, "inner.steps": 5, "outer.lr": 0.005, "outer.schedule": "cosine"}
 _AVERAGING = {"inner.lr": 0.1, "inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
               "adaptation.lr": 0.1, "adaptation.steps": 30}  # fmt: skip
@@ -79,18 +84,18 @@ class Glucose(Scenario):
     )
 
     seed: int = 0
-    shots: Annotated[int, Gt(0), Le(_TWO_DAYS)] = _TWO_DAYS
+    shots: Annotated[int, Gt(0), Le(TWO_DAYS)] = TWO_DAYS
     queries: Annotated[int, Gt(0)] = 300
     hidden: Annotated[int, Ge(1)] = 32
     data_dir: str = ""
 
     def problem(self) -> Problem:
-        sizes = (1 + _CHANGES, self.hidden, self.hidden, 1)
-        rmse = replace(RMSE, unit="mg/dl", scale=_SCALE)
+        sizes = (1 + CHANGES, self.hidden, self.hidden, 1)
+        rmse = replace(RMSE, unit="mg/dl", scale=SCALE)
         return Problem(lambda: MLP(sizes), half_squared_error, (rmse,), ordered=True)
 
     def clients(self) -> dict[Split, range]:
-        people = len(_people(self.data_dir))
+        people = len(_people(self.data_dir)[0])
         test, validation = round(people / 4), round(0.12 * people)
         return numbered(people - test - validation, validation, test)
 
@@ -106,6 +111,9 @@ class Glucose(Scenario):
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
         return group_by_shape({client: self._task(split, client, round) for client in clients})
+
+    def left_out(self) -> Mapping[str, str]:
+        return _people(self.data_dir)[1]
 
     def references(self) -> tuple[Reference, ...]:
         def as_now(_clients: TrainingClients) -> Adapt:
@@ -139,58 +147,29 @@ class Glucose(Scenario):
         person = self._person(client)
         if split == "train":
             draw = seeding.key(self.seed, "glucose", "cut", round)
-            last = len(person.y) - _QUERIES - _AHEAD
+            last = len(person.y) - _QUERIES - AHEAD
             share = float(seeding.uniform(draw, [client], 1)[0, 0])
             cut = _BEFORE + int(share * (last - _BEFORE + 1))
             before = torch.arange(cut - _BEFORE, cut)
-            after = torch.arange(cut + _AHEAD, cut + _AHEAD + _QUERIES)
+            after = torch.arange(cut + AHEAD, cut + AHEAD + _QUERIES)
         else:
-            cut = int((person.time < _TWO_DAYS).sum())
-            before, after = torch.arange(cut), torch.arange(cut + _AHEAD, len(person.y))
+            cut = int((person.time < TWO_DAYS).sum())
+            before, after = torch.arange(cut), torch.arange(cut + AHEAD, len(person.y))
         chosen = torch.cat([evenly(before, self.shots), evenly(after, self.queries)])
         shots = min(self.shots, len(before))
         return in_order(person.x, person.y, chosen, shots, self.queries)
 
-    def _person(self, client: int) -> "Windows":
-        people = _people(self.data_dir)
+    def _person(self, client: int) -> Windows:
+        people, _ = _people(self.data_dir)
         order = seeding.permutation(seeding.key(self.seed, "glucose", "people"), [0], len(people))
         return people[int(order[0, client])]
 
 
-class Windows(NamedTuple):
-    """A person's windows in the order of time."""
-
-    cohort: str
-    diabetes: str
-    x: Tensor
-    y: Tensor
-    time: Tensor
-
-
-def windows(person: glucose.Person) -> Windows:
-    """Return the windows in which every value of the grid is known; float64, time in its steps."""
-    value = person.glucose
-    now = np.arange(_CHANGES, len(value) - _AHEAD)
-    x = [(value[now] - 140) / 60]
-    x += [(value[now - k] - value[now - k - 1]) / _SCALE for k in range(_CHANGES)]
-    y = (value[now + _AHEAD] - value[now]) / _SCALE
-    whole = np.stack([*x, y], 1) if len(now) else np.zeros((0, _CHANGES + 2))
-    known = ~np.isnan(whole).any(1)
-    rows = torch.from_numpy(whole[known])
-    time = torch.from_numpy(now[known])
-    return Windows(person.cohort, person.diabetes, rows[:, :-1], rows[:, -1], time)
-
-
 @lru_cache(maxsize=4)
-def _people(data_dir: str) -> tuple[Windows, ...]:
-    everyone = (windows(person) for person in glucose.load(data_dir))
-    return tuple(person for person in everyone if _enough(person))
-
-
-def _enough(person: Windows) -> bool:
-    early = int((person.time < _TWO_DAYS).sum())
-    late = len(person.y) - early
-    return min(early, late) >= _FEWEST_EACH and early + late >= _FEWEST
+def _people(data_dir: str) -> tuple[tuple[Windows, ...], dict[str, str]]:
+    everyone = {person.name: windows(person) for person in glucose.load(data_dir)}
+    enough, left_out = suited(everyone, lacking)
+    return tuple(enough.values()), left_out
 
 
 def _pooled(totals: Params) -> Tensor:

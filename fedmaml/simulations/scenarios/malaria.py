@@ -9,7 +9,7 @@ which is which, and what a method keeps of its accuracy is the proof that it rea
 diagnosis. Patients with one kind of cells only (the 50 healthy ones, and others) are left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, ClassVar
 
@@ -29,11 +29,13 @@ from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import malaria
+from fedmaml.simulations.datasets.suited import suited
 from fedmaml.simulations.dealing import deal
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
 
-CLASSES = 2
+KINDS = ("healthy", "infected")
+CLASSES = len(KINDS)
 _CONTRAST = 6.0
 _META = {"inner.lr": 0.01, "inner.steps": 5, "outer.lr": 0.003, "outer.schedule": "cosine"}
 _COMPARING = {"outer.lr": 0.003, "outer.schedule": "cosine"}
@@ -102,7 +104,7 @@ class Malaria(Scenario):
         return Problem(lambda: Cells(filters), cross_entropy, (ACCURACY,), classes=CLASSES)
 
     def clients(self) -> dict[Split, range]:
-        return deal(len(_patients(self.data_dir, self.shots + self.queries)))
+        return deal(len(_patients(self.data_dir, self.shots + self.queries)[0]))
 
     def max_examples(self, client: int) -> int:
         return CLASSES * (self.shots + self.queries)
@@ -113,6 +115,9 @@ class Malaria(Scenario):
         at = round if split == "train" else 0
         key = seeding.key(self.seed, "malaria", "cells", split, at)
         return group_by_shape({client: self._task(client, key) for client in clients})
+
+    def left_out(self) -> Mapping[str, str]:
+        return _patients(self.data_dir, self.shots + self.queries)[1]
 
     def references(self) -> tuple[Reference, ...]:
         targets = references.classes(CLASSES)
@@ -135,22 +140,34 @@ class Malaria(Scenario):
         return Task(*(Batch(x[part], 1 - y[part] if flipped else y[part]) for part in rows))
 
     def _patient(self, client: int) -> tuple[Tensor, Tensor]:
-        patients = _patients(self.data_dir, self.shots + self.queries)
+        patients, _ = _patients(self.data_dir, self.shots + self.queries)
         key = seeding.key(self.seed, "malaria", "patients")
         return patients[int(seeding.permutation(key, [0], len(patients))[0, client])]
 
 
 @lru_cache(maxsize=4)
-def _patients(data_dir: str, fewest: int) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return images float32 ``(cells, 1, 14, 14)`` and labels of the patients who have enough."""
+def _patients(
+    data_dir: str, fewest: int
+) -> tuple[tuple[tuple[Tensor, Tensor], ...], dict[str, str]]:
+    """Return images float32 ``(cells, 1, 14, 14)`` and labels of the patients who have enough.
+
+    The others follow by name, with the reason.
+    """
+
+    def lacking(cells: tuple[Tensor, Tensor]) -> str:
+        for kind, count in zip(KINDS, cells[1].bincount(minlength=CLASSES).tolist(), strict=True):
+            if count < fewest:
+                return f"fewer than {fewest} {kind} cells" if count else f"no {kind} cells"
+        return ""
+
     everyone = malaria.load(data_dir)
-    enough = [(x, y) for x, y in everyone if int(y.bincount(minlength=CLASSES).min()) >= fewest]
+    enough, left_out = suited(everyone, lacking)
     if len(enough) < 3:
         raise ConfigurationError(
             f"task.shots and task.queries need {fewest} cells of each kind; {len(enough)} of "
             f"{len(everyone)} patients have them: lower both"
         )
-    return tuple((_pixels(x), y) for x, y in enough)
+    return tuple((_pixels(x), y) for x, y in enough.values()), left_out
 
 
 def _pixels(images: Tensor) -> Tensor:

@@ -106,6 +106,9 @@ class Molecules(Scenario):
             {client: self._task(split, client, round, shared_statistics) for client in clients}
         )
 
+    def left_out(self) -> Mapping[str, str]:
+        return _dealt(self).left_out
+
     def references(self) -> tuple[Reference, ...]:
         return (
             references.most_similar(_tanimoto, "Tanimoto neighbours", (1, 3, 16)),

@@ -110,8 +110,7 @@ class Morphology(Scenario):
         slots = _encoded(self.data_dir, self.shots).slots
         if self.unseen == "slot":
             return deal(len(slots))
-        splits = self.splits()
-        counts = Counter(splits[slot.language] for slot in slots)
+        counts = Counter(map(self.splits().get, (slot.language for slot in slots)))
         return numbered(counts["train"], counts["validation"], counts["test"])
 
     def max_examples(self, client: int) -> int:
@@ -121,6 +120,9 @@ class Morphology(Scenario):
         self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
     ) -> list[TaskGroup]:
         return group_by_shape({client: self._task(split, client, round) for client in clients})
+
+    def left_out(self) -> Mapping[str, str]:
+        return _encoded(self.data_dir, self.shots).left_out
 
     def references(self) -> tuple[Reference, ...]:
         targets = references.classes(morphology.SCRIPTS + 1)
@@ -137,9 +139,8 @@ class Morphology(Scenario):
         x, script = self._slot(client).x, self._slot(client).script
         draw = seeding.key(self.seed, "morphology", split, round if split == "train" else 0)
         order = seeding.permutation(draw, [client], len(script))[0]
-        return in_order(
-            x, morphology.ranks(script, order[: self.shots]), order, self.shots, self.queries
-        )
+        y = morphology.ranks(script, order[: self.shots])
+        return in_order(x, y, order, self.shots, self.queries)
 
     def _slot(self, client: int) -> morphology.EncodedSlot:
         return _encoded(self.data_dir, self.shots).slots[_order(self)[client]]

@@ -128,6 +128,9 @@ class Movies(Scenario):
             {client: self._task(split, client, round, total / count) for client in clients}
         )
 
+    def left_out(self) -> Mapping[str, str]:
+        return _people(self).left_out
+
     def references(self) -> tuple[Reference, ...]:
         bias, films = ratings.biases(*_people(self).of_training()[1:]), _films(self)
 
@@ -175,8 +178,9 @@ class Movies(Scenario):
 def _people(scenario: Movies) -> ratings.People:
     everyone = movielens.load(scenario.data_dir)
     key = seeding.key(scenario.seed, "movies", "people")
-    order = seeding.permutation(key, [0], len(everyone))[0].tolist()
-    people = ratings.dealt([everyone[place] for place in order], scenario.shots + _FEWEST_QUERIES)
+    names, order = list(everyone), seeding.permutation(key, [0], len(everyone))[0].tolist()
+    shuffled = {names[place]: everyone[names[place]] for place in order}
+    people = ratings.dealt(shuffled, scenario.shots + _FEWEST_QUERIES)
     if not all(people.clients.values()):
         raise ConfigurationError(
             f"task.shots = {scenario.shots}: no user of some split has the "

@@ -30,6 +30,7 @@ from fedmaml.core.params import Params
 from fedmaml.core.settings import settings
 from fedmaml.core.tasks import Batch, Task, TaskGroup, group_by_shape
 from fedmaml.simulations.datasets import shakespeare
+from fedmaml.simulations.datasets.suited import suited
 from fedmaml.simulations.dealing import deal
 from fedmaml.simulations.reference import Adapt, Reference, TrainingClients
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
@@ -121,6 +122,9 @@ class Roles(Scenario):
         draw = seeding.key(self.seed, "roles", "windows", split, at)
         return group_by_shape({client: self._task(client, draw) for client in clients})
 
+    def left_out(self) -> Mapping[str, str]:
+        return _roles(self.data_dir).left_out
+
     def references(self) -> tuple[Reference, ...]:
         about = "how often each letter follows another in all training roles, from their counts"
         return (Reference("bigrams", about, _bigrams),)
@@ -168,20 +172,20 @@ def _bigrams(clients: TrainingClients) -> Adapt:
 
 
 class _Roles(NamedTuple):
-    """Windows of each role, int64 ``(windows, 31)``; its play; the letters in their order."""
+    """Windows of each role, int64 ``(windows, 31)``; its play; the letters; who is left out."""
 
     windows: tuple[Tensor, ...]
     plays: tuple[str, ...]
     letters: str
+    left_out: dict[str, str]
 
 
 @lru_cache(maxsize=2)
 def _roles(data_dir: str) -> _Roles:
-    texts = {
-        role: text
-        for role, text in shakespeare.load(data_dir).items()
-        if len(text) >= _FEWEST_LETTERS
-    }
+    reason = f"fewer than {_FEWEST_LETTERS:,} letters"
+    texts, others = suited(
+        shakespeare.load(data_dir), lambda text: reason if len(text) < _FEWEST_LETTERS else ""
+    )
     letters = "".join(sorted(set("".join(texts.values()))))
     number = np.zeros(ord(letters[-1]) + 1, dtype=np.int64)
     number[[ord(letter) for letter in letters]] = np.arange(len(letters))
@@ -191,4 +195,5 @@ def _roles(data_dir: str) -> _Roles:
         count = (len(codes) - 1) // LENGTH
         rows = LENGTH * np.arange(count)[:, None] + np.arange(LENGTH + 1)
         windows.append(torch.from_numpy(codes[rows]))
-    return _Roles(tuple(windows), tuple(play for play, _ in texts), letters)
+    left_out = {f"{role} in {play}": why for (play, role), why in others.items()}
+    return _Roles(tuple(windows), tuple(play for play, _ in texts), letters, left_out)

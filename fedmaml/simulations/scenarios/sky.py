@@ -105,6 +105,9 @@ class Sky(Scenario):
         draw = seeding.key(self.seed, "sky", "split", split, round if split == "train" else 0)
         return group_by_shape({c: self._task(c, draw, shared_statistics) for c in clients})
 
+    def left_out(self) -> Mapping[str, str]:
+        return _dealt(self).left_out
+
     def references(self) -> tuple[Reference, ...]:
         classes = _FORMS[self.data][1]
         targets = references.classes(classes)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedmaml.core import seeding
 from fedmaml.simulations.datasets import fsmol
+from fedmaml.simulations.datasets.suited import suited
 from fedmaml.simulations.datasets.twins import rows_of_owners
 from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.scenario import Split
@@ -38,11 +39,13 @@ class Dealt(NamedTuple):
         clients: Their numbers by split.
         assays: The assay of each.
         targets: Its target protein, as numbered by ChEMBL.
+        left_out: Assays that can be no clients, by name, and why.
     """
 
     clients: dict[Split, range]
     assays: tuple[Assay, ...]
     targets: tuple[str, ...]
+    left_out: dict[str, str]
 
 
 def dealt(key: int, fewest: int, fewest_each: int, bits: int, data_dir: str) -> Dealt:
@@ -56,8 +59,13 @@ def dealt(key: int, fewest: int, fewest_each: int, bits: int, data_dir: str) -> 
         data_dir: Folder with the data, see `datasets.fsmol.load`.
     """
     everything, smiles = fsmol.load(data_dir)
-    large = [assay for assay in everything if _large_enough(assay, fewest, fewest_each)]
-    parts = _chosen(large, key)
+    fit, left_out = suited(
+        {assay.name: assay for assay in everything},
+        lambda assay: _lacking(assay, fewest, fewest_each),
+    )
+    large = [assay.name for assay in fit.values() if assay.split == "train" and _is_large(assay)]
+    left_out |= dict.fromkeys(large, f"more than {_MAX_MOLECULES} molecules")
+    parts = _chosen(list(fit.values()), key)
     chosen = [assay for part in parts for assay in part]
     used = np.unique(np.concatenate([assay.molecules for assay in chosen]))
     texts = [smiles[place] for place in used]
@@ -67,17 +75,18 @@ def dealt(key: int, fewest: int, fewest_each: int, bits: int, data_dir: str) -> 
         numbered(*map(len, parts)),
         tuple(_as_numbers(assay, used, prints, counts) for assay in chosen),
         tuple(assay.target for assay in chosen),
+        left_out,
     )
 
 
 def _chosen(
-    large: Sequence[fsmol.Assay], key: int
+    enough: Sequence[fsmol.Assay], key: int
 ) -> tuple[list[fsmol.Assay], list[fsmol.Assay], list[fsmol.Assay]]:
     """Return who trains, validates (no two with one target) and tests; they share no target."""
-    test = [assay for assay in large if assay.split == "valid"]
-    order = seeding.permutation(key, [0], len(large))[0].tolist()
-    pool = [large[place] for place in order if large[place].split == "train"]
-    pool = [assay for assay in pool if len(assay.active) <= _MAX_MOLECULES]
+    test = [assay for assay in enough if assay.split == "valid"]
+    order = seeding.permutation(key, [0], len(enough))[0].tolist()
+    pool = [enough[place] for place in order if enough[place].split == "train"]
+    pool = [assay for assay in pool if not _is_large(assay)]
     first_of_target = {assay.target: assay for assay in reversed(pool)}
     validation = [assay for assay in pool if assay is first_of_target[assay.target]][:_VALIDATION]
     taken = {assay.target for assay in validation}
@@ -85,9 +94,17 @@ def _chosen(
     return train, validation, test
 
 
-def _large_enough(assay: fsmol.Assay, fewest: int, fewest_each: int) -> bool:
+def _is_large(assay: fsmol.Assay) -> bool:
+    return len(assay.active) > _MAX_MOLECULES
+
+
+def _lacking(assay: fsmol.Assay, fewest: int, fewest_each: int) -> str:
     active, everyone = int(assay.active.sum()), len(assay.active)
-    return everyone >= fewest and min(active, everyone - active) >= fewest_each
+    if everyone < fewest:
+        return f"fewer than {fewest} molecules"
+    if active < fewest_each:
+        return f"fewer than {fewest_each} active molecules"
+    return f"fewer than {fewest_each} inactive molecules" if everyone - active < fewest_each else ""
 
 
 def _as_numbers(

@@ -1,6 +1,6 @@
 """Ratings of items by users: who trains, which items are left, their biases and factors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -25,11 +25,13 @@ class People(NamedTuple):
         clients: Client numbers of each split.
         rated: Each client's ratings; items are numbered anew.
         items: How many items are left.
+        left_out: Users with too few ratings, by name, and that this is the reason.
     """
 
     clients: dict[Split, range]
     rated: list[Rated]
     items: int
+    left_out: dict[str, str]
 
     def of_training(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return user, item and value less the mean of every training rating."""
@@ -40,22 +42,26 @@ class People(NamedTuple):
         return users, torch.cat([items for items, _ in chosen]), values - values.mean()
 
 
-def dealt(everyone: Sequence[Rated], fewest: int) -> People:
+def dealt(everyone: Mapping[str, Rated], fewest: int) -> People:
     """Deal users in their order to the splits, and leave out what has too few ratings.
 
     Items are left that five training users rated; users, that rated ``fewest`` of these.
     """
-    splits = deal(len(everyone))
-    rated = torch.cat([everyone[place][0] for place in splits["train"]])
-    left = rated.bincount(minlength=max(int(own.max()) + 1 for own, _ in everyone)) >= _FEWEST
+    splits, names = deal(len(everyone)), list(everyone)
+    rated = torch.cat([everyone[names[place]][0] for place in splits["train"]])
+    count = max(int(own.max()) + 1 for own, _ in everyone.values())
+    left = rated.bincount(minlength=count) >= _FEWEST
     number = left.cumsum(0) - 1
-    people = People({}, [], int(left.sum()))
+    people = People({}, [], int(left.sum()), {})
     for split, places in splits.items():
         first = len(people.rated)
-        for items, values in (everyone[place] for place in places):
+        for name in (names[place] for place in places):
+            items, values = everyone[name]
             kept = left[items]
             if int(kept.sum()) >= fewest:
                 people.rated.append((number[items[kept]], values[kept]))
+            else:
+                people.left_out[name] = f"fewer than {fewest} ratings of known films"
         people.clients[split] = range(first, len(people.rated))
     return people
 

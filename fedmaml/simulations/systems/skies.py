@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedmaml.core import seeding
 from fedmaml.simulations.datasets import asas, linear_stars, sdss
+from fedmaml.simulations.datasets.suited import suited
 from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.scenario import Split
 from fedmaml.simulations.systems import light_curves
@@ -45,12 +46,14 @@ class Dealt(NamedTuple):
         sites: The stars of each.
         other: The test clients of the other survey.
         known: All stars of the classes that train, where clients have classes of their own.
+        left_out: Plates that are no clients, by name, and why.
     """
 
     clients: dict[Split, range]
     sites: Sequence[Site]
     other: range = range(0)
     known: Site = (torch.zeros(0), torch.zeros(0))
+    left_out: Mapping[str, str] = {}
 
 
 def dealt(kind: Kind, key: int, data_dir: str) -> Dealt:
@@ -58,12 +61,18 @@ def dealt(kind: Kind, key: int, data_dir: str) -> Dealt:
     key = seeding.key(key, kind)
     if kind == "classes":
         return _episodes(common_kinds(data_dir), key)
-    every = plates(data_dir) if kind == "plates" else fields(data_dir)
+    left_out: dict[str, str] = {}
+    every: Sequence[Site]
+    if kind == "plates":
+        fit, left_out = plates(data_dir)
+        every = list(fit.values())
+    else:
+        every = fields(data_dir)
     sites = [every[place] for place in seeding.permutation(key, [0], len(every))[0].tolist()]
     train, validation = round(_TRAIN * len(sites)), round(_VALIDATION * len(sites))
     test = len(sites) - train - validation
     if kind == "plates":
-        return Dealt(numbered(train, validation, test), sites)
+        return Dealt(numbered(train, validation, test), sites, left_out=left_out)
     if kind == "fields":
         x, y = other_survey(data_dir)
         draws = seeding.permutation(seeding.key(key, "other"), range(_DRAWS), len(y))
@@ -95,11 +104,18 @@ def joined(stars: Sequence[Tensor]) -> Site:
     return torch.cat([*stars]), torch.arange(len(stars)).repeat_interleave(counts)
 
 
-def plates(data_dir: str) -> tuple[Site, ...]:
-    """Return the plates that have at least 40 objects, and of at least two classes."""
-    return tuple(
-        (x, y) for x, y in sdss.load(data_dir) if len(y) >= _FEWEST and len(set(y.tolist())) > 1
-    )
+def plates(data_dir: str) -> tuple[dict[str, Site], dict[str, str]]:
+    """Return the plates that have at least 40 objects, and of at least two classes.
+
+    The others follow, with the reason.
+    """
+
+    def lacking(site: Site) -> str:
+        if len(site[1]) < _FEWEST:
+            return f"fewer than {_FEWEST} objects"
+        return "" if len(set(site[1].tolist())) > 1 else "objects of one class alone"
+
+    return suited(sdss.load(data_dir), lacking)
 
 
 def fields(data_dir: str) -> tuple[Site, ...]:
