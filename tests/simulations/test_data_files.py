@@ -58,5 +58,5 @@ def test_files_hold_the_published_clients_and_examples(data_dir: Path) -> None:
     assert (len(characters.images), int(characters.alphabet.max())) == (1623, 49)
     assert len(glucose.load(folder)) == 452
     users = movielens.load(folder)
-    assert (len(users), sum(len(ratings) for ratings, *_ in users)) == (610, 100_836)
+    assert (len(users), sum(len(ratings) for ratings, *_ in users.values())) == (610, 100_836)
     assert len(femnist.load(folder)) == 105
