@@ -188,3 +188,10 @@ def test_first_support_patients_are_a_fair_sample(within: Hospitals) -> None:
     # (hypergeometric). Sorted by disease there would be none.
     y = task_of(within, "test", 0).support.y
     assert 3 <= int(y[:20].sum()) <= 16
+
+
+def test_every_client_is_labelled_with_its_hospital() -> None:
+    within = Hospitals()
+    assert [within.groups(client)["hospital"] for client in range(4)] == [*PATIENTS]
+    held_out = Hospitals(protocol="leave-one-out", held_out=1)
+    assert held_out.groups(3) == {"hospital": "hungarian"}
