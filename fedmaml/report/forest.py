@@ -98,7 +98,7 @@ def _limits(forest: Forest) -> tuple[float, float]:
     ]
     low = max(low - reach, min([low, *bounds]))
     high = min(high + reach, max([high, *bounds]))
-    if forest.metric.unit == "1" and 0 <= min(inside) and max(inside) <= 1:
+    if forest.metric.unit == "1" and min(inside) >= 0 and max(inside) <= 1:
         low, high = max(low, 0.0), min(high, 1.0)  # fractions
     margin = 0.04 * (high - low) or reach
     return low - margin, high + margin

@@ -1,4 +1,7 @@
-"""Every evaluated client as a dot: the best meta-learning strategy against fine-tuned FedAvg."""
+"""Every evaluated client as a mark: the best meta-learning strategy against fine-tuned FedAvg.
+
+Clients whose values are equal share a mark, whose area is their number.
+"""
 
 from collections.abc import Mapping
 
@@ -13,6 +16,7 @@ from fedmaml.runs.references import values_of
 
 MAX_DOTS = 600
 _FEWEST, _FEW = 3, 60
+_SMALLEST, _WIDEST = 2.2, 14.0  # points across a mark
 
 Pair = tuple[int, int, float, float]
 """Seed, client, value of FedAvg, value of the strategy."""
@@ -28,16 +32,19 @@ def drawing(material: Material, looks: Mapping[str, Look]) -> Drawing | None:
     higher = material.metric.better == "higher"
     shares = _shares(pairs, higher)
     look = looks[best]
-    shown = [pairs[at] for at in np.unique(np.linspace(0, len(pairs) - 1, MAX_DOTS).astype(int))]
+    points, counts = np.unique(
+        np.array([pair[2:] for pair in pairs]).round(6), axis=0, return_counts=True
+    )
+    kept = np.unique(np.linspace(0, len(points) - 1, MAX_DOTS).astype(int))
 
     def paint(axes: Axes) -> None:
-        x, y = np.array([pair[2:] for pair in shown]).T
+        x, y = points[kept].T
         low, high = min(x.min(), y.min()), max(x.max(), y.max())
         margin = 0.06 * (high - low) or 0.5
         ends = low - margin, high + margin
         axes.plot(ends, ends, color=GREY, linewidth=size(1), linestyle="--", zorder=1)
-        axes.plot(x, y, look.marker, color=look.colour, alpha=0.8 if len(x) <= _FEW else 0.4,
-                  markersize=size(4.5), markeredgewidth=0)  # fmt: skip
+        axes.scatter(x, y, _areas(counts[kept]), color=look.colour, marker=look.marker, zorder=2,
+                     alpha=0.8 if len(x) <= _FEW else 0.4, linewidths=0)  # fmt: skip
         axes.set_xlim(*ends)
         axes.set_ylim(*ends)
         axes.set_aspect("equal")
@@ -53,8 +60,8 @@ def drawing(material: Material, looks: Mapping[str, Look]) -> Drawing | None:
         axes.set_ylabel(f"{name}: {label}")
 
     title = f"{words.capital(label)} of each client: {name} against fine-tuned FedAvg"
-    if len(pairs) > len(shown):
-        title += f"; {len(shown)} of {len(pairs):,} are shown"
+    if len(points) > len(kept):
+        title += f"; {len(kept)} of {len(points):,} different pairs are shown"
     return Drawing(
         "pairs", "clients", title, words.pairs(name, len(pairs), *shares), paint,
         ("seed", "client", "fedavg", best), tuple(pairs), height=3.4,
@@ -73,6 +80,13 @@ def pairs_of(material: Material, strategy: str) -> list[Pair]:
         x, y = (values_of(one.clients, column) for one in (theirs[seed], run))
         pairs += [(seed, client, x[client], y[client]) for client in sorted(x.keys() & y.keys())]
     return [pair for pair in pairs if np.isfinite(pair[2:]).all()]
+
+
+def _areas(counts: np.ndarray) -> np.ndarray:
+    """Return the areas of marks that stand for so many equal pairs; none is too small to see."""
+    across = min(4.5, _WIDEST / float(np.sqrt(counts.max()))) * np.sqrt(counts)
+    areas: np.ndarray = np.square([size(each) for each in np.maximum(across, _SMALLEST)])
+    return areas
 
 
 def _shares(pairs: list[Pair], higher: bool) -> tuple[str, str, str]:

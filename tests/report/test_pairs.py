@@ -1,5 +1,7 @@
 """Clients under two strategies: which strategies, which clients, and what the picture says."""
 
+import numpy as np
+
 from fedmaml.report import pairs
 from fedmaml.report.canvas import Drawing, looks_of
 from fedmaml.report.inline import finished
@@ -56,5 +58,12 @@ def test_without_comparison_or_meta_learning_there_is_no_picture() -> None:
 def test_of_very_many_clients_some_are_drawn_and_the_title_says_so() -> None:
     many = (clients(*(at / 2000 for at in range(2000))),)
     found = drawing(material(COMPARED, fedavg=many, fomaml=many))
-    assert found.title.endswith("; 600 of 2,000 are shown")
+    assert found.title.endswith("; 600 of 2,000 different pairs are shown")
     assert len(found.rows) == 2000
+
+
+def test_equal_clients_share_a_mark_whose_area_is_their_number() -> None:
+    areas = pairs._areas(np.array([1, 4, 9]))
+    np.testing.assert_allclose(areas / areas[0], [1, 4, 9])
+    wide = pairs._areas(np.array([1, 100, 10_000]))
+    assert wide[0] == wide[1] < wide[2]  # as small as can be seen
