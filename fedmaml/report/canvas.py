@@ -13,8 +13,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
 
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.report import series, words
@@ -235,7 +237,12 @@ def _saved(canvas: Canvas, kind: str, style: Style) -> bytes:
 
 def _columns(labels: Collection[str], style: Style, handle: float) -> int:
     """Return how many entries of a legend stand beside each other, read line by line."""
-    widths = [(handle + 1.8 + 0.55 * len(label)) * style.points for label in labels]
+    letters = 0.95 * style.points
+    font = FontProperties(family=style.family)
+    widths = [
+        (handle + 1.8) * letters + TextPath((0, 0), label, letters, font).get_extents().width
+        for label in labels
+    ]
     return max(
         (columns for columns in range(1, len(widths) + 1)
          if sum(max(widths[at::columns]) for at in range(columns)) <= 72 * style.width),
