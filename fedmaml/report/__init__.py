@@ -3,6 +3,10 @@
     reading       directories -> runs and their comparison
     series        runs -> the numbers of every figure
     figures       numbers -> drawings, on a `canvas`        matplotlib
+    adaptation    the metric against steps and shots
+    cells         a metric's cells against steps and shots
+    pairs         every client, under two strategies
+    groups        runs -> the numbers of groups of clients, drawn by `forest`
     placing       points and labels that would hide each other
     inline        drawings -> SVG in the page
     papers        drawings and tables -> files for articles
@@ -242,6 +246,6 @@ def _remove_others(folder: Path, files: Container[Path]) -> None:
     from fedmaml.report.figures import NAMES
 
     for name in NAMES:
-        for path in (folder / f"{name}.svg", folder / f"{name}.png"):
+        for path in (*folder.glob(f"{name}.svg"), *folder.glob(f"{name}.png")):
             if path not in files:
-                path.unlink(missing_ok=True)
+                path.unlink()

@@ -5,6 +5,7 @@ dark enough for white paper and differ in lightness for colour-blind readers.
 """
 
 import io
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
 
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.report import series, words
@@ -23,6 +26,9 @@ INK, GREY, FAINT = "#1c1c1c", "#6b6b6b", "#e3e3e3"
 SERIES = ("#0b5fa5", "#c2410c", "#0f766e", "#9d2f7f", "#8a6100", "#4b3fa8", "#a11d33", "#3f6212")
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _LINES = ("-", (0, (6, 2)), (0, (3, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (8, 2, 1, 2, 1, 2)))
+_THIN_MARKERS = ("x", "+", "1", "2")
+_DASHES = ((0, (5, 3)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 3)))
+_HANDLE = {True: 2.4, False: 1.0}  # of a legend's entry, with a line or a marker alone, in letters
 COLOURS = (INK, GREY, FAINT, *SERIES)
 """All colours of drawings, beside white; the page replaces them where it is dark."""
 LOCAL = "local"
@@ -150,6 +156,20 @@ def looks_of(names: Sequence[str]) -> dict[str, Look]:
     return looks
 
 
+def looks_of_references(names: Sequence[str]) -> dict[str, Look]:
+    """Return how each reference is drawn: grey, dashed, with a thin marker."""
+    return {
+        name: Look(GREY, _THIN_MARKERS[position % len(_THIN_MARKERS)],
+                   _DASHES[position % len(_DASHES)])
+        for position, name in enumerate(names)
+    }  # fmt: skip
+
+
+def file_name(*parts: str) -> str:
+    """Return a name for the files of a figure: letters, digits and hyphens."""
+    return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") or "x" for part in parts)
+
+
 def line(axes: Axes, name: str, curve: series.Curve, look: Look, every: int = 0) -> None:
     """Draw the mean of a curve and the band between its seeds.
 
@@ -190,7 +210,7 @@ def render(
         mpl.rcdefaults()  # nobody's own matplotlibrc
         mpl.rcParams.update(style.settings() | {"svg.hashsalt": f"fedmaml {drawing.name}"})
         labels = {name: words.shown(name) for name in drawing.looks}
-        columns = _columns(labels.values(), style)
+        columns = _columns(labels.values(), style, _HANDLE[drawing.lines])
         rows = -(-len(labels) // columns)
         height = (drawing.height + 0.2 * rows) * style.points / 10
         canvas = Canvas(figsize=(style.width, height))
@@ -215,11 +235,19 @@ def _saved(canvas: Canvas, kind: str, style: Style) -> bytes:
     return file.getvalue()
 
 
-def _columns(labels: Collection[str], style: Style) -> int:
-    """Return how many entries of a legend stand beside each other."""
-    longest = max(map(len, labels), default=0)
-    entry = (4.2 + 0.55 * longest) * style.points  # handle, gap and letters
-    return max(1, min(len(labels), int(72 * style.width / entry)))
+def _columns(labels: Collection[str], style: Style, handle: float) -> int:
+    """Return how many entries of a legend stand beside each other, read line by line."""
+    letters = 0.95 * style.points
+    font = FontProperties(family=style.family)
+    widths = [
+        (handle + 1.8) * letters + TextPath((0, 0), label, letters, font).get_extents().width
+        for label in labels
+    ]
+    return max(
+        (columns for columns in range(1, len(widths) + 1)
+         if sum(max(widths[at::columns]) for at in range(columns)) <= 72 * style.width),
+        default=1,
+    )  # fmt: skip
 
 
 def _legend(canvas: Canvas, drawing: Drawing, labels: Mapping[str, str], columns: int) -> Legend:
@@ -233,7 +261,8 @@ def _legend(canvas: Canvas, drawing: Drawing, labels: Mapping[str, str], columns
     ]  # fmt: skip
     by_column = [handle for column in range(columns) for handle in handles[column::columns]]
     legend = canvas.legend(
-        handles=by_column, loc="outside upper left", ncols=columns, handlelength=2.4,
+        handles=by_column, loc="outside upper left", ncols=columns,
+        handlelength=_HANDLE[drawing.lines],
         columnspacing=1.1, handletextpad=0.5, borderaxespad=0.2,
     )  # fmt: skip
     legend.set_gid("legend")

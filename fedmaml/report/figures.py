@@ -1,7 +1,6 @@
 """The figures of runs, drawn with matplotlib: the same bytes for the same runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.quantities import decimal_prefix, quantity
-from fedmaml.report import series, words
+from fedmaml.report import adaptation, cells, forest, pairs, series, words
 from fedmaml.report.canvas import GREY, INK, LOCAL, Drawing, Look, line, looks_of, size
 from fedmaml.report.placing import at_the_edge, label_points, limits_without
 from fedmaml.report.reading import Material
@@ -17,9 +16,9 @@ from fedmaml.report.reading import Material
 NAMES = (
     "differences",
     *(f"{kind}-{scale}" for kind in ("validation", "loss") for scale in series.SCALES),
-    "pareto-bytes", "pareto-flops", "steps", "shots", "clients",
+    "pareto-bytes", "pareto-flops", "steps", "shots", "cells-*", "clients", "pairs", "groups-*",
 )  # fmt: skip
-"""Of all figures there are, in the order of the page."""
+"""Of all figures there are, in the order of the page; * stands for a label or metric."""
 
 _OVER = {"rounds": "rounds", "bytes": "bytes sent and received", "flops": "operations"}
 _UNITS = {"bytes": "B", "flops": "FLOP"}
@@ -42,13 +41,11 @@ def _all(material: Material) -> Iterator[Drawing | None]:
     yield from _learning("loss", material, looks, "training loss")
     for scale in series.SCALES[1:]:
         yield _pareto(scale, series.trained_for(material, scale), looks, label, better)
-    yield _by_count(
-        "steps", "Adaptation steps", "gradient steps of the adaptation", series.at_steps(material),
-        series.own_steps_of(material), looks, label,
-    )  # fmt: skip
-    shots = series.at_shots(material)
-    yield _by_count("shots", "Shots", "support examples (shots)", shots, {}, looks, label)
+    yield from adaptation.drawings(material, looks, label)
+    yield from cells.drawings(material)
     yield _clients(series.spreads(material), looks, label, material.evaluated)
+    yield pairs.drawing(material, looks)
+    yield from forest.drawings(material, looks)
 
 
 # --- one function per figure ------------------------------------------------------------------
@@ -154,7 +151,7 @@ def _curves(
     return Drawing(
         f"{kind}-{scale}", kind, f"{what} against {over}{equal}",
         words.curves(curves, over, label), paint,
-        ("strategy", scale, "mean", "lowest_seed", "highest_seed"), _points(curves),
+        ("strategy", scale, "mean", "lowest_seed", "highest_seed"), series.points(curves),
         looks={name: looks[name] for name in curves},
     )  # fmt: skip
 
@@ -190,43 +187,6 @@ def _pareto(
         words.pareto(points, best, scale), paint,
         ("strategy", scale, "mean", "on_the_front"),
         tuple((name, *point, name in best) for name, point in points.items()),
-    )  # fmt: skip
-
-
-def _by_count(
-    name: str,
-    title: str,
-    axis: str,
-    curves: Mapping[str, series.Curve],
-    ringed: Mapping[str, float],
-    looks: Mapping[str, Look],
-    label: str,
-) -> Drawing | None:
-    """Draw the metric against counts, one place for each: 0, 1, 5, 30 lie too far apart."""
-    if not curves:
-        return None
-    counts = sorted({count for curve in curves.values() for count in curve.x})
-
-    def paint(axes: Axes) -> None:
-        for strategy, curve in curves.items():
-            places = np.array([counts.index(count) for count in curve.x], dtype=float)
-            moved = series.Curve(places, curve.mean, curve.low, curve.high)
-            look = looks[strategy]
-            line(axes, strategy, moved, look, every=1)
-            for position in np.flatnonzero(curve.x == ringed.get(strategy, np.nan)):
-                axes.plot(
-                    places[position], curve.mean[position], "o", color=look.colour,
-                    markerfacecolor="none", markersize=size(11), markeredgewidth=size(1.2),
-                )  # fmt: skip
-        axes.set_xticks(range(len(counts)), [words.count(count) for count in counts])
-        axes.set_xlabel(axis)
-        axes.set_ylabel(label)
-
-    return Drawing(
-        name, "adaptation", f"{words.capital(label)} against {title.lower()}",
-        words.curves(curves, axis, label), paint,
-        ("strategy", name, "mean", "lowest_seed", "highest_seed"), _points(curves),
-        looks={name: looks[name] for name in curves},
     )  # fmt: skip
 
 
@@ -271,14 +231,6 @@ def _clients(
         tuple((name, float(value)) for name in spreads for value in spreads[name].values),
         height=1.1 + 0.42 * len(names),
     )  # fmt: skip
-
-
-def _points(curves: Mapping[str, series.Curve]) -> tuple[tuple[Any, ...], ...]:
-    return tuple(
-        (name, *map(float, point))
-        for name, curve in curves.items()
-        for point in zip(curve.x, curve.mean, curve.low, curve.high, strict=True)
-    )
 
 
 # --- axes --------------------------------------------------------------------------------------

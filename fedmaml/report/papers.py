@@ -57,8 +57,9 @@ def format_of(name: str) -> str:
 
 
 def names_in(folder: Path, kind: str) -> list[Path]:
-    """Return the files that may be written into a folder."""
-    drawn = [folder / f"{name}.{ending}" for name in NAMES for ending in (kind, "csv")]
+    """Return the files of these names, and those of figures, that a folder holds or may get."""
+    drawn = [path for name in NAMES for ending in (kind, "csv")
+             for path in folder.glob(f"{name}.{ending}")]  # fmt: skip
     return [*drawn, *(folder / f"table-{name}.tex" for name in TABLES)]
 
 

@@ -36,6 +36,7 @@ class Run:
         summary: Content of ``summary.json``.
         rounds: Content of ``rounds.jsonl``, one mapping per round.
         clients: Content of ``clients.jsonl``, one mapping per evaluated client.
+        references: Content of ``references.json``, one mapping per reference.
         diverged: Whether training diverged in every round; then nothing here is a result.
     """
 
@@ -44,6 +45,7 @@ class Run:
     summary: Mapping[str, Any]
     rounds: Sequence[Mapping[str, Any]]
     clients: Sequence[Mapping[str, Any]]
+    references: Sequence[Mapping[str, Any]] = ()
     diverged: bool = False
 
 
@@ -143,11 +145,12 @@ def _run(path: Path) -> Run:
     directory = RunDirectory(path)
     summary = complete_summary(directory)
     table, rounds, clients = configuration(path), directory.rounds(), directory.clients()
+    references = directory.references()
     if not has_diverged(directory):
-        return Run(path, table, summary, rounds, clients)
+        return Run(path, table, summary, rounds, clients, references)
     lost = [_diverged(row) for row in clients]
     rounds = [{**record, "evaluation": {}} for record in rounds]
-    return Run(path, table, _without_values(summary), rounds, lost, diverged=True)
+    return Run(path, table, _without_values(summary), rounds, lost, references, diverged=True)
 
 
 def _without_values(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fedmaml.comparison.conclusions import is_baseline
 from fedmaml.report.reading import Material, Run
 
 Scale = Literal["rounds", "bytes", "flops"]
@@ -16,17 +17,18 @@ SCALES: tuple[Scale, ...] = ("rounds", "bytes", "flops")
 
 _MAX_POINTS = 120  # a line in a figure of 5 inches shows no more
 _WORST = 0.1
+_MAX_REFERENCES = 3
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean over seeds with the range from the lowest to the highest seed.
+    """Mean over seeds with a band: from the lowest to the highest seed unless said otherwise.
 
     Attributes:
         x: Where; shape ``(points,)``.
         mean: Shape ``(points,)``.
-        low: Lowest seed.
-        high: Highest seed.
+        low: Lowest seed, or the lower end of an interval.
+        high: Highest seed, or the upper end.
     """
 
     x: np.ndarray
@@ -79,7 +81,7 @@ def trained_for(material: Material, scale: Scale) -> dict[str, tuple[float, floa
         if np.isfinite(total):
             found[name] = (
                 float(total),
-                _mean([_number(run.summary["metric"]["after"]) for run in runs]),
+                _mean([number_of(run.summary["metric"]["after"]) for run in runs]),
             )
     return found
 
@@ -108,48 +110,58 @@ def front(points: Mapping[str, tuple[float, float]], better: str) -> list[str]:
     )
 
 
-def at_steps(material: Material) -> dict[str, Curve]:
-    """Return the metric at numbers of adaptation steps: 0, those set, the strategy's own."""
+def best_meta_strategy(material: Material) -> str | None:
+    """Return the meta-learning strategy with the best mean over evaluated clients and seeds.
 
-    def values(run: Run) -> dict[float, float]:
-        metric, own = run.summary["metric"], own_steps(run)
-        if own is None or "at_steps" not in metric:
-            return {}
-        found = {
-            float(steps): _number(entry["mean"]) for steps, entry in metric["at_steps"].items()
-        }
-        return {0.0: _number(metric["before"]), **found, float(own): _number(metric["after"])}
-
-    return _by_key(material, values)
-
-
-def at_shots(material: Material) -> dict[str, Curve]:
-    """Return the metric at support sizes; infinity stands for the whole support, 0 for none."""
-
-    def values(run: Run) -> dict[float, float]:
-        metric = run.summary["metric"]
-        if "at_shots" not in metric:
-            return {}
-        found = {
-            float(shots): _number(entry["mean"]) for shots, entry in metric["at_shots"].items()
-        }
-        return {0.0: _number(metric["before"]), **found, np.inf: _number(metric["after"])}
-
-    return _by_key(material, values)
+    None unless the runs are compared with fine-tuned FedAvg, and one of meta-learning is among them
+    that did not diverge.
+    """
+    if material.comparison is None:
+        return None
+    sign = 1 if material.metric.better == "higher" else -1
+    means = {
+        name: sign * _mean([number_of(run.summary["metric"]["after"]) for run in runs])
+        for name, runs in material.runs.items()
+        if not is_baseline(name)
+    }
+    defined = {name: mean for name, mean in means.items() if np.isfinite(mean)}
+    return max(defined, key=lambda name: defined[name]) if defined else None
 
 
-def own_steps(run: Run) -> int | None:
-    """Return how many gradient steps a run's strategy adapts with; None if it takes none."""
-    for name in ("adaptation", "inner"):
-        if name in run.table:
-            return int(run.table[name]["steps"])
-    return None
+def references_to_draw(material: Material, metric: str, *, first: bool = False) -> dict[str, float]:
+    """Return the means of the best references that are federated and know no answer.
+
+    A reference is the same in all runs of a seed, so those of one line are enough. It adapts on the
+    whole support of a client.
+
+    Args:
+        material: The runs.
+        metric: Name of the metric.
+        first: Return the scenario's first reference in any case: usually a constant.
+    """
+    entries = [_references(run, metric) for run in next(iter(material.runs.values()))]
+    means = {name: _mean([one.get(name, np.nan) for one in entries]) for name in entries[0]}
+    known = [name for name, mean in means.items() if np.isfinite(mean)]
+    better = _better(material, metric)
+    best = sorted(known, key=lambda name: -means[name] if better == "higher" else means[name])
+    chosen = {*best[:_MAX_REFERENCES], *(known[:1] if first else [])}
+    return {name: means[name] for name in known if name in chosen}
 
 
-def own_steps_of(material: Material) -> dict[str, float]:
-    """Return `own_steps` of every line."""
-    steps = {name: own_steps(runs[0]) for name, runs in material.runs.items()}
-    return {name: float(count) for name, count in steps.items() if count is not None}
+def _references(run: Run, metric: str) -> dict[str, float]:
+    return {
+        reference["name"]: number_of(entry["mean"])
+        for reference in run.summary.get("references", ())
+        if reference["federated"] and not reference["oracle"]
+        for entry in reference["metrics"]
+        if entry["name"] == metric
+    }
+
+
+def _better(material: Material, metric: str) -> str:
+    run = next(iter(material.runs.values()))[0]
+    others = {entry["name"]: entry["better"] for entry in run.summary.get("metrics", ())}
+    return str(others.get(metric, material.metric.better))
 
 
 def spreads(material: Material) -> dict[str, Spread]:
@@ -157,7 +169,7 @@ def spreads(material: Material) -> dict[str, Spread]:
     column = f"{material.metric.name}:after"
     found = {}
     for name, runs in material.runs.items():
-        everyone = np.array([_number(row.get(column)) for run in runs for row in run.clients])
+        everyone = np.array([number_of(row.get(column)) for run in runs for row in run.clients])
         values = np.sort(everyone[np.isfinite(everyone)])
         if len(values):
             best_first = values if material.metric.better == "lower" else values[::-1]
@@ -188,6 +200,21 @@ def per_round(curves: Mapping[str, Curve], rounds: Mapping[str, Curve]) -> float
     return float(each[0]) if np.allclose(each, each[0], rtol=1e-9, atol=0) else None
 
 
+def number_of(value: Any) -> float:
+    """Return a finite number; NaN for any other value."""
+    finite = isinstance(value, int | float) and np.isfinite(value)
+    return float(value) if finite else np.nan
+
+
+def points(curves: Mapping[str, Curve]) -> tuple[tuple[Any, ...], ...]:
+    """Return lines as rows: name, x, mean, low, high."""
+    return tuple(
+        (name, *map(float, point))
+        for name, curve in curves.items()
+        for point in zip(curve.x, curve.mean, curve.low, curve.high, strict=True)
+    )
+
+
 # --- helpers ----------------------------------------------------------------------------------
 
 
@@ -208,7 +235,7 @@ def _curves(
         ]
         x = np.mean([_spending(run, scale)[chosen] for run in runs], axis=0)
         if chosen and np.isfinite(x).all():
-            values = [[_number(table[at].get(key)) for at in chosen] for table in tables]
+            values = [[number_of(table[at].get(key)) for at in chosen] for table in tables]
             curves[name] = _thinned(x, np.array(values))
     return curves
 
@@ -241,23 +268,6 @@ def _thinned(x: np.ndarray, values: np.ndarray) -> Curve:
         known = np.ma.masked_invalid(values)
         values = np.stack([known[:, part].mean(1).filled(np.nan) for part in parts], 1)
     return Curve(x, values.mean(0), values.min(0), values.max(0))
-
-
-def _by_key(material: Material, values: Callable[[Run], Mapping[float, float]]) -> dict[str, Curve]:
-    curves = {}
-    for name, runs in material.runs.items():
-        found = [values(run) for run in runs]
-        keys = sorted(set.intersection(*(set(one) for one in found)))
-        keys = [key for key in keys if all(np.isfinite(one[key]) for one in found)]
-        if len(keys) > 1:
-            table = np.array([[one[key] for key in keys] for one in found])
-            curves[name] = Curve(np.array(keys), table.mean(0), table.min(0), table.max(0))
-    return curves
-
-
-def _number(value: Any) -> float:
-    finite = isinstance(value, int | float) and np.isfinite(value)
-    return float(value) if finite else np.nan
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -67,6 +67,49 @@ def clients(spreads: Mapping[str, Spread]) -> str:
     return "; ".join(parts) + "."
 
 
+def references(means: Mapping[str, float]) -> str:
+    """Return the mean of every reference; "" if there are none."""
+    parts = [f"{name} {number(value)}" for name, value in means.items()]
+    return f" References: {'; '.join(parts)}." if parts else ""
+
+
+def groups(means: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> str:
+    """Return the means of every group: of strategies, and of references."""
+    parts = []
+    for group in names:
+        found = [
+            f"{shown(name)} {number(by_group[group])}"
+            for name, by_group in means.items()
+            if group in by_group
+        ]
+        parts.append(f"{group}: {', '.join(found) or 'undefined'}")
+    return "; ".join(parts) + "."
+
+
+def pairs(name: str, clients: int, ours: str, theirs: str, equal: str) -> str:
+    """Return at which share of the clients which strategy is better."""
+    return (
+        f"Of {clients:,} clients of all seeds, {name} is better at {ours}, fine-tuned FedAvg at "
+        f"{theirs}; they are equal at {equal}."
+    )
+
+
+def cells(
+    ends: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    names: Sequence[str],
+    stages: Sequence[str],
+) -> str:
+    """Return the first and the last value of every cell."""
+    parts = []
+    for strategy, (first, last) in ends.items():
+        changes = [
+            f"{name} from {number(finite(start))} to {number(finite(end))}"
+            for name, start, end in zip(names, first, last, strict=True)
+        ]
+        parts.append(f"{shown(strategy)}: {', '.join(changes)}")
+    return f"From {stages[0]} to {stages[-1]}: {'; '.join(parts)}."
+
+
 def count(value: float) -> str:
     """Return a number of steps or shots; infinity is the whole support."""
     return "all" if math.isinf(value) else f"{value:g}"

@@ -88,6 +88,8 @@ def test_everything_that_a_report_must_hold_is_there(page: str) -> None:
         "every line takes the same bytes sent and received", "Accuracy against operations",
         "Training loss against rounds", "Accuracy against adaptation steps",
         "Accuracy against shots", "Accuracy from client to client",
+        "Grey dashed lines are references on the whole support", "nearest neighbour",
+        "Accuracy of each client: FOMAML against fine-tuned FedAvg",
     ):  # fmt: skip
         assert part in words, part
 
@@ -133,7 +135,8 @@ def test_the_same_runs_give_the_same_bytes(
 
 def test_figures_lie_beside_the_page_as_svg_and_png(written: Written) -> None:
     equal = {f"{kind}-bytes" for kind in ("validation", "loss", "pareto")}
-    assert {path.stem for path in written.figures} == set(figures.NAMES) - equal
+    without = equal | {"cells-*", "groups-*"}  # digits has neither
+    assert {path.stem for path in written.figures} == set(figures.NAMES) - without
     for path in written.figures:
         assert path.parent == written.page.parent / "figures"
         start = b"<svg" if path.suffix == ".svg" else b"\x89PNG"
@@ -297,6 +300,25 @@ def test_words_follow_the_split_that_was_evaluated(on_validation: Path, tmp_path
     assert "of a validation client" in finished(drawn["clients"]).svg
 
 
+def test_groups_and_cells_have_their_sentences_on_the_page(compared: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(compared / "fomaml" / "seed0", tmp_path / "run")
+    rows = [json.loads(line) for line in (run / "clients.jsonl").read_text().splitlines()]
+    for place, row in enumerate(rows):
+        row["groups"] = {"hand": ("left", "right")[place % 2]}
+        row |= {f"by_class/{cell}:{stage}": 0.5 for cell in range(4)
+                for stage in ("before", "shots@1", "after")}  # fmt: skip
+    (run / "clients.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_report([run]).page.read_text()
+    words = text_of(page)
+    assert "Means over the clients of a group, then over seeds" in words
+    assert "Accuracy after adaptation by hand" in words
+    assert "Cells of a metric at the same stages" in words
+    assert set(Reader(page).ids.values()) == {1}
+    assert {path.stem for path in (run / "figures").glob("*-*.svg")} >= {
+        "groups-hand", "cells-by-class-shots",
+    }  # fmt: skip
+
+
 def test_runs_evaluated_on_different_splits_are_not_said_to_be_on_one(
     on_validation: Path, compared: Path
 ) -> None:
@@ -411,7 +433,9 @@ def test_nothing_is_overwritten_without_force(compared: Path, tmp_path: Path) ->
     run = shutil.copytree(compared / "local" / "seed0", tmp_path / "run")
     (run / "figures").mkdir()
     stale, own = run / "figures" / "differences.svg", run / "figures" / "own.svg"
-    stale.write_text("of an earlier report")
+    grouped = run / "figures" / "groups-hospital.png"
+    for earlier in (stale, grouped):
+        earlier.write_text("of an earlier report")
     own.write_text("of somebody else")
     (run / "report.html").write_text("mine")
     with pytest.raises(RunDirectoryError, match=r"are there already: .*--out, .*--force"):
@@ -419,6 +443,7 @@ def test_nothing_is_overwritten_without_force(compared: Path, tmp_path: Path) ->
     assert (run / "report.html").read_text() == "mine"
     assert write_report([run], force=True).page == run / "report.html"
     assert not stale.exists()
+    assert not grouped.exists()
     assert own.exists()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedmaml.comparison.verdicts import Metric
-from fedmaml.report import series
+from fedmaml.report import adaptation, series
 from fedmaml.report.figures import draw
 from fedmaml.report.inline import finished
 from fedmaml.report.reading import Material, Run
@@ -111,7 +111,7 @@ def test_steps_begin_before_adaptation_and_include_the_strategy_s_own() -> None:
                                "at_shots": {"2": {"mean": 2.0 + shift}}})  # fmt: skip
 
     made = material(maml=(one(0.0), one(0.2)))
-    steps, shots = series.at_steps(made)["maml"], series.at_shots(made)["maml"]
+    steps, shots = adaptation.at_steps(made)["maml"], adaptation.at_shots(made)["maml"]
     assert steps.x.tolist() == [0, 1, 5, 10]  # where a seed diverged there is no mean
     assert steps.mean.tolist() == pytest.approx([4.1, 3.1, 1.1, 0.6])
     assert shots.x.tolist() == [0, 2, np.inf]

@@ -221,3 +221,10 @@ def test_fedavg_of_one_step_at_all_hospitals_is_gradient_descent_on_all_patients
         }
     for name, value in theta.items():
         torch.testing.assert_close(found[name], value.detach(), rtol=0, atol=1e-12)
+
+
+def test_every_client_is_labelled_with_its_hospital() -> None:
+    within = Hospitals()
+    assert [within.groups(client)["hospital"] for client in range(4)] == [*PATIENTS]
+    held_out = Hospitals(protocol="leave-one-out", held_out=1)
+    assert held_out.groups(3) == {"hospital": "hungarian"}

@@ -131,6 +131,9 @@ class Hospitals(Scenario):
             references.pooled_logistic_regression(),
         )
 
+    def groups(self, client: int) -> Mapping[str, str]:
+        return {"hospital": self.hospital(client)}
+
     def _task(self, split: Split, client: int, round: int, shared_statistics: Params) -> Task:
         x, y = self._patients(client)
         x = standardised(x, shared_statistics)
