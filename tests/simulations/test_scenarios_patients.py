@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedmaml.core import seeding
 from fedmaml.core.errors import DataError
+from fedmaml.core.learner import make_learner
 from fedmaml.core.tasks import Batch, joined, task_at
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import glucose as dataset
@@ -116,6 +117,28 @@ def test_readings_near_the_grid_are_taken_and_gaps_are_not_bridged() -> None:
     minutes = np.array([0, 14, 31, 50, 60, 61])
     grid = dataset.on_grid(minutes, np.array([100.0, 110, 120, 130, 140, 150]))
     np.testing.assert_array_equal(grid, [100, 110, 120, np.nan, 140])
+
+
+def test_whole_days_added_to_all_times_change_nothing() -> None:
+    rng = np.random.default_rng(0)
+    minutes = np.cumsum(rng.integers(1, 9, 200))
+    values = rng.normal(140, 30, 200)
+    later = dataset.on_grid(minutes + 17 * 24 * 60, values)
+    np.testing.assert_array_equal(dataset.on_grid(minutes, values), later)
+
+
+def test_a_network_whose_last_layer_is_zero_predicts_that_nothing_changes(data_dir: Path) -> None:
+    scenario = Glucose(data_dir=str(data_dir))
+    (group, *_) = scenario.tasks("test", scenario.clients()["test"][:1], 0, {})
+    task = task_at(group.tasks, 0)
+    problem = scenario.problem()
+    learner, theta = make_learner(problem, seeding.generator(0))
+    zero = {n: torch.zeros_like(v) if n.startswith("head.") else v for n, v in theta.items()}
+    said = learner.apply(zero, task.query.x.float())
+    assert not said.any()
+    (as_now,) = [each for each in scenario.references() if each.name == "as now"]
+    predict = as_now.fit(TrainingClients("as now", True, {}, list))(task.support)
+    torch.testing.assert_close(predict(task.query.x.float()), said)
 
 
 def test_no_window_reaches_over_a_gap() -> None:
