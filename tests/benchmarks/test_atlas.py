@@ -1,5 +1,6 @@
 """The atlas: its systems can be read, and its verdicts are those of the comparison."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,8 +27,10 @@ from fedmaml.comparison.planning import plan
 from fedmaml.comparison.verdicts import Metric
 from fedmaml.core.counters import Units
 from tests.catalogue import reads_data
+from tests.conftest import ROOT
 
 ACCURACY, ERROR = Metric("accuracy", "1", "higher"), Metric("mse", "", "lower")
+DATA = ROOT / "docs" / "data" / "atlas.json"
 FOUND = Verdict("MAML", "FedAvg", 0.8, 0.7, 0.1, 0.05, 0.2, "better")
 
 
@@ -174,3 +177,29 @@ def test_bands_of_all_systems_are_those_of_their_files(monkeypatch, tmp_path: Pa
         assert tables["total"].rows["all"] == {"systems": 1, "hours": 0.5}
     (tmp_path / "x.toml").write_text(text.partition("[[")[0])
     assert "x_expected" not in with_bands(tables)
+
+
+NOTHING_TO_LEARN = {"trading"}
+"""Systems on whose true labels nobody gains, either: a null run shows no difference there."""
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in EXPERIMENTS.glob("*.toml")))
+def test_where_there_is_nothing_to_learn_the_best_is_worse(name: str) -> None:
+    tables = json.loads(DATA.read_text(encoding="utf-8"))["tables"]
+    if name not in tables["map"]["rows"]:
+        pytest.skip(f"{name} has not been measured")
+    measured = [
+        row for row in tables[name]["rows"].values()
+        if row["after"] is not None and row.get("chance") is not None
+        and "knows the answer" not in row["label"]
+    ]  # fmt: skip
+    if not measured or name in NOTHING_TO_LEARN:
+        return
+    sign = 1 if measured[0]["after"] >= measured[-1]["after"] else -1  # the best is first
+    assert sign * (measured[0]["after"] - measured[0]["chance"]) > 0
+
+
+def test_who_helps_was_tuned_as_long_as_its_rivals() -> None:
+    tables = json.loads(DATA.read_text(encoding="utf-8"))["tables"]
+    rows = tables["map"]["rows"].items()
+    assert [name for name, row in rows if row["word"] == "helps" and not row.get("trials")] == []
