@@ -27,6 +27,7 @@ atlas: $(VENV)/.installed  ## compare on all systems of the atlas (hours; goes o
 	$(BIN)/python -m benchmarks.atlas --jobs 2 --json docs/data/atlas.json
 	$(BIN)/python -m benchmarks.atlas.closed_forms --json docs/data/closed_forms.json
 	$(BIN)/python -m benchmarks.acting
+	$(BIN)/python -m benchmarks.pictures
 	$(BIN)/python -m benchmarks.write_docs
 
 lint: $(VENV)/.installed  ## style, types and floors

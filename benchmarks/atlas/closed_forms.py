@@ -6,28 +6,24 @@ Nothing is trained here: tests hold runs to the same formulas.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
-from benchmarks.atlas.systems import EXPERIMENTS
+from benchmarks.drawing import FIGURES, save
 from benchmarks.tables import Table, add_json_option, print_tables, write
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.kernels import KernelSpec
-from fedmaml.report.canvas import GREY, INK, PAGE, SERIES
+from fedmaml.report.canvas import GREY, SERIES
 from fedmaml.simulations.scenarios import BiasVariance, Quadratic
 from fedmaml.simulations.scenarios.bias_variance import coefficients
 from fedmaml.strategies import CATALOGUE
 from fedmaml.strategies.base import kernel_spec
 
-FIGURES = EXPERIMENTS.parents[1] / "docs" / "figures"
 PLANE = Quadratic(dimension=2)
 LR, STEPS = 0.4, 5
 STARTS = {
@@ -183,13 +179,7 @@ def draw_errors(axes: Axes, beside: Axes) -> None:
 
 def draw(name: str, content: Callable[[Axes, Axes], None]) -> None:
     """Write an SVG file with two drawings; the same content gives the same bytes."""
-    settings: Mapping[str, Any] = {"svg.hashsalt": "fedmaml", "svg.fonttype": "path"}
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update({**PAGE.settings(), **settings, "text.color": INK})
-        figure = Figure((9.0, 4.6))
-        content(*figure.subplots(1, 2))
-        figure.savefig(FIGURES / f"{name}.svg", metadata={"Date": None}, format="svg")
+    save(FIGURES / f"{name}.svg", (9.0, 4.6), 2, content)
 
 
 def main() -> None:

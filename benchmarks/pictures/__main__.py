@@ -1,0 +1,34 @@
+"""Draw what models predict before and after they adapt, from runs of the atlas.
+
+    python -m benchmarks.pictures [NAME ...] [--runs runs/atlas] [--out docs/figures]
+
+Pictures, one SVG file each: graph_nodes.svg. The runs are those of `python -m benchmarks.atlas`,
+seed 0. Where one client is shown, it is that with the median metric.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.drawing import FIGURES
+from benchmarks.pictures import graph_nodes
+
+DRAWN: dict[str, Callable[[Path, Path], None]] = {
+    "graph_nodes": graph_nodes.picture,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DRAWN)}")
+    parser.add_argument("--runs", type=Path, default=Path("runs/atlas"), help="folder of all runs")
+    parser.add_argument("--out", type=Path, default=FIGURES, help="folder of the pictures")
+    arguments = parser.parse_args()
+    for name in arguments.names or DRAWN:
+        DRAWN[name](arguments.runs, arguments.out / f"{name}.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Pictures of what models predict: the numbers behind them are those of the runs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.acting.models import model_of
+from benchmarks.pictures.__main__ import DRAWN
+from benchmarks.pictures.graph_nodes import graph_of, places_of
+from benchmarks.pictures.runs import median_client, values_of
+from fedmaml.config import resolve
+from fedmaml.running import execute
+
+FEW = {"train_clients": 4, "validation_clients": 2, "test_clients": 3}
+TINY: dict[str, dict[str, Any]] = {
+    "graph_nodes": {"strategies": ["maml"], "task": FEW},
+}
+"""System -> strategies that its picture shows, and settings that make their runs small."""
+
+
+def made(folder: Path, name: str) -> Path:
+    """Make the runs of a system as the atlas would, tiny ones; return the folder of all runs."""
+    system = {"scenario": name, "layer": {}} | TINY[name]
+    for strategy in system["strategies"]:
+        layer = {"scenario": system["scenario"], "strategy": strategy, "rounds": 1, "clients": 2}
+        layer |= {"task": system["task"]} | system["layer"]
+        execute(resolve(layer), folder / name / strategy / "seed0")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for name in TINY:
+        made(folder, name)
+    return folder
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_same_runs_give_the_same_bytes(name: str, runs: Path, tmp_path: Path) -> None:
+    for file in ("one.svg", "two.svg"):
+        DRAWN[name](runs, tmp_path / file)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert (tmp_path / "one.svg").stat().st_size > 5000
+
+
+def test_the_median_client_has_as_many_above_as_below(runs: Path) -> None:
+    run = runs / "graph_nodes/maml/seed0"
+    values = values_of(run)
+    assert len(values) == 3
+    assert values[median_client(run)] == sorted(values.values())[1]
+    assert values_of(run, "label propagation").keys() == values.keys()
+
+
+# --- graph_nodes ------------------------------------------------------------------------------
+
+
+def test_a_graph_is_named_as_it_was_evaluated(runs: Path) -> None:
+    run = runs / "graph_nodes/maml/seed0"
+    client = median_client(run)
+    graph = graph_of(model_of(run), client)
+    assert graph.named.sum() == 3  # one node of each block
+    assert sorted(graph.names[graph.named]) == [0, 1, 2]
+    assert graph.right[1][~graph.named].mean() == pytest.approx(values_of(run)[client])
+    assert (places_of(graph) == places_of(graph)).all()
+    assert len(graph.edges) == len(np.unique(graph.edges, axis=0))
