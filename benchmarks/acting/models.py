@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.func import vmap
 
 from fedmaml.client.replies import PreparedStrategy, prepare
 from fedmaml.config import RunConfig, resolve
@@ -56,6 +57,11 @@ class Model:
     def predicts(self, task: Task, steps: int | None = None) -> Tensor:
         """Return what one client predicts for its query after some steps (None: its own)."""
         found: Tensor = self._predicted(task, steps)
+        return found.detach()
+
+    def predicts_all(self, tasks: Task, steps: int | None = None) -> Tensor:
+        """Return what every client of stacked tasks predicts, ``(clients, query, outputs)``."""
+        found: Tensor = vmap(lambda task: self._predicted(task, steps))(tasks)
         return found.detach()
 
     def _predicted(self, task: Task, steps: int | None) -> Any:

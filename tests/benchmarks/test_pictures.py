@@ -9,6 +9,7 @@ import pytest
 from benchmarks.acting.models import model_of
 from benchmarks.pictures.__main__ import DRAWN
 from benchmarks.pictures.graph_nodes import graph_of, places_of
+from benchmarks.pictures.malaria import read_by
 from benchmarks.pictures.runs import median_client, values_of
 from fedmaml.config import resolve
 from fedmaml.running import execute
@@ -16,29 +17,33 @@ from fedmaml.running import execute
 FEW = {"train_clients": 4, "validation_clients": 2, "test_clients": 3}
 TINY: dict[str, dict[str, Any]] = {
     "graph_nodes": {"strategies": ["maml"], "task": FEW},
-}
+    "malaria": {"strategies": ["snail"], "data": True},
+    "malaria_flipped": {"scenario": "malaria", "strategies": ["snail"], "task": {"flip": True},
+                        "data": True},
+}  # fmt: skip
 """System -> strategies that its picture shows, and settings that make their runs small."""
 
 
-def made(folder: Path, name: str) -> Path:
-    """Make the runs of a system as the atlas would, tiny ones; return the folder of all runs."""
-    system = {"scenario": name, "layer": {}} | TINY[name]
+def make(folder: Path, name: str, data_dir: Path) -> None:
+    """Make the runs of a system as the atlas would, tiny ones, in a folder of all runs."""
+    system = {"scenario": name, "task": {}} | TINY[name]
     for strategy in system["strategies"]:
         layer = {"scenario": system["scenario"], "strategy": strategy, "rounds": 1, "clients": 2}
-        layer |= {"task": system["task"]} | system["layer"]
-        execute(resolve(layer), folder / name / strategy / "seed0")
-    return folder
+        if system.get("data"):  # references are evaluated on test clients, and slow on images
+            layer |= {"data_dir": str(data_dir)}
+            layer |= {"evaluation": {"split": "validation", "largest": 3}}
+        execute(resolve(layer | {"task": system["task"]}), folder / name / strategy / "seed0")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for name in TINY:
-        made(folder, name)
+        make(folder, name, data_dir)
     return folder
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [name for name in TINY if name in DRAWN])
 def test_the_same_runs_give_the_same_bytes(name: str, runs: Path, tmp_path: Path) -> None:
     for file in ("one.svg", "two.svg"):
         DRAWN[name](runs, tmp_path / file)
@@ -66,3 +71,19 @@ def test_a_graph_is_named_as_it_was_evaluated(runs: Path) -> None:
     assert graph.right[1][~graph.named].mean() == pytest.approx(values_of(run)[client])
     assert (places_of(graph) == places_of(graph)).all()
     assert len(graph.edges) == len(np.unique(graph.edges, axis=0))
+
+
+# --- malaria ----------------------------------------------------------------------------------
+
+
+def test_weights_of_the_support_and_of_the_query_itself_add_up_to_one(runs: Path) -> None:
+    folders = {name: runs / name / "snail" / "seed0" for name in ("malaria", "malaria_flipped")}
+    client = median_client(folders["malaria"])
+    read = read_by({name: model_of(folder) for name, folder in folders.items()}, client)
+    assert read.support.shape == (10, 14, 14)
+    assert read.queries.shape == (2, 14, 14)
+    for name in folders:
+        assert read.weights[name].shape == (2, 10)
+        assert (read.weights[name] > 0).all()
+        assert (read.weights[name].sum(1) < 1).all()  # the rest is the query's own
+        assert ((read.infected[name] > 0) & (read.infected[name] < 1)).all()
