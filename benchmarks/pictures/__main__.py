@@ -2,8 +2,14 @@
 
     python -m benchmarks.pictures [NAME ...] [--runs runs/atlas] [--out docs/figures]
 
-Pictures, one SVG file each: graph_nodes.svg. The runs are those of `python -m benchmarks.atlas`,
-seed 0. Where one client is shown, it is that with the median metric.
+One SVG file each:
+
+    graph_nodes    a graph before and after adapting
+    malaria        what SNAIL's attention reads of a support
+    patients       regret against samples, and the starts
+
+The runs are those of `python -m benchmarks.atlas`, seed 0. Where one client is shown, it is that
+with the median metric.
 """
 
 import argparse
@@ -11,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.drawing import FIGURES
-from benchmarks.pictures import graph_nodes
+from benchmarks.pictures import graph_nodes, malaria, patients
 
 DRAWN: dict[str, Callable[[Path, Path], None]] = {
-    "graph_nodes": graph_nodes.picture,
+    "graph_nodes": graph_nodes.picture, "malaria": malaria.picture, "patients": patients.picture,
 }  # fmt: skip
 
 

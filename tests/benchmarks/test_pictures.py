@@ -10,6 +10,7 @@ from benchmarks.acting.models import model_of
 from benchmarks.pictures.__main__ import DRAWN
 from benchmarks.pictures.graph_nodes import graph_of, places_of
 from benchmarks.pictures.malaria import read_by
+from benchmarks.pictures.patients import errors, start_of
 from benchmarks.pictures.runs import median_client, values_of
 from fedmaml.config import resolve
 from fedmaml.running import execute
@@ -20,6 +21,7 @@ TINY: dict[str, dict[str, Any]] = {
     "malaria": {"strategies": ["snail"], "data": True},
     "malaria_flipped": {"scenario": "malaria", "strategies": ["snail"], "task": {"flip": True},
                         "data": True},
+    "patients": {"strategies": ["fedavg", "meta_sgd", "maml", "reptile", "fomaml"], "task": FEW},
 }  # fmt: skip
 """System -> strategies that its picture shows, and settings that make their runs small."""
 
@@ -87,3 +89,17 @@ def test_weights_of_the_support_and_of_the_query_itself_add_up_to_one(runs: Path
         assert (read.weights[name] > 0).all()
         assert (read.weights[name].sum(1) < 1).all()  # the rest is the query's own
         assert ((read.infected[name] > 0) & (read.infected[name] < 1)).all()
+
+
+# --- patients ---------------------------------------------------------------------------------
+
+
+def test_errors_of_patients_are_those_of_the_run(runs: Path) -> None:
+    run = runs / "patients/maml/seed0"
+    model = model_of(run)
+    found = errors({"MAML": model}, {"oracle": {}, "least squares": {}}, (1, 4), 3)
+    assert found["MAML"][1] == pytest.approx(list(values_of(run).values()))
+    assert found["oracle"][1] == pytest.approx(list(values_of(run, "oracle").values()))
+    assert found["oracle"].shape == (2, 3)
+    moved = start_of(model) - [3.0, 0.3]  # the start before training; Adam moves it by one rate
+    assert moved == pytest.approx(np.sign(moved) * [0.03, 0.003], rel=0.01)
