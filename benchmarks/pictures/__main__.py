@@ -7,6 +7,7 @@ One SVG file each:
     graph_nodes    a graph before and after adapting
     malaria        what SNAIL's attention reads of a support
     patients       regret against samples, and the starts
+    payload        errors against seconds, and three estimates in time
 
 The runs are those of `python -m benchmarks.atlas`, seed 0. Where one client is shown, it is that
 with the median metric.
@@ -17,11 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.drawing import FIGURES
-from benchmarks.pictures import graph_nodes, malaria, patients
+from benchmarks.pictures import graph_nodes, malaria, patients, payload
 
 DRAWN: dict[str, Callable[[Path, Path], None]] = {
-    "graph_nodes": graph_nodes.picture, "malaria": malaria.picture, "patients": patients.picture,
-}  # fmt: skip
+    "graph_nodes": graph_nodes.picture,
+    "malaria": malaria.picture,
+    "patients": patients.picture,
+    "payload": payload.picture,
+}
 
 
 def main() -> None:

@@ -11,9 +11,12 @@ from benchmarks.pictures.__main__ import DRAWN
 from benchmarks.pictures.graph_nodes import graph_of, places_of
 from benchmarks.pictures.malaria import read_by
 from benchmarks.pictures.patients import errors, start_of
-from benchmarks.pictures.runs import median_client, values_of
+from benchmarks.pictures.payload import HEAVIEST, arms_near, estimate_of, mass_errors
+from benchmarks.pictures.runs import median_client, reference_of, values_of
 from fedmaml.config import resolve
 from fedmaml.running import execute
+from fedmaml.runs.directory import RunDirectory
+from fedmaml.simulations.scenarios import Payload
 
 FEW = {"train_clients": 4, "validation_clients": 2, "test_clients": 3}
 TINY: dict[str, dict[str, Any]] = {
@@ -22,6 +25,7 @@ TINY: dict[str, dict[str, Any]] = {
     "malaria_flipped": {"scenario": "malaria", "strategies": ["snail"], "task": {"flip": True},
                         "data": True},
     "patients": {"strategies": ["fedavg", "meta_sgd", "maml", "reptile", "fomaml"], "task": FEW},
+    "payload": {"strategies": ["fedavg", "meta_sgd", "maml"], "task": FEW},
 }  # fmt: skip
 """System -> strategies that its picture shows, and settings that make their runs small."""
 
@@ -103,3 +107,29 @@ def test_errors_of_patients_are_those_of_the_run(runs: Path) -> None:
     assert found["oracle"].shape == (2, 3)
     moved = start_of(model) - [3.0, 0.3]  # the start before training; Adam moves it by one rate
     assert moved == pytest.approx(np.sign(moved) * [0.03, 0.003], rel=0.01)
+
+
+# --- payload ----------------------------------------------------------------------------------
+
+
+def test_estimates_of_masses_are_as_uncertain_as_they_say() -> None:
+    scenario = Payload()
+    estimates = [estimate_of(scenario, arm, 0.5) for arm in scenario.clients()["test"][:100]]
+    first, last = (np.array([each.deviation[at] for each in estimates]) for at in (0, -1))
+    assert (last < first).all()
+    assert (first < HEAVIEST / 12**0.5).all()  # the deviation of U(0, 3)
+    away = [(each.mean[-1] - each.mass) / each.deviation[-1] for each in estimates]
+    assert np.mean(np.square(away)) == pytest.approx(1, abs=0.45)  # 1 +- .14 if all is normal
+
+
+def test_masses_of_a_picture_are_read_as_in_the_run(runs: Path) -> None:
+    run = runs / "payload/maml/seed0"
+    found = mass_errors({"MAML": model_of(run)}, {"oracle": {}}, (0.5,), 3)
+    rows = [row["mass:after"] for row in RunDirectory(run).clients()]
+    assert found["MAML"] == pytest.approx([np.median(rows)])
+    rows = [row["mass"] for row in reference_of(run, "oracle")["clients"]]
+    assert found["oracle"] == pytest.approx([np.median(rows)])
+
+
+def test_arms_of_a_picture_differ_in_their_payloads() -> None:
+    assert len(set(arms_near(Payload(test_clients=50)))) == 3
