@@ -5,6 +5,8 @@
 One SVG file each:
 
     graph_nodes    a graph before and after adapting
+    jmak           three transformations, and errors against steps
+    jmak_measured  new runs among the curves of the archive
     malaria        what SNAIL's attention reads of a support
     patients       regret against samples, and the starts
     payload        errors against seconds, and three estimates in time
@@ -18,10 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.drawing import FIGURES
-from benchmarks.pictures import graph_nodes, malaria, patients, payload
+from benchmarks.pictures import graph_nodes, jmak, malaria, patients, payload
 
 DRAWN: dict[str, Callable[[Path, Path], None]] = {
     "graph_nodes": graph_nodes.picture,
+    "jmak": jmak.picture,
+    "jmak_measured": jmak.picture_measured,
     "malaria": malaria.picture,
     "patients": patients.picture,
     "payload": payload.picture,

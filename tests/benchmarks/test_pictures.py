@@ -1,5 +1,6 @@
 """Pictures of what models predict: the numbers behind them are those of the runs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,16 @@ import numpy as np
 import pytest
 
 from benchmarks.acting.models import model_of
+from benchmarks.pictures import jmak
 from benchmarks.pictures.__main__ import DRAWN
 from benchmarks.pictures.graph_nodes import graph_of, places_of
+from benchmarks.pictures.jmak import (
+    NEAREST,
+    curves_of,
+    draw_measured,
+    errors_by_steps,
+    spread_clients,
+)
 from benchmarks.pictures.malaria import read_by
 from benchmarks.pictures.patients import errors, start_of
 from benchmarks.pictures.payload import HEAVIEST, arms_near, estimate_of, mass_errors
@@ -26,8 +35,13 @@ TINY: dict[str, dict[str, Any]] = {
                         "data": True},
     "patients": {"strategies": ["fedavg", "meta_sgd", "maml", "reptile", "fomaml"], "task": FEW},
     "payload": {"strategies": ["fedavg", "meta_sgd", "maml"], "task": FEW},
+    "jmak": {"strategies": ["fedavg", "maml"], "task": FEW},
+    "jmak_measured": {"scenario": "jmak", "strategies": ["fedavg"],
+                      "task": {"data": "measured"}, "data": True},
 }  # fmt: skip
 """System -> strategies that its picture shows, and settings that make their runs small."""
+DRAWABLE = [name for name in TINY if name in DRAWN and name != "jmak_measured"]
+"""All but those whose references are too slow for tests."""
 
 
 def make(folder: Path, name: str, data_dir: Path) -> None:
@@ -41,24 +55,37 @@ def make(folder: Path, name: str, data_dir: Path) -> None:
         execute(resolve(layer | {"task": system["task"]}), folder / name / strategy / "seed0")
 
 
+Made = Callable[..., Path]
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Made:
+    """Makes the runs of systems where they are missing; returns the folder of all runs."""
     folder = tmp_path_factory.mktemp("runs")
-    for name in TINY:
-        make(folder, name, data_dir)
-    return folder
+
+    def make_missing(*names: str) -> Path:
+        for name in names:
+            if not (folder / name).exists():
+                make(folder, name, data_dir)
+        return folder
+
+    return make_missing
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if name in DRAWN])
-def test_the_same_runs_give_the_same_bytes(name: str, runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", DRAWABLE)
+def test_the_same_runs_give_the_same_bytes(
+    name: str, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jmak, "STEPS", (0, 1, 2))  # 1000 take seconds
+    runs = made(name, *(other for other in TINY if other == f"{name}_flipped"))
     for file in ("one.svg", "two.svg"):
         DRAWN[name](runs, tmp_path / file)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
     assert (tmp_path / "one.svg").stat().st_size > 5000
 
 
-def test_the_median_client_has_as_many_above_as_below(runs: Path) -> None:
-    run = runs / "graph_nodes/maml/seed0"
+def test_the_median_client_has_as_many_above_as_below(made: Made) -> None:
+    run = made("graph_nodes") / "graph_nodes/maml/seed0"
     values = values_of(run)
     assert len(values) == 3
     assert values[median_client(run)] == sorted(values.values())[1]
@@ -68,8 +95,8 @@ def test_the_median_client_has_as_many_above_as_below(runs: Path) -> None:
 # --- graph_nodes ------------------------------------------------------------------------------
 
 
-def test_a_graph_is_named_as_it_was_evaluated(runs: Path) -> None:
-    run = runs / "graph_nodes/maml/seed0"
+def test_a_graph_is_named_as_it_was_evaluated(made: Made) -> None:
+    run = made("graph_nodes") / "graph_nodes/maml/seed0"
     client = median_client(run)
     graph = graph_of(model_of(run), client)
     assert graph.named.sum() == 3  # one node of each block
@@ -82,7 +109,8 @@ def test_a_graph_is_named_as_it_was_evaluated(runs: Path) -> None:
 # --- malaria ----------------------------------------------------------------------------------
 
 
-def test_weights_of_the_support_and_of_the_query_itself_add_up_to_one(runs: Path) -> None:
+def test_weights_of_the_support_and_of_the_query_itself_add_up_to_one(made: Made) -> None:
+    runs = made("malaria", "malaria_flipped")
     folders = {name: runs / name / "snail" / "seed0" for name in ("malaria", "malaria_flipped")}
     client = median_client(folders["malaria"])
     read = read_by({name: model_of(folder) for name, folder in folders.items()}, client)
@@ -98,8 +126,8 @@ def test_weights_of_the_support_and_of_the_query_itself_add_up_to_one(runs: Path
 # --- patients ---------------------------------------------------------------------------------
 
 
-def test_errors_of_patients_are_those_of_the_run(runs: Path) -> None:
-    run = runs / "patients/maml/seed0"
+def test_errors_of_patients_are_those_of_the_run(made: Made) -> None:
+    run = made("patients") / "patients/maml/seed0"
     model = model_of(run)
     found = errors({"MAML": model}, {"oracle": {}, "least squares": {}}, (1, 4), 3)
     assert found["MAML"][1] == pytest.approx(list(values_of(run).values()))
@@ -122,8 +150,8 @@ def test_estimates_of_masses_are_as_uncertain_as_they_say() -> None:
     assert np.mean(np.square(away)) == pytest.approx(1, abs=0.45)  # 1 +- .14 if all is normal
 
 
-def test_masses_of_a_picture_are_read_as_in_the_run(runs: Path) -> None:
-    run = runs / "payload/maml/seed0"
+def test_masses_of_a_picture_are_read_as_in_the_run(made: Made) -> None:
+    run = made("payload") / "payload/maml/seed0"
     found = mass_errors({"MAML": model_of(run)}, {"oracle": {}}, (0.5,), 3)
     rows = [row["mass:after"] for row in RunDirectory(run).clients()]
     assert found["MAML"] == pytest.approx([np.median(rows)])
@@ -133,3 +161,31 @@ def test_masses_of_a_picture_are_read_as_in_the_run(runs: Path) -> None:
 
 def test_arms_of_a_picture_differ_in_their_payloads() -> None:
     assert len(set(arms_near(Payload(test_clients=50)))) == 3
+
+
+# --- jmak -------------------------------------------------------------------------------------
+
+
+def test_errors_by_steps_begin_and_end_as_in_the_run(made: Made) -> None:
+    run = made("jmak") / "jmak/fedavg/seed0"
+    metric = RunDirectory(run).summary()["metric"]
+    before, after = errors_by_steps(model_of(run), (0, 1000))
+    assert (before, after) == pytest.approx((metric["before"], metric["after"]))
+    best, *_, worst = spread_clients(run, (0, 0.5, 1))
+    values = values_of(run)
+    assert (values[best], values[worst]) == (min(values.values()), max(values.values()))
+
+
+def test_the_nearest_curve_of_an_archive_is_one_of_it(made: Made, tmp_path: Path) -> None:
+    models = {"FedAvg": model_of(made("jmak_measured") / "jmak_measured/fedavg/seed0")}
+    scenario = models["FedAvg"].config.make_scenario()
+    client = scenario.clients()["test"][0]
+    found = curves_of(models, client, NEAREST, {"count": 1})
+    (training,) = scenario.tasks("train", scenario.clients()["train"], 1, {})
+    archive = training.tasks.query.y.numpy()
+    assert np.abs(archive - found.predicted[NEAREST]).max(1).min() < 1e-6
+    assert found.support.shape == (2, 5)
+    assert found.title == ", ".join(scenario.groups(client).values())
+    for file in ("one.svg", "two.svg"):
+        draw_measured(list(archive), [found, found], tmp_path / file)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
