@@ -4,12 +4,17 @@
 
 One SVG file each:
 
-    graph_nodes    a graph before and after adapting
-    jmak           three transformations, and errors against steps
-    jmak_measured  new runs among the curves of the archive
-    malaria        what SNAIL's attention reads of a support
-    patients       regret against samples, and the starts
-    payload        errors against seconds, and three estimates in time
+    graph_nodes     a graph before and after adapting
+    inverse_design  hits against calls of the oracle
+    jmak            three transformations, and errors against steps
+    jmak_measured   new runs among the curves of the archive
+    malaria         what SNAIL's attention reads of a support
+    materials       energies of a held-out family before and after
+    molecules       assays, sorted by fine-tuned averaging
+    patients        regret against samples, and the starts
+    payload         errors against seconds, and three estimates in time
+    sky             accuracy against known objects, by the mix of classes
+    sky_anomaly     stars in ProtoNet's embedding
 
 The runs are those of `python -m benchmarks.atlas`, seed 0. Where one client is shown, it is that
 with the median metric.
@@ -20,15 +25,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.drawing import FIGURES
-from benchmarks.pictures import graph_nodes, jmak, malaria, patients, payload
+from benchmarks.pictures import (
+    graph_nodes,
+    inverse_design,
+    jmak,
+    malaria,
+    materials,
+    molecules,
+    patients,
+    payload,
+    sky,
+    sky_anomaly,
+)
 
 DRAWN: dict[str, Callable[[Path, Path], None]] = {
     "graph_nodes": graph_nodes.picture,
+    "inverse_design": inverse_design.picture,
     "jmak": jmak.picture,
     "jmak_measured": jmak.picture_measured,
     "malaria": malaria.picture,
+    "materials": materials.picture,
+    "molecules": molecules.picture,
     "patients": patients.picture,
     "payload": payload.picture,
+    "sky": sky.picture,
+    "sky_anomaly": sky_anomaly.picture,
 }
 
 

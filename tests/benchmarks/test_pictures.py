@@ -1,16 +1,19 @@
 """Pictures of what models predict: the numbers behind them are those of the runs."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.acting.models import model_of
-from benchmarks.pictures import jmak
+from benchmarks.pictures import jmak, sky
 from benchmarks.pictures.__main__ import DRAWN
 from benchmarks.pictures.graph_nodes import graph_of, places_of
+from benchmarks.pictures.inverse_design import hits_of
 from benchmarks.pictures.jmak import (
     NEAREST,
     curves_of,
@@ -19,10 +22,17 @@ from benchmarks.pictures.jmak import (
     spread_clients,
 )
 from benchmarks.pictures.malaria import read_by
+from benchmarks.pictures.materials import Parity, parity_of
+from benchmarks.pictures.molecules import draw as draw_assays
+from benchmarks.pictures.molecules import sorted_assays
 from benchmarks.pictures.patients import errors, start_of
 from benchmarks.pictures.payload import HEAVIEST, arms_near, estimate_of, mass_errors
 from benchmarks.pictures.runs import median_client, reference_of, values_of
+from benchmarks.pictures.sky import accuracies, mix_of, plates_of
+from benchmarks.pictures.sky import draw as draw_plates
+from benchmarks.pictures.sky_anomaly import plane_of
 from fedmaml.config import resolve
+from fedmaml.core.metrics import roc_auc
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.scenarios import Payload
@@ -38,9 +48,13 @@ TINY: dict[str, dict[str, Any]] = {
     "jmak": {"strategies": ["fedavg", "maml"], "task": FEW},
     "jmak_measured": {"scenario": "jmak", "strategies": ["fedavg"],
                       "task": {"data": "measured"}, "data": True},
+    "inverse_design": {"strategies": ["fedavg", "reptile", "maml", "meta_sgd"], "task": FEW},
+    "materials": {"strategies": ["fedavg", "ridge_head"], "data": True},
+    "sky": {"strategies": ["fedavg", "maml"], "data": True},
+    "sky_anomaly": {"strategies": ["protonet"], "data": True},
 }  # fmt: skip
 """System -> strategies that its picture shows, and settings that make their runs small."""
-DRAWABLE = [name for name in TINY if name in DRAWN and name != "jmak_measured"]
+DRAWABLE = [name for name in TINY if name in DRAWN and name not in ("jmak_measured", "sky")]
 """All but those whose references are too slow for tests."""
 
 
@@ -189,3 +203,96 @@ def test_the_nearest_curve_of_an_archive_is_one_of_it(made: Made, tmp_path: Path
     for file in ("one.svg", "two.svg"):
         draw_measured(list(archive), [found, found], tmp_path / file)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+# --- inverse_design ---------------------------------------------------------------------------
+
+
+def test_hits_before_adaptation_cost_no_call_and_are_those_of_the_run(made: Made) -> None:
+    run = made("inverse_design") / "inverse_design/fedavg/seed0"
+    hits = hits_of(model_of(run), (0, 5))
+    assert hits.calls.tolist() == [0, 80]
+    metric = RunDirectory(run).summary()["metric"]
+    assert hits.hit[1] == pytest.approx(metric["after"])  # by the 80 calls of the recipe
+    assert ((hits.diversity > 0) & (hits.diversity < 1)).all()
+
+
+# --- materials --------------------------------------------------------------------------------
+
+
+def test_energies_are_those_of_the_family_in_electron_volts(made: Made) -> None:
+    assert Parity(np.array([1.0, 2.0]), np.array([1.5, 1.0])).error == 0.75
+    model = model_of(made("materials") / "materials/fedavg/seed0")
+    before, after = parity_of(model, 0), parity_of(model)
+    assert before.truth.shape == (52 * 42,)  # 52 cations; ten of their compounds are the support
+    assert (before.truth == after.truth).all()
+    task = model.tasks_of(model.config.make_scenario())
+    (metric,) = model.config.make_problem().metrics
+    scale = metric.scale({"energies": torch.tensor([2.0, 0.0, 2 * 3.0**2])})
+    assert scale == pytest.approx(3)  # by which the metric, and here the statistics, make eV
+    spread = float(np.std(before.truth)) / float(task.query.y.std(correction=0))
+    assert before.error == pytest.approx(
+        spread * float((model.predicts_all(task, 0)[..., 0] - task.query.y).abs().mean()), rel=1e-4
+    )
+
+
+# --- molecules --------------------------------------------------------------------------------
+
+
+def test_assays_are_in_the_order_of_fine_tuned_averaging(made: Made, tmp_path: Path) -> None:
+    summary = made("graph_nodes") / "graph_nodes/maml/seed0/summary.json"
+    for place, name in enumerate(("fedavg", "maml", "protonet")):
+        run = tmp_path / "molecules" / name / "seed0"
+        run.mkdir(parents=True)
+        (run / "summary.json").write_text(summary.read_text())
+        rows = [
+            {"client": each, "accuracy:after": (each * 7 % 5 + place) / 10} for each in range(5)
+        ]
+        (run / "clients.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    forest = [{"client": each, "accuracy": 0.5 - each / 10} for each in range(5)]
+    run = tmp_path / "molecules" / "fedavg" / "seed0"
+    (run / "references.json").write_text(
+        json.dumps([{"name": "random forest", "settings": {}, "clients": forest}])
+    )
+    found = sorted_assays(tmp_path)
+    assert found["FedAvg"] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])  # clients 0, 3, 1, 4, 2
+    assert found["ProtoNet"] == pytest.approx(found["FedAvg"] + 0.2)
+    assert found["random forest"] == pytest.approx([0.5, 0.2, 0.4, 0.1, 0.3])
+    for file in ("one.svg", "two.svg"):
+        draw_assays(found, tmp_path / file)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+# --- sky --------------------------------------------------------------------------------------
+
+
+def test_plates_are_evaluated_with_their_first_objects(made: Made, tmp_path: Path) -> None:
+    model = model_of(made("sky") / "sky/fedavg/seed0")
+    plates = plates_of(model)
+    found = accuracies({"FedAvg": model}, {"commonest class": {}}, sky.SHOTS)
+    assert found["FedAvg"].shape == (len(sky.SHOTS), len(plates))
+    commonest = [task.support.y.bincount().argmax() for task in plates.values()]
+    expected = [
+        float((task.query.y == kind).double().mean())
+        for task, kind in zip(plates.values(), commonest, strict=True)
+    ]
+    assert found["commonest class"][-1] == pytest.approx(expected)
+    mixes = np.array([mix_of(task) for task in plates.values()])
+    assert ((mixes >= 1 / 3) & (mixes <= 1)).all()
+    for file in ("one.svg", "two.svg"):
+        draw_plates(found, mixes, tmp_path / file)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+# --- sky_anomaly ------------------------------------------------------------------------------
+
+
+def test_distances_of_stars_have_the_auroc_of_the_run(made: Made) -> None:
+    run = made("sky_anomaly") / "sky_anomaly/protonet/seed0"
+    values = values_of(run)
+    plane = plane_of(model_of(run), list(values)[:1])
+    scores, new = (torch.from_numpy(each.astype(float)) for each in (plane.distance, plane.new))
+    assert float(roc_auc(scores[:, None], new)) == pytest.approx(next(iter(values.values())))
+    assert plane.archive.mean(0) == pytest.approx([0, 0], abs=1e-9)  # the middle of the plane
+    assert len(plane.prototypes) == 12
+    assert 0 < plane.share <= 1
