@@ -15,6 +15,7 @@ One SVG file each:
     payload         errors against seconds, and three estimates in time
     sky             accuracy against known objects, by the mix of classes
     sky_anomaly     stars in ProtoNet's embedding
+    synthesis       trials on the surface of one material
 
 The runs are those of `python -m benchmarks.atlas`, seed 0. Where one client is shown, it is that
 with the median metric.
@@ -36,6 +37,7 @@ from benchmarks.pictures import (
     payload,
     sky,
     sky_anomaly,
+    synthesis,
 )
 
 DRAWN: dict[str, Callable[[Path, Path], None]] = {
@@ -50,6 +52,7 @@ DRAWN: dict[str, Callable[[Path, Path], None]] = {
     "payload": payload.picture,
     "sky": sky.picture,
     "sky_anomaly": sky_anomaly.picture,
+    "synthesis": synthesis.picture,
 }
 
 

@@ -31,11 +31,13 @@ from benchmarks.pictures.runs import median_client, reference_of, values_of
 from benchmarks.pictures.sky import accuracies, mix_of, plates_of
 from benchmarks.pictures.sky import draw as draw_plates
 from benchmarks.pictures.sky_anomaly import plane_of
+from benchmarks.pictures.synthesis import numbers_at, policies_of, spelled, surface_of, trials_of
 from fedmaml.config import resolve
 from fedmaml.core.metrics import roc_auc
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
-from fedmaml.simulations.scenarios import Payload
+from fedmaml.simulations.scenarios import Payload, Synthesis
+from fedmaml.simulations.systems.trials import regrets
 
 FEW = {"train_clients": 4, "validation_clients": 2, "test_clients": 3}
 TINY: dict[str, dict[str, Any]] = {
@@ -52,6 +54,7 @@ TINY: dict[str, dict[str, Any]] = {
     "materials": {"strategies": ["fedavg", "ridge_head"], "data": True},
     "sky": {"strategies": ["fedavg", "maml"], "data": True},
     "sky_anomaly": {"strategies": ["protonet"], "data": True},
+    "synthesis": {"strategies": ["fedavg"], "task": FEW},
 }  # fmt: skip
 """System -> strategies that its picture shows, and settings that make their runs small."""
 DRAWABLE = [name for name in TINY if name in DRAWN and name not in ("jmak_measured", "sky")]
@@ -296,3 +299,27 @@ def test_distances_of_stars_have_the_auroc_of_the_run(made: Made) -> None:
     assert plane.archive.mean(0) == pytest.approx([0, 0], abs=1e-9)  # the middle of the plane
     assert len(plane.prototypes) == 12
     assert 0 < plane.share <= 1
+
+
+# --- synthesis --------------------------------------------------------------------------------
+
+
+def test_trials_of_a_material_are_those_whose_regret_is_reported(made: Made) -> None:
+    model = model_of(made("synthesis") / "synthesis/fedavg/seed0")
+    scenario = model.config.make_scenario()
+    assert isinstance(scenario, Synthesis)
+    client = scenario.clients()["test"][0]
+    surface = surface_of(scenario, client)
+    assert 0 < surface.floor < 0.5
+    for policy in policies_of(model).values():
+        trials = trials_of(scenario, client, policy)
+        expected = regrets(scenario, [client], policy, 6)[0].numpy()
+        best = np.maximum.accumulate(trials.yields)[5:]
+        assert 1 - best == pytest.approx(expected)
+        assert (1 - trials.yields[6:] > surface.floor - 1e-9).all()
+        assert sum(map(len, numbers_at(trials).values())) == 12
+
+
+def test_numbers_of_trials_are_short() -> None:
+    assert spelled([7, 8, 9, 10, 12]) == "7-10, 12"
+    assert spelled([3]) == "3"
