@@ -1,7 +1,7 @@
 """One graph that nobody trained on, its nodes named right or wrong before and after adapting."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -86,7 +86,7 @@ def draw(graph: Graph, path: Path) -> None:
 
 
 def _legend(good: str, bad: str) -> list[Line2D]:
-    plain = {"linestyle": "", "markersize": 7}
+    plain: dict[str, Any] = {"linestyle": "", "markersize": 7}
     return [
         Line2D([], [], marker="o", color=good, label="named right", **plain),
         Line2D([], [], marker="o", color=bad, markerfacecolor="white", label="named wrong",
