@@ -29,6 +29,7 @@ atlas: $(VENV)/.installed  ## compare on all systems of the atlas (hours; goes o
 	$(BIN)/python -m benchmarks.forgetting --json docs/data/forgetting.json
 	$(BIN)/python -m benchmarks.families --json docs/data/families.json
 	$(BIN)/python -m benchmarks.acting
+	$(BIN)/python -m benchmarks.pictures
 	$(BIN)/python -m benchmarks.write_docs
 
 lint: $(VENV)/.installed  ## style, types and floors

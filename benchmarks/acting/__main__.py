@@ -14,12 +14,10 @@ from pathlib import Path
 from benchmarks.acting import pictures
 from benchmarks.acting.episodes import angles_of, growth_of, paths_of, rewards_by_pull, searches_of
 from benchmarks.acting.models import model_of
-from benchmarks.atlas.systems import EXPERIMENTS
+from benchmarks.drawing import FIGURES
 from benchmarks.runs import finished_run
 from fedmaml.config import resolve
 from fedmaml.simulations.environments.one_link import OneLinkArm
-
-FIGURES = EXPERIMENTS.parents[1] / "docs" / "figures"
 
 
 def navigation(runs: Path, out: Path) -> None:

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
+from torch.func import vmap
 
 from fedmaml.client.replies import PreparedStrategy, prepare
 from fedmaml.config import RunConfig, resolve
 from fedmaml.core.learner import Predictor, prepared_tasks
-from fedmaml.core.params import MetaParams
+from fedmaml.core.params import MetaParams, Params
 from fedmaml.core.tasks import Batch, Task, cast
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.scenario import Scenario
@@ -42,20 +44,34 @@ class Model:
     def tasks_of(self, scenario: Scenario, clients: Sequence[int] | None = None) -> Task:
         """Return tasks of test clients (None: all), one size, as the strategy takes them."""
         chosen = scenario.clients()["test"] if clients is None else clients
-        (group,) = scenario.tasks("test", chosen, 0, {})
+        (group,) = scenario.tasks("test", chosen, 0, statistics_of(scenario))
         draws, seed = self.prepared.strategy.facts.draws, self.config.seed
         problem = scenario.problem()
         return prepared_tasks(group, problem, draws, seed=seed, split="test", round=0).tasks
 
     def plays(self, task: Task, steps: int) -> Prediction:
         """Return what one client does in its query after some steps on its support."""
-        strategy = with_adaptation_steps(self.prepared.strategy, steps)
-        learner = self.prepared.learner
+        found: Prediction = self._predicted(task, steps)
+        return {name: value.detach() for name, value in found.items()}
+
+    def predicts(self, task: Task, steps: int | None = None) -> Tensor:
+        """Return what one client predicts for its query after some steps (None: its own)."""
+        found: Tensor = self._predicted(task, steps)
+        return found.detach()
+
+    def predicts_all(self, tasks: Task, steps: int | None = None) -> Tensor:
+        """Return what every client of stacked tasks predicts, ``(clients, query, outputs)``."""
+        found: Tensor = vmap(lambda task: self._predicted(task, steps))(tasks)
+        return found.detach()
+
+    def _predicted(self, task: Task, steps: int | None) -> Any:
+        own = self.prepared.strategy
+        strategy = own if steps is None else with_adaptation_steps(own, steps)
         ready = cast(task, self.config.make_problem().dtype)
         memory = self.prepared.initial_memory
-        predictor = strategy.adapt(learner, self.meta, memory, ready.support)
-        found: Prediction = predictor(ready.query.x)
-        return {name: value.detach() for name, value in found.items()}
+        return strategy.adapt(self.prepared.learner, self.meta, memory, ready.support)(
+            ready.query.x
+        )
 
 
 def model_of(path: Path) -> Model:
@@ -68,3 +84,13 @@ def model_of(path: Path) -> Model:
     config = resolve(directory.config_table())
     prepared = prepare(config.make_strategy(), config.make_problem())
     return Model(config, prepared, directory.load_meta())
+
+
+def statistics_of(scenario: Scenario) -> Params:
+    """Return the totals of what the training clients send once; {} if that is nothing."""
+    totals: Params = {}
+    for client in scenario.clients()["train"]:
+        if not (own := scenario.statistics(client)):
+            return {}
+        totals = {name: totals.get(name, 0) + value for name, value in own.items()}
+    return totals

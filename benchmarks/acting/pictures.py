@@ -1,17 +1,17 @@
 """Drawings of episodes as SVG files for the cards of the atlas: equal bytes for equal runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from benchmarks.acting.episodes import MASSES, TARGET, Band, Paths, Search
-from fedmaml.report.canvas import FAINT, GREY, INK, PAGE, SERIES
+from benchmarks.drawing import save
+from fedmaml.report.canvas import FAINT, GREY, INK, SERIES
 from fedmaml.simulations.scenarios.half_circle import NEAR
 
 
@@ -44,7 +44,7 @@ def draw_paths(clients: Sequence[Paths], path: Path) -> None:
             axes.set_ylim(-0.75, 0.75)
             axes.set_title("before adaptation" if stage == "before" else "after one step")
 
-    _save(path, (8.0, 4.2), 2, paint)
+    save(path, (8.0, 4.2), 2, paint)
 
 
 def draw_searches(clients: Sequence[Search], path: Path) -> None:
@@ -66,7 +66,7 @@ def draw_searches(clients: Sequence[Search], path: Path) -> None:
             axes.set_ylim(-0.6, 1.45)
         panels[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title="episode")
 
-    _save(path, (11.0, 2.4), len(clients), paint, sharey=True)
+    save(path, (11.0, 2.4), len(clients), paint, sharey=True)
 
 
 def draw_angles(angles: Mapping[str, np.ndarray], seconds: float, path: Path) -> None:
@@ -83,7 +83,7 @@ def draw_angles(angles: Mapping[str, np.ndarray], seconds: float, path: Path) ->
         panels[0].set_ylabel("angle [rad]")
         panels[1].legend(loc="lower right")
 
-    _save(path, (8.0, 3.4), 2, paint, sharey=True)
+    save(path, (8.0, 3.4), 2, paint, sharey=True)
 
 
 def draw_pulls(rewards: Mapping[str, np.ndarray], path: Path) -> None:
@@ -107,7 +107,7 @@ def draw_pulls(rewards: Mapping[str, np.ndarray], path: Path) -> None:
         axes.set_ylabel("mean reward")
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title="reward of a trial")
 
-    _save(path, (8.0, 3.6), 1, paint)
+    save(path, (8.0, 3.6), 1, paint)
 
 
 def draw_growth(bands: Mapping[str, Band], path: Path) -> None:
@@ -123,7 +123,7 @@ def draw_growth(bands: Mapping[str, Band], path: Path) -> None:
         axes.set_ylabel("cumulative return [%]")
         axes.legend(loc="lower left")
 
-    _save(path, (8.0, 3.6), 1, paint)
+    save(path, (8.0, 3.6), 1, paint)
 
 
 def draw_design(plane: Plane, curves: Mapping[str, np.ndarray], path: Path) -> None:
@@ -146,7 +146,7 @@ def draw_design(plane: Plane, curves: Mapping[str, np.ndarray], path: Path) -> N
         progress.set_ylabel("best reward so far")
         progress.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 
-    _save(path, (10.5, 3.8), 2, paint)
+    save(path, (10.5, 3.8), 2, paint)
 
 
 def draw_trials(curves: Mapping[str, np.ndarray], path: Path) -> None:
@@ -162,19 +162,4 @@ def draw_trials(curves: Mapping[str, np.ndarray], path: Path) -> None:
         regret.set_ylim(bottom=0)
         regret.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 
-    _save(path, (8.0, 3.8), 1, paint)
-
-
-def _save(
-    path: Path,
-    inches: tuple[float, float],
-    panels: int,
-    paint: Callable[..., None],
-    **options: bool,
-) -> None:
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(PAGE.settings() | {"svg.hashsalt": "fedmaml", "svg.fonttype": "path"})
-        figure = Figure(inches)
-        paint(*np.atleast_1d(figure.subplots(1, panels, **options)))
-        figure.savefig(path, metadata={"Date": None}, format="svg")
+    save(path, (8.0, 3.8), 1, paint)

@@ -6,28 +6,27 @@ Nothing is trained here: tests hold runs to the same formulas.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from functools import partial
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
-from benchmarks.atlas.systems import EXPERIMENTS
+from benchmarks.drawing import FIGURES, save
 from benchmarks.tables import Table, add_json_option, print_tables, write
+from fedmaml.core import seeding
 from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.core.kernels import KernelSpec
-from fedmaml.report.canvas import GREY, INK, PAGE, SERIES
+from fedmaml.report.canvas import FAINT, GREY, INK, SERIES
 from fedmaml.simulations.scenarios import BiasVariance, Quadratic
 from fedmaml.simulations.scenarios.bias_variance import coefficients
 from fedmaml.strategies import CATALOGUE
 from fedmaml.strategies.base import kernel_spec
 
-FIGURES = EXPERIMENTS.parents[1] / "docs" / "figures"
 PLANE = Quadratic(dimension=2)
 LR, STEPS = 0.4, 5
 STARTS = {
@@ -39,6 +38,9 @@ STARTS = {
 }
 SMALL = BiasVariance(mean=0.0)
 ROUNDS = (1, 2, 5, 10)
+SHOTS = (2, 3, 5, 7, 10, 14, 20, 28, 40)
+ERRORS = (11.0, 7.0), (2, 3)
+"""Size and panels of the drawing of errors."""
 
 # --- quadratic ----------------------------------------------------------------------------------
 
@@ -155,41 +157,86 @@ def table_of_rates() -> Table:
     return Table(columns, rows)
 
 
-def draw_errors(axes: Axes, beside: Axes) -> None:
-    """Draw the error against the rate; beside, its three parts at five steps."""
+def errors_by_shots(steps: int) -> list[float]:
+    """Return the error at the best rate for each of `SHOTS`."""
+    found = []
+    for shots in SHOTS:
+        error = partial(replace(SMALL, shots=shots).expected_error, steps)
+        found.append(error(_least(error, 1.2)))
+    return found
+
+
+def error_of_ridge(shots: int, designs: int = 4000) -> float:
+    """Return the error of ridge regression by the true spread, the least that there is.
+
+    s^2 + E tr((X'X / s^2 + I / tau^2)^-1), a mean over drawn designs.
+    """
+    x = seeding.normal(seeding.key(0, "designs"), range(designs), shots, SMALL.dimension)
+    precision = x.mT @ x / SMALL.noise**2 + torch.eye(SMALL.dimension) / SMALL.spread**2
+    return SMALL.noise**2 + float((1 / torch.linalg.eigvalsh(precision)).sum(1).mean())
+
+
+def error_of_least_squares(shots: int) -> float:
+    """Return s^2 + s^2 d / (n - d - 1); infinite where n < d + 2."""
+    rest = shots - SMALL.dimension - 1
+    return SMALL.noise**2 * (1 + SMALL.dimension / rest) if rest > 0 else float("inf")
+
+
+def draw_errors(axes: Axes, by_shots: Axes, *parts: Axes) -> None:
+    """Draw the error against the rate and against shots; then its three parts, by steps."""
     rates = np.linspace(0, 0.7, 71)
     for steps, colour in zip(ROUNDS, SERIES, strict=False):
         errors = [SMALL.expected_error(steps, float(lr)) for lr in rates]
-        axes.plot(rates, errors, color=colour, label=f"{steps} step{'s' * (steps > 1)}")
+        label = f"{steps} step{'s' * (steps > 1)}"
+        axes.plot(rates, errors, color=colour, label=label)
         for rate, marker in ((best_rate(steps), "o"), (rate_of_fomaml(steps), "x")):
             axes.plot([rate], [SMALL.expected_error(steps, rate)], marker, color=colour)
+        by_shots.plot(SHOTS, errors_by_shots(steps), color=colour)
     axes.set_ylim(0, SMALL.expected_error(1, 0.0) * 1.1)
     axes.set_xlabel("inner rate")
-    axes.set_title("error of a new example (o: MAML's rate, x: FOMAML's)")
+    axes.set_title("error (o: MAML's rate, x: FOMAML's)")
     axes.legend(frameon=False)
+    by_shots.plot(SHOTS, [error_of_ridge(shots) for shots in SHOTS], color=INK, linestyle=":",
+                  label="Bayes")  # fmt: skip
+    by_shots.plot(SHOTS, [error_of_least_squares(shots) for shots in SHOTS], color=GREY,
+                  linestyle="--", label="least squares")  # fmt: skip
+    by_shots.axhline(SMALL.noise**2, color=FAINT, label="noise of the example")
+    by_shots.set_xscale("log")
+    by_shots.set_xticks(SHOTS[::2], [str(shots) for shots in SHOTS[::2]])
+    by_shots.minorticks_off()
+    by_shots.set_ylim(*axes.get_ylim())
+    by_shots.set_xlabel("shots")
+    by_shots.set_title("error at the best rate")
+    by_shots.legend(frameon=False)
+    for steps, beside in zip(ROUNDS, parts, strict=True):
+        _draw_parts(beside, steps, rates)
+        beside.set_ylim(*axes.get_ylim())
+    parts[0].legend(loc="upper left", bbox_to_anchor=(0.27, 1.05), frameon=False)
+
+
+def _draw_parts(axes: Axes, steps: int, rates: np.ndarray) -> None:
     far, noise = SMALL.dimension * SMALL.spread**2, SMALL.noise**2
-    parts = [coefficients(SMALL.shots, SMALL.dimension, STEPS, Fraction(float(lr))) for lr in rates]
+    parts = [coefficients(SMALL.shots, SMALL.dimension, steps, Fraction(float(lr))) for lr in rates]
     bias = [float(b) * far for b, _, _ in parts]
     variance = [float(v) * noise for _, _, v in parts]
-    beside.stackplot(
+    axes.stackplot(
         rates, [noise] * len(rates), bias, variance, colors=(GREY, SERIES[0], SERIES[1]),
         labels=("noise of the example", "distance left", "noise of the support"),
     )  # fmt: skip
-    beside.set_ylim(*axes.get_ylim())
-    beside.set_xlabel(f"inner rate, {STEPS} steps")
-    beside.set_title("its parts")
-    beside.legend(loc="upper left", bbox_to_anchor=(0.1, 1.0), frameon=False)
+    for rate, marker in ((best_rate(steps), "o"), (rate_of_fomaml(steps), "x")):
+        axes.plot([rate], [SMALL.expected_error(steps, rate)], marker, color=INK)
+    axes.set_xlabel("inner rate")
+    axes.set_title(f"its parts, {steps} step{'s' * (steps > 1)}")
 
 
-def draw(name: str, content: Callable[[Axes, Axes], None]) -> None:
-    """Write an SVG file with two drawings; the same content gives the same bytes."""
-    settings: Mapping[str, Any] = {"svg.hashsalt": "fedmaml", "svg.fonttype": "path"}
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update({**PAGE.settings(), **settings, "text.color": INK})
-        figure = Figure((9.0, 4.6))
-        content(*figure.subplots(1, 2))
-        figure.savefig(FIGURES / f"{name}.svg", metadata={"Date": None}, format="svg")
+def draw(
+    name: str,
+    content: Callable[..., None],
+    inches: tuple[float, float] = (9.0, 4.6),
+    panels: tuple[int, int] = (1, 2),
+) -> None:
+    """Write an SVG file of several drawings; the same content gives the same bytes."""
+    save(FIGURES / f"{name}.svg", inches, panels, content)
 
 
 def main() -> None:
@@ -203,7 +250,7 @@ def main() -> None:
     if arguments.json:
         write(arguments.json, tables)
         draw("quadratic", draw_plane)
-        draw("bias_variance", draw_errors)
+        draw("bias_variance", draw_errors, *ERRORS)
 
 
 if __name__ == "__main__":
