@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +140,19 @@ def _look_at_data(config: RunConfig, directory: RunDirectory) -> Audit:
     scenario = config.make_scenario()
     if left_out := counted(left_out_of(scenario)):
         clients = sum(map(len, scenario.clients().values()))
-        logger.warning("left out %s (%d take part)", in_words(left_out), clients)
+        _say_once(f"left out {in_words(left_out)} ({clients} take part)")
     directory.save_left_out(left_out)
     directory.save_rows(scenario.rows())
     directory.save_references(references_before(config))
     audit = audit_before(config)
     directory.save_audit(audit)
     return audit
+
+
+@cache
+def _say_once(message: str) -> None:
+    """Log a warning that would be the same in every run of a comparison."""
+    logger.warning(message)
 
 
 def _how_to_go_on(config: RunConfig, directory: RunDirectory, folder: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fedmaml import running
 from fedmaml.config import resolve
 from fedmaml.core.errors import RunDirectoryError
 from fedmaml.report import write_report
@@ -47,8 +48,11 @@ def run_on(sites: Path, out: Path) -> dict[str, Any]:
 def test_a_run_names_and_counts_them_in_log_summary_table_and_page(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    running._say_once.cache_clear()
+    sites = sites_of(tmp_path / "sites")
     with caplog.at_level(logging.WARNING, logger="fedmaml"):
-        summary = run_on(sites_of(tmp_path / "sites"), tmp_path / "run")
+        summary = run_on(sites, tmp_path / "run")
+        run_on(sites, tmp_path / "again")  # as in a comparison: it is said once
     assert [text for text in caplog.messages if "left out" in text] == [
         f"left out {WORDS} (12 take part)"
     ]
