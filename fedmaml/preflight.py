@@ -50,6 +50,7 @@ from fedmaml.core.tasks import Task, TaskGroup, cast, first_task, rows_of, stack
 from fedmaml.core.trees import leaves
 from fedmaml.simulations.returned import (
     as_asked,
+    caveats_of,
     figures_of,
     groups_of,
     left_out_of,
@@ -91,6 +92,7 @@ def preflight(config: RunConfig, say: Callable[[str], None] = logger.debug) -> N
     refuse_other_start(start)
     references_of(scenario)
     left_out_of(scenario)
+    caveats_of(scenario)
     learner = on_device(start.learner, device)
     meta = to_device(start.state.meta, device)
     memory = to_device({"memory": start.memory}, device)["memory"]

@@ -289,7 +289,19 @@ WRONG_SCENARIOS = [
     (
         "    def tasks",
         "    def left_out(self):\n        return {3: 'no rows'}\n\n    def tasks",
-        r"left_out\(\) of the scenario returned dict: return reasons by client",
+        r"left_out\(\) of the scenario returned \{3: 'no rows'\}: return reasons by client",
+    ),
+    (
+        "    def tasks",
+        "    def groups(self, client):\n        return {'ward': client % 3}\n\n    def tasks",
+        r"groups\(10\) of the scenario returned \{'ward': 1\}: labels and names are str",
+    ),
+    ('    about = "lines"', '    about = "lines"\n    caveats = "One."', "a tuple of sentences"),
+    ('    about = "lines"', '    about = "lines"\n    caveats = (1,)', "a tuple of sentences"),
+    (
+        "    def tasks",
+        "    def left_out(self):\n        return {'a': None}\n\n    def tasks",
+        r"left_out\(\) of the scenario returned \{'a': None\}: return reasons by client",
     ),
     ("lambda: MLP((1, 8, 1))", "MLP((1, 8, 1))", "returned MLP: network must make the network"),
     ("lambda: MLP((1, 8, 1))", "lambda: None", "made NoneType: it must be a function"),

@@ -34,7 +34,10 @@ def _label_notes(planned: Plan) -> list[str]:
     if labels == {"true"}:
         return []
     if labels == {"exchanged"}:
-        return ["All supports are other clients' (labels = exchanged): nobody gains by adapting."]
+        return [
+            "All supports are other clients' (labels = exchanged): what is gained by adapting "
+            "here, every client's examples teach alike."
+        ]
     return ["All labels were shuffled (labels = shuffled): what a method reaches here is chance."]
 
 

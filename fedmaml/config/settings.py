@@ -5,7 +5,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 from fedmaml.config.declared import field_types
 from fedmaml.config.flat import Flat, flatten_table, nest
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 else:  # the names stand where back ends and engines do
     BackendName = Literal[tuple(BACKENDS)]
     EngineName = Literal["auto", *ENGINES]
+
+_TRUE = BeforeValidator(lambda value: "true" if value is True else value)
+"""``labels = true`` and --set labels=true are TOML's boolean."""
 
 MAX_INTEGER = 2**63 - 1
 """The largest that TOML and a Flower run config hold."""
@@ -106,7 +109,7 @@ class RunConfig:
         data_dir: Folder that holds one folder per data set.
         labels: "shuffled": every client's labels are in random order, so that there is nothing to
             learn; what a method then reaches is chance. "exchanged": every client's support is
-            another client's, so that nobody can gain by adapting.
+            another client's, so that nobody can adapt to what is its own.
         evaluation: When adaptation is evaluated.
         aggregation: How updates are aggregated.
         compression: How clients compress their updates.
@@ -130,7 +133,7 @@ class RunConfig:
     quorum: Annotated[int, Ge(0)] = 0
     quorum_timeout: Annotated[float, Ge(0)] = 600.0
     data_dir: str = ""
-    labels: Literal["true", "shuffled", "exchanged"] = "true"
+    labels: Annotated[Literal["true", "shuffled", "exchanged"], _TRUE] = "true"
     scenario_from: str = ""
     strategy_from: str = ""
     evaluation: Evaluation = field(default_factory=Evaluation)

@@ -1,6 +1,8 @@
 """The figures of runs, drawn with matplotlib: the same bytes for the same runs."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,7 +32,11 @@ def draw(material: Material) -> Iterator[Drawing]:
     A scale on which all strategies pay the same for a round has no figure of its own: it would be
     the one against rounds again.
     """
-    return filter(None, _all(material))
+    drawn: Counter[str] = Counter()
+    for drawing in filter(None, _all(material)):
+        drawn[drawing.name] += 1
+        again = drawn[drawing.name]  # labels may differ in letters that no file name has
+        yield replace(drawing, name=f"{drawing.name}-{again}") if again > 1 else drawing
 
 
 def _all(material: Material) -> Iterator[Drawing | None]:

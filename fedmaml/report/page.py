@@ -14,7 +14,14 @@ from fedmaml.report import inline, integrity, reproduce, tables, words
 from fedmaml.report.reading import Material
 from fedmaml.runs.left_out import in_words
 from fedmaml.runs.references import label
+from fedmaml.simulations.returned import caveats_of
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
+
+_SUPPORTS = {
+    "true": "their own support examples",
+    "shuffled": "their own support examples, all labels in random order: what is reached is chance",
+    "exchanged": "the support examples of another client",
+}
 
 
 def render(material: Material, figures: Sequence[inline.Figure]) -> str:
@@ -126,7 +133,8 @@ def _facts(material: Material) -> dict[str, str]:
     facts = {
         "Scenario": f"{material.scenario}: {SCENARIOS[material.scenario].about}",
         "Evaluated by": f"{words.metric_label(material.metric)} of {material.evaluated} clients, "
-        f"after they adapted on their own support examples; {material.metric.better} is better",
+        f"after they adapted on {_SUPPORTS[first.table.get('labels', 'true')]}; "
+        f"{material.metric.better} is better",
         "Strategies": ", ".join(map(words.shown, material.runs)),
         "Rounds": _each(
             {name: str(runs[0].summary["rounds"]) for name, runs in material.runs.items()}
@@ -148,7 +156,7 @@ def _facts(material: Material) -> dict[str, str]:
     if asked > evaluated:
         silent = f"{asked - evaluated} of {asked} {material.evaluated} clients"
         facts["Not evaluated"] = f"{silent} gave no usable answer"
-    if caveats := SCENARIOS[material.scenario].caveats:
+    if caveats := caveats_of(SCENARIOS[material.scenario]):
         facts["Caveats"] = " ".join(caveats)
     return facts
 

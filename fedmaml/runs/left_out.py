@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-_KEPT, _SHOWN = 20, 3
-"""Names in a summary; of these, names in a sentence."""
+_KEPT, _SHOWN, _KINDS = 20, 3, 5
+"""Names in a summary; of these, names in a sentence; reasons in a sentence."""
 
 
 def counted(left_out: Mapping[str, str]) -> dict[str, Any]:
@@ -23,7 +23,10 @@ def counted(left_out: Mapping[str, str]) -> dict[str, Any]:
 def in_words(entry: Mapping[str, Any]) -> str:
     """Return "78 clients: no infected cells (50), fewer than 10 (28); C1, C2, C3 and 75 others"."""
     count, names = entry["count"], entry["clients"][:_SHOWN]
-    reasons = ", ".join(f"{reason} ({times})" for reason, times in entry["reasons"].items())
+    counts = list(entry["reasons"].items())
+    reasons = ", ".join(f"{reason} ({times})" for reason, times in counts[:_KINDS])
+    if len(counts) > _KINDS:
+        reasons += f", {len(counts) - _KINDS} other reasons"
     others = count - len(names)
     rest = f" and {others} other{'s' if others > 1 else ''}" if others else ""
     return f"{count} client{'s' if count > 1 else ''}: {reasons}; {', '.join(names)}{rest}"

@@ -107,6 +107,27 @@ def groups_of(scenario: Scenario, client: int) -> Mapping[str, str]:
     found: Any = scenario.groups(client)
     if not isinstance(found, Mapping):
         raise _wrong("groups", found, 'return names by label, e.g. {"sex": "f"}, {} for none')
+    for label, name in found.items():
+        if not (isinstance(label, str) and isinstance(name, str)):
+            raise ConfigurationError(
+                f"groups({client}) of the scenario returned {{{label!r}: {name!r}}}: labels and "
+                'names are str, e.g. {"ward": "3"}'
+            )
+    return found
+
+
+def caveats_of(scenario: Scenario | type[Scenario]) -> tuple[str, ...]:
+    """Return what a reader of results must know.
+
+    Raises:
+        ConfigurationError: If it is no tuple of sentences.
+    """
+    found: Any = scenario.caveats
+    if not isinstance(found, tuple) or not _are(found, str):
+        raise ConfigurationError(
+            f"caveats of the scenario are {found!r}: they must be a tuple of sentences, "
+            'caveats = ("One.",), with a comma for one'
+        )
     return found
 
 
@@ -118,11 +139,17 @@ def left_out_of(scenario: Scenario) -> Mapping[str, str]:
     """
     found: Any = scenario.left_out()
     wanted = 'return reasons by client, e.g. {"ward 3": "no rows"}, {} for none'
-    if not isinstance(found, Mapping) or not all(
-        isinstance(name, str) and isinstance(why, str) and why for name, why in found.items()
-    ):
+    if not isinstance(found, Mapping):
         raise _wrong("left_out", found, wanted)
+    if not all(_is_reason(name, why) for name, why in found.items()):
+        wrong = [each for each in found.items() if not _is_reason(*each)]
+        first = f"{{{wrong[0][0]!r}: {wrong[0][1]!r}}}"
+        raise ConfigurationError(f"left_out() of the scenario returned {first}: {wanted}")
     return found
+
+
+def _is_reason(name: object, why: object) -> bool:
+    return isinstance(name, str) and isinstance(why, str) and bool(why)
 
 
 def as_asked(groups: object, clients: Sequence[int]) -> list[TaskGroup]:

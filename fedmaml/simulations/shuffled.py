@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedmaml.core import seeding
+from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.losses import IGNORED
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import Task, TaskGroup, group_by_shape, unstack
@@ -44,7 +45,8 @@ def with_shuffled_labels(scenario: type[Scenario]) -> type[Scenario]:
 def with_exchanged_supports(scenario: type[Scenario]) -> type[Scenario]:
     """Return a scenario whose clients have the support of the next client of their split.
 
-    What all clients share can be learned; a support tells nothing about the query.
+    What all clients share can be learned, from whosever support; what is a client's own cannot.
+    Where a split has one client, its tasks are refused (ConfigurationError).
     """
 
     class Exchanged(scenario):  # type: ignore[misc, valid-type]
@@ -52,6 +54,11 @@ def with_exchanged_supports(scenario: type[Scenario]) -> type[Scenario]:
             self, split: Split, clients: Sequence[int], round: int, shared_statistics: Params
         ) -> list[TaskGroup]:
             held = self.clients()[split]
+            if len(held) == 1:
+                raise ConfigurationError(
+                    f"labels = exchanged: the scenario has one {split} client, so there is no "
+                    "other's support for it; take settings with two, or labels = shuffled"
+                )
             others = {client: held[(held.index(client) + 1) % len(held)] for client in clients}
             asked = tuple(dict.fromkeys([*clients, *others.values()]))
             groups = super().tasks(split, asked, round, shared_statistics)

@@ -234,8 +234,8 @@ def test_too_few_that_are_left_are_refused_with_those_that_are_left_out(sites: P
     for path in sorted(sites.glob("*.csv"))[2:]:
         path.write_text("")
     with pytest.raises(
-        ConfigurationError, match=r"has 2 clients, and 1 .*; 10 further ones were left out "
-        r"\(the first: s02, no rows\); add files"
+        ConfigurationError, match=r"has 2 clients, and 1 .*; left out 10 "
+        r"\('s02': no rows, 's03': .*\.\.\.\): mend these, or add files"
     ):  # fmt: skip
         scenario(sites).clients()
 
@@ -244,7 +244,7 @@ def test_unseen_files_that_cannot_test_are_not_replaced_by_others(sites: Path) -
     unseen = sites.parent / "unseen.csv"
     unseen.write_text(ONE_ROW)
     with pytest.raises(
-        ConfigurationError, match=r"no client of task.unseen can test \(unseen, fewer than 4 rows"
+        ConfigurationError, match=r"no client of task.unseen can test \('unseen': fewer than 4 rows"
     ):
         scenario(sites, unseen=str(unseen)).clients()
 

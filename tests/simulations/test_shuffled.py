@@ -8,6 +8,7 @@ import torch
 from fedmaml.comparison.notes import notes_on
 from fedmaml.comparison.planning import plan
 from fedmaml.config import resolve
+from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.losses import IGNORED
 from fedmaml.core.tasks import Task, unstack
 from fedmaml.running import execute
@@ -68,6 +69,18 @@ def test_exchanged_supports_are_those_of_the_next_client_whoever_is_asked() -> N
             assert torch.equal(task.support.y, own[other].support.y)
 
 
+def test_one_client_has_nobody_to_exchange_with() -> None:
+    layer = {"scenario": "hospitals", "labels": "exchanged", "task.protocol": "leave-one-out"}
+    scenario = resolve(layer).make_scenario()
+    with pytest.raises(ConfigurationError, match="has one test client, so there is no other's"):
+        scenario.tasks("test", scenario.clients()["test"], 0, {})
+
+
+def test_true_may_be_written_as_a_truth_value() -> None:
+    assert resolve(ROUNDS | {"labels": True}).labels == "true"
+    assert "labels" not in resolve(ROUNDS | {"labels": True}).to_table()
+
+
 def test_with_exchanged_supports_no_rate_is_learned(tmp_path: Path) -> None:
     # Of another's centre the best step is none, and the loss is that of 0: h d tau^2 / 2 = 10
     given = {"scenario": "meta_parameters", "strategy": "meta_sgd", "rounds": 300, "outer.lr": 0.05}
@@ -88,7 +101,7 @@ def test_a_comparison_says_that_labels_were_shuffled() -> None:
         for labels in ("true", "shuffled", "exchanged")
     }
     assert [note for note in notes["shuffled"] if "chance" in note]
-    assert [note for note in notes["exchanged"] if "nobody gains" in note]
+    assert [note for note in notes["exchanged"] if "teach alike" in note]
     assert not [note for note in notes["true"] if "chance" in note]
 
 

@@ -16,6 +16,7 @@ from fedmaml.simulations.datasets.tables import Table
 
 C = TypeVar("C", bound="Client")
 
+_NAMED = 5  # of those that are left out, in an error
 FEWEST_ROWS = 4
 """Of a client: two to adapt on, two to be evaluated on."""
 
@@ -96,12 +97,13 @@ def arranged(
     if leaving_out:
         fit, left_out = _suited((*known, *unseen), target, kind)
         known, tests = (tuple(each for each in part if each in fit) for part in (known, unseen))
-        first = next((f"{name}, {why}" for name, why in left_out.items()), "")
+        reasons = ", ".join(f"{name!r}: {why}" for name, why in list(left_out.items())[:_NAMED])
         if unseen and not tests:
-            raise ConfigurationError(f"no client of task.unseen can test ({first}): add rows")
+            raise ConfigurationError(f"no client of task.unseen can test ({reasons}): add rows")
         unseen = tests
         if left_out:
-            cure = f"{len(left_out)} further ones were left out (the first: {first}); {cure}"
+            more = ", ..." if len(left_out) > _NAMED else ""
+            cure = f"left out {len(left_out)} ({reasons}{more}): mend these, or {cure}"
     tables, counts = drawn(known, unseen, fractions, seed, cure)
     schema = schema_of(tables[: counts[0]], target, kind, ignored, client)
     rows = tuple(encode(table, schema) for table in tables)
@@ -158,8 +160,8 @@ def drawn(
     train = len(known) - validation - test
     if train < 2:
         raise ConfigurationError(
-            f"task.data has {len(known)} clients, and {train} of them are left to train: at least "
-            f"2 must be; {cure}"
+            f"task.data has {len(known)} {'client' if len(known) == 1 else 'clients'}, and "
+            f"{max(0, train)} of them are left to train: at least 2 must be; {cure}"
         )
     order = seeding.permutation(seeding.key(seed, "csv", "clients"), [0], len(known))[0]
     clients = tuple(known[int(i)] for i in order) + unseen

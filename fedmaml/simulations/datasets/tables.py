@@ -76,6 +76,10 @@ def load_with_empty(pattern: str, client: str = "") -> tuple[Table, ...]:
     """
     names = [pattern] if os.path.isfile(pattern) else sorted(glob(pattern, recursive=True))
     files = [name for name in names if os.path.isfile(name)]
+    if gone := [name for name in names if os.path.islink(name) and not os.path.exists(name)]:
+        raise DataError(f"{gone[0]} is a link to a file that is not there: mend or remove it")
+    if os.path.isdir(pattern):
+        raise ConfigurationError(f"{pattern!r} is a folder: write '{pattern}/*.csv'")
     if not files:
         raise ConfigurationError(
             f"no file {pattern!r}: give the path of a CSV or Parquet file, or a pattern in quotes, "
