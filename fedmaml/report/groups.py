@@ -101,9 +101,10 @@ def _group_of(run: Run, label: str) -> dict[int, str]:
     }
 
 
-def _natural(name: str) -> tuple[bool, float, str]:
-    number = re.fullmatch(r"\d+", name)
-    return number is None, float(name) if number else 0.0, name
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Return a key that puts "ward 2" before "ward 10"."""
+    parts = [part for part in re.split(r"([0-9]+)", name) if part]
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _metrics(headline: Metric, runs: Sequence[Run]) -> list[Metric]:

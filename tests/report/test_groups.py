@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedmaml.report import forest, groups
+from fedmaml.report import figures, forest, groups
 from fedmaml.report.canvas import looks_of
 from fedmaml.report.inline import finished
 from fedmaml.report.reading import Material
@@ -105,3 +105,21 @@ def test_further_metrics_have_figures_of_their_own_in_another_section() -> None:
         ("groups-site", "groups"),
         ("groups-site-auc", "groups-further"),
     ]
+
+
+def test_names_with_numbers_are_in_the_order_of_their_numbers() -> None:
+    names = ["ward 10", "ward 2", "3", "12", "ward", "2b"]
+    made = material(fomaml=(run([row(at, 0.5, group=name) for at, name in enumerate(names)]),))
+    (found,) = groups.forests(made)
+    assert [*found.groups] == ["2b", "3", "12", "ward", "ward 2", "ward 10"]
+
+
+def test_labels_that_share_a_file_name_have_a_picture_each(monkeypatch) -> None:
+    rows = [
+        row(at, 0.5) | {"groups": {"ward": f"{at}", "Ward": f"{at}", "性別": "a"}} for at in (1, 2)
+    ]
+    made = material(fomaml=(run(rows),))
+    of_groups = forest.drawings(made, looks_of(["fomaml"]))
+    monkeypatch.setattr(figures, "_all", lambda _material: of_groups)
+    names = [drawing.name for drawing in figures.draw(made)]
+    assert names == ["groups-ward", "groups-ward-2", "groups-x"]
