@@ -116,7 +116,8 @@ def test_names_with_numbers_are_in_the_order_of_their_numbers() -> None:
 
 def test_labels_that_share_a_file_name_have_a_picture_each(monkeypatch) -> None:
     rows = [
-        row(at, 0.5) | {"groups": {"ward": f"{at}", "Ward": f"{at}", "性別": "a"}} for at in (1, 2)
+        row(at, 0.5) | {"groups": {"ward": f"{at}", "Ward": f"{at}", "性別": f"{at}"}}
+        for at in (1, 2)
     ]
     made = material(fomaml=(run(rows),))
     of_groups = forest.drawings(made, looks_of(["fomaml"]))
