@@ -36,4 +36,4 @@ def save(
         mpl.rcParams.update(PAGE.settings() | {"svg.hashsalt": "fedmaml", "svg.fonttype": "path"})
         figure = Figure(inches)
         paint(*np.atleast_1d(figure.subplots(rows, columns, **options)).flat)
-        figure.savefig(path, metadata={"Date": None}, format="svg")
+        figure.savefig(path, metadata={"Date": None}, format="svg", dpi=150)

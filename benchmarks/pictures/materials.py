@@ -42,7 +42,10 @@ def draw(found: Mapping[str, Parity], path: Path) -> None:
 
     def paint(*panels: Axes) -> None:
         for axes, (title, parity) in zip(panels, found.items(), strict=True):
-            axes.plot(parity.truth, parity.predicted, ".", color=SERIES[0], markersize=3, alpha=0.5)
+            axes.plot(
+                parity.truth, parity.predicted, ".", color=SERIES[0], markersize=3, alpha=0.5,
+                rasterized=True,  # thousands of dots
+            )  # fmt: skip
             axes.plot([low, high], [low, high], color=INK, linewidth=1)
             axes.set_xlim(low, high)
             axes.set_ylim(low, high)
