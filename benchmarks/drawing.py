@@ -1,6 +1,7 @@
 """How pictures of the cards become files: SVG whose bytes are the same for the same content."""
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,24 @@ from benchmarks.atlas.systems import EXPERIMENTS
 from fedmaml.report.canvas import PAGE
 
 FIGURES = EXPERIMENTS.parents[1] / "docs" / "figures"
+
+
+def draw_named(description: str | None, drawn: Mapping[str, Callable[[Path, Path], None]]) -> None:
+    """Draw the pictures that the command line names, from finished runs; all if it names none.
+
+    Args:
+        description: Of the command.
+        drawn: Name -> what writes the picture, given the folder of all runs and the SVG file.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(drawn)}")
+    parser.add_argument("--runs", type=Path, default=Path("runs/atlas"), help="folder of all runs")
+    parser.add_argument("--out", type=Path, default=FIGURES, help="folder of the pictures")
+    arguments = parser.parse_args()
+    for name in arguments.names or drawn:
+        drawn[name](arguments.runs, arguments.out / f"{name}.svg")
 
 
 def save(

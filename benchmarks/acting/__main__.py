@@ -7,14 +7,13 @@ of `python -m benchmarks.atlas`, seed 0; that of half_circle, of PEARL, is in no
 made if it is not there.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.acting import pictures
 from benchmarks.acting.episodes import angles_of, growth_of, paths_of, rewards_by_pull, searches_of
 from benchmarks.acting.models import model_of
-from benchmarks.drawing import FIGURES
+from benchmarks.drawing import draw_named
 from benchmarks.runs import finished_run
 from fedmaml.config import resolve
 from fedmaml.simulations.environments.one_link import OneLinkArm
@@ -58,17 +57,5 @@ DRAWN: dict[str, Callable[[Path, Path], None]] = {
 }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DRAWN)}")
-    parser.add_argument("--runs", type=Path, default=Path("runs/atlas"), help="folder of all runs")
-    parser.add_argument("--out", type=Path, default=FIGURES, help="folder of the pictures")
-    arguments = parser.parse_args()
-    for name in arguments.names or DRAWN:
-        DRAWN[name](arguments.runs, arguments.out / f"{name}.svg")
-
-
 if __name__ == "__main__":
-    main()
+    draw_named(__doc__, DRAWN)

@@ -11,10 +11,10 @@ from torch.func import vmap
 from fedmaml.client.replies import PreparedStrategy, prepare
 from fedmaml.config import RunConfig, resolve
 from fedmaml.core.learner import Predictor, prepared_tasks
-from fedmaml.core.params import MetaParams, Params
+from fedmaml.core.params import MetaParams
 from fedmaml.core.tasks import Batch, Task, cast
 from fedmaml.runs.directory import RunDirectory
-from fedmaml.simulations.scenario import Scenario
+from fedmaml.simulations.scenario import Scenario, totals_of
 from fedmaml.strategies.base import with_adaptation_steps
 
 Prediction = Mapping[str, Tensor]
@@ -44,7 +44,8 @@ class Model:
     def tasks_of(self, scenario: Scenario, clients: Sequence[int] | None = None) -> Task:
         """Return tasks of test clients (None: all), one size, as the strategy takes them."""
         chosen = scenario.clients()["test"] if clients is None else clients
-        (group,) = scenario.tasks("test", chosen, 0, statistics_of(scenario))
+        totals = totals_of(scenario, scenario.clients()["train"])
+        (group,) = scenario.tasks("test", chosen, 0, totals)
         draws, seed = self.prepared.strategy.facts.draws, self.config.seed
         problem = scenario.problem()
         return prepared_tasks(group, problem, draws, seed=seed, split="test", round=0).tasks
@@ -84,13 +85,3 @@ def model_of(path: Path) -> Model:
     config = resolve(directory.config_table())
     prepared = prepare(config.make_strategy(), config.make_problem())
     return Model(config, prepared, directory.load_meta())
-
-
-def statistics_of(scenario: Scenario) -> Params:
-    """Return the totals of what the training clients send once; {} if that is nothing."""
-    totals: Params = {}
-    for client in scenario.clients()["train"]:
-        if not (own := scenario.statistics(client)):
-            return {}
-        totals = {name: totals.get(name, 0) + value for name, value in own.items()}
-    return totals

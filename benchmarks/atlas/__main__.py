@@ -23,13 +23,14 @@ from benchmarks.atlas.bands import reached, table_of_bands
 from benchmarks.atlas.picture import draw
 from benchmarks.atlas.systems import EXPERIMENTS, System, read_system
 from benchmarks.atlas.verdicts import MAP, row_of_map, table_of_methods
+from benchmarks.drawing import FIGURES
 from benchmarks.tables import Table, add_json_option, print_tables, tables_in, write
 from fedmaml.api.comparing import Compared, compared
 from fedmaml.runs.directory import RunDirectory
 
 _BANDS = "_expected"  # after a system's name: the table of its bands
 TOTAL = {"systems": ["{systems}"], "hours of runs": ["{hours:~2}"]}
-PICTURE = EXPERIMENTS.parents[1] / "docs" / "figures" / "atlas.svg"
+PICTURE = FIGURES / "atlas.svg"
 
 
 def compare_on(system: System, out: Path) -> tuple[Compared, Compared | None]:

@@ -21,11 +21,10 @@ The runs are those of `python -m benchmarks.atlas`, seed 0. Where one client is 
 with the median metric.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.drawing import FIGURES
+from benchmarks.drawing import draw_named
 from benchmarks.pictures import (
     graph_nodes,
     inverse_design,
@@ -56,17 +55,5 @@ DRAWN: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DRAWN)}")
-    parser.add_argument("--runs", type=Path, default=Path("runs/atlas"), help="folder of all runs")
-    parser.add_argument("--out", type=Path, default=FIGURES, help="folder of the pictures")
-    arguments = parser.parse_args()
-    for name in arguments.names or DRAWN:
-        DRAWN[name](arguments.runs, arguments.out / f"{name}.svg")
-
-
 if __name__ == "__main__":
-    main()
+    draw_named(__doc__, DRAWN)

@@ -10,10 +10,12 @@ from matplotlib.axes import Axes
 
 from benchmarks.acting.models import Model, model_of
 from benchmarks.drawing import save
-from benchmarks.pictures.runs import finite_mean, fitted, reference_of, values_of
+from benchmarks.pictures.runs import finite_mean, reference_of, values_of
 from fedmaml.comparison.names import display
+from fedmaml.computing.references import fit_references
 from fedmaml.core.tasks import task_at
 from fedmaml.report.canvas import FAINT, GREY, INK, SERIES
+from fedmaml.simulations.reference import Adapt
 from fedmaml.simulations.scenarios.jmak import CURVE, GRID, Jmak
 
 STEPS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -38,22 +40,18 @@ class Curves(NamedTuple):
     predicted: Mapping[str, np.ndarray]
 
 
-def curves_of(
-    models: Mapping[str, Model], client: int, reference: str, settings: Mapping[str, float]
-) -> Curves:
+def curves_of(models: Mapping[str, Model], client: int, references: Mapping[str, Adapt]) -> Curves:
     """Return what models and a reference predict for a test client.
 
     Args:
         models: Label -> model; all of one scenario.
         client: Its number.
-        reference: Name of the reference.
-        settings: Of the reference.
+        references: Name -> reference, fitted.
     """
     first = next(iter(models.values()))
     scenario = first.config.make_scenario()
     task = task_at(first.tasks_of(scenario, [client]), 0)
-    adapted = fitted(scenario, reference, settings)(task.support)
-    predicted = {reference: adapted(task.query.x)}
+    predicted = {name: adapt(task.support)(task.query.x) for name, adapt in references.items()}
     predicted |= {label: model.predicts(task) for label, model in models.items()}
     found = {label: values[:, 0].double().numpy() for label, values in predicted.items()}
     support = torch.stack([task.support.x[:, 0], task.support.y]).double().numpy()
@@ -139,10 +137,11 @@ def picture(runs: Path, out: Path) -> None:
     folder = runs / "jmak"
     run = folder / STRATEGIES[0] / "seed0"
     models = {display(name): model_of(folder / name / "seed0") for name in STRATEGIES}
-    settings = reference_of(run, "MAP")["settings"]
+    scenario = next(iter(models.values())).config.make_scenario()
+    references = fit_references(scenario, {"MAP": reference_of(run, "MAP")["settings"]})
     names = ("a quarter is easier for FedAvg", "the median for FedAvg", "a tenth is harder")
     found = [
-        curves_of(models, client, "MAP", settings)._replace(title=name)
+        curves_of(models, client, references)._replace(title=name)
         for name, client in zip(names, spread_clients(run), strict=True)
     ]
     errors = {label: errors_by_steps(model, STEPS) for label, model in models.items()}
@@ -155,9 +154,9 @@ def picture_measured(runs: Path, out: Path) -> None:
     folder = runs / "jmak_measured"
     models = {display(name): model_of(folder / name / "seed0") for name in MEASURED}
     run = folder / MEASURED[-1] / "seed0"
-    settings = reference_of(run, NEAREST)["settings"]
     scenario = next(iter(models.values())).config.make_scenario()
     assert isinstance(scenario, Jmak)
+    references = fit_references(scenario, {NEAREST: reference_of(run, NEAREST)["settings"]})
     values, by_material = values_of(run), dict[str, list[int]]()
     for client in sorted(values, key=lambda each: (values[each], each)):
         by_material.setdefault(scenario.groups(client)["material"], []).append(client)
@@ -165,6 +164,6 @@ def picture_measured(runs: Path, out: Path) -> None:
     (training,) = scenario.tasks("train", scenario.clients()["train"], 1, {})
     draw_measured(
         list(training.tasks.query.y.numpy()),
-        [curves_of(models, client, NEAREST, settings) for client in chosen],
+        [curves_of(models, client, references) for client in chosen],
         out,
     )

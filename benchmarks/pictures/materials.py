@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmarks.acting.models import Model, model_of, statistics_of
+from benchmarks.acting.models import Model, model_of
 from benchmarks.drawing import save
 from fedmaml.report.canvas import INK, SERIES
+from fedmaml.simulations.scenario import totals_of
 
 
 class Parity(NamedTuple):
@@ -27,7 +28,7 @@ class Parity(NamedTuple):
 def parity_of(model: Model, steps: int | None = None) -> Parity:
     """Return what a model predicts after some steps (None: its own)."""
     scenario = model.config.make_scenario()
-    count, total, squares = statistics_of(scenario)["energies"].tolist()
+    count, total, squares = totals_of(scenario, scenario.clients()["train"])["energies"].tolist()
     mean = total / count
     deviation = (squares / count - mean**2) ** 0.5
     tasks = model.tasks_of(scenario)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from benchmarks.acting.models import Model, model_of
 from benchmarks.drawing import save
-from benchmarks.pictures.runs import fitted, reference_of
+from benchmarks.pictures.runs import reference_of
 from fedmaml.comparison.names import display
+from fedmaml.computing.references import fit_references
 from fedmaml.core.tasks import Task, task_at
 from fedmaml.report.canvas import FAINT, GREY, INK, SERIES
 from fedmaml.simulations.scenarios.patients import COVARIANCE, MEAN, Patients
@@ -41,7 +42,7 @@ def errors(
     """
     scenario = next(iter(models.values())).config.make_scenario()
     assert isinstance(scenario, Patients)
-    adapts = {name: fitted(scenario, name, chosen) for name, chosen in settings.items()}
+    adapts = fit_references(scenario, settings)
     found: dict[str, list[np.ndarray]] = {}
     for count in samples:
         own = replace(scenario, shots=count)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from benchmarks.acting.models import Model, model_of
 from benchmarks.drawing import save
-from benchmarks.pictures.runs import fitted, reference_of
+from benchmarks.pictures.runs import reference_of
 from fedmaml.comparison.names import display
+from fedmaml.computing.references import fit_references
 from fedmaml.core import seeding
 from fedmaml.core.tasks import Task, task_at
 from fedmaml.report.canvas import INK, SERIES
@@ -62,7 +63,7 @@ def mass_errors(
     """
     scenario = next(iter(models.values())).config.make_scenario()
     assert isinstance(scenario, Payload)
-    adapts = {name: fitted(scenario, name, chosen) for name, chosen in settings.items()}
+    adapts = fit_references(scenario, settings)
     found: dict[str, list[float]] = {}
     for length in seconds:
         own = replace(scenario, seconds=length)

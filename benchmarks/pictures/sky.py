@@ -8,12 +8,14 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from benchmarks.acting.models import Model, model_of, statistics_of
+from benchmarks.acting.models import Model, model_of
 from benchmarks.drawing import save
-from benchmarks.pictures.runs import fitted, reference_of
+from benchmarks.pictures.runs import reference_of
 from fedmaml.comparison.names import display
+from fedmaml.computing.references import fit_references
 from fedmaml.core.tasks import Task, cast, part_of, unstack
 from fedmaml.report.canvas import SERIES
+from fedmaml.simulations.scenario import totals_of
 
 SHOTS = (1, 2, 4, 8, 15)
 STRATEGIES = ("fedavg", "maml")
@@ -24,7 +26,8 @@ def plates_of(model: Model) -> dict[int, Task]:
     """Return the test plates, by client."""
     scenario = model.config.make_scenario()
     clients = scenario.clients()["test"]
-    groups = scenario.tasks("test", clients, 1, statistics_of(scenario))
+    totals = totals_of(scenario, scenario.clients()["train"])
+    groups = scenario.tasks("test", clients, 1, totals)
     every = {client: task for group in groups for client, task in unstack(group).items()}
     return {client: cast(every[client], scenario.problem().dtype) for client in clients}
 
@@ -49,7 +52,7 @@ def accuracies(
     """
     first = next(iter(models.values()))
     scenario, plates = first.config.make_scenario(), plates_of(first)
-    adapts = {name: fitted(scenario, name, chosen) for name, chosen in references.items()}
+    adapts = fit_references(scenario, references)
     found: dict[str, list[list[float]]] = {}
     for count in shots:
         for task in plates.values():

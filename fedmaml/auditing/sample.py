@@ -18,7 +18,7 @@ from fedmaml.core import seeding
 from fedmaml.core.params import Params
 from fedmaml.core.tasks import Batch, Task, cast, rows_of, task_at, tensors_of
 from fedmaml.core.trees import Tree
-from fedmaml.simulations.scenario import SPLITS, Scenario, Split
+from fedmaml.simulations.scenario import SPLITS, Scenario, Split, totals_of
 
 logger = logging.getLogger("fedmaml")
 
@@ -170,13 +170,7 @@ def _single(tasks: Task) -> list[Task]:
 
 def _shared_statistics(scenario: Scenario, training: range, seed: int, extent: Extent) -> Params:
     """Return the totals of the training clients' statistics; of a sample if they are many."""
-    totals: Params = {}
-    for client in sorted(_choose(training, seed, extent.clients, ())):
-        own = scenario.statistics(client)
-        if not own:
-            return {}
-        totals = {name: totals[name] + own[name] if totals else own[name] for name in own}
-    return totals
+    return totals_of(scenario, sorted(_choose(training, seed, extent.clients, ())))
 
 
 def _choose(population: range, seed: int, most: int, preferred: Iterable[int]) -> list[int]:

@@ -36,7 +36,7 @@ from fedmaml.simulations.reference import (
     TrainingClients,
 )
 from fedmaml.simulations.returned import references_of
-from fedmaml.simulations.scenario import Scenario, Split
+from fedmaml.simulations.scenario import Scenario, Split, totals_of
 
 logger = logging.getLogger("fedmaml")
 
@@ -98,6 +98,20 @@ def evaluate_references(scenario: Scenario, dtype: torch.dtype) -> tuple[Evaluat
     return _evaluated(scenario, dtype)
 
 
+def fit_references(
+    scenario: Scenario, settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Adapt]:
+    """Return some of a scenario's references, fitted to its training clients.
+
+    Args:
+        scenario: Names the references.
+        settings: Name of a reference -> its settings, e.g. `EvaluatedReference.settings`.
+    """
+    data = _Data(scenario, scenario.problem().dtype)
+    named = {reference.name: reference for reference in references_of(scenario)}
+    return {name: _fit(named[name], chosen, data) for name, chosen in settings.items()}
+
+
 @lru_cache(maxsize=64)
 def _evaluated(scenario: Scenario, dtype: torch.dtype) -> tuple[EvaluatedReference, ...]:
     data = _Data(scenario, dtype)
@@ -155,12 +169,7 @@ class _Data:
     @cached_property
     def statistics(self) -> Params:
         """Totals of the training clients' statistics, in client order."""
-        totals: Params = {}
-        for client in self.clients["train"]:
-            if not (own := self.scenario.statistics(client)):
-                return {}  # this scenario has none; there may be a million clients
-            totals = {name: totals[name] + own[name] if totals else own[name] for name in own}
-        return totals
+        return totals_of(self.scenario, self.clients["train"])
 
     @cached_property
     def training(self) -> tuple[Batch, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fedmaml.comparison.verdicts import Metric
 from fedmaml.core import metrics
-from fedmaml.core.statistics import Interval, hierarchical_interval
+from fedmaml.core.statistics import Interval, finite, hierarchical_interval, mean_over_seeds
 from fedmaml.report import series
 from fedmaml.report.reading import Material, Run
 from fedmaml.runs.references import values_of
@@ -151,12 +151,8 @@ def _grouped(
 
 
 def _means(found: Mapping[str, list[list[float]]], groups: Mapping[str, int]) -> dict[str, float]:
-    means = {
-        group: float(np.mean([np.mean(seed) for seed in found[group]]))
-        for group in groups
-        if group in found
-    }
-    return {group: mean for group, mean in means.items() if np.isfinite(mean)}
+    means = {group: finite(mean_over_seeds(found.get(group, ()))) for group in groups}
+    return {group: mean for group, mean in means.items() if mean is not None}
 
 
 def _marks(

@@ -176,14 +176,10 @@ class RunRecords:
         Raises:
             RunDirectoryError: If the file is damaged.
         """
-        path = self.path / "references.json"
-        if not path.exists():
-            return []
-        text = path.read_text(errors="replace")
-        if wrong := wrong_in_text(tuple[Reference, ...], text):
-            raise self._damaged(path.name, wrong)
-        references: list[dict[str, Any]] = json.loads(text)
-        return references
+        references: list[dict[str, Any]] | None = self._json(
+            "references.json", tuple[Reference, ...]
+        )
+        return references or []
 
     def left_out(self) -> dict[str, Any]:
         """Return whom the scenario left out, see `runs.left_out`; {} if nobody.
@@ -191,14 +187,8 @@ class RunRecords:
         Raises:
             RunDirectoryError: If the file is damaged.
         """
-        path = self.path / "left_out.json"
-        if not path.exists():
-            return {}
-        text = path.read_text(errors="replace")
-        if wrong := wrong_in_text(LeftOut, text):
-            raise self._damaged(path.name, wrong)
-        left_out: dict[str, Any] = json.loads(text)
-        return left_out
+        left_out: dict[str, Any] | None = self._json("left_out.json", LeftOut)
+        return left_out or {}
 
     def rows(self) -> "Rows | None":
         """Return how rows of a table become inputs; None if the run kept nothing of it.
@@ -215,6 +205,16 @@ class RunRecords:
             return rows_from_json(json.loads(path.read_text()))
         except (ValueError, DataError, OSError) as error:
             raise self._damaged(path.name, str(error)) from error
+
+    def _json(self, name: str, kind: Any) -> Any:
+        """Return what a file holds that is of a kind of `contents`; None if there is no file."""
+        path = self.path / name
+        if not path.exists():
+            return None
+        text = path.read_text(errors="replace")
+        if wrong := wrong_in_text(kind, text):
+            raise self._damaged(name, wrong)
+        return json.loads(text)
 
     def has_meta(self) -> bool:
         """Return whether there are meta-parameters."""

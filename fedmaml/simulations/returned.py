@@ -141,15 +141,12 @@ def left_out_of(scenario: Scenario) -> Mapping[str, str]:
     wanted = 'return reasons by client, e.g. {"ward 3": "no rows"}, {} for none'
     if not isinstance(found, Mapping):
         raise _wrong("left_out", found, wanted)
-    if not all(_is_reason(name, why) for name, why in found.items()):
-        wrong = [each for each in found.items() if not _is_reason(*each)]
-        first = f"{{{wrong[0][0]!r}: {wrong[0][1]!r}}}"
-        raise ConfigurationError(f"left_out() of the scenario returned {first}: {wanted}")
+    for name, why in found.items():
+        if not (isinstance(name, str) and isinstance(why, str) and why):
+            raise ConfigurationError(
+                f"left_out() of the scenario returned {{{name!r}: {why!r}}}: {wanted}"
+            )
     return found
-
-
-def _is_reason(name: object, why: object) -> bool:
-    return isinstance(name, str) and isinstance(why, str) and bool(why)
 
 
 def as_asked(groups: object, clients: Sequence[int]) -> list[TaskGroup]:

@@ -7,7 +7,7 @@ evaluation its split is fixed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -148,3 +148,16 @@ class HasClosedForm(Protocol):
 
     def closed_form(self, spec: KernelSpec) -> Tensor | None:
         """Return the limit point of a strategy, ``(entries,)``; None without a formula."""
+
+
+def totals_of(scenario: Scenario, clients: Iterable[int]) -> Params:
+    """Return the totals of what clients send once, in their order; {} if that is nothing.
+
+    There may be a million clients: if the first has no statistics, no other is asked.
+    """
+    totals: Params = {}
+    for client in clients:
+        if not (own := scenario.statistics(client)):
+            return {}
+        totals = {name: totals[name] + own[name] if totals else own[name] for name in own}
+    return totals

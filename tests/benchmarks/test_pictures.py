@@ -32,6 +32,7 @@ from benchmarks.pictures.sky import accuracies, mix_of, plates_of
 from benchmarks.pictures.sky import draw as draw_plates
 from benchmarks.pictures.sky_anomaly import plane_of
 from benchmarks.pictures.synthesis import numbers_at, policies_of, spelled, surface_of, trials_of
+from fedmaml.computing.references import EvaluatedReference, fit_references
 from fedmaml.config import resolve
 from fedmaml.core.metrics import roc_auc
 from fedmaml.running import execute
@@ -199,7 +200,7 @@ def test_the_nearest_curve_of_an_archive_is_one_of_it(made: Made, tmp_path: Path
     models = {"FedAvg": model_of(made("jmak_measured") / "jmak_measured/fedavg/seed0")}
     scenario = models["FedAvg"].config.make_scenario()
     client = scenario.clients()["test"][0]
-    found = curves_of(models, client, NEAREST, {"count": 1})
+    found = curves_of(models, client, fit_references(scenario, {NEAREST: {"count": 1}}))
     (training,) = scenario.tasks("train", scenario.clients()["train"], 1, {})
     archive = training.tasks.query.y.numpy()
     assert np.abs(archive - found.predicted[NEAREST]).max(1).min() < 1e-6
@@ -256,9 +257,8 @@ def test_assays_are_in_the_order_of_fine_tuned_averaging(made: Made, tmp_path: P
         (run / "clients.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     forest = [{"client": each, "accuracy": 0.5 - each / 10} for each in range(5)]
     run = tmp_path / "molecules" / "fedavg" / "seed0"
-    (run / "references.json").write_text(
-        json.dumps([{"name": "random forest", "settings": {}, "clients": forest}])
-    )
+    reference = EvaluatedReference("random forest", "", True, False, {}, 0, (*forest,))
+    (run / "references.json").write_text(json.dumps([reference.to_json()]))
     found = sorted_assays(tmp_path)
     assert found["FedAvg"] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])  # clients 0, 3, 1, 4, 2
     assert found["ProtoNet"] == pytest.approx(found["FedAvg"] + 0.2)

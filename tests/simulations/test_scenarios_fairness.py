@@ -21,6 +21,7 @@ from fedmaml.report import write_report
 from fedmaml.running import execute
 from fedmaml.simulations.datasets import adult, compas
 from fedmaml.simulations.reference import TrainingClients
+from fedmaml.simulations.scenario import totals_of
 from fedmaml.simulations.scenarios import Fairness
 from fedmaml.simulations.systems import equal_rates
 from fedmaml.strategies.maml import MAML
@@ -137,10 +138,7 @@ def test_all_test_clients_of_a_group_have_its_support_and_people_of_their_own(
     data_dir: Path,
 ) -> None:
     scenario = Fairness(data_dir=str(data_dir))
-    totals = {
-        name: sum(scenario.statistics(client)[name] for client in scenario.clients()["train"])
-        for name in scenario.statistics(0)
-    }
+    totals = totals_of(scenario, scenario.clients()["train"])
     clients = scenario.clients()["test"]
     (group,) = scenario.tasks("test", clients, 0, totals)
     names = [scenario.groups(client)["group"] for client in clients]
@@ -179,10 +177,7 @@ def test_without_a_penalty_a_run_is_that_of_the_cross_entropy_bit_for_bit(data_d
     scenario = replace(Fairness(data_dir=str(data_dir)), penalty=0.0)
     problem = scenario.problem()
     plain = replace(problem, loss=lambda logits, y: losses.binary_cross_entropy(logits, y[:, 0]))
-    totals = {
-        name: sum(scenario.statistics(client)[name] for client in scenario.clients()["train"])
-        for name in scenario.statistics(0)
-    }
+    totals = totals_of(scenario, scenario.clients()["train"])
     task = first_task(cast(scenario.tasks("train", range(1), 1, totals)[0].tasks, torch.float32))
     strategy, sent = MAML(), []
     for each in (problem, plain):

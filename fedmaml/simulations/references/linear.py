@@ -134,7 +134,7 @@ def logistic_regression(strengths: Sequence[float] = (1.0,)) -> Reference:
             if labels.all() or not labels.any():
                 output = BINARY.decode(BINARY.encode(support.y).mean(0))
                 return lambda x: output.to(x.dtype).expand(len(x), 1)
-            return logistic(support.x, labels, strength)
+            return _logistic(support.x, labels, strength)
 
         return adapt
 
@@ -150,16 +150,21 @@ def pooled_logistic_regression(targets: Targets = BINARY) -> Reference:
     """Return one logistic regression on the examples of all training clients, never adapted."""
 
     def fit(clients: TrainingClients) -> Adapt:
-        parts = clients.examples()
-        labels = torch.cat([targets.encode(part.y)[:, 0] > 0.5 for part in parts])
-        predict = logistic(torch.cat([part.x for part in parts]), labels)
+        predict = pooled_logistic(clients, targets)
         return lambda _support: predict
 
     about = "logistic regression on the examples of all training clients, the same for all"
     return Reference("pooled logistic regression", about, fit, federated=False)
 
 
-def logistic(x: Tensor, labels: Tensor, strength: float = 1.0) -> Predictor:
+def pooled_logistic(clients: TrainingClients, targets: Targets = BINARY) -> Predictor:
+    """Return the logits of one logistic regression on the examples of all training clients."""
+    parts = clients.examples()
+    labels = torch.cat([targets.encode(part.y)[:, 0] > 0.5 for part in parts])
+    return _logistic(torch.cat([part.x for part in parts]), labels)
+
+
+def _logistic(x: Tensor, labels: Tensor, strength: float = 1.0) -> Predictor:
     """Return a logistic regression's logits, ``(examples, 1)``.
 
     Args:

@@ -135,7 +135,7 @@ def _penalised_for_all(clients: TrainingClients, penalty: float) -> Adapt:
 
 
 def _thresholds(clients: TrainingClients) -> Adapt:
-    predict = references.pooled_logistic_regression(_TARGETS).fit(clients)(clients.examples()[0])
+    predict = references.pooled_logistic(clients, _TARGETS)
 
     def adapt(support: Batch) -> Predictor:
         score, label = predict(support.x)[:, 0], support.y[:, 0] > 0.5
