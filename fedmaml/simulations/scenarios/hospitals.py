@@ -49,7 +49,8 @@ class Hospitals(Scenario):
     Attributes:
         seed: Determines splits and the held-out hospital's support patients.
         protocol: "within" or "leave-one-out".
-        held_out: Number of the hospital that does not train, with "leave-one-out".
+        held_out: Number of the hospital that does not train, with "leave-one-out"; -1: the seed
+            modulo 4.
         shots: Support patients of the held-out hospital, and of each training task with it.
         network: "mlp" (16-16-1, tanh) or "lr", logistic regression.
         data_dir: Folder with the data, see `datasets.heart_disease.load`; a site needs its own
@@ -77,7 +78,7 @@ class Hospitals(Scenario):
 
     seed: int = 0
     protocol: Literal["within", "leave-one-out"] = "within"
-    held_out: Annotated[int, Ge(0), Le(3)] = 0
+    held_out: Annotated[int, Ge(-1), Le(3)] = -1
     shots: Annotated[int, Gt(1), Lt(100)] = 20
     network: Literal["mlp", "lr"] = "mlp"
     data_dir: str = ""
@@ -173,5 +174,6 @@ class Hospitals(Scenario):
     def _index(self, client: int) -> int:
         if self.protocol == "within":
             return client
-        others = [index for index in range(4) if index != self.held_out]
-        return [*others, self.held_out][client]
+        left_out = self.seed % 4 if self.held_out < 0 else self.held_out
+        others = [index for index in range(4) if index != left_out]
+        return [*others, left_out][client]
