@@ -1,7 +1,9 @@
 """How pictures of the cards become files: SVG whose bytes are the same for the same content."""
 
 import argparse
+import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +13,49 @@ from matplotlib.figure import Figure
 
 from benchmarks.atlas.systems import EXPERIMENTS
 from fedmaml.report.canvas import PAGE
+from fedmaml.report.pictures import FOLDER
 
 FIGURES = EXPERIMENTS.parents[1] / "docs" / "figures"
 
 
-def draw_named(description: str | None, drawn: Mapping[str, Callable[[Path, Path], None]]) -> None:
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a system of the atlas.
+
+    Attributes:
+        caption: What it shows; of no punctuation, since it names a file.
+        draw: Writes it, given the folder of all runs and the SVG file.
+    """
+
+    caption: str
+    draw: Callable[[Path, Path], None]
+
+
+def draw_named(description: str | None, drawn: Mapping[str, Picture]) -> None:
     """Draw the pictures that the command line names, from finished runs; all if it names none.
 
+    Each is also put beside the runs of its system, where `fedmaml report` finds it.
+
     Args:
-        description: Of the command.
-        drawn: Name -> what writes the picture, given the folder of all runs and the SVG file.
+        description: Of the command; the pictures are listed below it.
+        drawn: System -> its picture.
     """
+    listed = "\n".join(f"    {name:15} {each.caption}" for name, each in drawn.items())
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=f"{description}\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(drawn)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="systems; default: all of these")
     parser.add_argument("--runs", type=Path, default=Path("runs/atlas"), help="folder of all runs")
     parser.add_argument("--out", type=Path, default=FIGURES, help="folder of the pictures")
     arguments = parser.parse_args()
     for name in arguments.names or drawn:
-        drawn[name](arguments.runs, arguments.out / f"{name}.svg")
+        if name not in drawn:
+            parser.error(f"{name} has no picture here; there are {', '.join(drawn)}")
+        file, beside = arguments.out / f"{name}.svg", arguments.runs / name / FOLDER
+        drawn[name].draw(arguments.runs, file)
+        beside.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, beside / f"{drawn[name].caption}.svg")
 
 
 def save(

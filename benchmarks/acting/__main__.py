@@ -2,18 +2,17 @@
 
     python -m benchmarks.acting [NAME ...] [--runs runs/atlas] [--out docs/figures]
 
-Pictures: navigation.svg, half_circle.svg, arm.svg, bandits.svg and trading.svg. The runs are those
-of `python -m benchmarks.atlas`, seed 0; that of half_circle, of PEARL, is in no comparison, and is
-made if it is not there.
+The runs are those of `python -m benchmarks.atlas`, seed 0; that of half_circle, of PEARL, is in no
+comparison, and is made if it is not there. Each picture becomes a file in the docs, and one beside
+its runs, for their report. The systems with pictures are:
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.acting import pictures
 from benchmarks.acting.episodes import angles_of, growth_of, paths_of, rewards_by_pull, searches_of
 from benchmarks.acting.models import model_of
-from benchmarks.drawing import draw_named
+from benchmarks.drawing import Picture, draw_named
 from benchmarks.runs import finished_run
 from fedmaml.config import resolve
 from fedmaml.simulations.environments.one_link import OneLinkArm
@@ -51,10 +50,13 @@ def trading(runs: Path, out: Path) -> None:
     pictures.draw_growth(bands, out)
 
 
-DRAWN: dict[str, Callable[[Path, Path], None]] = {
-    "navigation": navigation, "half_circle": half_circle, "arm": arm, "bandits": bandits,
-    "trading": trading,
-}  # fmt: skip
+DRAWN = {
+    "navigation": Picture("trajectories before and after one step", navigation),
+    "half_circle": Picture("where PEARL looks for a goal that is seen from near only", half_circle),
+    "arm": Picture("the angle against time of light and heavy payloads", arm),
+    "bandits": Picture("the reward of each pull beside Gittins and Thompson", bandits),
+    "trading": Picture("cumulative returns beside buy and hold", trading),
+}
 
 
 if __name__ == "__main__":

@@ -2,29 +2,12 @@
 
     python -m benchmarks.pictures [NAME ...] [--runs runs/atlas] [--out docs/figures]
 
-One SVG file each:
-
-    graph_nodes     a graph before and after adapting
-    inverse_design  hits against calls of the oracle
-    jmak            three transformations, and errors against steps
-    jmak_measured   new runs among the curves of the archive
-    malaria         what SNAIL's attention reads of a support
-    materials       energies of a held-out family before and after
-    molecules       assays, sorted by fine-tuned averaging
-    patients        regret against samples, and the starts
-    payload         errors against seconds, and three estimates in time
-    sky             accuracy against known objects, by the mix of classes
-    sky_anomaly     stars in ProtoNet's embedding
-    synthesis       trials on the surface of one material
-
-The runs are those of `python -m benchmarks.atlas`, seed 0. Where one client is shown, it is that
-with the median metric.
+The runs are those of `python -m benchmarks.atlas`, seed 0; each picture becomes a file in the docs,
+and one beside its runs, for their report. Where one client is shown, it is that with the median
+metric. The systems with pictures are:
 """
 
-from collections.abc import Callable
-from pathlib import Path
-
-from benchmarks.drawing import draw_named
+from benchmarks.drawing import Picture, draw_named
 from benchmarks.pictures import (
     graph_nodes,
     inverse_design,
@@ -39,19 +22,21 @@ from benchmarks.pictures import (
     synthesis,
 )
 
-DRAWN: dict[str, Callable[[Path, Path], None]] = {
-    "graph_nodes": graph_nodes.picture,
-    "inverse_design": inverse_design.picture,
-    "jmak": jmak.picture,
-    "jmak_measured": jmak.picture_measured,
-    "malaria": malaria.picture,
-    "materials": materials.picture,
-    "molecules": molecules.picture,
-    "patients": patients.picture,
-    "payload": payload.picture,
-    "sky": sky.picture,
-    "sky_anomaly": sky_anomaly.picture,
-    "synthesis": synthesis.picture,
+DRAWN = {
+    "graph_nodes": Picture("a graph before and after adapting", graph_nodes.picture),
+    "inverse_design": Picture("hits against calls of the oracle", inverse_design.picture),
+    "jmak": Picture("three transformations and errors against steps", jmak.picture),
+    "jmak_measured": Picture("new runs among the curves of the archive", jmak.picture_measured),
+    "malaria": Picture("what the attention of SNAIL reads of a support", malaria.picture),
+    "materials": Picture(
+        "energies of a family that did not train before and after", materials.picture
+    ),
+    "molecules": Picture("assays sorted by fine-tuned averaging", molecules.picture),
+    "patients": Picture("regret against samples and where methods start", patients.picture),
+    "payload": Picture("errors against seconds and three estimates in time", payload.picture),
+    "sky": Picture("accuracy against known objects by the mix of classes", sky.picture),
+    "sky_anomaly": Picture("stars in the embedding of ProtoNet", sky_anomaly.picture),
+    "synthesis": Picture("trials on the surface of one material", synthesis.picture),
 }
 
 

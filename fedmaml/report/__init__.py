@@ -7,6 +7,7 @@
     cells         a metric's cells against steps and shots
     pairs         every client, under two strategies
     groups        runs -> the numbers of groups of clients, drawn by `forest`
+    pictures      drawings that lie beside the runs
     placing       points and labels that would hide each other
     inline        drawings -> SVG in the page
     papers        drawings and tables -> files for articles
@@ -36,6 +37,7 @@ from fedmaml.runs.writing import write_all
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from fedmaml.report.pictures import Picture
     from fedmaml.report.reading import Material
 
 _NEEDED = ("matplotlib", "jinja2")
@@ -85,7 +87,8 @@ def write_report(
     Args:
         directories: At least one; all runs are of one scenario.
         out: The page, or an existing folder for it; None: ``report.html`` in the first directory.
-            The figures go to a folder ``figures`` beside it.
+            The figures go to a folder ``figures`` beside it. Drawings in the folder ``pictures``
+            of a directory stand on the page as they are.
         comparison: The result of `fedmaml compare` on these runs; None: the result in the given
             folder, if it is still valid, else conclusions from the runs themselves.
         force: Overwrite a report that is there already.
@@ -98,6 +101,7 @@ def write_report(
         NotComparableError: If the runs are of several scenarios.
     """
     _refuse_without_libraries()
+    from fedmaml.report.pictures import pictures_in
     from fedmaml.report.reading import read
 
     page = _page_path(directories[0], out)
@@ -106,7 +110,7 @@ def write_report(
         tell("reading the runs")
         material = read(directories, comparison)
         _refuse_to_overwrite((page, folder), force)
-        files, headline = _files_of(material, page, folder, tell)
+        files, headline = _files_of(material, pictures_in(directories), page, folder, tell)
     write_all(files)
     _remove_others(folder, files)
     return Written(page, folder, tuple(files)[1:], headline)
@@ -191,7 +195,11 @@ def _refuse_without_libraries() -> None:
 
 
 def _files_of(
-    material: "Material", page: Path, folder: Path, tell: Callable[[str], None]
+    material: "Material",
+    pictures: Sequence["Picture"],
+    page: Path,
+    folder: Path,
+    tell: Callable[[str], None],
 ) -> tuple[dict[Path, bytes], str]:
     """Return the content of every file, the page first, and the answer in one line."""
     from fedmaml.report.figures import draw
@@ -202,7 +210,7 @@ def _files_of(
     for drawing in draw(material):
         figures.append(finished(drawing))
         tell(f"{len(figures)} figures drawn")
-    files = {page: render(material, figures).encode()}
+    files = {page: render(material, figures, pictures).encode()}
     for figure in figures:
         files[folder / f"{figure.name}.svg"] = figure.svg.encode()
         files[folder / f"{figure.name}.png"] = figure.png

@@ -11,6 +11,7 @@ from fedmaml.comparison.conclusions import is_baseline
 from fedmaml.comparison.references import about
 from fedmaml.quantities import number
 from fedmaml.report import inline, integrity, reproduce, tables, words
+from fedmaml.report.pictures import Picture
 from fedmaml.report.reading import Material
 from fedmaml.runs.left_out import in_words
 from fedmaml.runs.references import label
@@ -24,12 +25,15 @@ _SUPPORTS = {
 }
 
 
-def render(material: Material, figures: Sequence[inline.Figure]) -> str:
+def render(
+    material: Material, figures: Sequence[inline.Figure], pictures: Sequence[Picture] = ()
+) -> str:
     """Return the page.
 
     Args:
         material: The runs and their comparison.
         figures: Those of `figures.draw`, finished; shown in this order, by section.
+        pictures: Drawings of one's own.
     """
     drawn = {
         section: (Markup(legend), [(figure, Markup(svg)) for figure, svg in members])
@@ -45,6 +49,7 @@ def render(material: Material, figures: Sequence[inline.Figure]) -> str:
             negative=_negative(material),
             facts=_facts(material),
             figures=drawn,
+            pictures=pictures,
             answer=tables.comparison(material.comparison) if material.comparison else None,
             references=tables.references(material),
             about_references=_about_references(material),

@@ -82,7 +82,7 @@ def test_rules_and_networks_pull_the_same_arms(runs: Path) -> None:
 @pytest.mark.parametrize("name", ["navigation", "half_circle", "arm", "bandits"])
 def test_the_same_runs_give_the_same_bytes(name: str, runs: Path, tmp_path: Path) -> None:
     for file in ("one.svg", "two.svg"):
-        DRAWN[name](runs, tmp_path / file)
+        DRAWN[name].draw(runs, tmp_path / file)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
     assert (tmp_path / "one.svg").stat().st_size > 5000
 
@@ -99,7 +99,7 @@ def test_growth_is_the_sum_of_the_weeks(tmp_path: Path) -> None:
     rows = RunDirectory(traded).clients()
     weeks = [[row[f"earned/week {week}:after"] for week in range(1, 5)] for row in rows]
     assert ours == pytest.approx(100 * np.mean(weeks, 0).sum() * 25)  # windows hold equal shares
-    DRAWN["trading"](tmp_path, tmp_path / "trading.svg")
+    DRAWN["trading"].draw(tmp_path, tmp_path / "trading.svg")
     assert (tmp_path / "trading.svg").stat().st_size > 5000
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks.acting.models import model_of
+from benchmarks.drawing import draw_named
 from benchmarks.pictures import jmak, sky
 from benchmarks.pictures.__main__ import DRAWN
 from benchmarks.pictures.graph_nodes import graph_of, places_of
@@ -99,9 +100,22 @@ def test_the_same_runs_give_the_same_bytes(
     monkeypatch.setattr(jmak, "STEPS", (0, 1, 2))  # 1000 take seconds
     runs = made(name, *(other for other in TINY if other == f"{name}_flipped"))
     for file in ("one.svg", "two.svg"):
-        DRAWN[name](runs, tmp_path / file)
+        DRAWN[name].draw(runs, tmp_path / file)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
     assert (tmp_path / "one.svg").stat().st_size > 5000
+
+
+def test_a_picture_is_also_put_beside_its_runs(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = made("graph_nodes")
+    monkeypatch.setattr(
+        "sys.argv", ["pictures", "graph_nodes", "--runs", str(runs), "--out", str(tmp_path)]
+    )
+    draw_named("", DRAWN)
+    (beside,) = (runs / "graph_nodes" / "pictures").glob("*.svg")
+    assert beside.read_bytes() == (tmp_path / "graph_nodes.svg").read_bytes()
+    assert beside.stem == DRAWN["graph_nodes"].caption
 
 
 def test_the_median_client_has_as_many_above_as_below(made: Made) -> None:
