@@ -3,21 +3,26 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.acting.models import Model, model_of
 from benchmarks.acting.pictures import draw_design
 from benchmarks.design import (
+    BANDS,
     best_so_far,
     bought,
+    by_agent,
+    expected,
     plane_of,
     row_of,
     searched,
     searches,
 )  # fmt: skip
 from fedmaml.config import resolve
-from fedmaml.core.tasks import task_at
+from fedmaml.core.learner import Predictor
+from fedmaml.core.tasks import Batch, task_at
 from fedmaml.running import execute
 from fedmaml.simulations.scenarios import MoleculeDesign
 
@@ -50,6 +55,38 @@ def test_an_agent_and_searches_buy_six_batches_of_eight(model: Model) -> None:
     assert {values.shape for values in found.values()} == {(4, 6, 8)}
     best = {name: float(best_so_far(values)[-1]) for name, values in found.items()}
     assert best["genetic search"] > 0.7
+
+
+def test_an_agent_that_may_buy_nothing_twice_uses_what_it_bought(model: Model) -> None:
+    fed = []
+
+    def adapt(support: Batch) -> Predictor:
+        fed.append(support.x["played"])
+        return model.adapt(support)
+
+    known = [(0, 6, 6, 6, 6, 6, 6, 6), (1, 0, 6, 6, 6, 6, 6, 6)]
+    found = by_agent(adapt)(known, [0.25, 0.5], np.random.default_rng(0), 8)
+    assert fed[0].tolist() == [[*known[0], 0.25], [*known[1], 0.5]]
+    assert len({*found, *known}) == 8 + len(known)
+
+
+def test_an_agent_that_knows_one_string_alone_goes_on_with_random_ones() -> None:
+    one = torch.tensor([0.0, 6, 6, 6, 6, 6, 6, 6, 0.25])
+    found = by_agent(lambda _support: lambda x: {"played": one.expand(len(x["noise"]), -1)})(
+        [], [], np.random.default_rng(0), 8
+    )
+    assert found[0] == (0, 6, 6, 6, 6, 6, 6, 6)
+    assert len(set(found)) == 8
+
+
+def test_expected_figures_stand_beside_what_was_found() -> None:
+    names = {operand for band in BANDS for operand in band.names()}
+    rows = {name: row_of(name, REWARDS) for name in names}
+    table = expected(rows).rows
+    assert len(table) == len(BANDS)
+    found = {row["what"]: (row["found"], row["reached"]) for row in table.values()}
+    assert found["best of 48: genetic search"] == (pytest.approx(0.9), "reached")
+    assert found["mean of batch 6: PEARL minus PEARL without context"] == (0.0, "**missed**")
 
 
 def test_without_context_an_agent_values_strings_alike_whatever_it_was_fed(model: Model) -> None:

@@ -31,7 +31,7 @@ def at_random(
     known: Sequence[String], _rewards: Sequence[float], rng: np.random.Generator, count: int
 ) -> list[String]:
     """Return random legal strings."""
-    return _fresh(lambda: _random(rng, 4 * count), known, count)
+    return fresh(lambda: random_strings(rng, 4 * count), known, count)
 
 
 def genetic(rate: float) -> Propose:
@@ -52,7 +52,7 @@ def genetic(rate: float) -> Propose:
         def children() -> list[String]:
             return [_mutated(parents[rng.integers(len(parents))], rate, rng) for _ in range(count)]
 
-        return _fresh(children, known, count, lambda: _random(rng, 4 * count))
+        return fresh(children, known, count, lambda: random_strings(rng, 4 * count))
 
     return propose
 
@@ -71,7 +71,7 @@ def by_process(length: float) -> Propose:
         if not known:
             return at_random(known, rewards, rng, count)
         bought = set(known)
-        pool = list(dict.fromkeys(s for s in _random(rng, _POOL) if s not in bought))
+        pool = list(dict.fromkeys(s for s in random_strings(rng, _POOL) if s not in bought))
         trials = Batch(_counts(known), torch.tensor(rewards, dtype=torch.float64))
         mean, variance = around_mean(trials, covariance, _NOISE).posterior(trials, _counts(pool))
         chosen = (mean + variance.sqrt()).argsort(descending=True, stable=True)[:count]
@@ -116,6 +116,31 @@ def searching(propose: Propose, batch: int) -> Adapt:
     return adapt
 
 
+def random_strings(rng: np.random.Generator, count: int) -> list[String]:
+    """Return legal strings, drawn token by token."""
+    tokens = strings.spelled(torch.from_numpy(rng.random((count, strings.LENGTH))))
+    return [tuple(row) for row in tokens.tolist()]
+
+
+def fresh(
+    make: Callable[[], list[String]],
+    known: Sequence[String],
+    count: int,
+    otherwise: Callable[[], list[String]] | None = None,
+) -> list[String]:
+    """Return strings that are new and different; after many tries those of ``otherwise``."""
+    taken = set(known)
+    found: list[String] = []
+    for trial in range(2 * _TRIES):
+        for string in make() if trial < _TRIES or otherwise is None else otherwise():
+            if string not in taken and len(found) < count:
+                taken.add(string)
+                found.append(string)
+        if len(found) == count:
+            break
+    return found
+
+
 def rewards_of_batches(adapt: Adapt, task: Task, batch: int) -> Tensor:
     """Return the rewards of all that one client buys, ``(batches, batch)``.
 
@@ -134,30 +159,6 @@ def rewards_of_batches(adapt: Adapt, task: Task, batch: int) -> Tensor:
         x = asked.x if len(asked.y) else task.query.x
         found.append(adapt(known)(x)["rewards"])
     return torch.stack(found)
-
-
-def _random(rng: np.random.Generator, count: int) -> list[String]:
-    tokens = strings.spelled(torch.from_numpy(rng.random((count, strings.LENGTH))))
-    return [tuple(row) for row in tokens.tolist()]
-
-
-def _fresh(
-    make: Callable[[], list[String]],
-    known: Sequence[String],
-    count: int,
-    otherwise: Callable[[], list[String]] | None = None,
-) -> list[String]:
-    """Return strings that are new and different; after many tries those of ``otherwise``."""
-    taken = set(known)
-    found: list[String] = []
-    for trial in range(2 * _TRIES):
-        for string in make() if trial < _TRIES or otherwise is None else otherwise():
-            if string not in taken and len(found) < count:
-                taken.add(string)
-                found.append(string)
-        if len(found) == count:
-            break
-    return found
 
 
 def _mutated(parent: String, rate: float, rng: np.random.Generator) -> String:
