@@ -15,8 +15,6 @@ from fedmaml.report.pictures import Picture
 from fedmaml.report.reading import Material
 from fedmaml.runs.left_out import in_words
 from fedmaml.runs.references import label
-from fedmaml.simulations.returned import caveats_of
-from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 
 _SUPPORTS = {
     "true": "their own support examples",
@@ -136,7 +134,7 @@ def _facts(material: Material) -> dict[str, str]:
     first = every[0]
     seeds = sorted({int(run.table["seed"]) for run in every})
     facts = {
-        "Scenario": f"{material.scenario}: {SCENARIOS[material.scenario].about}",
+        "Scenario": ": ".join(filter(None, (material.scenario, first.summary.get("about")))),
         "Evaluated by": f"{words.metric_label(material.metric)} of {material.evaluated} clients, "
         f"after they adapted on {_SUPPORTS[first.table.get('labels', 'true')]}; "
         f"{material.metric.better} is better",
@@ -161,7 +159,7 @@ def _facts(material: Material) -> dict[str, str]:
     if asked > evaluated:
         silent = f"{asked - evaluated} of {asked} {material.evaluated} clients"
         facts["Not evaluated"] = f"{silent} gave no usable answer"
-    if caveats := caveats_of(SCENARIOS[material.scenario]):
+    if caveats := first.summary.get("caveats"):
         facts["Caveats"] = " ".join(caveats)
     return facts
 

@@ -28,6 +28,7 @@ from fedmaml.energy import Energy
 from fedmaml.server.figures import clients_by_family, figure_summaries
 from fedmaml.server.metered_grid import MeteredGrid
 from fedmaml.server.model_selection import Chosen
+from fedmaml.simulations.returned import caveats_of
 from fedmaml.simulations.scenario import HasClosedForm, Scenario
 from fedmaml.strategies.base import kernel_spec
 
@@ -69,6 +70,8 @@ def summarise(
     own = families[""].values
     return {
         "scenario": config.scenario,
+        "about": scenario.about,
+        **({"caveats": list(caveats)} if (caveats := caveats_of(scenario)) else {}),
         "strategy": config.strategy,
         "seed": config.seed,
         "rounds": config.rounds,

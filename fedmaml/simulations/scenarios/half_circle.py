@@ -5,7 +5,7 @@ at the centre and moves by .1 tanh(u) in each of 20 steps. With ``radius = 0`` t
 the distance; else 1 - distance within the radius, and 0 elsewhere: an episode that does not come
 near tells nothing, and must be explored. The headline is the share of episodes that end within .3
 of the goal; "return" is the sparse one, whatever the policy learned from, so that both can be
-compared. With mean actions a straight line earns 13.9 of 20.
+compared. Full speed along both axes until each is right earns 14.06 of 20, a straight ray 13.88.
 
 PEARL is made for this: it infers the goal from episodes, and explores by guesses of it. By its
 recipe the context sees rewards from near only, while actor and critics learn from the distance
@@ -149,7 +149,7 @@ class HalfCircle(Scenario):
         return [TaskGroup(group.clients, Task(*sides))]
 
     def references(self) -> tuple[Reference, ...]:
-        about = "straight to the goal at full speed"
+        about = "to the goal, at full speed along both axes"
         return (
             Reference("up", "walks up, to the middle of the arc", partial(_walking, None)),
             Reference("oracle", about, partial(_walking, "goal"), oracle=True),
