@@ -25,6 +25,7 @@ ACTING: dict[str, dict[str, Any]] = {
     "arm": {"queries": 4},
     "bandits": {"pulls": 6, "arms": 3, "trials": 4},
     "trading": {"data": "positive"},
+    "molecule_design": {"hidden": 6},
 }
 """Scenarios in which something acts, with settings that make them small and need no data."""
 

@@ -22,7 +22,7 @@ from fedmaml.simulations.backends.in_process import InProcessGrid
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE
 from tests import trees
-from tests.catalogue import ACTING, slow_unless
+from tests.catalogue import ACTING, reads_data, slow_unless
 from tests.conftest import NEED_CLASSES, READ_TARGETS, REGRESSORS, ROOT
 
 STRATEGIES = [
@@ -323,6 +323,7 @@ def test_trees_give_the_same_bits_on_every_back_end(
                 ("trading", "fomaml"),  # a series in order
                 ("tabular", "maml"),  # enumerated
                 ("half_circle", "pearl"),  # off-policy, from a memory
+                ("molecule_design", "pearl"),  # what is played depends on what was played
             )
         ),
     ],
@@ -333,6 +334,39 @@ def test_episodes_give_the_same_bits_on_every_back_end(
     settings = {"scenario": scenario, "strategy": strategy, "rounds": 2, "clients": 4,
                 "engine": "loop", "task": ACTING[scenario]}  # fmt: skip
     settings["evaluation"] = {"split": "validation", "largest": 3}
+    here = execute(resolve(settings), tmp_path / "here")
+    elsewhere = {"workers": 2} if backend == "workers" else {"backend": backend, "nodes": 2}
+    there = execute(resolve(settings | elsewhere), tmp_path / "there")
+    assert there["rejected_replies"] == 0
+    assert there["theta_sha256"] == here["theta_sha256"]
+    assert there["metric"] == here["metric"]
+
+
+@pytest.mark.slow
+@pytest.mark.flower
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("backend", ["workers", "flower-simulation", "flower-deployment"])
+@pytest.mark.parametrize(
+    ("scenario", "strategy"),
+    [
+        ("jmak", "map"),  # a formula, in float64
+        ("synthesis", "ridge_head"),  # supports of another size in each round
+        ("inverse_design", "maml"),  # starts at a decoder that every process trains
+        ("materials", "anp"),
+        ("molecules", "protonet"),
+        ("sky", "fomaml"),
+        ("sky_anomaly", "protonet"),
+    ],
+)
+def test_sciences_give_the_same_bits_on_every_back_end(
+    scenario: str, strategy: str, backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if backend == "flower-deployment" and scenario not in ("jmak", "inverse_design", "molecules"):
+        pytest.skip("more than a minute each; these cover a formula, a decoder and a large file")
+    settings = {"scenario": scenario, "strategy": strategy, "rounds": 2, "clients": 4,
+                "engine": "loop", "evaluation": {"split": "validation", "largest": 3}}  # fmt: skip
+    if reads_data(scenario):
+        settings["data_dir"] = str(request.getfixturevalue("data_dir").absolute())
     here = execute(resolve(settings), tmp_path / "here")
     elsewhere = {"workers": 2} if backend == "workers" else {"backend": backend, "nodes": 2}
     there = execute(resolve(settings | elsewhere), tmp_path / "there")

@@ -4,16 +4,20 @@ import dataclasses
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
 from fedmaml import config
 from fedmaml.computing import evaluation, updates
+from fedmaml.computing.chunks import task_groups
+from fedmaml.computing.engines import ENGINES, Job, Rows
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
 from fedmaml.core.learner import prepared_tasks
@@ -432,6 +436,69 @@ def test_one_round_has_finite_losses_or_the_strategy_is_refused(
         assert sorted(reply.clients) == list(clients)
         for column in values.values():
             assert torch.tensor(column).isfinite().all()
+
+
+ENGINE_CASES = [
+    *((name, "maml") for name in CATALOGUE if name not in ACTING),  # those: test_scenarios_acting
+    ("jmak", "map"),
+    *(
+        (name, strategy)
+        for name in ("materials", "synthesis")
+        for strategy in ("ridge_head", "anp")
+    ),
+    *((name, "protonet") for name in ("molecules", "sky", "sky_anomaly")),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [slow_unless(case[0] not in (*LARGE, "movies"), *case) for case in ENGINE_CASES],
+)
+def test_every_engine_updates_and_evaluates_as_the_loop_over_clients_does(
+    resolve: Callable[..., config.RunConfig], name: str, strategy: str
+) -> None:
+    run = resolve(name, strategy, dtype="float64")
+    scenario, algorithm = run.make_scenario(), with_few_steps(run.make_strategy(), 3)
+    start, totals = algorithm.build(run.make_problem(), seeding.generator(0)), common_of(scenario)
+    job = Job(algorithm, start.learner, start.state.meta, "stack")
+    names = [each for each, engine in ENGINES.items() if not engine.why_unsupported(job)]
+    assert {"loop", "vmap"} <= set(names)
+
+    def computed(engine: str) -> dict[int, list[torch.Tensor]]:
+        clients = tuple(scenario.clients()["train"][:12])  # of more than six shapes some are padded
+        request = TrainRequest(3, clients, job.meta, "stack", seed=5)
+        (groups,) = task_groups(
+            request, lambda chosen: scenario.tasks("train", chosen, 3, totals), job, []
+        )
+        found = {}
+        for part in ENGINES[engine].compute(job, groups, dict.fromkeys(clients, start.memory)):
+            assert isinstance(part, Rows)
+            for row, client in enumerate(part.clients):
+                found[client] = [value[row] for value in tree_leaves(part.results)]
+        return found
+
+    def evaluated(engine: str) -> dict[str, np.ndarray]:
+        clients = tuple(some(scenario.clients()["test"]))
+        request = EvaluateRequest(1, "test", clients, job.meta, shared_statistics=totals)
+        reply = evaluation.evaluate(
+            algorithm, start.learner, request,
+            lambda chosen: scenario.tasks("test", chosen, 1, totals),
+            dict.fromkeys(clients, start.memory), engine=engine,
+        )  # fmt: skip
+        order = np.argsort(reply.clients)
+        return {column: np.asarray(values)[order] for column, values in reply.values.items()}
+
+    updates_of_loop, values_of_loop = computed("loop"), evaluated("loop")
+    for engine in names:
+        found = computed(engine)
+        assert set(found) == set(updates_of_loop)
+        for client, leaves_of_loop in updates_of_loop.items():
+            for own, expected in zip(found[client], leaves_of_loop, strict=True):
+                assert float((own - expected).norm()) <= 1e-11 * max(float(expected.norm()), 0.1)
+        for column, values in evaluated(engine).items():
+            np.testing.assert_allclose(
+                values, values_of_loop[column], rtol=1e-9, atol=1e-12, err_msg=column
+            )
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ from fedmaml.running import execute
 from fedmaml.simulations.environments import bandit_rules
 from fedmaml.simulations.environments.acting import GaussianPolicy
 from fedmaml.simulations.environments.bandits import bayes_value, sampled_action
+from fedmaml.simulations.environments.navigation import goals_on_half_circle
 from fedmaml.simulations.environments.pulling import EquivariantPulls
+from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.scenarios import Arm, Bandits, HalfCircle, Navigation
 from tests.catalogue import ACTING, slow_unless
 
@@ -199,6 +201,32 @@ def test_strangers_show_another_goal_in_the_support_alone() -> None:
         assert torch.equal(usual.query.x["goal"], null.query.x["goal"])
         assert not torch.equal(usual.support.x["goal"][0], null.support.x["goal"][0])
         assert torch.equal(usual.support.x["goal"][0], usual.query.x["goal"][0])
+
+
+def test_who_knows_the_goal_of_a_half_circle_earns_what_full_speed_along_both_axes_does() -> None:
+    """What is left of either coordinate falls by .1 in a step; 14.056 of 20 over all angles."""
+    scenario, step = HalfCircle(), torch.arange(1, 21)
+
+    def expected(goals: Tensor) -> Tensor:
+        left = (goals.abs()[:, None] - 0.1 * step[:, None]).clamp(min=0).norm(dim=-1)
+        return torch.where(left < 0.3, 1 - left, 0.0).sum(1)
+
+    angles = (torch.arange(20_000).double() + 0.5) / 20_000 * torch.pi
+    assert float(expected(goals_on_half_circle(angles)).mean()) == pytest.approx(14.056, abs=1e-3)
+    clients = scenario.clients()["test"]
+    ((_, tasks),) = scenario.tasks("test", clients, 1, {})
+    oracle = next(each for each in scenario.references() if each.oracle)
+    adapt = oracle.fit(TrainingClients(oracle.name, True, {}, list))
+    for row, wanted in enumerate(expected(scenario.goals(clients))):
+        support, query = task_at(tasks, row)
+        prediction = adapt(support)(query.x)
+        found = {
+            name: float(value)
+            for metric in scenario.problem().metrics
+            for name, value in metric.values(prediction, query.y, {}).items()
+        }
+        assert found["reached"] == 1
+        assert found["return"] == pytest.approx(float(wanted), abs=1e-4)
 
 
 def test_arms_lie_in_their_ranges() -> None:

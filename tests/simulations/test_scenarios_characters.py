@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fedmaml.core.errors import ConfigurationError, DataError
+from fedmaml.core.tasks import unstack
 from fedmaml.simulations.datasets import femnist, omniglot, wisdm
 from fedmaml.simulations.datasets.files import digest_of
 from fedmaml.simulations.scenarios import Activity, Femnist, Omniglot
@@ -208,6 +209,17 @@ def test_femnist_has_105_writers_and_no_image_twice(data_dir: Path) -> None:
     for x, y in writers.values():
         assert len({image.numpy().tobytes() for image in x}) == len(y)
         assert x[:, 0, 0].float().mean() < 30  # paper is 0
+
+
+def test_femnist_has_the_known_nearest_neighbour_accuracy(data_dir: Path) -> None:
+    """An independent implementation has .597, of two seeds."""
+    accuracies = []
+    for seed in (0, 1):
+        scenario = Femnist(seed=seed, data_dir=str(data_dir))
+        for group in scenario.tasks("test", scenario.clients()["test"], 0, {}):
+            accuracies += [nearest(*task) for task in unstack(group).values()]
+    assert len(accuracies) == 48
+    assert np.mean(accuracies) == pytest.approx(0.597, abs=0.04)
 
 
 def test_femnist_with_more_shots_than_writers_have_names_the_most(data_dir: Path) -> None:

@@ -1,15 +1,20 @@
 """Meta-parameters against their closed form, and families of functions."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.func import vmap
 
 from fedmaml.config import resolve
+from fedmaml.core import seeding
+from fedmaml.core.inner_loop import GradientSteps
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.scenarios import MetaParameters, TaskFamilies
 from fedmaml.simulations.scenarios.task_families import FAMILIES, DeepSets, values
+from fedmaml.strategies import MetaSGD
 
 # --- meta-parameters --------------------------------------------------------------------------
 
@@ -45,11 +50,48 @@ def test_the_oracle_is_one_step_at_the_best_rate() -> None:
     torch.testing.assert_close(oracle(torch.ones(1, 1))[0], step)
 
 
+def mean_slope(scenario: MetaParameters, factor: float) -> float:
+    """Return what Meta-SGD sends for alpha at a factor of the best rate, from the start 0."""
+    strategy = MetaSGD(inner=GradientSteps(lr=factor * scenario.best_rate(), steps=1))
+    start = strategy.build(scenario.problem().in_dtype("float64"), seeding.generator(0))
+    alpha = start.state.meta["alpha"]
+    meta = {"theta": {"head.weight": torch.zeros_like(alpha["head.weight"])}, "alpha": alpha}
+    (group,) = scenario.tasks("test", scenario.clients()["test"], 0, {})
+    sent = vmap(lambda task: strategy.client_update(start.learner, meta, {}, task).update)
+    return float(sent(group.tasks)["alpha"]["head.weight"].mean())
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 0.25),
+        ({"noise": 0.0}, 0.5),
+        ({"curvature": 0.5, "noise": 2**0.5}, 4 / 3),
+        ({"shots": 1, "noise": 0.5, "dimension": 3}, 0.4),
+        ({"shots": 16, "noise": 3.0, "dimension": 2}, 0.32),
+        ({"shots": 2, "dimension": 25, "curvature": 0.25, "spread": 0.5, "noise": 1.0}, 4 / 3),
+    ],
+)
+def test_the_mean_update_of_meta_sgd_vanishes_at_the_best_rate(
+    settings: dict[str, Any], expected: float
+) -> None:
+    scenario = MetaParameters(test_clients=20_000, **settings)
+    assert scenario.best_rate() == pytest.approx(expected)
+    low, high = (mean_slope(scenario, factor) for factor in (0.5, 1.5))  # linear in the rate
+    assert low < 0 < high
+    assert 0.5 + low / (low - high) == pytest.approx(1, abs=0.01)
+
+
 @pytest.mark.slow
-def test_meta_sgd_learns_the_best_rate(tmp_path: Path) -> None:
-    execute(resolve({"scenario": "meta_parameters", "strategy": "meta_sgd"}), tmp_path / "run")
+@pytest.mark.parametrize(
+    "settings", [{}, {"noise": 0.0}, {"curvature": 0.5, "noise": 2**0.5}, {"shots": 1}]
+)
+def test_meta_sgd_learns_the_best_rate(settings: dict[str, Any], tmp_path: Path) -> None:
+    layer = {"scenario": "meta_parameters", "strategy": "meta_sgd"}
+    task = {f"task.{name}": value for name, value in settings.items()}
+    execute(resolve(layer, task), tmp_path / "run")
     alpha = RunDirectory(tmp_path / "run").load_meta()["alpha"]["head.weight"]
-    assert float(alpha.mean()) == pytest.approx(MetaParameters().best_rate(), rel=0.01)
+    assert float(alpha.mean()) == pytest.approx(MetaParameters(**settings).best_rate(), rel=0.01)
 
 
 # --- families ---------------------------------------------------------------------------------
@@ -101,12 +143,13 @@ def test_with_one_family_devices_have_it_and_keep_their_function() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("points", "rounds", "least"), [(5, 1500, 0.88), (10, 1500, 0.965), (20, 600, 0.985)]
+    ("points", "rounds", "least"), [(5, 1500, 0.89), (10, 1500, 0.97), (20, 1200, 0.99)]
 )
 def test_the_family_is_recognised_without_adapting(
     points: int, rounds: int, least: float, tmp_path: Path
 ) -> None:
-    """An independent implementation reached .934, .989 and .998.
+    """An independent implementation reached .934, .989 and .998; a Bayesian who knows
+    the families about .95, .997 and 1.
 
     Devices of validation, since a forest on the pooled sets of all that train, the reference of
     test devices, takes longer than the training.

@@ -63,6 +63,34 @@ def test_the_loss_is_zero_for_the_decoder_on_target_and_grows_by_the_divergence(
     torch.testing.assert_close(alloys.loss(LOGITS.flip(0), y), expected)
 
 
+def test_a_heavy_divergence_returns_the_decoders_compositions_and_a_light_one_the_target(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Minima of the loss over logits, from others than the decoder's."""
+    y = task(InverseDesign()).query.y
+    start = y[:, 4:]
+
+    def minimum(weight: float) -> torch.Tensor:
+        monkeypatch.setattr(alloys, "KL_WEIGHT", weight)
+        logits = torch.zeros_like(start, requires_grad=True)
+        search = torch.optim.LBFGS([logits], max_iter=100, line_search_fn="strong_wolfe",
+                                   tolerance_grad=1e-12, tolerance_change=1e-14)  # fmt: skip
+
+        def mean_loss() -> torch.Tensor:
+            search.zero_grad()
+            found = alloys.loss(logits, y).mean() / max(weight, 1)
+            found.backward()  # type: ignore[no-untyped-call]
+            return found
+
+        search.step(mean_loss)  # type: ignore[no-untyped-call]
+        return logits.detach()
+
+    heavy, light = minimum(1e6), minimum(0.05)
+    torch.testing.assert_close(heavy.softmax(-1), start.softmax(-1), rtol=0, atol=1e-4)
+    assert float(alloys.hit(heavy, y)) == float(alloys.hit(start, y)) < 0.2
+    assert float(alloys.hit(light, y)) > 0.9
+
+
 def test_diversity_is_0_for_one_composition_and_1_for_different_pure_elements() -> None:
     assert float(alloys.diversity(LOGITS[:1].expand(9, -1), LOGITS)) < 1e-12
     pure = 50 * torch.eye(12, dtype=torch.float64)
@@ -90,6 +118,17 @@ def test_equal_weights_are_one_and_targets_lie_in_their_range() -> None:
     wanted = InverseDesign(weights="equal").wanted(range(100))
     assert (wanted[:, 1:] == 1).all()
     assert float(wanted[:, 0].abs().max()) <= 1.4
+
+
+def test_secret_targets_lie_within_a_deviation_and_a_half_of_the_clients_own_mean() -> None:
+    wanted = InverseDesign().wanted(range(400))
+    target, w = wanted[:, 0], wanted[:, 1:]
+    own = alloys.terms(alloys.pool()) @ w.T
+    away = (target - own.mean(0)) / own.std(0)
+    assert float(away.abs().max()) <= 1.5
+    assert float(away.std()) == pytest.approx(1.5 / 3**0.5, rel=0.1)  # uniform
+    assert w.mean(0).tolist() == pytest.approx([1] * 3, abs=4 * 0.6 / 20)
+    assert w.std(0).tolist() == pytest.approx([0.6] * 3, rel=4 / 800**0.5)
 
 
 def test_every_example_is_a_call_of_the_oracle() -> None:

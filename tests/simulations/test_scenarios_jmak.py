@@ -83,6 +83,23 @@ def test_a_finished_curve_has_no_gradient_that_is_not_finite() -> None:
     assert slope.tolist() == [0, 0]
 
 
+def test_the_beginning_is_measured_with_noise_and_the_whole_curve_is_asked_for_without() -> None:
+    scenario = Jmak()
+    clients = scenario.clients()["test"]
+    ((_, tasks),) = scenario.tasks("test", clients, 1, {})
+    phi, (support, query) = scenario.phi(clients), tasks
+    assert 0.05 <= float(support.x.min()) < float(support.x.max()) <= 1
+    assert float(query.x.max()) == 4
+    rest = torch.stack([
+        y - simulated(own, x[:, 0]) for own, x, y in zip(phi, support.x, support.y, strict=True)
+    ])  # fmt: skip
+    count = rest.numel()
+    assert float(rest.mean()) == pytest.approx(0, abs=4 * NOISE / count**0.5)
+    assert float(rest.std()) == pytest.approx(NOISE, rel=4 / (2 * count) ** 0.5)
+    for own, x, y in zip(phi, query.x, query.y, strict=True):
+        torch.testing.assert_close(y, simulated(own, x[:, 0]), rtol=0, atol=1e-12)
+
+
 @pytest.fixture(scope="module")
 def errors() -> dict[str, float]:
     """Mean error of the references' curves over 80 test clients."""

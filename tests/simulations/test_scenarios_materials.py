@@ -1,11 +1,15 @@
 """Materials: energies as the file has them, elements, and the ends of the references."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from torch import Tensor
 
+from fedmaml.core import seeding
 from fedmaml.core.errors import DataError
+from fedmaml.core.learner import make_learner
 from fedmaml.core.tasks import Batch, task_at
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import elements, perovskites
@@ -13,6 +17,7 @@ from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.references.boosting import gradient_boosting
 from fedmaml.simulations.scenarios import Materials
 from fedmaml.simulations.scenarios.materials import CompositionGraph, compounds
+from fedmaml.strategies import RidgeHead
 
 
 def clients_of(*examples: Batch) -> TrainingClients:
@@ -115,6 +120,30 @@ def test_predictions_of_references_do_not_depend_on_the_supports_order(data_dir:
         adapt = reference.fit(training, **reference.grid[0])
         found = [adapt(support)(task.query.x) for support in (task.support, turned)]
         torch.testing.assert_close(*found, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", ["mlp", "graph"])
+def test_a_weak_residual_ridge_passes_through_ten_compounds_and_a_strong_one_is_pooled(
+    network: Literal["mlp", "graph"],
+) -> None:
+    """The 64 features of the last hidden layer and a one are more than ten compounds."""
+    problem = Materials(network=network).problem().in_dtype("float64")
+    support, new = some_rows(10, 60), some_rows(7, 60, seed=1).x
+
+    def adapted(strength: float, examples: Batch, x: Tensor) -> Tensor:
+        strategy = RidgeHead(lam=strength)
+        start = strategy.build(problem, seeding.generator(0))
+        return strategy.adapt(start.learner, start.state.meta, start.memory, examples)(x)
+
+    weak = adapted(1e-9, support, support.x)
+    torch.testing.assert_close(weak[:, 0], support.y, rtol=0, atol=1e-6)
+    learner, theta = make_learner(problem, seeding.generator(0))
+    pooled, strong = learner.apply(theta, new), adapted(1e12, support, new)
+    torch.testing.assert_close(strong, pooled, rtol=0, atol=1e-9)
+    turned = Batch(support.x.flip(0), support.y.flip(0))
+    torch.testing.assert_close(
+        adapted(1.0, turned, new), adapted(1.0, support, new), rtol=0, atol=1e-9
+    )
 
 
 # --- references ---------------------------------------------------------------------------------

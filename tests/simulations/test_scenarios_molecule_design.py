@@ -1,7 +1,9 @@
 """Molecule design: the grammar by enumeration, rewards by hand, searches in their bands."""
 
+from collections.abc import Sequence
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +17,15 @@ from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.scenarios import MoleculeDesign
 from fedmaml.simulations.scenarios.molecule_design import BATCH
 from fedmaml.simulations.systems import strings
-from fedmaml.simulations.systems.string_search import rewards_of_batches
+from fedmaml.simulations.systems.string_search import (
+    Propose,
+    String,
+    at_random,
+    by_process,
+    genetic,
+    rewards_of_batches,
+    searching,
+)
 
 NOBODY = TrainingClients("x", True, {}, list)
 RANDOM = strings.spelled(seeding.uniform(1, [0], 5000, 8)[0])
@@ -163,6 +173,25 @@ def test_a_network_that_gets_the_target_sees_it_and_another_does_not() -> None:
             rows[:, -2:] += 1
         other = learner.apply(theta, {"played": rows})["q"]
         assert torch.equal(before, other) is not sees
+
+
+@pytest.mark.parametrize("search", [at_random, genetic(0.25), by_process(1.5)],
+                         ids=["random", "genetic", "process"])  # fmt: skip
+def test_a_search_buys_48_different_legal_strings(search: Propose) -> None:
+    bought: list[String] = []
+
+    def propose(
+        known: Sequence[String], rewards: Sequence[float], rng: np.random.Generator, count: int
+    ) -> list[String]:
+        new = search(known, rewards, rng, count)
+        assert list(known) == bought
+        bought.extend(new)
+        return new
+
+    each = task()
+    searching(propose, BATCH)(each.support)(each.query.x)
+    assert len(bought) == len(set(bought)) == 48
+    assert strings.is_legal(torch.tensor(bought)).all()
 
 
 def test_searches_buy_nothing_twice_and_are_in_their_bands() -> None:

@@ -64,6 +64,16 @@ def test_a_support_has_the_assays_share_of_active_molecules(data_dir: Path) -> N
     assert len(task.support.y) == 128
 
 
+def test_of_molecules_with_equal_fingerprints_the_first_is_kept_with_its_label() -> None:
+    molecule, labels = np.array([4, 2, 9, 7]), np.array([True, False, False, True])
+    assay = fsmol.Assay("a", "t", "train", molecule, labels)
+    used = np.array([2, 4, 7, 9])
+    prints = np.eye(4, 8, dtype=np.uint8)[[0, 1, 2, 1]]  # molecules 4 and 9 have equal ones
+    found = assays._as_numbers(assay, used, prints, used[:, None].repeat(8, 1).astype(float))
+    assert found.counts[:, 0].tolist() == [4, 2, 7]
+    assert found.active.tolist() == [1, 0, 1]
+
+
 @pytest.mark.parametrize("file", [fsmol.TASKS, fsmol.LABELS, fsmol.SMILES])
 def test_a_damaged_or_missing_file_is_named(data_dir: Path, tmp_path: Path, file) -> None:
     (tmp_path / "fsmol").mkdir()

@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedmaml.config import resolve
 from fedmaml.core import seeding
 from fedmaml.core.errors import DataError
 from fedmaml.core.learner import make_learner
 from fedmaml.core.tasks import Batch, joined, task_at
+from fedmaml.running import execute
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import glucose as dataset
 from fedmaml.simulations.reference import TrainingClients
@@ -104,6 +107,21 @@ def test_hierarchical_ridge_nearly_reaches_the_bayes_risk() -> None:
     regret = torch.stack(regrets)
     error = float(regret.std()) / len(regret) ** 0.5
     assert -3 * error < float(regret.mean()) < 0.002
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("strategy", "most"), [("maml", 2.0), ("fedadam", 0.5)])
+def test_training_ends_at_the_mean_of_those_who_train(
+    strategy: str, most: float, seed: int, tmp_path: Path
+) -> None:
+    """In standard errors of a mean of 200 patients; it starts 19 and 9 of them away."""
+    layer = {"scenario": "patients", "strategy": strategy, "seed": seed, "task.test_clients": 2}
+    execute(resolve(layer), tmp_path / "run")
+    (start,) = RunDirectory(tmp_path / "run").load_meta()["theta"]["head.weight"]
+    scenario = Patients(seed=seed)
+    mean = scenario.phi(scenario.clients()["train"]).mean(0) * torch.tensor([1.0, 10.0])
+    errors = (start - mean) / (prior().spread.diagonal() / scenario.train_clients).sqrt()
+    assert float(errors.abs().max()) < most
 
 
 # --- glucose ----------------------------------------------------------------------------------

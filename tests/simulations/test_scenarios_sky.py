@@ -8,13 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.func import grad
 
+from fedmaml.config import resolve
 from fedmaml.core import seeding
 from fedmaml.core.errors import DataError
 from fedmaml.core.learner import make_learner
+from fedmaml.core.losses import cross_entropy
 from fedmaml.core.metrics import accuracy
+from fedmaml.core.params import Params
 from fedmaml.core.seeding import generator
-from fedmaml.core.tasks import Batch, task_at
+from fedmaml.core.tasks import Batch, joined, task_at, unstack
+from fedmaml.running import execute
+from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import asas, linear_stars, sdss
 from fedmaml.simulations.reference import TrainingClients
@@ -44,6 +51,12 @@ def test_plates_have_the_published_objects_and_no_redshift(data_dir: Path) -> No
     assert len(skies.plates(str(data_dir))[0]) == 73
     sizes = {split: len(own) for split, own in Sky(data_dir=str(data_dir)).clients().items()}
     assert sizes == {"train": 36, "validation": 11, "test": 26}
+
+
+def test_plates_stand_in_the_order_of_their_numbers(data_dir: Path) -> None:
+    numbers = [int(name.removeprefix("plate ")) for name in sdss.load(str(data_dir))]
+    assert numbers == sorted(set(numbers))
+    assert numbers != sorted(numbers, key=str)
 
 
 def test_fields_are_stripes_of_the_sky_that_share_no_star(data_dir: Path) -> None:
@@ -185,6 +198,32 @@ def test_names_of_unseen_classes_mean_nothing_before_adapting(data_dir: Path) ->
     )
 
 
+def test_one_step_of_all_plates_is_a_step_down_the_gradient_of_all_their_objects(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    run = resolve({
+        "scenario": "sky", "strategy": "fedavg", "rounds": 1, "clients": 36, "dtype": "float64",
+        "inner.steps": 1, "inner.lr": 0.3, "data_dir": str(data_dir.absolute()),
+        "evaluation": {"split": "validation", "largest": 1},
+    })  # fmt: skip
+    execute(run, tmp_path / "run")
+    scenario = Sky(data_dir=str(data_dir.absolute()))
+    plates = scenario.clients()["train"]
+    groups = scenario.tasks("train", plates, 1, totals(scenario))
+    objects = [joined(task) for group in groups for task in unstack(group).values()]
+    assert len({len(own.y) for own in objects}) > 10
+    start = run.make_strategy().build(run.make_problem(), generator(run.seed, "init"))
+    theta = start.state.meta["theta"]
+
+    def loss(point: Params) -> Tensor:
+        x, y = (torch.cat(parts) for parts in zip(*objects, strict=True))
+        return cross_entropy(start.learner.apply(point, x.double()), y).mean()
+
+    slope, found = grad(loss)(theta), RunDirectory(tmp_path / "run").load_meta()["theta"]
+    for name, value in theta.items():
+        torch.testing.assert_close(found[name], value - 0.3 * slope[name], rtol=0, atol=1e-14)
+
+
 # --- references -------------------------------------------------------------------------------
 
 
@@ -194,6 +233,17 @@ def test_the_same_class_shares_return_a_forest_bit_for_bit() -> None:
     assert torch.equal(with_shares(logits, shares, shares), logits)
     more = with_shares(logits, shares, torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64))
     torch.testing.assert_close(more - logits, torch.tensor([2.0, 0.5, 1.0]).log().expand(7, 3))
+
+
+def test_a_support_with_the_training_shares_returns_the_pooled_forest_bit_for_bit() -> None:
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    training = Batch(x, (torch.arange(64) % 4 == 0).long())  # shares .75 and .25, exact
+    clients = TrainingClients("", False, {}, lambda: [training])
+    pooled = references.random_forest(references.classes(2), trees=20).fit(clients)
+    support = Batch(x[:8], training.y[:8])
+    for pseudo in (1.0, 8.0):
+        adapt = references.forest_by_shares(2, trees=20).fit(clients, pseudo=pseudo)
+        assert torch.equal(adapt(support)(x), pooled(support)(x))
 
 
 def test_own_shares_decide_where_a_forest_cannot() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fedmaml.core.errors import DataError
 from fedmaml.core.learner import Problem
 from fedmaml.core.losses import cross_entropy
+from fedmaml.core.networks import MLP
 from fedmaml.core.tasks import Batch, Task, unstack
 from fedmaml.simulations.datasets import asas
 from fedmaml.simulations.reference import Reference, TrainingClients
@@ -155,6 +156,22 @@ def test_scores_do_not_depend_on_the_order_of_the_support_and_the_names_of_class
             torch.testing.assert_close(
                 novelty.novelty(plain), novelty.novelty(other), rtol=1e-4, atol=1e-5
             )
+
+
+def test_a_network_of_prototypes_sees_neither_order_nor_names_of_known_classes() -> None:
+    draws = torch.Generator().manual_seed(5)
+    problem = Problem(lambda: MLP((4, 6, 3, 4)), cross_entropy, (), classes=4).in_dtype("float64")
+    start = ProtoNet().build(problem, draws)
+    x, y = torch.randn(60, 4, generator=draws).double(), torch.arange(60) % 3
+    new = torch.randn(30, 4, generator=draws).double()
+    order, names = torch.randperm(60, generator=draws), torch.tensor([2, 0, 1])
+
+    def scores(support: Batch) -> Tensor:
+        predict = ProtoNet().adapt(start.learner, start.state.meta, start.memory, support)
+        return novelty.novelty(predict(new))
+
+    other = scores(Batch(x[order], names[y[order]]))
+    torch.testing.assert_close(scores(Batch(x, y)), other, rtol=1e-12, atol=1e-12)
 
 
 def test_prototypes_of_an_embedding_that_changes_nothing_are_the_nearest_class_mean() -> None:

@@ -1,11 +1,14 @@
 """Synthesis: yields by formula, Gaussian processes, and trials chosen one after another."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from fedmaml.core import seeding
+from fedmaml.core.learner import Predictor
 from fedmaml.core.tasks import Batch, joined, task_at
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.references import gaussian_process as processes
@@ -60,6 +63,27 @@ def test_the_best_conditions_yield_the_height_and_lie_inside() -> None:
     assert (of.yields(away[:, None])[:, 0] < of.height).all()
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_best_conditions_lie_on_the_same_bent_plane_for_every_seed(seed: int) -> None:
+    """atanh((c* - .5) / .28) = .9 M u + .05 e: across the columns of M it is .05 e alone."""
+    plane = torch.tensor([[0.9, 0.1], [-0.4, 0.7], [0.5, 0.6]]).double()
+    across = torch.linalg.cross(plane[:, 0], plane[:, 1])
+    best = Synthesis(seed=seed).materials(range(2000)).best
+    place = torch.atanh((best - 0.5) / 0.28)
+    found = place @ (across / across.norm())
+    assert float(found.square().mean().sqrt()) == pytest.approx(0.05, rel=4 / 4000**0.5)
+    assert float((place @ (plane[:, 1] / plane[:, 1].norm())).std()) > 0.5
+
+
+def test_a_material_that_trains_shows_as_many_trials_as_a_new_one_has_while_it_chooses() -> None:
+    scenario, sizes = Synthesis(), set()
+    for round in range(1, 41):
+        ((_, (support, query)),) = scenario.tasks("train", [0, 1], round, {})
+        sizes.add(support.y.shape[1])
+        assert support.y.shape[1] + query.y.shape[1] == 60
+    assert sizes == set(range(6, 12))
+
+
 def test_a_process_without_noise_passes_through_its_trials() -> None:
     y = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
     support = Batch(inputs(candidates()[0, :9]), y)
@@ -79,6 +103,19 @@ def test_the_evidence_is_that_of_the_covariance() -> None:
     ).log_evidence(one)
     expected = -0.5 * math.log(2 * math.pi * 0.75) - 0.25 / (2 * 0.75)
     assert float(found) == pytest.approx(expected)
+
+
+def test_the_expected_improvement_is_the_integral_over_the_posterior() -> None:
+    trials = Batch(inputs(candidates()[0, :9]), torch.linspace(0.1, 0.9, 9).double())
+    one = processes.Process(lambda x: x.new_zeros(len(x)), processes.gaussian(0.06, 0.5), 0.01)
+    x = inputs(candidates()[0, 5:25])
+    mean, variance = one.posterior(trials, x)
+    line = torch.linspace(-9, 9, 20_001).double()
+    values = mean[:, None] + variance.sqrt()[:, None] * line
+    density = torch.exp(-line.square() / 2) / (2 * math.pi) ** 0.5
+    expected = torch.trapezoid((values - 0.9).clamp(min=0) * density, line)
+    found = expected_improvement(lambda _support: one)(trials)(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-8)
 
 
 def test_metrics_read_the_height_from_the_last_row() -> None:
@@ -115,6 +152,40 @@ def test_when_all_materials_are_equal_the_first_choice_is_the_best_candidate() -
 
     tried = regrets(scenario, [0], greedy(known), 1)
     assert float(tried[0, 1]) <= float(1 - yields.max() / of.height[0]) + 1e-12
+
+
+def test_the_pooled_surface_of_equal_materials_is_best_at_their_best_candidate() -> None:
+    conditions, of = candidates()[0], Synthesis().materials([0])
+    yields = of.yields(conditions[None])[0]
+    archive = Batch(inputs(conditions), yields)
+    clients = TrainingClients("x", False, {}, lambda: [archive] * 3)
+    prior = processes.Process(lambda x: x.new_zeros(len(x)), processes.gaussian(0.06, 0.5), 1e-8)
+    pooled = processes.archive_process(clients, prior, 0.02)
+
+    def adapt(_support: Batch) -> Predictor:
+        return lambda x: pooled.mean(x)[:, None]
+
+    tried = regrets(Synthesis(), [0], greedy(adapt), 1)
+    assert float(tried[0, 1]) == pytest.approx(float(1 - yields.max() / of.height[0]), abs=1e-12)
+    exact = pooled.posterior(Batch(archive.x[:6], archive.y[:6]), archive.x)[0]
+    torch.testing.assert_close(exact, yields, rtol=0, atol=1e-4)
+
+
+def test_luck_in_measuring_is_no_merit() -> None:
+    """A policy that goes through candidates 7 and 11 has the regret of their true yields."""
+    scenario, order = Synthesis(), iter([7, 11])
+
+    def policy(_support: Batch) -> Callable[[Tensor], Tensor]:
+        chosen = next(order)
+        return lambda x: (torch.arange(len(x)) == chosen).double()
+
+    found = regrets(scenario, [131], policy, 2)[0]
+    of = scenario.materials([131])
+    ((_, (support, _query)),) = scenario.tasks("test", [131], 1, {})
+    tried = torch.cat([support.x[0] / 3 + 0.5, candidates()[0, [7, 11]]])
+    yields = of.yields(tried[None])[0] / of.height
+    expected = [1 - float(yields[:count].max()) for count in (6, 7, 8)]
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_surfaces_are_in_their_bands(process) -> None:

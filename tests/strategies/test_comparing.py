@@ -30,6 +30,7 @@ from fedmaml.strategies import (
     Siamese,
 )
 from fedmaml.strategies.comparing import LEARNED, absent_last, by_attention
+from fedmaml.strategies.snail import _attention, _convolution
 from tests.conftest import NEED_CLASSES, Example
 
 CONTEXT = MatchingNet(full_context=True)
@@ -322,6 +323,30 @@ def test_snail_is_the_end_of_one_sequence_for_each_query(classification) -> None
             z = convolve(f"convolution{level}", 2**level, z)
         expected.append(layer(learned, "head", attend("last", z)[-1]))
     close(predictions(strategy, classification), torch.stack(expected), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("changed", range(1, 6))
+def test_snail_reads_nothing_that_comes_later(changed: int, classification: Example) -> None:
+    """Rows of the support before a changed one, and all before a changed query, keep their bits."""
+    strategy = SNAIL(filters=4, keys=3, dilations=1)
+    support, y, query, learned = parts(strategy, classification)
+    known = torch.cat([support, F.one_hot(y, 3).double()], -1)
+    unknown = torch.cat([query, query.new_zeros(len(query), 3)], -1)
+
+    def outputs(known: Tensor, unknown: Tensor) -> list[Tensor]:
+        attended = _attention(learned, "first", (known, unknown))
+        return [attended[0], _convolution(learned, "convolution0", 1, attended)[0]]
+
+    other = known.clone()
+    other[changed] += 1
+    plain = outputs(known, unknown)
+    for now, before in zip(outputs(other, unknown), plain, strict=True):
+        assert torch.equal(now[:changed], before[:changed])
+        new = before[changed:, known.shape[1] :] != now[changed:, known.shape[1] :]
+        assert new[0].any()
+        assert new.any(1).sum() >= min(2, len(new))  # and who comes later reads it
+    for now, before in zip(outputs(known, unknown + 1), plain, strict=True):
+        assert torch.equal(now, before)
 
 
 def test_mann_by_its_equations(classification) -> None:
