@@ -215,7 +215,10 @@ def _pairs(metric: Metric, contrasts: Mapping[tuple[str, str], Contrast]) -> tup
 
 def too_few(clients: int) -> str:
     """Return why there is no interval."""
-    return f"no interval: {clients} test client{'s' * (clients != 1)}, {MIN_UNITS} are needed"
+    return (
+        f"no interval: {clients} test client{'s' * (clients != 1)}, {MIN_UNITS} are needed, or "
+        f"{MIN_UNITS} seeds"
+    )
 
 
 def _lists(values: Values) -> list[list[float]]:
@@ -279,7 +282,8 @@ def sentence_of(
     unit = "" if metric.unit == "1" else f" {metric.unit}"
     figures = [f"{metric.name} {signed(mean)}{unit}"]
     if interval is not None:
-        whose = " over test clients" if verdict == "one seed" else ""
+        of_seeds = " over seeds alone" if found.clients < MIN_UNITS else ""
+        whose = " over test clients" if verdict == "one seed" else of_seeds
         figures.append(f"95 % interval{whose} {signed(interval[0])} to {signed(interval[1])}")
     elif found.clients < MIN_UNITS:
         figures.append(too_few(found.clients))

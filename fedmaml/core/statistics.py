@@ -3,9 +3,10 @@
 A value may be NaN (undefined at that client, e.g. AUC of one class: left out) or infinite (the
 client's model diverged: then the mean is infinite, too, and has no interval).
 
-Three rules hold for every interval here. It needs at least `MIN_UNITS` clients; two have none. With
-one seed it is about the clients of this training only, not about another training. No interval over
-seeds is narrower than the clients of each seed alone imply, see `calibrated`.
+Three rules hold for every interval here. It needs at least `MIN_UNITS` clients; two have none, but
+as many seeds have one, over seeds alone. With one seed it is about the clients of this training
+only, not about another training. No interval over seeds is narrower than the clients of each seed
+alone imply, see `calibrated`.
 """
 
 import math
@@ -94,11 +95,15 @@ def hierarchical_interval(
         resamples: Number of resamples.
 
     Returns:
-        The interval, or None if no seed has `MIN_UNITS` values, or one is infinite.
+        The interval; where no seed has `MIN_UNITS` values, that of the seeds' means. None if there
+        are not as many seeds, either, or a value is infinite.
     """
     defined = _defined_groups(groups)
     if not defined or not np.isfinite(np.concatenate(defined)).all():
         return None
+    if max(map(len, defined)) < MIN_UNITS:
+        means = [float(np.mean(group)) for group in defined]
+        return hierarchical_interval([means], seed, resamples) if len(means) >= MIN_UNITS else None
     half_width = calibrated(estimates_of_means(defined))
     if half_width is None:
         return None

@@ -160,11 +160,7 @@ def _marks(
 ) -> dict[str, Mark]:
     marks = {}
     for group, mean in _means(found, groups).items():
-        seeds = found[group]
-        each = [float(np.mean(seed)) for seed in seeds]
-        interval = hierarchical_interval(seeds, resamples=_RESAMPLES) or hierarchical_interval(
-            [each], resamples=_RESAMPLES
-        )
+        interval = hierarchical_interval(found[group], resamples=_RESAMPLES)
         ready = _READY.get(metric.name)
         if ready is not None and ready.unit == metric.unit:
             interval = ready.clipped(interval)

@@ -46,13 +46,20 @@ def test_pairs_of_one_seed_conclude_nothing_either() -> None:
     assert [pair.verdict for pair in compare_pairs(ACCURACY, three)] == ["one seed"]
 
 
-@pytest.mark.parametrize("seeds", [1, 5])
+@pytest.mark.parametrize("seeds", [1, 2])
 def test_two_test_clients_have_no_interval_and_the_sentence_says_why(seeds: int) -> None:
     (_, row) = rows(seeds, clients=2)
     assert row.difference == pytest.approx(0.3, abs=0.01)
     assert row.difference_ci95 is None
     assert row.verdict == ("one seed" if seeds == 1 else "not distinguishable")
     assert "no interval: 2 test clients, 3 are needed" in row.sentence
+
+
+def test_one_test_client_of_each_of_five_seeds_has_an_interval_over_seeds() -> None:
+    (_, row) = rows(5, clients=1)
+    low, high = row.difference_ci95
+    assert low < row.difference < high
+    assert "95 % interval over seeds alone +0." in row.sentence
 
 
 def test_the_first_line_and_a_note_speak_of_this_one_run(tmp_path: Path) -> None:

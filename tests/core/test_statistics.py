@@ -43,7 +43,13 @@ def test_undefined_values_are_left_out() -> None:
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan], [1.0, 2.0], [1.0, 2.0, math.nan]])
 def test_fewer_than_three_values_have_no_interval(values: list[float]) -> None:
     assert bootstrap_interval(values) is None
-    assert hierarchical_interval([values] * 5) is None  # whatever the seeds
+    assert hierarchical_interval([values] * 2) is None
+
+
+def test_few_clients_of_enough_seeds_have_the_interval_of_the_seeds_means() -> None:
+    groups = [[1.0, 3.0], [1.0], [4.0, 2.0], [math.nan]]
+    assert hierarchical_interval(groups) == bootstrap_interval([2.0, 1.0, 3.0])
+    assert hierarchical_interval([[1.0], [2.0, math.nan], [math.inf]]) is None
 
 
 def test_few_values_have_the_width_of_students_t() -> None:
