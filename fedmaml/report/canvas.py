@@ -5,8 +5,11 @@ dark enough for white paper and differ in lightness for colour-blind readers.
 """
 
 import io
+import logging
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +23,8 @@ from matplotlib.textpath import TextPath
 
 from fedmaml.comparison.verdicts import REFERENCE
 from fedmaml.report import series, words
+
+logger = logging.getLogger("fedmaml")
 
 _DOTS_PER_INCH = {"page": 200, "paper": 600}
 INK, GREY, FAINT = "#1c1c1c", "#6b6b6b", "#e3e3e3"
@@ -206,7 +211,7 @@ def render(
     Returns:
         Format -> content, and the points at the top of the figure that the legend takes.
     """
-    with mpl.rc_context():
+    with mpl.rc_context(), _letters_said_once(drawing.name):
         mpl.rcdefaults()  # nobody's own matplotlibrc
         mpl.rcParams.update(style.settings() | {"svg.hashsalt": f"fedmaml {drawing.name}"})
         labels = {name: words.shown(name) for name in drawing.looks}
@@ -221,6 +226,25 @@ def render(
         top = legend.get_window_extent().y0 if legend else canvas.bbox.y1
         files = {name: _saved(canvas, name, style) for name in formats}
         return files, float(canvas.bbox.y1 - top)
+
+
+@contextmanager
+def _letters_said_once(name: str) -> Iterator[None]:
+    """Say in one line which letters no font has; matplotlib says it of each, every time."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    letters = {}
+    for each in caught:
+        if missing := re.match(r"Glyph (\d+) .*missing from font", str(each.message)):
+            letters[chr(int(missing[1]))] = None
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    if letters:
+        logger.warning(
+            "figure %s: matplotlib's fonts lack %s; the page shows them, a PNG or PDF file shows "
+            "boxes", name, " ".join(letters),
+        )  # fmt: skip
 
 
 def _saved(canvas: Canvas, kind: str, style: Style) -> bytes:
