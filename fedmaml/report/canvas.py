@@ -234,12 +234,12 @@ def _letters_said_once(name: str) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    letters = {}
+    letters: dict[str, None] = {}
     for each in caught:
         if missing := re.match(r"Glyph (\d+) .*missing from font", str(each.message)):
             letters[chr(int(missing[1]))] = None
         else:
-            warnings.warn_explicit(str(each.message), each.category, each.filename, each.lineno)
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     if letters:
         logger.warning(
             "figure %s: matplotlib's fonts lack %s; the page shows them, a PNG or PDF file shows "
