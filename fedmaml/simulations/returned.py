@@ -116,7 +116,7 @@ def groups_of(scenario: Scenario, client: int) -> Mapping[str, str]:
     return found
 
 
-def caveats_of(scenario: Scenario | type[Scenario]) -> tuple[str, ...]:
+def caveats_of(scenario: Scenario) -> tuple[str, ...]:
     """Return what a reader of results must know.
 
     Raises:

@@ -245,6 +245,16 @@ def test_every_strategy_gives_the_same_bits_on_flower(
 # --- graphs, sequences and episodes ---------------------------------------------------------------
 
 
+def assert_same_bits(settings: dict[str, Any], backend: str, nodes: int, folder: Path) -> None:
+    """Run on two workers, or on some nodes of a back end, and compare with one process."""
+    here = execute(resolve(settings), folder / "here")
+    elsewhere = {"workers": 2} if backend == "workers" else {"backend": backend, "nodes": nodes}
+    there = execute(resolve(settings | elsewhere), folder / "there")
+    assert there["rejected_replies"] == 0
+    assert there["theta_sha256"] == here["theta_sha256"]
+    assert there["metric"] == here["metric"]
+
+
 @pytest.fixture
 def installed_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offer the scenarios of tests/trees.py to every process by entry points."""
@@ -293,12 +303,7 @@ def test_trees_give_the_same_bits_on_every_back_end(
     ]:
         pytest.skip("a minute each; these two cover trees and draws over sockets")
     settings = {"scenario": scenario, "strategy": strategy, "engine": "loop"}
-    here = execute(resolve(settings), tmp_path / "here")
-    elsewhere = {"workers": 2} if backend == "workers" else {"backend": backend, "nodes": 3}
-    there = execute(resolve(settings | elsewhere), tmp_path / "there")
-    assert there["rejected_replies"] == 0
-    assert there["theta_sha256"] == here["theta_sha256"]
-    assert there["metric"] == here["metric"]
+    assert_same_bits(settings, backend, 3, tmp_path)
 
 
 @pytest.mark.flower
@@ -334,12 +339,7 @@ def test_episodes_give_the_same_bits_on_every_back_end(
     settings = {"scenario": scenario, "strategy": strategy, "rounds": 2, "clients": 4,
                 "engine": "loop", "task": ACTING[scenario]}  # fmt: skip
     settings["evaluation"] = {"split": "validation", "largest": 3}
-    here = execute(resolve(settings), tmp_path / "here")
-    elsewhere = {"workers": 2} if backend == "workers" else {"backend": backend, "nodes": 2}
-    there = execute(resolve(settings | elsewhere), tmp_path / "there")
-    assert there["rejected_replies"] == 0
-    assert there["theta_sha256"] == here["theta_sha256"]
-    assert there["metric"] == here["metric"]
+    assert_same_bits(settings, backend, 2, tmp_path)
 
 
 @pytest.mark.slow
@@ -367,9 +367,4 @@ def test_sciences_give_the_same_bits_on_every_back_end(
                 "engine": "loop", "evaluation": {"split": "validation", "largest": 3}}  # fmt: skip
     if reads_data(scenario):
         settings["data_dir"] = str(request.getfixturevalue("data_dir").absolute())
-    here = execute(resolve(settings), tmp_path / "here")
-    elsewhere = {"workers": 2} if backend == "workers" else {"backend": backend, "nodes": 2}
-    there = execute(resolve(settings | elsewhere), tmp_path / "there")
-    assert there["rejected_replies"] == 0
-    assert there["theta_sha256"] == here["theta_sha256"]
-    assert there["metric"] == here["metric"]
+    assert_same_bits(settings, backend, 2, tmp_path)

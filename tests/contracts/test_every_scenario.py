@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves
 
 from fedmaml import config
 from fedmaml.computing import evaluation, updates
 from fedmaml.computing.chunks import task_groups
-from fedmaml.computing.engines import ENGINES, Job, Rows
+from fedmaml.computing.engines import ENGINES, Job
 from fedmaml.core import seeding
 from fedmaml.core.errors import ConfigurationError, UnsupportedProblemError
 from fedmaml.core.learner import prepared_tasks
@@ -33,6 +32,7 @@ from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies.base import with_few_steps
 from tests.catalogue import reads_data, slow_unless
 from tests.conftest import NEED_CLASSES, READ_TARGETS
+from tests.engines import computed
 from tests.tables import write_sites
 
 VARIANTS = {name: (name, {}) for name in CATALOGUE} | {
@@ -464,18 +464,13 @@ def test_every_engine_updates_and_evaluates_as_the_loop_over_clients_does(
     names = [each for each, engine in ENGINES.items() if not engine.why_unsupported(job)]
     assert {"loop", "vmap"} <= set(names)
 
-    def computed(engine: str) -> dict[int, list[torch.Tensor]]:
+    def updates_by(engine: str) -> dict[int, list[torch.Tensor]]:
         clients = tuple(scenario.clients()["train"][:12])  # of more than six shapes some are padded
         request = TrainRequest(3, clients, job.meta, "stack", seed=5)
         (groups,) = task_groups(
             request, lambda chosen: scenario.tasks("train", chosen, 3, totals), job, []
         )
-        found = {}
-        for part in ENGINES[engine].compute(job, groups, dict.fromkeys(clients, start.memory)):
-            assert isinstance(part, Rows)
-            for row, client in enumerate(part.clients):
-                found[client] = [value[row] for value in tree_leaves(part.results)]
-        return found
+        return computed(engine, job, groups, dict.fromkeys(clients, start.memory))
 
     def evaluated(engine: str) -> dict[str, np.ndarray]:
         clients = tuple(some(scenario.clients()["test"]))
@@ -488,9 +483,9 @@ def test_every_engine_updates_and_evaluates_as_the_loop_over_clients_does(
         order = np.argsort(reply.clients)
         return {column: np.asarray(values)[order] for column, values in reply.values.items()}
 
-    updates_of_loop, values_of_loop = computed("loop"), evaluated("loop")
+    updates_of_loop, values_of_loop = updates_by("loop"), evaluated("loop")
     for engine in names:
-        found = computed(engine)
+        found = updates_by(engine)
         assert set(found) == set(updates_of_loop)
         for client, leaves_of_loop in updates_of_loop.items():
             for own, expected in zip(found[client], leaves_of_loop, strict=True):

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from fedmaml import auditing
 from fedmaml.computing.chunks import task_groups
-from fedmaml.computing.engines import ENGINES, Job, Rows
+from fedmaml.computing.engines import ENGINES, Job
 from fedmaml.computing.engines.padding import merge_groups
 from fedmaml.config import resolve
 from fedmaml.core import seeding
@@ -28,6 +27,7 @@ from fedmaml.strategies import CATALOGUE as STRATEGIES
 from fedmaml.strategies.base import steps_of
 from tests.catalogue import FOUNDING, slow_unless
 from tests.conftest import NEED_CLASSES, READ_TARGETS, REGRESSORS
+from tests.engines import computed
 from tests.trees import SCENARIOS
 
 CANNOT = [("nodes", name) for name in (*NEED_CLASSES, *READ_TARGETS)]  # one for each example
@@ -64,15 +64,6 @@ def job_of(scenario: str, strategy: str, **settings: Any) -> tuple[Job, dict[int
 
     (groups,) = task_groups(request, of, job, [])
     return job, dict.fromkeys(clients, start.memory), groups
-
-
-def computed(engine: str, job: Job, groups: Any, memories: Any) -> dict[int, list[Tensor]]:
-    results = {}
-    for part in ENGINES[engine].compute(job, groups, memories):
-        assert isinstance(part, Rows)
-        for row, client in enumerate(part.clients):
-            results[client] = [value[row] for value in tree_leaves(part.results)]
-    return results
 
 
 @pytest.mark.parametrize("batch", [0, 2])

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from fedmaml.computing.chunks import task_groups
-from fedmaml.computing.engines import ENGINES, Job, Rows
+from fedmaml.computing.engines import Job
 from fedmaml.computing.evaluation import evaluate
 from fedmaml.config import resolve
 from fedmaml.core import seeding
@@ -25,6 +24,7 @@ from fedmaml.simulations.environments.pulling import EquivariantPulls
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.scenarios import Arm, Bandits, HalfCircle, Navigation
 from tests.catalogue import ACTING, slow_unless
+from tests.engines import computed
 
 CASES = [
     slow_unless(strategy in ("maml", "rl2"), name, strategy)
@@ -33,7 +33,7 @@ CASES = [
 ]
 
 
-def computed(engine: str, name: str, strategy: str) -> dict[int, list[Tensor]]:
+def results_of(engine: str, name: str, strategy: str) -> dict[int, list[Tensor]]:
     run = resolve(
         {"scenario": name, "strategy": strategy, "task": ACTING[name], "dtype": "float64"}
     )
@@ -43,17 +43,12 @@ def computed(engine: str, name: str, strategy: str) -> dict[int, list[Tensor]]:
     clients = tuple(range(4))
     request = TrainRequest(3, clients, job.meta, "stack", seed=5)
     (groups,) = task_groups(request, lambda some: scenario.tasks("train", some, 3, {}), job, [])
-    results = {}
-    for part in ENGINES[engine].compute(job, groups, dict.fromkeys(clients, start.memory)):
-        assert isinstance(part, Rows)
-        for row, client in enumerate(part.clients):
-            results[client] = [value[row] for value in tree_leaves(part.results)]
-    return results
+    return computed(engine, job, groups, dict.fromkeys(clients, start.memory))
 
 
 @pytest.mark.parametrize(("name", "strategy"), CASES)
 def test_many_clients_at_once_equal_one_by_one(name: str, strategy: str) -> None:
-    one_by_one, together = (computed(engine, name, strategy) for engine in ("loop", "vmap"))
+    one_by_one, together = (results_of(engine, name, strategy) for engine in ("loop", "vmap"))
     assert set(together) == set(one_by_one) == set(range(4))
     for client, values in one_by_one.items():
         for single, batched in zip(values, together[client], strict=True):
