@@ -13,7 +13,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from rich.progress import Progress
@@ -25,6 +24,7 @@ from fedmaml.comparison.reuse import is_complete, make_complete, progress_bar
 from fedmaml.config import Flat, RunConfig, flatten_table, resolve
 from fedmaml.config.checks import idle_steps
 from fedmaml.core.errors import BackendError, ConfigurationError, FedmamlError
+from fedmaml.core.extras import imported
 from fedmaml.runs.completeness import what_is_missing
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.runs.outcome import diverged_from, what_went_wrong
@@ -149,7 +149,7 @@ class _Search:
     """The trials of one strategy."""
 
     def __init__(
-        self, optuna: ModuleType, config: RunConfig, budget: Budget, folder: Path, force: bool
+        self, optuna: Any, config: RunConfig, budget: Budget, folder: Path, force: bool
     ) -> None:
         metric = config.make_problem().metrics[0]
         changes = {"seed": SEED, "evaluation.split": "validation"}
@@ -238,14 +238,7 @@ def _rounded(proposed: Mapping[str, float]) -> Flat:
     }
 
 
-def _optuna() -> ModuleType:
-    try:
-        import optuna
-    except ImportError as error:
-        raise ConfigurationError(
-            "tuning needs optuna, which is not installed: pip install 'fedmaml[tune]', or leave "
-            "out --tune"
-        ) from error
+def _optuna() -> Any:
+    optuna = imported("optuna", "tune", "tuning")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    module: ModuleType = optuna
-    return module
+    return optuna

@@ -1,13 +1,11 @@
 """A run directory as settings and points: a round, a time, and numbers by name."""
 
-import importlib
 import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from fedmaml.config import Flat, flatten_table
@@ -121,21 +119,6 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     while not all(path.is_relative_to(common) and path != common for path in resolved):
         common = common.parent
     return [path.relative_to(common).as_posix() for path in resolved]
-
-
-def extra(module: str, name: str) -> ModuleType:
-    """Import what an extra of fedmaml installs.
-
-    Raises:
-        ConfigurationError: If it is not there; names the command that installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigurationError(
-            f"{name} cannot be imported ({error}); install it with: "
-            f"python -m pip install 'fedmaml[{name}]'"
-        ) from error
 
 
 def _opened(path: Path) -> Recorded:

@@ -9,7 +9,8 @@ import os
 from typing import TYPE_CHECKING
 
 from fedmaml.core.errors import BackendError, RunDirectoryError
-from fedmaml.exporting.records import Recorded, extra
+from fedmaml.core.extras import imported
+from fedmaml.exporting.records import Recorded
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,7 +42,7 @@ def to_mlflow(
         BackendError: If MLflow itself fails, e.g. as the server cannot be reached.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    mlflow = extra("mlflow", "mlflow")
+    mlflow = imported("mlflow", "mlflow", "the export")
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     try:
         return _logged(mlflow.MlflowClient(tracking_uri=uri), run, name, experiment, force)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmaml.core.errors import RunDirectoryError
-from fedmaml.exporting.records import Recorded, extra
+from fedmaml.core.extras import imported
+from fedmaml.exporting.records import Recorded
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -31,7 +32,7 @@ def to_tensorboard(run: Recorded, folder: Path, *, force: bool = False) -> int:
         ConfigurationError: If TensorBoard is not installed.
         RunDirectoryError: If ``folder`` holds event files, and not ``force``.
     """
-    extra("tensorboard", "tensorboard")
+    imported("tensorboard", "tensorboard", "the export")
     from torch.utils.tensorboard import SummaryWriter
 
     existing = sorted(folder.glob(_PATTERN))

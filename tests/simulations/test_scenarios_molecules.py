@@ -1,5 +1,6 @@
 """Molecules: the data, fingerprints of text, and the metric against its closed forms."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,14 @@ import pytest
 import torch
 
 from fedmaml.core import seeding
-from fedmaml.core.errors import DataError
+from fedmaml.core.errors import ConfigurationError, DataError
 from fedmaml.core.tasks import Batch, Task, task_at, unstack
 from fedmaml.simulations import references
 from fedmaml.simulations.datasets import fsmol
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.scenarios import Molecules
 from fedmaml.simulations.scenarios.molecules import delta_auprc
-from fedmaml.simulations.systems import assays, molecules
+from fedmaml.simulations.systems import assays, chemistry, molecules
 from fedmaml.strategies import ProtoNet
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
@@ -40,7 +41,7 @@ def test_assays_are_the_published_ones_each_molecule_once(data_dir: Path) -> Non
 
 def test_no_target_of_an_evaluated_assay_trains(data_dir: Path) -> None:
     key = seeding.key(0, "molecules", "assays")
-    dealt = assays.dealt(key, 48, 20, 64, str(data_dir))
+    dealt = assays.dealt(key, 48, 20, molecules.numbers, 64, str(data_dir))
     assert {split: len(own) for split, own in dealt.clients.items()} == {
         "train": 500, "validation": 40, "test": 39,
     }  # fmt: skip
@@ -187,3 +188,54 @@ def test_the_most_similar_and_the_kernel_by_hand() -> None:
     fitted = ridge(support)(x)
     torch.testing.assert_close(fitted[:, 1] - fitted[:, 0], torch.tensor([1.0, -1.0, 1.0]))
     assert float(torch.linalg.eigvalsh(kernel).min()) > 0
+
+
+# --- circular fingerprints --------------------------------------------------------------------
+
+
+def test_circular_fingerprints_do_not_depend_on_how_a_molecule_is_written() -> None:
+    pytest.importorskip("rdkit")
+    bits, counts = chemistry.numbers([ASPIRIN, "OC(=O)c1ccccc1OC(C)=O", "C"], 1024)
+    assert np.array_equal(bits[0], bits[1])
+    assert counts[0] == pytest.approx(counts[1])
+    assert counts[0, [0, 3, 4, 5, 7]].tolist() == [pytest.approx(180.042, abs=1e-3), 13, 1, 3, 1]
+    assert bits[2].sum() == 1  # one atom has one neighbourhood
+    text, _ = molecules.numbers([ASPIRIN, "OC(=O)c1ccccc1OC(C)=O"], 1024)
+    assert not np.array_equal(*text)
+
+
+def test_circular_fingerprints_are_folded_by_halves() -> None:
+    pytest.importorskip("rdkit")
+    (whole, _), (half, _) = (chemistry.numbers([ASPIRIN, "CCOCC"], bits) for bits in (1024, 512))
+    assert np.array_equal(whole[:, :512] | whole[:, 512:], half)
+
+
+@pytest.mark.parametrize("group", ["CO[PH](=O)(=O)O", "O=[PH](=O)(O)OC"])
+def test_an_acid_with_the_hydrogen_at_its_phosphorus_is_read_as_an_acid(group: str) -> None:
+    pytest.importorskip("rdkit")
+    (written, meant), _ = chemistry.numbers([group, "COP(=O)(O)O"], 1024)
+    assert np.array_equal(written, meant)
+
+
+@pytest.mark.parametrize("text", ["C(C)(C)(C)(C)C", "not a molecule"])
+def test_what_is_no_molecule_is_named(text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rdkit")
+    with pytest.raises(DataError, match="RDKit cannot read the SMILES"):
+        chemistry.numbers([ASPIRIN, text], 1024)
+    assert capfd.readouterr().err == ""
+
+
+def test_without_rdkit_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rdkit.Chem.rdMolDescriptors", None)
+    with pytest.raises(ConfigurationError, match=r"'circular'.*fedmaml\[chemistry\]"):
+        chemistry.numbers(["CCCO"], 1024)
+
+
+@pytest.mark.slow
+def test_rdkit_reads_every_molecule(data_dir: Path) -> None:
+    pytest.importorskip("rdkit")
+    _, smiles = fsmol.load(str(data_dir))
+    odd = [text for text in smiles if "[PH]" in text]
+    assert len(odd) > 1000
+    bits, _ = chemistry.numbers([*odd, *smiles[::10]], 64)
+    assert (bits.sum(1) > 0).all()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedmaml.core.errors import ConfigurationError, DataError
+from fedmaml.core.extras import imported
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,10 +186,4 @@ def pandas_package() -> Any:
     Raises:
         ConfigurationError: If it is not installed.
     """
-    try:
-        import pandas
-    except ImportError as error:
-        raise ConfigurationError(
-            "reading tables needs pandas: pip install 'fedmaml[tables]'"
-        ) from error
-    return pandas
+    return imported("pandas", "tables", "reading tables")

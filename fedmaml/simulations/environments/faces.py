@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedmaml.core.errors import ConfigurationError
+from fedmaml.core.extras import imported
 from fedmaml.core.trees import Tree
 from fedmaml.simulations.environments.acting import GaussianPolicy, Prediction
 from fedmaml.simulations.environments.base import Environment
@@ -47,12 +47,7 @@ def as_gymnasium(
     Raises:
         ConfigurationError: If gymnasium is not installed.
     """
-    try:
-        import gymnasium
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            "the face of gymnasium.Env needs gymnasium: pip install 'fedmaml[rl]'"
-        ) from error
+    gymnasium = imported("gymnasium", "rl", "the face of gymnasium.Env")
     face = type("EpisodeEnv", (EpisodeSteps, gymnasium.Env), {})(environment, world, chance)
     shape = face.observed(0).shape
     face.observation_space = gymnasium.spaces.Box(-_FAR, _FAR, shape, np.float64)

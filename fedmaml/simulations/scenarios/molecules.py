@@ -5,10 +5,11 @@ either kind, 500 train and 40 validate, which share no target protein with them;
 validation assays test, and share no target with any. The support is stratified by the assay's own
 share of active molecules, at least two of either kind; the query are up to 192 others.
 
-A molecule is 1,024 bits, substrings of its SMILES (`systems.molecules`), and eight counts in
-standard deviations of the training assays. "delta_auprc" is the average precision less the share of
-active ones in the query. Random scores do not have 0: E AP = c + (H_N / N) (1 - c) with N examples,
-P of them active, c = (P - 1) / (N - 1), H_N = 1 + 1/2 + ... + 1/N.
+A molecule is 1,024 bits and eight counts in standard deviations of the training assays: bits of
+substrings of its SMILES (`systems.molecules`), or circular ones of RDKit (`systems.chemistry`).
+"delta_auprc" is the average precision less the share of active ones in the query. Random scores do
+not have 0: E AP = c + (H_N / N) (1 - c) with N examples, P of them active, c = (P - 1) / (N - 1),
+H_N = 1 + 1/2 + ... + 1/N.
 
 A molecule may occur in several assays, so 27 % of those of the test occur in training, too, with
 labels of other targets. Molecules of one assay with equal bits are taken once. Not comparable with
@@ -18,7 +19,7 @@ Few-Shot Learning Dataset of Molecules. NeurIPS Datasets and Benchmarks, 2021.
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -38,9 +39,10 @@ from fedmaml.simulations.datasets.moments import standardised, sums, unsound_sum
 from fedmaml.simulations.dealing import in_order
 from fedmaml.simulations.reference import Reference
 from fedmaml.simulations.scenario import Recipes, Scenario, Split
-from fedmaml.simulations.systems import assays, molecules
+from fedmaml.simulations.systems import assays, chemistry, molecules
 
 CLASSES, BITS = 2, 1024
+_NUMBERS = {"substrings": molecules.numbers, "circular": chemistry.numbers}
 _FEWEST, _FEWEST_EACH = 48, 20  # molecules of an assay, and of either kind
 _MIN_EACH = 2  # of a support
 _QUERIES, _TRAINING_QUERIES = 192, 16
@@ -58,6 +60,7 @@ class Molecules(Scenario):
         seed: Determines which assays train, and all splits.
         shots: Support molecules of an assay.
         hidden: Width of the two hidden layers.
+        fingerprint: "substrings" of the SMILES, or "circular", which needs the extra ``chemistry``.
         data_dir: Folder with the data, see `datasets.fsmol.load`.
     """
 
@@ -80,6 +83,7 @@ class Molecules(Scenario):
     seed: int = 0
     shots: Annotated[int, Ge(2 * _MIN_EACH), Le(128)] = 16
     hidden: Annotated[int, Gt(0)] = 48
+    fingerprint: Literal["substrings", "circular"] = "substrings"
     data_dir: str = ""
 
     def problem(self) -> Problem:
@@ -148,7 +152,8 @@ def delta_auprc(logits: Tensor, y: Tensor) -> Tensor:
 def _dealt(scenario: Molecules) -> assays.Dealt:
     fewest = max(_FEWEST, scenario.shots + _TRAINING_QUERIES)
     key = seeding.key(scenario.seed, "molecules", "assays")
-    return assays.dealt(key, fewest, _FEWEST_EACH, BITS, scenario.data_dir)
+    numbers = _NUMBERS[scenario.fingerprint]
+    return assays.dealt(key, fewest, _FEWEST_EACH, numbers, BITS, scenario.data_dir)
 
 
 def _active_in_support(active: Tensor, shots: int) -> int:

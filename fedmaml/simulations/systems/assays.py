@@ -1,6 +1,6 @@
 """Assays of FS-Mol dealt to clients, their molecules as numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,9 @@ from fedmaml.simulations.datasets.suited import suited
 from fedmaml.simulations.datasets.twins import rows_of_owners
 from fedmaml.simulations.dealing import numbered
 from fedmaml.simulations.scenario import Split
-from fedmaml.simulations.systems import molecules
+
+Numbers = Callable[[Sequence[str], int], tuple[np.ndarray, np.ndarray]]
+"""SMILES and the number of bits -> fingerprints and descriptors, a row for each molecule."""
 
 _TRAIN, _VALIDATION, _MAX_MOLECULES = 500, 40, 400  # assays; molecules of those that do not test
 
@@ -23,7 +25,7 @@ class Assay(NamedTuple):
 
     Attributes:
         bits: Fingerprints, uint8 ``(molecules, bits)``.
-        counts: `molecules.descriptors`, float64 ``(molecules, 8)``.
+        counts: Descriptors, float64 ``(molecules, 8)``.
         active: int64 ``(molecules,)``.
     """
 
@@ -48,13 +50,16 @@ class Dealt(NamedTuple):
     left_out: dict[str, str]
 
 
-def dealt(key: int, fewest: int, fewest_each: int, bits: int, data_dir: str) -> Dealt:
+def dealt(
+    key: int, fewest: int, fewest_each: int, numbers: Numbers, bits: int, data_dir: str
+) -> Dealt:
     """Return clients: 500 assays train, 40 validate, the published validation assays test.
 
     Args:
         key: Determines who trains and who validates.
         fewest: Molecules that an assay has at least.
         fewest_each: Active ones that it has at least, and inactive ones.
+        numbers: Molecules as numbers, of `molecules` or of `chemistry`.
         bits: Of a fingerprint.
         data_dir: Folder with the data, see `datasets.fsmol.load`.
     """
@@ -69,8 +74,7 @@ def dealt(key: int, fewest: int, fewest_each: int, bits: int, data_dir: str) -> 
     chosen = [assay for part in parts for assay in part]
     used = np.unique(np.concatenate([assay.molecules for assay in chosen]))
     texts = [smiles[place] for place in used]
-    prints = molecules.fingerprints(texts, bits)
-    counts = np.array([molecules.descriptors(text) for text in texts], dtype=float)
+    prints, counts = numbers(texts, bits)
     return Dealt(
         numbered(*map(len, parts)),
         tuple(_as_numbers(assay, used, prints, counts) for assay in chosen),

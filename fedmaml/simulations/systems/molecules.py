@@ -1,10 +1,9 @@
-"""Molecules as numbers, by the text of their SMILES alone: no chemistry library is needed.
+"""Molecules as numbers, by the text of their SMILES alone (`systems.chemistry` needs RDKit).
 
 A fingerprint has a bit for every substring of three to five characters (a LINGO), hashed; ring
 numbers are taken as one, and two-letter elements as one character. Vidal, Thormann, Pons. LINGO, an
 Efficient Holographic Text Based Method to Calculate Biophysical Properties and Intermolecular
-Similarities. J. Chem. Inf. Model. 45, 2005. With nearest neighbours on FS-Mol they are nearly what
-circular fingerprints of RDKit are (delta-AUPRC .111 and .116).
+Similarities. J. Chem. Inf. Model. 45, 2005.
 """
 
 import re
@@ -21,6 +20,17 @@ _ATOMS = re.compile(r"\[[^\]]*\]|Br|Cl|[BCNOPSFIbcnops]")
 _RINGS = re.compile(r"%\d\d|\d")
 _IN_BRACKETS = re.compile(r"\[[^\]]*\]")
 _MIXED = np.uint64(0x9E3779B97F4A7C15)  # of Fibonacci hashing
+
+
+def numbers(smiles: Sequence[str], bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Return `fingerprints` and `descriptors` of molecules.
+
+    Args:
+        smiles: Of the molecules.
+        bits: Number of bits.
+    """
+    counts = np.array([descriptors(text) for text in smiles], dtype=np.float64)
+    return fingerprints(smiles, bits), counts
 
 
 def fingerprints(smiles: Sequence[str], bits: int) -> NDArray[np.uint8]:
