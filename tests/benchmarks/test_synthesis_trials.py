@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.acting.models import model_of
 from benchmarks.acting.pictures import draw_trials
-from benchmarks.synthesis import EXPECTED, by_model, by_processes, row_of
+from benchmarks.synthesis import EXPECTED, by_model, by_processes, floor, row_of
 from fedmaml.config import resolve
 from fedmaml.core.tasks import task_at
 from fedmaml.running import execute
@@ -46,6 +46,26 @@ def test_an_archive_is_worth_more_than_chance() -> None:
     clients = scenario.clients()["test"][:4]
     found = regrets(scenario, clients, policies["Gaussian process, archive"], 2)
     assert float(found[:, -1].mean()) < float(found[:, 0].mean())
+
+
+def test_the_best_on_average_asks_all_materials_for_the_same_and_none_is_below_the_floor() -> None:
+    scenario = Synthesis(train_clients=20)
+    clients = scenario.clients()["test"][:12]
+    (group,) = scenario.tasks("test", clients, 1, {})
+    policy = by_processes(scenario)["best on average"]
+    tasks = [task_at(group.tasks, row) for row in range(len(clients))]
+    chosen = {int(policy(task.support)(task.query.x[:-1]).argmax()) for task in tasks}
+    assert len(chosen) == 1
+    (place,) = chosen
+    reached, tried = floor(scenario, clients), regrets(scenario, clients, policy, 2)
+    candidates = scenario.candidates(clients).y
+    assert torch.equal(reached, 1 - candidates[:, :-1].amax(1) / candidates[:, -1])
+    own = 1 - candidates[:, place] / candidates[:, -1]
+    torch.testing.assert_close(
+        tried[:, 1:], torch.minimum(tried[:, :1], own[:, None]).expand(-1, 2)
+    )
+    assert (own >= reached).all()
+    assert (own > reached + 0.01).any()
 
 
 def test_the_picture_has_a_line_for_each_method(tmp_path: Path) -> None:

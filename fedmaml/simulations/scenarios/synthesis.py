@@ -127,7 +127,7 @@ class Synthesis(Scenario):
             references.constant(references.NUMBERS, "mean of the support"),
             processes.local_process(0.06, _LENGTHS, NOISE**2),
             Reference("Gaussian process", "its covariance fitted to the archives", fitted),
-            Reference("pooled surface", "the mean of the archives' surfaces", _pooled,
+            Reference("pooled surface", "the mean of the archives' surfaces", pooled,
                       federated=False),
             Reference("Gaussian process, archive", about + "covariance of the archives", archived,
                       federated=False),
@@ -174,7 +174,8 @@ def archived(clients: TrainingClients) -> Adapt:
     return archive_process(clients).adapt
 
 
-def _pooled(clients: TrainingClients) -> Adapt:
+def pooled(clients: TrainingClients) -> Adapt:
+    """Return the mean of the archives' surfaces, whatever the support."""
     mean = archive_process(clients).mean
 
     def predict(x: Tensor) -> Tensor:
