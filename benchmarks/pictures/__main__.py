@@ -31,7 +31,9 @@ DRAWN = {
     "materials": Picture(
         "energies of a family that did not train before and after", materials.picture
     ),
-    "molecules": Picture("assays sorted by fine-tuned averaging", molecules.picture),
+    "molecules": Picture(
+        "assays sorted by fine-tuned averaging and means by support", molecules.picture
+    ),
     "patients": Picture("regret against samples and where methods start", patients.picture),
     "payload": Picture("errors against seconds and three estimates in time", payload.picture),
     "sky": Picture("accuracy against known objects by the mix of classes", sky.picture),

@@ -24,8 +24,8 @@ from benchmarks.pictures.jmak import (
 )
 from benchmarks.pictures.malaria import read_by
 from benchmarks.pictures.materials import Parity, parity_of
+from benchmarks.pictures.molecules import by_support, sorted_assays
 from benchmarks.pictures.molecules import draw as draw_assays
-from benchmarks.pictures.molecules import sorted_assays
 from benchmarks.pictures.patients import errors, start_of
 from benchmarks.pictures.payload import HEAVIEST, arms_near, estimate_of, mass_errors
 from benchmarks.pictures.runs import median_client, reference_of, values_of
@@ -259,6 +259,17 @@ def test_energies_are_those_of_the_family_in_electron_volts(made: Made) -> None:
 # --- molecules --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+def test_the_first_size_of_a_support_is_that_of_the_run(data_dir: Path, tmp_path: Path) -> None:
+    layer = {"scenario": "molecules", "strategy": "fedavg", "rounds": 1, "clients": 2,
+             "data_dir": str(data_dir)}  # fmt: skip
+    execute(resolve(layer), tmp_path / "run")
+    values = list(values_of(tmp_path / "run").values())
+    found = by_support({"FedAvg": model_of(tmp_path / "run")}, {}, (16, 64))
+    assert found["FedAvg"][0] == pytest.approx(np.mean(values), abs=1e-6)
+    assert found["FedAvg"][1] != found["FedAvg"][0]
+
+
 def test_assays_are_in_the_order_of_fine_tuned_averaging(made: Made, tmp_path: Path) -> None:
     summary = made("graph_nodes") / "graph_nodes/maml/seed0/summary.json"
     for place, name in enumerate(("fedavg", "maml", "protonet")):
@@ -277,8 +288,9 @@ def test_assays_are_in_the_order_of_fine_tuned_averaging(made: Made, tmp_path: P
     assert found["FedAvg"] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])  # clients 0, 3, 1, 4, 2
     assert found["ProtoNet"] == pytest.approx(found["FedAvg"] + 0.2)
     assert found["random forest"] == pytest.approx([0.5, 0.2, 0.4, 0.1, 0.3])
+    grown = {name: np.array([0.1, 0.2]) for name in found}
     for file in ("one.svg", "two.svg"):
-        draw_assays(found, tmp_path / file)
+        draw_assays(found, grown, tmp_path / file, (16, 32))
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 

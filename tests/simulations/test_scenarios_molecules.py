@@ -41,7 +41,7 @@ def test_assays_are_the_published_ones_each_molecule_once(data_dir: Path) -> Non
 
 def test_no_target_of_an_evaluated_assay_trains(data_dir: Path) -> None:
     key = seeding.key(0, "molecules", "assays")
-    dealt = assays.dealt(key, 48, 20, molecules.numbers, 64, str(data_dir))
+    dealt = assays.dealt(key, 48, 20, 0, molecules.numbers, 64, str(data_dir))
     assert {split: len(own) for split, own in dealt.clients.items()} == {
         "train": 500, "validation": 40, "test": 39,
     }  # fmt: skip
@@ -61,8 +61,16 @@ def test_a_support_has_the_assays_share_of_active_molecules(data_dir: Path) -> N
             share = float(torch.cat([task.support.y, task.query.y]).double().mean())
             assert abs(float(task.support.y.double().mean()) - share) < 0.25
             assert set(task.support.x[:, :1024].unique().tolist()) == {0.0, 1.0}
-    (task,) = tasks_of(Molecules(shots=128, data_dir=str(data_dir)), "test", 1).values()
-    assert len(task.support.y) == 128
+
+
+def test_who_has_too_few_distinct_molecules_for_a_support_is_left_out(data_dir: Path) -> None:
+    scenario = Molecules(shots=128, data_dir=str(data_dir))
+    for split in ("train", "validation", "test"):
+        for task in tasks_of(scenario, split, 500).values():
+            assert len(task.support.y) == 128
+            assert len(task.query.y) >= 16
+    reasons = scenario.left_out().values()
+    assert "fewer than 144 distinct molecules" in reasons
 
 
 def test_of_molecules_with_equal_fingerprints_the_first_is_kept_with_its_label() -> None:

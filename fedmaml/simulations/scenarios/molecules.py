@@ -150,10 +150,16 @@ def delta_auprc(logits: Tensor, y: Tensor) -> Tensor:
 
 @lru_cache(maxsize=2)
 def _dealt(scenario: Molecules) -> assays.Dealt:
-    fewest = max(_FEWEST, scenario.shots + _TRAINING_QUERIES)
-    key = seeding.key(scenario.seed, "molecules", "assays")
-    numbers = _NUMBERS[scenario.fingerprint]
-    return assays.dealt(key, fewest, _FEWEST_EACH, numbers, BITS, scenario.data_dir)
+    distinct = scenario.shots + _TRAINING_QUERIES
+    return assays.dealt(
+        seeding.key(scenario.seed, "molecules", "assays"),
+        max(_FEWEST, distinct),
+        _FEWEST_EACH,
+        distinct,
+        _NUMBERS[scenario.fingerprint],
+        BITS,
+        scenario.data_dir,
+    )
 
 
 def _active_in_support(active: Tensor, shots: int) -> int:

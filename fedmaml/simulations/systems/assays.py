@@ -51,14 +51,24 @@ class Dealt(NamedTuple):
 
 
 def dealt(
-    key: int, fewest: int, fewest_each: int, numbers: Numbers, bits: int, data_dir: str
+    key: int,
+    fewest: int,
+    fewest_each: int,
+    fewest_distinct: int,
+    numbers: Numbers,
+    bits: int,
+    data_dir: str,
 ) -> Dealt:
     """Return clients: 500 assays train, 40 validate, the published validation assays test.
+
+    Of the chosen ones those are left out that have too few molecules with a fingerprint of their
+    own, so there may be fewer.
 
     Args:
         key: Determines who trains and who validates.
         fewest: Molecules that an assay has at least.
         fewest_each: Active ones that it has at least, and inactive ones.
+        fewest_distinct: Molecules with a fingerprint of their own that it has at least.
         numbers: Molecules as numbers, of `molecules` or of `chemistry`.
         bits: Of a fingerprint.
         data_dir: Folder with the data, see `datasets.fsmol.load`.
@@ -71,14 +81,16 @@ def dealt(
     large = [assay.name for assay in fit.values() if assay.split == "train" and _is_large(assay)]
     left_out |= dict.fromkeys(large, f"more than {_MAX_MOLECULES} molecules")
     parts = _chosen(list(fit.values()), key)
-    chosen = [assay for part in parts for assay in part]
-    used = np.unique(np.concatenate([assay.molecules for assay in chosen]))
-    texts = [smiles[place] for place in used]
-    prints, counts = numbers(texts, bits)
+    used = np.unique(np.concatenate([assay.molecules for part in parts for assay in part]))
+    prints, counts = numbers([smiles[place] for place in used], bits)
+    own = [[(each, _as_numbers(each, used, prints, counts)) for each in part] for part in parts]
+    few = [each.name for part in own for each, found in part if len(found.active) < fewest_distinct]
+    left_out |= dict.fromkeys(few, f"fewer than {fewest_distinct} distinct molecules")
+    kept = [[pair for pair in part if pair[0].name not in left_out] for part in own]
     return Dealt(
-        numbered(*map(len, parts)),
-        tuple(_as_numbers(assay, used, prints, counts) for assay in chosen),
-        tuple(assay.target for assay in chosen),
+        numbered(*map(len, kept)),
+        tuple(found for part in kept for _, found in part),
+        tuple(each.target for part in kept for each, _ in part),
         left_out,
     )
 
