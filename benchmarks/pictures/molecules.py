@@ -19,7 +19,7 @@ from fedmaml.simulations.scenario import totals_of
 from fedmaml.simulations.scenarios.molecules import Molecules, delta_auprc
 
 SORTED_BY, STRATEGIES, REFERENCE = "fedavg", ("maml", "protonet"), "random forest"
-SIZES = (16, 32, 64, 128)  # molecules of a support; one test assay has too few for the last
+SIZES = (16, 32, 64, 128)  # molecules of a support; two test assays have too few for the last
 
 
 def sorted_assays(runs: Path) -> dict[str, np.ndarray]:
@@ -88,7 +88,7 @@ def draw(
         axes.legend(loc="upper left")
         colours = [INK, *SERIES]
         for at, (name, values) in enumerate(grown.items()):
-            beside.plot(sizes, values, color=colours[at], marker="osD^"[at], markersize=5,
+            beside.plot(sizes, values, color=colours[at], marker="^osD"[at], markersize=5,
                         label=name)  # fmt: skip
         beside.set_xscale("log", base=2)
         beside.set_xticks(sizes, [str(size) for size in sizes])

@@ -55,6 +55,14 @@ def test_a_broken_link_is_found() -> None:
     assert broken(page, text) == ["none.md", "costs.md#none", "#none"]
 
 
+def test_every_extra_is_listed_and_no_other() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = (DOCS / "dependencies.md").read_text().partition("## Extras")[2]
+    cells = re.findall(r"^\| (`.*?) \|", extras, re.MULTILINE)
+    listed = [name for cell in cells for name in re.findall(r"`(.+?)`", cell)]
+    assert sorted(listed) == sorted(project["optional-dependencies"])
+
+
 def test_every_page_is_reached_from_the_first() -> None:
     reached, new = set(), {DOCS / "index.md"}
     while new:
