@@ -110,13 +110,13 @@ TARGET, FRICTION = 0.8, 0.6
 
 
 def angles_of(model: Model) -> dict[str, np.ndarray]:
-    """Return, for each payload, the angle in rad before and after one step, ``(2, steps)``.
+    """Return, for each payload, the angle in rad before and after adapting, ``(2, steps)``.
 
     All arms have the same friction, target and noise; each adapts on three episodes of its own.
     """
     return {
         name: np.stack(
-            [model.plays(_arm(mass), steps)["angle"][0].double().numpy() for steps in (0, 1)]
+            [model.plays(_arm(mass), steps)["angle"][0].double().numpy() for steps in (0, None)]
         )
         for name, mass in MASSES.items()
     }

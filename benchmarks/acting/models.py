@@ -50,8 +50,8 @@ class Model:
         problem = scenario.problem()
         return prepared_tasks(group, problem, draws, seed=seed, split="test", round=0).tasks
 
-    def plays(self, task: Task, steps: int) -> Prediction:
-        """Return what one client does in its query after some steps on its support."""
+    def plays(self, task: Task, steps: int | None) -> Prediction:
+        """Return what one client does in its query after some steps (None: its own)."""
         found: Prediction = self._predicted(task, steps)
         return {name: value.detach() for name, value in found.items()}
 

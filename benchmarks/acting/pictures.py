@@ -70,7 +70,7 @@ def draw_searches(clients: Sequence[Search], path: Path) -> None:
 
 
 def draw_angles(angles: Mapping[str, np.ndarray], seconds: float, path: Path) -> None:
-    """Draw the angle of arms against time before and after one step."""
+    """Draw the angle of arms against time before and after adapting."""
 
     def paint(*panels: Axes) -> None:
         for stage, axes in enumerate(panels):
@@ -79,7 +79,7 @@ def draw_angles(angles: Mapping[str, np.ndarray], seconds: float, path: Path) ->
                 axes.plot(time, values[stage], color=colour, label=f"{name}, {MASSES[name]} kg")
             axes.axhline(TARGET, color=INK, linestyle="--", linewidth=1, label="target")
             axes.set_xlabel("time [s]")
-            axes.set_title("after one step" if stage else "before adaptation")
+            axes.set_title("after adaptation" if stage else "before adaptation")
         panels[0].set_ylabel("angle [rad]")
         panels[1].legend(loc="lower right")
 

@@ -199,15 +199,8 @@ def test_where_there_is_nothing_to_learn_the_best_is_worse(name: str) -> None:
     assert sign * (measured[0]["after"] - measured[0]["chance"]) > 0
 
 
-BY_RECIPES = {"arm", "half_circle"}
-"""Systems that help by their recipes; their cards say that rivals have not been tuned as long."""
-
-
-def test_who_helps_was_tuned_as_long_as_its_rivals_or_its_card_says_not() -> None:
-    tables = json.loads(DATA.read_text(encoding="utf-8"))["tables"]
-    helps = {name for name, row in tables["map"]["rows"].items() if row["word"] == "helps"}
-    untuned = {name for name in helps if not tables["map"]["rows"][name].get("trials")}
-    assert untuned <= BY_RECIPES
-    for name in untuned:
-        card = (ROOT / "docs" / "atlas" / f"{name}.md").read_text(encoding="utf-8")
-        assert "not tuned alike" in " ".join(card.split())
+def test_where_meta_learning_helps_all_were_tuned_alike() -> None:
+    rows = json.loads(DATA.read_text(encoding="utf-8"))["tables"]["map"]["rows"]
+    helps = [name for name, row in rows.items() if row["word"] == "helps"]
+    assert helps
+    assert [name for name in helps if not rows[name].get("trials")] == []
