@@ -3,7 +3,8 @@
 An assay is a client. Of the published training assays with 48 to 400 molecules, at least 20 of
 either kind, 500 train and 40 validate, which share no target protein with them; the 39 published
 validation assays test, and share no target with any. The support is stratified by the assay's own
-share of active molecules, at least two of either kind; the query are up to 192 others.
+share of active molecules, at least two of either kind; the query are up to 192 others. Who has too
+few distinct molecules for a support and 16 others is left out.
 
 A molecule is 1,024 bits and eight counts in standard deviations of the training assays: bits of
 substrings of its SMILES (`systems.molecules`), or circular ones of RDKit (`systems.chemistry`).

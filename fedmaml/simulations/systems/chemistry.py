@@ -3,8 +3,8 @@
 A fingerprint has a bit for every neighbourhood of an atom of up to two bonds, hashed: Rogers, Hahn.
 Extended-Connectivity Fingerprints. J. Chem. Inf. Model. 50, 2010.
 
-Some SMILES of FS-Mol have a phosphorus with two double bonds to oxygen and a hydrogen, ``[PH](=O)
-(=O)O``, a valence that RDKit refuses: the acid P(=O)(O)O is meant, and read.
+Some SMILES of FS-Mol write phosphoric acids as ``[PH](=O)(=O)O``, a valence that RDKit refuses:
+``P(=O)(O)O`` is meant, and read.
 """
 
 from collections.abc import Sequence
