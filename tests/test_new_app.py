@@ -1,7 +1,9 @@
 """`fedmaml new app`: a Flower app that is small, works as it is, and ends with a run folder."""
 
 import ast
+import errno
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from flwr.clientapp import ClientApp
 
 import fedmaml as fm
 from fedmaml.client.replies import Asked
-from fedmaml.core.errors import ConfigurationError, DataError
+from fedmaml.core.errors import ConfigurationError, DataError, DiskError
 from fedmaml.core.losses import half_squared_error
 from fedmaml.core.metrics import RMSE
 from fedmaml.core.networks import LinearModel
@@ -218,3 +220,21 @@ def test_sites_that_do_not_suffice_are_named() -> None:
         Rooms(sites=2, held_out=2).clients()
     with pytest.raises(DataError, match="site 0 has 10 inputs and 10 targets: it needs"):
         Rooms(shots=10).tasks("test", [0], 1, {})
+
+
+@pytest.mark.parametrize(("kind", "passes"), [("scenario", 1), ("strategy", 0), ("app", 3)])
+def test_on_a_full_disk_nothing_is_left_and_the_file_is_named(
+    kind: str, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def filled(descriptor: int, content: bytes) -> None:
+        written.append(os.write(descriptor, content))
+        if len(written) > passes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fedmaml.runs.writing.write_all_of", filled)
+    with pytest.raises(DiskError, match=r"cannot write .*mywards.*bytes.*No space left"):
+        write(kind, "mywards", tmp_path)
+    assert len(written) == passes + 1
+    assert list(tmp_path.iterdir()) == []

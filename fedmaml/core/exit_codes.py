@@ -1,5 +1,7 @@
 """The exit codes of the command line; docs/exit-codes.md says what to do about each."""
 
+import errno
+
 from fedmaml.core.errors import DiskError, DivergedError, FedmamlError, QuorumError
 
 FINISHED = 0
@@ -24,11 +26,14 @@ CODES = {
 }
 """Every code and its meaning."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _OF_CLASS = {DivergedError: DIVERGED, QuorumError: QUORUM, DiskError: DISK}
 
 
 def exit_code_of(error: Exception) -> int:
     """Return the exit code of a command that ended with an error."""
+    if any(isinstance(each, OSError) and each.errno in _FULL for each in (error, error.__cause__)):
+        return DISK
     return next((code for cls, code in _OF_CLASS.items() if isinstance(error, cls)), FAILED)
 
 

@@ -104,8 +104,8 @@ def _means(
     runs: Sequence[Run], metric: str, cells: Sequence[str], stages: Sequence[str]
 ) -> np.ndarray:
     def mean(column: str) -> float:
-        seeds = [np.array([series.number_of(row.get(column)) for row in run.clients
-                           if not row.get("family")]) for run in runs]  # fmt: skip
+        seeds = [np.array([series.number_of(row.get(column)) for row in run.own_clients])
+                 for run in runs]  # fmt: skip
         known = [np.mean(seed[np.isfinite(seed)]) for seed in seeds if np.isfinite(seed).any()]
         return float(np.mean(known)) if known else np.nan
 

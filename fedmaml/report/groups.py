@@ -96,8 +96,8 @@ def _group_of(run: Run, label: str) -> dict[int, str]:
     """Return client -> group, of clients that have the label and are of no further family."""
     return {
         int(row["client"]): str(row["groups"][label])
-        for row in run.clients
-        if label in row.get("groups", {}) and not row.get("family")
+        for row in run.own_clients
+        if label in row.get("groups", {})
     }
 
 

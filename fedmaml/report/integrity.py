@@ -75,10 +75,13 @@ def audit(material: Material) -> Audited:
     for name, runs in material.runs.items():
         for run in runs:
             found = audit_from_json(run.summary["audit"])
-            checked |= dict.fromkeys(KINDS.get(one.kind, one.kind) for one in found.checked)
-            not_checked |= dict.fromkeys(
-                f"{KINDS.get(one.kind, one.kind)} ({one.why})" for one in found.not_checked
+            made = [one.kind for one in found.checked]
+            why = {one.kind: f" ({one.why})" for one in found.not_checked}
+            checked |= dict.fromkeys(
+                _named(kind) + (f", in part{why[kind]}" if kind in why else "") for kind in made
             )
+            not_checked |= dict.fromkeys(_named(kind) + why[kind] for kind in why
+                                         if kind not in made)  # fmt: skip
             rows.update(
                 (words.shown(name), _EXPECTED, one.kind, one.detail, f"nothing: {one.expected}")
                 if one.expected
@@ -90,3 +93,7 @@ def audit(material: Material) -> Audited:
     table = Table("Findings", header, lines, (0, 1, 2, 3, 4)) if rows else None
     alarming = any(row[1] not in ("note", _EXPECTED) for row in lines)
     return Audited(tuple(checked), tuple(not_checked), table, alarming)
+
+
+def _named(kind: str) -> str:
+    return KINDS.get(kind, kind)

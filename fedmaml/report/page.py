@@ -156,6 +156,10 @@ def _facts(material: Material) -> dict[str, str]:
     asked, evaluated = (
         sum(run.summary[key] for run in every) for key in ("clients_asked", "clients_evaluated")
     )
+    further = {name: count for name, count in first.summary["families"].items() if name}
+    if further:
+        named = ", ".join(f"{count} of family {name}" for name, count in further.items())
+        facts["Clients"] += f", {named} among them: these count in no mean and in no verdict"
     if asked > evaluated:
         silent = f"{asked - evaluated} of {asked} {material.evaluated} clients"
         facts["Not evaluated"] = f"{silent} gave no usable answer"

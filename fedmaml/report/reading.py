@@ -48,6 +48,11 @@ class Run:
     references: Sequence[Mapping[str, Any]] = ()
     diverged: bool = False
 
+    @property
+    def own_clients(self) -> tuple[Mapping[str, Any], ...]:
+        """The clients that the headline is about: those of no further family."""
+        return tuple(row for row in self.clients if not row.get("family"))
+
 
 @dataclass(frozen=True)
 class Material:

@@ -169,7 +169,7 @@ def spreads(material: Material) -> dict[str, Spread]:
     column = f"{material.metric.name}:after"
     found = {}
     for name, runs in material.runs.items():
-        everyone = np.array([number_of(row.get(column)) for run in runs for row in run.clients])
+        everyone = np.array([number_of(row.get(column)) for run in runs for row in run.own_clients])
         values = np.sort(everyone[np.isfinite(everyone)])
         if len(values):
             best_first = values if material.metric.better == "lower" else values[::-1]

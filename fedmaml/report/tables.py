@@ -98,7 +98,7 @@ def outcomes(material: Material) -> Table:
                     number(metric["before"]),
                     number(metric["after"]),
                     cells.interval(metric["ci95"], number),
-                    f"{run.summary['clients_evaluated']}",
+                    str(len(run.own_clients)),
                 )
             )
     return Table(
@@ -189,7 +189,7 @@ def distribution(material: Material) -> Table:
     for name, runs in material.runs.items():
         spread = spreads.get(name)
         if spread is None:
-            evaluated = sum(len(run.clients) for run in runs)
+            evaluated = sum(len(run.own_clients) for run in runs)
             rows.append((words.shown(name), "0", *["–"] * 6, str(evaluated)))
             continue
         shown = (spread.mean, spread.deviation, spread.worst_decile, spread.worst, spread.median,

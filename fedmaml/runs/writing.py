@@ -25,7 +25,7 @@ def write_whole(
         before_renaming: Called when the new content is safe on the disk.
 
     Raises:
-        OSError: If that fails; the old file is unchanged.
+        OSError: If that fails; the old file is unchanged. It names the file.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -41,9 +41,11 @@ def write_whole(
         if before_renaming is not None:
             before_renaming()
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):  # the first error says what is wrong
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
 
 

@@ -7,11 +7,14 @@ project file, a page and a test.
 
 import keyword
 import re
+import shutil
 import sys
+from collections.abc import Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-from fedmaml.core.errors import ConfigurationError
+from fedmaml.core.errors import ConfigurationError, DiskError
+from fedmaml.runs.writing import write_all
 from fedmaml.simulations.scenarios import CATALOGUE as SCENARIOS
 from fedmaml.strategies import CATALOGUE as STRATEGIES
 
@@ -62,6 +65,7 @@ def write(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
 
     Raises:
         ConfigurationError: If the kind or the name is not usable, or a file exists.
+        DiskError: If a file cannot be written; then none is.
     """
     if kind not in (*_GIVEN, "app"):
         raise ConfigurationError(f"cannot make a new {kind!r}; known: {', '.join(_GIVEN)}, app")
@@ -76,9 +80,8 @@ def write(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
         return _write_app(name, folder / name.replace("_", "-"))
     file, test = folder / f"{name}.py", folder / f"test_{name}.py"
     _refuse_existing(file, test)
-    file.write_text(_template(f"{kind}.py", kind, name), encoding="utf-8")
     given = _GIVEN[kind].format(name=name)
-    test.write_text(_TEST.format(name=name, given=given), encoding="utf-8")
+    _write({file: _template(f"{kind}.py", kind, name), test: _TEST.format(name=name, given=given)})
     return file, test
 
 
@@ -93,12 +96,23 @@ def _has_name(name: str) -> str:
 
 def _write_app(name: str, folder: Path) -> tuple[Path, Path]:
     _refuse_existing(folder)
-    (folder / name).mkdir(parents=True)
-    (folder / "LICENSE").write_text(_LICENCE, encoding="utf-8")
-    for file, template in _APP.items():
-        text = _template(template, "app", name)
-        (folder / file.format(name=name)).write_text(text, encoding="utf-8")
+    texts = {file.format(name=name): _template(from_, "app", name) for file, from_ in _APP.items()}
+    try:
+        _write({folder / file: text for file, text in {"LICENSE": _LICENCE, **texts}.items()})
+    except DiskError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return folder / name / "task.py", folder / f"test_{name}.py"
+
+
+def _write(files: Mapping[Path, str]) -> None:
+    """Write all files, or none of them."""
+    try:
+        write_all({path: text.encode() for path, text in files.items()})
+    except DiskError:
+        for path in files:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _refuse_existing(*paths: Path) -> None:

@@ -19,7 +19,7 @@ from fedmaml.comparison.comparing import run_all
 from fedmaml.comparison.planning import plan
 from fedmaml.config import load_toml, parse_assignment, resolve
 from fedmaml.core.errors import ConfigurationError, NotComparableError, RunDirectoryError
-from fedmaml.report import Written, figures, integrity, tables, write_report
+from fedmaml.report import Written, figures, integrity, series, tables, write_report
 from fedmaml.report.inline import finished
 from fedmaml.report.page import render
 from fedmaml.report.reading import find_runs, read
@@ -240,7 +240,10 @@ def test_rejected_replies_and_audit_findings_are_reported(compared: Path, tmp_pa
             {"kind": kind, "clients": 6, "of": 6, "how": "all of them"}
             for kind in ("overlap", "duplicates")
         ],
-        "not_checked": [{"kind": "statistics", "why": "there are none"}],
+        "not_checked": [
+            {"kind": "statistics", "why": "there are none"},
+            {"kind": "duplicates", "why": "a sample"},
+        ],
     }
     (run / "summary.json").write_text(json.dumps(summary | {"audit": audit, "rejected_replies": 2}))
     material = read([run])
@@ -255,8 +258,27 @@ def test_rejected_replies_and_audit_findings_are_reported(compared: Path, tmp_pa
     row = ("FOMAML", "leak", "overlap", "2 examples", "split again", "1")
     assert integrity.audit(material).findings.rows == (row,)
     assert (
-        "Searched for: overlap; duplicates. Not searched for: statistics (there are none)." in words
+        "Searched for: overlap; duplicates, in part (a sample). Not searched for: statistics "
+        "(there are none)." in words
     )
+
+
+def test_clients_of_a_further_family_are_counted_apart(compared: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(compared / "fomaml" / "seed0", tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "clients.jsonl").read_text().splitlines()]
+    *own, far = lines
+    own_mean = sum(line["accuracy:after"] for line in own) / len(own)
+    far |= {"family": "rare", "accuracy:after": 99.0}
+    (run / "clients.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary = json.loads((run / "summary.json").read_text())
+    summary["families"] = {"": len(own), "rare": 1}
+    (run / "summary.json").write_text(json.dumps(summary))
+    material = read([run])
+    assert tables.outcomes(material).rows[0][-1] == str(len(own))
+    (spread,) = series.spreads(material).values()
+    assert len(spread.values) == len(own)
+    assert spread.mean == pytest.approx(own_mean)
+    assert "1 of family rare among them: these count in no mean" in text_of(render(material, []))
 
 
 def test_expected_findings_are_shown_with_their_reason_and_are_no_alarm(

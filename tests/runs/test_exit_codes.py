@@ -1,5 +1,6 @@
 """Exit codes: one table, one page, and the same code whatever process an error came from."""
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,9 @@ from fedmaml.core.errors import (
     DivergedError,
     FedmamlError,
     QuorumError,
+    RunDirectoryError,
 )
-from fedmaml.core.exit_codes import CODES
+from fedmaml.core.exit_codes import CODES, exit_code_of
 from fedmaml.running import execute
 from fedmaml.runs.directory import RunDirectory
 from fedmaml.simulations.backends import in_process
@@ -125,3 +127,13 @@ def test_a_config_of_somebody_else_is_never_replaced(
     assert theirs.read_text() == '[superlink]\ndefault = "mine"\n'
     serve(tmp_path / "z")
     serve(tmp_path / "z")  # the same run, started by Flower once more
+
+
+def test_a_full_disk_has_its_exit_code_whoever_found_it() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "ca.key")
+    assert exit_code_of(full) == 5
+    try:
+        raise RunDirectoryError("cannot write to runs") from full
+    except RunDirectoryError as error:
+        assert exit_code_of(error) == 5
+    assert exit_code_of(OSError(errno.EACCES, "Permission denied", "ca.key")) == 1

@@ -48,7 +48,7 @@ class Sinusoid(Scenario):
     recipes: ClassVar[Recipes] = {
         "*": {"rounds": 2000, "clients": 25, "inner.lr": 0.01, "inner.steps": 1,
               "outer.optimizer": "adam", "outer.lr": 0.001},
-        "local": {"rounds": 0, "inner.lr": 0.01, "inner.steps": 100},
+        "local": {"rounds": 0, "inner.lr": 0.0005, "inner.steps": 20},
         "fedavg": {"inner.steps": 5, "outer.optimizer": "sgd", "outer.lr": 1.0,
                    "adaptation.lr": 0.01, "adaptation.steps": 10},
         "fedadam": {"inner.lr": 0.005, "inner.steps": 5, "outer.optimizer": "adam",
