@@ -132,8 +132,7 @@ def test_a_config_of_somebody_else_is_never_replaced(
 def test_a_full_disk_has_its_exit_code_whoever_found_it() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "ca.key")
     assert exit_code_of(full) == 5
-    try:
-        raise RunDirectoryError("cannot write to runs") from full
-    except RunDirectoryError as error:
-        assert exit_code_of(error) == 5
+    of_folder = RunDirectoryError("cannot write to runs")
+    of_folder.__cause__ = full
+    assert exit_code_of(of_folder) == 5
     assert exit_code_of(OSError(errno.EACCES, "Permission denied", "ca.key")) == 1
