@@ -18,6 +18,7 @@ from fedmaml.core.errors import (
     DivergedError,
     RunDirectoryError,
 )
+from fedmaml.core.patience import told_if_slow
 from fedmaml.core.processes import refuse_while_importing_script
 from fedmaml.preflight import preflight
 from fedmaml.runs.directory import TOKEN, RunDirectory, new_directory
@@ -82,7 +83,8 @@ def executed(
         os.environ["FEDMAML_DATA"] = str(Path(data).absolute())
     allow_own_code()  # this machine is its user's, and so are nodes that it starts
     folder = _folder_to_resume(config, out) if resume else out
-    preflight(config, _tell if progress else logger.debug)
+    with told_if_slow("reading the data", progress):
+        preflight(config, _tell if progress else logger.debug)
     folder = folder or new_directory(config)
     directory = RunDirectory(folder.absolute())
     with directory.entered() as token:
@@ -91,7 +93,7 @@ def executed(
         else:
             directory.create(config, force)
         try:
-            audit = directory.audit() or _look_at_data(config, directory)
+            audit = directory.audit() or _look_at_data(config, directory, progress)
             if progress:
                 _tell(f"writing to {folder}")
                 if line := audit.line():
@@ -132,7 +134,7 @@ def _reopen(directory: RunDirectory, folder: Path, config: RunConfig) -> None:
         _tell(f"{folder}: going on after round {found.state.round} of {config.rounds}")
 
 
-def _look_at_data(config: RunConfig, directory: RunDirectory) -> Audit:
+def _look_at_data(config: RunConfig, directory: RunDirectory, progress: bool) -> Audit:
     """Count who is left out, evaluate references and audit for leakage.
 
     The audit is written last, so it tells that all of this is done.
@@ -143,8 +145,10 @@ def _look_at_data(config: RunConfig, directory: RunDirectory) -> Audit:
         _say_once(f"left out {in_words(left_out)} ({clients} take part)")
     directory.save_left_out(left_out)
     directory.save_rows(scenario.rows())
-    directory.save_references(references_before(config))
-    audit = audit_before(config)
+    with told_if_slow("evaluating references", progress):
+        directory.save_references(references_before(config))
+    with told_if_slow("searching for leakage", progress):
+        audit = audit_before(config)
     directory.save_audit(audit)
     return audit
 

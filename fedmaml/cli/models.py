@@ -53,11 +53,11 @@ def adapt(
         files = sorted(str(path) for path in out.iterdir())
         print(json.dumps({"gain": gain.to_json(), "files": files}))
         return
-    print(gain.advice)
+    print(gain.advice if steps != 0 else "0 steps: the model as the run left it")
     if gain.after is not None and gain.before is not None:
         unit = "" if gain.unit == "1" else f" {gain.unit}"
         print(f"{gain.metric}: {gain.before:.3g}{unit} before, {gain.after:.3g}{unit} after")
-    if gain.advice.startswith("do not adapt"):
+    if steps != 0 and gain.advice.startswith("do not adapt"):
         print("the model as the run left it: the same command with --steps 0")
     print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
 

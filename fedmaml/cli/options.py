@@ -157,13 +157,15 @@ def configured(
     Unless ``quiet``, one line on standard error says at once what will run.
     """
     from fedmaml.config import resolve
+    from fedmaml.core.patience import told_if_slow
 
     given = settings_of_options(
         settings, scenario=scenario, strategy=strategy, rounds=rounds, seed=seed, backend=backend,
         nodes=nodes, clients=clients, engine=engine, client_batch=client_batch, workers=workers,
         device=device, data_dir=data_dir, data=data, target=target, client=client,
     )  # fmt: skip
-    return resolve(*given_layers(settings, config), given, say=None if quiet else _tell)
+    with told_if_slow("reading the data", not quiet):
+        return resolve(*given_layers(settings, config), given, say=None if quiet else _tell)
 
 
 def _tell(line: str) -> None:

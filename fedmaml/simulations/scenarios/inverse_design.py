@@ -22,7 +22,7 @@ from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from fedmaml.core import seeding
@@ -58,7 +58,8 @@ class InverseDesign(Scenario):
         train_clients: Clients that train.
         validation_clients: Clients for evaluation during training.
         test_clients: Clients for the final evaluation.
-        shots: Latent draws of a new client, each a call of the oracle.
+        shots: Latent draws of a new client, each a call of the oracle. A reference measures as many
+            compositions of a pool.
     """
 
     about: ClassVar[str] = "compositions with a wanted property, by few oracle calls (made up)"
@@ -79,7 +80,7 @@ class InverseDesign(Scenario):
     train_clients: Annotated[int, Gt(0)] = 200
     validation_clients: Annotated[int, Ge(0)] = 40
     test_clients: Annotated[int, Gt(0)] = 100
-    shots: Annotated[int, Gt(0)] = 80
+    shots: Annotated[int, Gt(0), Le(alloys.POOL - _CHOSEN)] = 80
 
     def problem(self) -> Problem:
         metrics = (

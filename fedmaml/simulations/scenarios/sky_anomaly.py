@@ -27,6 +27,7 @@ import torch
 from annotated_types import Ge, Gt
 
 from fedmaml.core import seeding
+from fedmaml.core.errors import ConfigurationError
 from fedmaml.core.learner import Problem
 from fedmaml.core.losses import cross_entropy
 from fedmaml.core.metrics import Metric
@@ -102,6 +103,12 @@ class SkyAnomaly(Scenario):
 
     def clients(self) -> dict[Split, range]:
         dealt = _dealt(self)
+        largest = max(map(len, dealt.archive))
+        if self.shots >= largest:
+            raise ConfigurationError(
+                f"task.shots = {self.shots}: no class has so many stars and one more to query; at "
+                f"most {largest - 1}"
+            )
         return numbered(_TRAIN_CLIENTS, len(dealt.validation), len(dealt.test))
 
     def statistics(self, client: int) -> Params:

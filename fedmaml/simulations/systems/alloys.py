@@ -26,7 +26,7 @@ TERMS = 3
 TOLERANCE = 0.2
 KL_WEIGHT = 0.05
 _DIVERSE = 64  # samples
-_POOL, _CONCENTRATION = 3000, 0.35
+POOL, _CONCENTRATION = 3000, 0.35
 _MIN_VARIANCE = 1e-6  # the root at a pure element has a gradient
 _STEPS, _BATCH, _LR = 1000, 128, 0.003
 
@@ -58,7 +58,7 @@ def _deviation(composition: Tensor, values: Tensor) -> Tensor:
 @lru_cache(maxsize=1)
 def pool() -> Tensor:
     """Return random compositions, Dirichlet(.35), float64 ``(3000, 12)``."""
-    shape = torch.full((_POOL, len(METALS)), _CONCENTRATION, dtype=torch.float64)
+    shape = torch.full((POOL, len(METALS)), _CONCENTRATION, dtype=torch.float64)
     drawn = torch._standard_gamma(shape, generator=seeding.generator(0, "alloys"))
     return drawn / drawn.sum(1, keepdim=True)
 
@@ -111,7 +111,7 @@ def decoder() -> Params:
     optimizer = torch.optim.Adam(leaves.values(), lr=_LR)
     compositions = pool().float()
     for _ in range(_STEPS):
-        rows = torch.randint(_POOL, (_BATCH,), generator=rng)
+        rows = torch.randint(POOL, (_BATCH,), generator=rng)
         c = compositions[rows]
         hidden = torch.relu(F.linear(c.sqrt(), leaves["in.weight"], leaves["in.bias"]))
         code = F.linear(hidden, leaves["code.weight"], leaves["code.bias"])
