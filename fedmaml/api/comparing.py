@@ -148,7 +148,7 @@ class ComparisonResult:
 
 def compare(
     scenario: Any,
-    strategies: Sequence[Any],
+    strategies: Sequence[Any] | str,
     *,
     seeds: int = 5,
     rounds: int | None = None,
@@ -185,6 +185,8 @@ def compare(
         FedmamlError: If a setting, the data or a run fails; says what to change. A strategy that
             diverges is a row of the result.
     """
+    if isinstance(strategies, str):
+        strategies = [strategies]
     task, named = scenario_named(scenario), [strategy_named(one) for one in strategies]
     names = [one.name for one in named]
     if doubled := {name for name in names if names.count(name) > 1}:

@@ -63,6 +63,8 @@ def from_clients(
         ConfigurationError: If a name is unknown, or too few clients are left to train.
         DataError: If the data of a client do not fit; names client and row, counted from 0.
     """
+    if not isinstance(clients, Mapping):
+        raise ConfigurationError(f"clients is {type(clients).__name__}: pass name -> (X, y)")
     names = [str(name) for name in clients]
     if not names:
         raise ConfigurationError("clients = {}: pass name -> (X, y) for at least 3 clients")

@@ -246,3 +246,8 @@ def test_data_that_do_not_fit_are_refused_by_client_and_row(
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+def test_a_list_of_clients_is_no_mapping() -> None:
+    with pytest.raises(ConfigurationError, match=r"clients is list: pass name -> \(X, y\)"):
+        fm.from_clients([1, 2])

@@ -162,7 +162,7 @@ SECRET = "4711-0815"
         (7, f"{SECRET},m,I,ill,3", r"s05\.csv: column 'age', row 7: no number, and the column "
          r"holds numbers \(1 of 35 rows\)"),
         (9, "61,m,I,,3", r"s05\.csv: column 'y', row 9: the target is missing \(1 of 35 rows\)"),
-        (1, "age,sex,stage,y,day", r"other columns than the files before it: it lacks days"),
+        (1, "age,sex,stage,y,day", r"not the columns of the other clients: it lacks days"),
         (1, "age,sex,sex,y,days", r"column 'sex' stands twice in the header"),
         (4, f"61,m,I,ill,3,{SECRET}", r"s05\.csv is no table: .*line 4, saw 6 \(5 columns"),
         (1, "age,,stage,y,days", r"column 2 has no name in the header"),
@@ -175,6 +175,21 @@ def test_a_bad_table_is_named_by_file_column_and_row(
     with pytest.raises(FedmamlError, match=message) as caught:
         scenario(sites, ignore=()).clients()
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("digits", [0, 2])
+def test_decimal_commas_are_named_and_are_no_categories(
+    sites: Path, digits: int, tmp_path: Path
+) -> None:
+    for path in sites.glob("*.csv"):
+        header, *lines = path.read_text().replace(",", ";").splitlines()
+        rows = [line.split(";") for line in lines]
+        for number, row in enumerate(rows):
+            row[0] = f"{float(row[0] or 50):.0f}" + f",{number % 10**digits}" * (number > 1)
+        path.write_text("\n".join([header, *map(";".join, rows)]) + "\n")
+    message = r"s\d+\.csv: column 'age', row 4: a decimal comma; save"
+    with pytest.raises(DataError, match=message):
+        scenario(sites).clients()
 
 
 NO_ROWS = "age,sex,stage,y,days\n"

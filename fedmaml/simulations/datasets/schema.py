@@ -165,7 +165,7 @@ def _check_columns(table: Table, names: Sequence[str], *, others: bool = False) 
         parts = [f"lacks {', '.join(missing)}"] * bool(missing)
         parts += [f"has {', '.join(further)} beside them"] * bool(further)
         raise DataError(
-            f"{table.name} has other columns than the files before it: it {' and '.join(parts)}"
+            f"{table.name} has not the columns of the other clients: it {' and '.join(parts)}"
         )
 
 
@@ -174,6 +174,7 @@ def _kind_of_target(
 ) -> tuple[Kind, tuple[str, ...]]:
     for table in tables:
         _check_target(table, target)
+    _refuse_decimal_commas(tables, target, sum(map(len, tables)))
     texts = sorted({text for table in tables for text in _labels(table.rows[target]).unique()})
     if not _makes_classes(texts, kind):
         return "regression", ()
@@ -224,6 +225,7 @@ def _column(tables: Sequence[Table], name: str) -> Column:
     numbers = sum(int((~np.isnan(_as_numbers(column))).sum()) for column in columns)
     if numbers >= _NUMBERS * known:
         return Column(name)
+    _refuse_decimal_commas(tables, name, known)
     categories = sorted({text for column in columns for text in column.unique()})
     if len(categories) > MAX_CATEGORIES:
         raise ConfigurationError(
@@ -232,6 +234,20 @@ def _column(tables: Sequence[Table], name: str) -> Column:
             f'--set task.ignore=["{name}"]'
         )
     return Column(name, tuple(categories))
+
+
+def _refuse_decimal_commas(tables: Sequence[Table], name: str, known: int) -> None:
+    """Refuse a column of numbers such as 51,3: as categories they would say nothing."""
+    where, numbers = "", 0
+    for table in tables:
+        column = table.rows[name].dropna()
+        pointed = ~np.isnan(_as_numbers(column.str.replace(",", ".", n=1)))
+        commas = pointed & np.isnan(_as_numbers(column))
+        if commas.any() and not where:
+            where = f"{table.name}: column {name!r}, row {column.index[commas][0]}"
+        numbers += int(pointed.sum())
+    if where and numbers >= _NUMBERS * known:
+        raise DataError(f"{where}: a decimal comma; save the files with decimal points")
 
 
 def _entries(table: Table, column: Column) -> np.ndarray:
