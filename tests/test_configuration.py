@@ -212,3 +212,8 @@ def _layers(arguments: list[str]) -> list[dict[str, object]]:
             text = value.lstrip("-").isdigit()
             given[option.removeprefix("--")] = int(value) if text else value
     return [*layers, given]
+
+
+def test_a_file_in_the_place_of_a_name_is_sent_where_it_belongs() -> None:
+    with pytest.raises(ConfigurationError, match=r"strategy_from = 'mine\.py'.*strategy = 'mine'"):
+        resolve({"scenario": "sinusoid", "strategy": "mine.py"})

@@ -55,6 +55,11 @@ def known_name(name: Any, catalogue: Mapping[str, Any], kind: str) -> str:
             f"{kind} = {name!r}: this is a run directory; its settings: --config "
             f"{Path(name, 'config.toml')}"
         )
+    if isinstance(name, str) and name.endswith(".py"):
+        raise ConfigurationError(
+            f"{kind} = {name!r}: a file is named by {kind}_from = {name!r}, and its class by "
+            f"{kind} = {Path(name).stem!r}"
+        )
     raise ConfigurationError(
         f"{kind} = {name!r}: there is no such {kind}{nearest(str(name), catalogue)}; "
         f"known: {', '.join(catalogue)} (fedmaml list)"
