@@ -86,6 +86,7 @@ _KEPT = {
     "repeat the command",
     "export": "what was exported is kept; repeat the command with --force to replace it by all of "
     "it",
+    "watch": "the page is served no more; a run that it followed goes on",
 }
 """Command -> what Ctrl-C leaves and how to go on; the others write nothing."""
 _NOTHING = "nothing was written; repeat the command"

@@ -200,8 +200,9 @@ def _cost_lines(name: str, summary: Mapping[str, Any]) -> None:
         f"messages have {quantity(message['bytes_down'], 'B')} down and "
         f"{quantity(message['bytes_up'], 'B')} up"
     )
+    operations = quantity(each["flops"], "FLOP") if each["flops"] else "no counted operation"
     console.print(
-        f"{name}: its update takes {quantity(each['flops'], 'FLOP')} and "
+        f"{name}: its update takes {operations} and "
         f"{quantity(each['peak_bytes'], 'B')} of memory; a round takes "
         f"{quantity(seconds['clients'], 's')} of clients, {quantity(seconds['server'], 's')} of "
         f"server; energy {_energy(cost['energy'])}"
