@@ -1,13 +1,17 @@
 """Inverse design: the property by formula, the loss at its ends, conditions, counted calls."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.func import grad
 
+from fedmaml.config import resolve
 from fedmaml.core import seeding
 from fedmaml.core.counters import count_units
 from fedmaml.core.learner import make_learner
 from fedmaml.core.tasks import Task, task_at
+from fedmaml.running import execute
 from fedmaml.simulations.datasets import elements
 from fedmaml.simulations.reference import TrainingClients
 from fedmaml.simulations.scenarios import InverseDesign
@@ -157,3 +161,16 @@ def test_what_was_measured_is_not_proposed_again() -> None:
     nearest = torch.cdist(proposed, alloys.pool()[:8]).min()
     assert float(nearest) > 1e-6
     assert float(torch.cdist(proposed, alloys.pool()[8:]).min(1).values.max()) < 1e-6
+
+
+@pytest.mark.slow
+def test_who_is_told_all_there_is_to_know_need_not_adapt(tmp_path: Path) -> None:
+    """Expected before it was measured: a share of .98 without a call of the oracle."""
+    settings = {
+        "scenario": "inverse_design", "strategy": "fedadam", "rounds": 700, "clients": 32,
+        "inner": {"steps": 1}, "adaptation": {"steps": 0},
+        "task": {"weights": "equal", "condition": "target"},
+    }  # fmt: skip
+    metric = execute(resolve(settings), tmp_path / "run")["metric"]
+    assert metric["before"] == metric["after"]
+    assert metric["after"] >= 0.98
