@@ -59,8 +59,9 @@ def run_of(folder: Path) -> Path:
     """Return the run directory of a coordinator's newest run.
 
     Raises:
-        ConfigurationError: If there is none yet.
+        ConfigurationError: If there is none yet, or the folder is no coordinator's.
     """
+    read_coordinator(folder)
     if not (run := _read(folder).get("run")):
         raise ConfigurationError(
             f"{folder} has begun no run yet: fedmaml coordinator run {folder} SCENARIO"

@@ -16,6 +16,7 @@ def verify(directory: RunDirectory) -> str:
     Raises:
         RunDirectoryError: At the first thing that is not as the run wrote it.
     """
+    directory.config_table()  # whether this is a run at all
     path, summary = directory.path / LINES, directory.summary()
     *_, lines = follow(path, directory.anchor())
     chain = f"{lines.number} lines of {path.name} follow from each other and from config.toml"
