@@ -247,8 +247,8 @@ ROWS: dict[str, Row] = {
     # bad local data
     "no examples": Row(
         "an empty table, one without a client",
-        "refused, names the file",
-        ("simulations/test_scenarios_csv.py::test_a_file_that_is_no_client_is_named",),
+        "left out, named with the file",
+        ("simulations/test_scenarios_csv.py::test_a_file_that_is_no_client_is_left_out",),
     ),
     "large site": Row(
         "a site with many times the examples of the others",
