@@ -83,7 +83,7 @@ def executed(
         os.environ["FEDMAML_DATA"] = str(Path(data).absolute())
     allow_own_code()  # this machine is its user's, and so are nodes that it starts
     folder = _folder_to_resume(config, out) if resume else out
-    with told_if_slow("reading the data", progress):
+    with told_if_slow("reading the data and trying one client", progress):
         preflight(config, _tell if progress else logger.debug)
     folder = folder or new_directory(config)
     directory = RunDirectory(folder.absolute())

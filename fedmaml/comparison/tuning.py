@@ -239,6 +239,6 @@ def _rounded(proposed: Mapping[str, float]) -> Flat:
 
 
 def _optuna() -> Any:
-    optuna = imported("optuna", "tune", "tuning")
+    optuna = imported("optuna", "tune", "tuning (--tune)")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

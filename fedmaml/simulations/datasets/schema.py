@@ -174,8 +174,9 @@ def _kind_of_target(
 ) -> tuple[Kind, tuple[str, ...]]:
     for table in tables:
         _check_target(table, target)
-    _refuse_decimal_commas(tables, target, sum(map(len, tables)))
     texts = sorted({text for table in tables for text in _labels(table.rows[target]).unique()})
+    if np.isnan(_as_numbers(texts)).any():
+        _refuse_decimal_commas(tables, target, sum(map(len, tables)))
     if not _makes_classes(texts, kind):
         return "regression", ()
     if len(texts) < 2:
